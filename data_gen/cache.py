@@ -1,0 +1,265 @@
+"""Datasets on demand: generated once, in parallel, resumable, and found again by what they contain."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import json
+import multiprocessing
+import os
+import sys
+import threading
+import time
+import zipfile
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import asdict
+from multiprocessing import connection
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from filelock import FileLock, Timeout
+
+from data_gen import progress
+from data_gen.spec import Problem
+from data_gen.store import FORMAT_VERSION, SHARD_SIZE, DatasetFile, Fields, StoreError, replacing, to_fields, write
+
+# Random streams. Every other test set (half or double resolution, longer, out of distribution) takes test's stream, so
+# that its samples are paired with test's.
+STREAMS = {"train": 0, "valid": 1, "test": 2}
+
+
+class GenerationError(RuntimeError):
+    """A dataset could not be generated; the message says why and how to go on."""
+
+
+def stream(split: str) -> int:
+    """Number of the random stream that a split draws from.
+
+    Raises:
+        ValueError: a split that is neither train, valid, test nor test_<something>.
+    """
+    if split.startswith("test_"):
+        return STREAMS["test"]
+    if split not in STREAMS:
+        raise ValueError(f"Unknown split {split!r}: use train, valid, test or test_<name>.")
+    return STREAMS[split]
+
+
+def generator(seed: int, split: str, index: int) -> np.random.Generator:
+    """The random generator of one sample: a function of dataset seed, split and index, and of nothing else."""
+    sequence = np.random.SeedSequence(seed, spawn_key=(stream(split), index))
+    return np.random.Generator(np.random.Philox(sequence))
+
+
+def address(problem: Problem, seed: int) -> str:
+    """Eight hexadecimal digits that name the dataset: a hash of every parameter of the problem, its version, its spec
+    (grid, times), the seed, the shard size and the format version. Splits and their sizes are not part of it."""
+    content = {
+        "problem": f"{type(problem).__module__}.{type(problem).__qualname__}",
+        "version": problem.version,
+        "parameters": asdict(problem),  # pyright: ignore[reportArgumentType]  (problems are dataclasses)
+        "spec": problem.spec.to_json(),
+        "seed": seed,
+        "shard_size": SHARD_SIZE,
+        "format_version": FORMAT_VERSION,
+    }
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:8]
+
+
+def folder(problem: Problem, seed: int, root: Path) -> Path:
+    """Where the dataset lies below ``root``."""
+    return Path(root) / f"{problem.spec.name}-{address(problem, seed)}"
+
+
+def ensure(
+    problem: Problem, splits: Mapping[str, int], seed: int, root: Path, *, workers: int | None = None
+) -> dict[str, Path]:
+    """Paths of the files of the given splits, each with at least as many samples as asked for; what is missing is made.
+
+    Shards of 16 consecutive samples are solved by worker processes of one thread each and kept until a split is whole:
+    a run that was killed goes on with the shards that are missing. One process generates a dataset at a time; others
+    wait for it.
+
+    Args:
+        problem: what to solve.
+        splits: number of samples by split.
+        seed: the dataset's seed.
+        root: folder of all datasets.
+        workers: worker processes, default one per core. The bytes don't depend on it.
+
+    Raises:
+        StoreError: a file that exists is damaged.
+        GenerationError: a worker process died.
+    """
+    base = folder(problem, seed, root)
+    paths = {split: base / split / f"{problem.spec.name}.hdf5" for split in splits}
+    if all(_holds(paths[split], problem, seed, n) for split, n in splits.items()):
+        return paths
+    base.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(base / ".lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        print(f"Waiting for another process that generates {base} ...", file=sys.stderr, flush=True)
+        lock.acquire()
+    try:
+        missing = {split: n for split, n in splits.items() if not _holds(paths[split], problem, seed, n)}
+        _generate(problem, missing, seed, base, paths, workers)
+    finally:
+        lock.release()
+    return paths
+
+
+def generation_seconds(path: Path) -> float | None:
+    """Single-core seconds that solving the samples of a file took; None if unknown."""
+    ledger = path.parent.parent / "generation.json"
+    if not ledger.is_file():
+        return None
+    entry = json.loads(ledger.read_text()).get(path.parent.name)
+    return None if entry is None else float(entry["core_seconds"])
+
+
+def _holds(path: Path, problem: Problem, seed: int, n_samples: int) -> bool:
+    if n_samples < 1:
+        raise ValueError(f"Split {path.parent.name!r} needs at least 1 sample, got {n_samples}. Change splits.")
+    if not path.is_file():
+        return False
+    with DatasetFile(path) as file:
+        if file.spec != problem.spec or file.seed != seed:
+            raise StoreError(
+                f"{path} holds another dataset than its folder's name says. Delete the folder {path.parent.parent}; "
+                "the same command generates it again."
+            )
+        return file.n_samples >= n_samples
+
+
+def _generate(
+    problem: Problem, splits: Mapping[str, int], seed: int, base: Path, paths: Mapping[str, Path], workers: int | None
+) -> None:
+    scratch = base / ".shards"
+    scratch.mkdir(exist_ok=True)
+    wanted: dict[tuple[str, int], Path] = {}
+    kept: dict[str, int] = {}
+    for split, n in splits.items():
+        kept[split] = _whole_shards(paths[split])
+        for shard in range(kept[split], -(-n // SHARD_SIZE)):
+            wanted[split, shard] = scratch / f"{split}-{shard:05d}.npz"
+    todo = {key: path for key, path in wanted.items() if not _shard_is_whole(path)}
+    done = len(wanted) - len(todo)
+    with progress.track(
+        f"Generating {problem.spec.name}", len(wanted) * SHARD_SIZE, "samples", done * SHARD_SIZE
+    ) as bar:
+        jobs = [(problem, seed, split, shard, path) for (split, shard), path in todo.items()]
+        for _ in _solve_shards(jobs, min(workers or os.cpu_count() or 1, max(1, len(jobs)))):
+            bar.advance(SHARD_SIZE)
+    for split, n in splits.items():
+        shards = [wanted[split, shard] for shard in range(kept[split], -(-n // SHARD_SIZE))]
+        seconds = sum(_read_shard(shard)[1] for shard in shards)
+        fields = _fields_of(paths[split], kept[split], shards)
+        write(paths[split], problem.spec, fields, n, split=split, seed=seed, provenance=_provenance())
+        _note_seconds(base / "generation.json", split, n, seconds, extends=kept[split] > 0)
+        for shard in shards:
+            shard.unlink()
+    if not any(scratch.iterdir()):
+        scratch.rmdir()
+
+
+def _solve_shards(jobs: list[tuple[Problem, int, str, int, Path]], workers: int) -> Iterator[None]:
+    if workers == 1:
+        threads = torch.get_num_threads()
+        torch.set_num_threads(1)
+        try:
+            for job in jobs:
+                yield _solve_shard(*job)
+        finally:
+            torch.set_num_threads(threads)
+        return
+    # Spawned, not forked: a forked copy of a process whose thread pools have started can hang.
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(workers, mp_context=context, initializer=_start_worker) as pool:
+        futures = [pool.submit(_solve_shard, *job) for job in jobs]
+        try:
+            for future in as_completed(futures):
+                yield future.result()
+        except BrokenProcessPool as error:
+            raise GenerationError(
+                "A worker process died, perhaps for lack of memory. Run the same command again to go on with the shards "
+                "that are missing, with fewer workers (workers=1) if it happens again."
+            ) from error
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _start_worker() -> None:
+    torch.set_num_threads(1)
+    # A worker must not outlive a parent that was killed: it would go on solving for nobody.
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    threading.Thread(target=_exit_with, args=(parent.sentinel,), daemon=True).start()
+
+
+def _exit_with(sentinel: int) -> None:
+    connection.wait([sentinel])
+    os._exit(1)
+
+
+def _solve_shard(problem: Problem, seed: int, split: str, shard: int, path: Path) -> None:
+    started = time.perf_counter()
+    rngs = [generator(seed, split, index) for index in range(shard * SHARD_SIZE, (shard + 1) * SHARD_SIZE)]
+    fields: dict[str, Any] = {**to_fields(problem.spec, problem.simulate(rngs))}
+    with replacing(path) as temporary, open(temporary, "wb") as handle:
+        np.savez(handle, **fields, seconds=time.perf_counter() - started)
+
+
+def _shard_is_whole(path: Path) -> bool:
+    """True if a shard can be read back; reading compares the checksums of the zip container."""
+    if not path.is_file():
+        return False
+    try:
+        _read_shard(path)
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+        return False
+    return True
+
+
+def _read_shard(path: Path) -> tuple[Fields, float]:
+    with np.load(path) as archive:
+        fields = {name: archive[name] for name in archive.files}
+    return fields, float(fields.pop("seconds"))
+
+
+def _whole_shards(path: Path) -> int:
+    """Shards of an existing, shorter file that needn't be solved again."""
+    if not path.is_file():
+        return 0
+    with DatasetFile(path) as file:
+        file.sha256()
+        return file.n_samples // SHARD_SIZE
+
+
+def _fields_of(path: Path, n_kept: int, shards: list[Path]) -> Iterator[Fields]:
+    if n_kept:
+        with DatasetFile(path) as file:
+            for shard in range(n_kept):
+                yield file.read_shard(shard)
+    for shard in shards:
+        yield _read_shard(shard)[0]
+
+
+def _note_seconds(ledger: Path, split: str, n_samples: int, seconds: float, *, extends: bool) -> None:
+    entries = json.loads(ledger.read_text()) if ledger.is_file() else {}
+    before = entries[split]["core_seconds"] if extends and split in entries else 0.0
+    entries[split] = {"n_samples": n_samples, "core_seconds": before + seconds}
+    with replacing(ledger) as temporary:
+        temporary.write_text(json.dumps(entries, indent=2))
+
+
+def _provenance() -> dict[str, str]:
+    return {
+        "generator": f"neuralop-bench {importlib.metadata.version('neuralop-bench')}",
+        "libraries": f"torch {torch.__version__}, numpy {np.__version__}",
+    }

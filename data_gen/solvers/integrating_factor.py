@@ -1,0 +1,127 @@
+"""Integrating-factor Runge-Kutta 4 (Lawson 1967) for dv/dt = L v + N(v, t) with a diagonal, dissipative L.
+
+The stiff linear part is integrated exactly through exp(L dt); the classical Runge-Kutta tableau advances the rest. The
+stepper knows no equation: it takes the symbol of L, the function N and a bound on the stable step.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+# dv/dt = L v + N(v, t): maps the states [sample, *modes] and their times [sample] to N.
+Nonlinearity = Callable[[Tensor, Tensor], Tensor]
+# Largest stable step of each sample: maps the states [sample, *modes] to [sample].
+StepBound = Callable[[Tensor], Tensor]
+
+
+class SolverError(RuntimeError):
+    """A solver left its region of validity; the message names the sample, the time and the knob to turn."""
+
+
+def integrate(
+    linear: Tensor,
+    nonlinear: Nonlinearity,
+    state: Tensor,
+    times: Sequence[float],
+    step_bound: StepBound,
+    *,
+    start: float = 0.0,
+    max_substeps: int = 100_000,
+) -> Tensor:
+    """States at the given output times, of shape [sample, time, *modes].
+
+    Every output interval is cut into equal substeps, as few as ``step_bound`` (evaluated at the start of the interval)
+    allows, so steps land on the output times exactly. Each sample has its own number of substeps: within an interval
+    the samples are sorted by that number and leave the batch when they have arrived, so no sample's result depends on
+    another's.
+
+    Args:
+        linear: symbol of L, real, [*modes].
+        nonlinear: N(v, t).
+        state: initial states at time ``start``, [sample, *modes].
+        times: increasing output times, none before ``start``; ``start`` itself returns the initial state.
+        step_bound: largest stable step per sample.
+        start: time of the initial states.
+        max_substeps: bound on the substeps of one interval, against a blow-up that would never end.
+
+    Raises:
+        SolverError: a state became non-finite, or an interval needs more than ``max_substeps`` substeps.
+    """
+    modes = (1,) * linear.ndim
+    outputs = state.new_empty(state.shape[0], len(times), *linear.shape)
+    now = start
+    for index, end in enumerate(times):
+        if end > now:
+            n_substeps = _count_substeps(step_bound(state), end - now, now, max_substeps)
+            order = torch.argsort(n_substeps, descending=True, stable=True)
+            counts = n_substeps[order]
+            v = state[order]
+            dt = ((end - now) / counts.to(linear.dtype)).view(-1, *modes)
+            factors = _Factors(linear, dt)
+            # How many samples still move at substep j: the batch only ever shrinks from its end.
+            schedule = [int((counts > j).sum()) for j in range(int(counts[0]))]
+            active = -1
+            for substep, n_active in enumerate(schedule):
+                if n_active != active:
+                    active, current = n_active, factors.first(n_active)
+                time = now + substep * current.dt.flatten()
+                v[:active] = _step(nonlinear, v[:active], time, current)
+            state = torch.empty_like(v)
+            state[order] = v
+            _assert_finite(state, end)
+        outputs[:, index] = state
+        now = end
+    return outputs
+
+
+class _Factors:
+    """The step dt, [sample, *1], and the integrating factors exp(L dt/2), exp(L dt), [sample, *modes], of an interval."""
+
+    def __init__(self, linear: Tensor, dt: Tensor, half: Tensor | None = None, full: Tensor | None = None) -> None:
+        self._linear = linear
+        self.dt = dt
+        self.half = torch.exp(linear * (dt / 2)) if half is None else half
+        self.full = torch.exp(linear * dt) if full is None else full
+
+    def first(self, n_samples: int) -> _Factors:
+        return _Factors(self._linear, self.dt[:n_samples], self.half[:n_samples], self.full[:n_samples])
+
+
+def _step(nonlinear: Nonlinearity, v: Tensor, time: Tensor, factors: _Factors) -> Tensor:
+    dt, half, full = factors.dt, factors.half, factors.full
+    flat_dt = dt.flatten()
+    middle = time + flat_dt / 2
+    v_half = half * v
+    k1 = half * nonlinear(v, time)
+    k2 = nonlinear(torch.addcmul(v_half, k1, dt / 2), middle)
+    k3 = nonlinear(torch.addcmul(v_half, k2, dt / 2), middle)
+    v_full = half * v_half
+    k3_half = half * k3
+    k4 = nonlinear(torch.addcmul(v_full, k3_half, dt), time + flat_dt)
+    # full is exp(L dt) = half^2; the stages k1 and k2 already carry what they need of it.
+    increment = half * (k1 + 2 * k2) + 2 * k3_half + k4
+    return torch.addcmul(v_full, increment, dt / 6)
+
+
+def _count_substeps(bound: Tensor, interval: float, now: float, max_substeps: int) -> Tensor:
+    # The slack keeps a bound that equals the interval up to rounding from costing a second substep.
+    needed = torch.ceil(interval / bound * (1 - 1e-12)).clamp(min=1)
+    worst = int(torch.argmax(torch.nan_to_num(needed, nan=float("inf"))))
+    if not bool(needed[worst] <= max_substeps):
+        raise SolverError(
+            f"Sample {worst} of the batch needs {float(needed[worst]):.3g} substeps from t={now:g} on, more than {max_substeps}: "
+            "the solution blows up. Raise dataset.problem.resolution or dataset.problem.viscosity."
+        )
+    return needed.to(torch.int64)
+
+
+def _assert_finite(state: Tensor, time: float) -> None:
+    finite = torch.isfinite(torch.view_as_real(state) if state.is_complex() else state).flatten(1).all(dim=1)
+    if not bool(finite.all()):
+        raise SolverError(
+            f"Sample {int(torch.argmin(finite.int()))} of the batch became non-finite before t={time:g}. "
+            "Lower dataset.problem.cfl_safety, or raise dataset.problem.resolution or dataset.problem.viscosity."
+        )

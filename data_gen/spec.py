@@ -1,0 +1,136 @@
+"""What a dataset is (DatasetSpec), what a solver returns (Samples), and what a solver must offer (Problem)."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from data_gen.grids import Grid
+
+Scalar = float | int | str
+
+
+@dataclass(frozen=True)
+class FieldSpec:
+    """One scalar field: its name in files and tables, what it means, and its unit ("1" if dimensionless)."""
+
+    name: str
+    description: str
+    unit: str = "1"
+
+
+@dataclass(frozen=True)
+class DatasetSpec:
+    """Everything a reader must know about a dataset besides its arrays: the metadata from which shapes, normalisation,
+    metrics and plots follow. It travels inside every file.
+
+    Attributes:
+        name: the dataset's name, also the stem of its files.
+        version: version of the problem that made it; raised whenever the numbers change.
+        equation: the PDE, for people.
+        grid: the grid of the stored fields.
+        times: physical times of the stored snapshots; empty for a steady problem.
+        state: the fields that evolve (or are solved for), in channel order.
+        static: coefficient fields that don't change in time, in channel order.
+        parameters: scalar parameters by name; each is also a root attribute of the file.
+        conserved: names of conserved or balanced quantities.
+        symmetries: names of exact symmetries of the equation with its forcing.
+        state_variance: variance of the initial state under its law, per state field; empty if unknown.
+        reference: where the problem comes from.
+    """
+
+    name: str
+    version: int
+    equation: str
+    grid: Grid
+    times: tuple[float, ...]
+    state: tuple[FieldSpec, ...]
+    static: tuple[FieldSpec, ...] = ()
+    parameters: Mapping[str, Scalar] = field(default_factory=dict)
+    conserved: tuple[str, ...] = ()
+    symmetries: tuple[str, ...] = ()
+    state_variance: tuple[float, ...] = ()
+    reference: str = ""
+
+    def __post_init__(self) -> None:
+        if not self.state:
+            raise ValueError(f"Dataset {self.name!r} needs at least one state field.")
+        if any(later <= earlier for earlier, later in zip(self.times, self.times[1:], strict=False)):
+            raise ValueError(f"Snapshot times must increase, got {self.times}.")
+
+    @property
+    def is_steady(self) -> bool:
+        """A steady problem has no times; its solution is a trajectory of one step with an empty history."""
+        return not self.times
+
+    @property
+    def n_snapshots(self) -> int:
+        """Frames per stored trajectory (1 for a steady problem)."""
+        return max(1, len(self.times))
+
+    @property
+    def stores_initial(self) -> bool:
+        """True if the initial state lies apart, because the stored trajectory starts after t = 0."""
+        return bool(self.times) and self.times[0] > 0
+
+    def to_json(self) -> str:
+        """The spec as JSON with sorted keys; equal specs give equal text."""
+        return json.dumps(asdict(self), sort_keys=True, ensure_ascii=False)
+
+    @classmethod
+    def from_json(cls, text: str) -> DatasetSpec:
+        """Inverse of ``to_json``.
+
+        Raises:
+            ValueError, TypeError, KeyError: the text isn't a spec.
+        """
+        values: dict[str, Any] = json.loads(text)
+        values["grid"] = Grid.from_dict(values["grid"])
+        for name in ("state", "static"):
+            values[name] = tuple(FieldSpec(**entry) for entry in values[name])
+        for name in ("times", "conserved", "symmetries", "state_variance"):
+            values[name] = tuple(values[name])
+        return cls(**values)
+
+
+class Samples(NamedTuple):
+    """A batch of solved samples in file order, float64.
+
+    history: [sample, 1, field, *space], the states the solver started from ([sample, 0, ...] for a steady problem).
+    static: [sample, static field, *space].
+    trajectory: [sample, time, field, *space] at the spec's times (one step for a steady problem).
+    """
+
+    history: NDArray[np.floating]
+    static: NDArray[np.floating]
+    trajectory: NDArray[np.floating]
+
+
+class Problem(Protocol):
+    """The solver's side of a dataset: a PDE, a law of random inputs and a discretisation. Frozen dataclasses implement
+    it; every field of the dataclass is part of the dataset's address."""
+
+    @property
+    def version(self) -> int:
+        """Raised whenever a change alters the numbers."""
+        ...
+
+    @property
+    def spec(self) -> DatasetSpec: ...
+
+    def simulate(self, rngs: Sequence[np.random.Generator]) -> Samples:
+        """Draw one input from each generator, then solve. Sample i depends on ``rngs[i]`` alone."""
+        ...
+
+    def solve(self, history: NDArray[np.floating], static: NDArray[np.floating], n_steps: int) -> Samples:
+        """The solver alone: ``n_steps`` snapshots that follow the last frame of ``history``."""
+        ...
+
+    def at(self, grid: Grid) -> Problem:
+        """The same problem on another grid, solved at that grid's own resolution."""
+        ...

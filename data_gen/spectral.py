@@ -1,0 +1,56 @@
+"""Fourier coefficients of real periodic fields, kept in compact form.
+
+A real field with wavenumbers |k_i| <= K is a half spectrum of 2K+1 by K+1 complex numbers (2D): rows k1 = 0..K, -K..-1,
+columns k2 = 0..K. Coefficients are those of the Fourier series (transforms normalised "forward"), so they don't depend
+on the grid: changing the resolution is embedding into, or cutting out of, the transform of another grid.
+"""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Complex, Float
+from torch import Tensor
+
+
+def max_wavenumber(resolution: int, *, dealiased: bool) -> int:
+    """Largest wavenumber K kept on a grid of ``resolution`` points.
+
+    Dealiased (2/3 rule): the largest K < n/3, so that products of two kept modes alias onto dropped modes only.
+    Otherwise: the largest K < n/2, which leaves out the Nyquist mode of an even grid, whose phase a grid can't hold.
+    """
+    return (resolution - 1) // 3 if dealiased else (resolution - 1) // 2
+
+
+def wavenumbers(k_max: int, device: torch.device | str = "cpu") -> tuple[Tensor, Tensor]:
+    """Integer wavenumbers (k1 [2K+1, 1], k2 [1, K+1]) of the compact half spectrum, float64."""
+    k = torch.arange(k_max + 1, dtype=torch.float64, device=device)
+    rows = torch.cat([k, -k[1:].flip(0)])
+    return rows[:, None], k[None, :]
+
+
+def to_grid(
+    u_hat: Complex[Tensor, "... rows columns"], resolution: int
+) -> Float[Tensor, "... resolution resolution"]:
+    """Values on the n x n grid of the field with compact coefficients ``u_hat``.
+
+    A coarser grid than the coefficients call for takes their spectral truncation |k_i| < n/2: no aliasing.
+    """
+    k_stored = u_hat.shape[-1] - 1
+    k_max = min(k_stored, max_wavenumber(resolution, dealiased=False))
+    full = u_hat.new_zeros(*u_hat.shape[:-2], resolution, resolution // 2 + 1)
+    full[..., : k_max + 1, : k_max + 1] = u_hat[..., : k_max + 1, : k_max + 1]
+    if k_max:
+        full[..., -k_max:, : k_max + 1] = u_hat[..., -k_max:, : k_max + 1]
+    return torch.fft.irfft2(full, s=(resolution, resolution), norm="forward")
+
+
+def from_grid(u: Float[Tensor, "... n n"], k_max: int) -> Complex[Tensor, "... rows columns"]:
+    """Compact coefficients |k_i| <= k_max of grid values: the spectral truncation, or zero padding where the grid holds
+    fewer wavenumbers than asked for."""
+    full = torch.fft.rfft2(u, norm="forward")
+    held = min(k_max, max_wavenumber(u.shape[-1], dealiased=False))
+    compact = full.new_zeros(*u.shape[:-2], 2 * k_max + 1, k_max + 1)
+    compact[..., : held + 1, : held + 1] = full[..., : held + 1, : held + 1]
+    if held:
+        compact[..., -held:, : held + 1] = full[..., -held:, : held + 1]
+    return compact

@@ -1,0 +1,372 @@
+"""Datasets in HDF5: one self-describing file per split that xarray, h5py and The Well's ``WellDataset`` all open.
+
+Layout (see docs/data_format.md): root datasets ``sample``, ``time``, ``x``, ... are dimension scales; every field lies at
+the root with its scales attached, and again, as a hard link, in The Well's groups (``dimensions``, ``t0_fields``,
+``boundary_conditions``, ``scalars``). Root attributes hold every scalar parameter, the spec as JSON, and a SHA-256 for
+each shard of 16 samples. The bytes depend on spec, split, seed and samples only: no date, no host, no timings.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import NamedTemporaryFile
+from types import TracebackType
+from typing import Any
+
+import h5py
+import numpy as np
+import xarray as xr
+from numpy.typing import NDArray
+
+from data_gen.spec import DatasetSpec, FieldSpec, Samples
+
+FORMAT_VERSION = 1
+# Samples per shard: the unit of generation, of resuming and of hashing.
+SHARD_SIZE = 16
+# HDF5 1.10 metadata carries checksums, so a flipped bit in it is found when it is read.
+_LIBRARY_VERSION = "v110"
+_INITIAL = "initial_"
+
+# The arrays a file stores for some samples, by field name, in the order in which they are hashed.
+Fields = dict[str, NDArray[np.float32]]
+
+
+class StoreError(RuntimeError):
+    """A file that can't be read or trusted; the message names the file, the reason and the remedy."""
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A temporary path beside ``path`` that takes its place when the block ends well, and vanishes otherwise.
+
+    The content is flushed to the disk before the rename, so ``path`` is always either the old file or the whole new one.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp", delete=False) as handle:
+        temporary = Path(handle.name)
+    try:
+        yield temporary
+        with open(temporary, "rb") as handle:
+            os.fsync(handle.fileno())
+        # A named temporary file is private to its owner; a dataset or a record is an ordinary file.
+        temporary.chmod(0o666 & ~_umask())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def to_fields(spec: DatasetSpec, samples: Samples) -> Fields:
+    """What a file stores of some samples, as float32.
+
+    Raises:
+        ValueError: arrays whose shapes aren't those of the spec.
+    """
+    space = spec.grid.shape
+    n = len(samples.trajectory)
+    shape = (n, spec.n_snapshots, len(spec.state), *space)
+    if samples.trajectory.shape != shape or samples.static.shape != (n, len(spec.static), *space):
+        raise ValueError(
+            f"Samples don't fit the spec of {spec.name}: expected a trajectory {shape} and static fields "
+            f"{(n, len(spec.static), *space)}, got {samples.trajectory.shape} and {samples.static.shape}."
+        )
+    arrays: dict[str, NDArray[Any]] = {}
+    for channel, field in enumerate(spec.static):
+        arrays[field.name] = samples.static[:, channel]
+    for channel, field in enumerate(spec.state):
+        if spec.stores_initial:
+            arrays[_INITIAL + field.name] = samples.history[:, -1, channel]
+        states = samples.trajectory[:, :, channel]
+        arrays[field.name] = states[:, 0] if spec.is_steady else states
+    return {name: np.ascontiguousarray(arrays[name], dtype=np.float32) for name in _field_names(spec)}
+
+
+def write(
+    path: Path,
+    spec: DatasetSpec,
+    shards: Iterable[Fields],
+    n_samples: int,
+    *,
+    split: str,
+    seed: int,
+    provenance: dict[str, str],
+) -> None:
+    """Write ``n_samples`` samples atomically, as float32.
+
+    Args:
+        path: the file to make or replace.
+        spec: what the file holds.
+        shards: fields of consecutive samples (``to_fields``), ``SHARD_SIZE`` at a time; what exceeds ``n_samples`` is left out.
+        n_samples: samples in the file.
+        split: name of the split, stored as a root attribute.
+        seed: the dataset's seed, stored as a root attribute.
+        provenance: versions of the code that made the samples, stored as root attributes.
+
+    Raises:
+        ValueError: the shards hold fewer samples than ``n_samples``, or arrays that don't fit the spec.
+    """
+    with replacing(path) as temporary:
+        with h5py.File(temporary, "w", libver=_LIBRARY_VERSION) as file:
+            _write_header(file, spec, n_samples, split, seed, provenance)
+            datasets = _create_fields(file, spec, n_samples)
+            hashes: list[str] = []
+            written = 0
+            for shard in shards:
+                arrays = {name: values[: n_samples - written] for name, values in shard.items()}
+                count = len(next(iter(arrays.values())))
+                for name, values in arrays.items():
+                    datasets[name][written : written + count] = values
+                hashes.append(_hash_arrays(arrays))
+                written += count
+            if written != n_samples:
+                raise ValueError(f"{path.name} was to hold {n_samples} samples, but the shards held {written}.")
+            file.attrs["shard_sha256"] = hashes
+
+
+class DatasetFile:
+    """A dataset file open for reading; a context manager.
+
+    Raises:
+        StoreError: the file is missing, isn't a dataset, is damaged, or has another format version.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = Path(path)
+        if not self.path.is_file():
+            raise StoreError(f"There is no dataset file {self.path}. Check the path, or let run.py generate the data.")
+        with _damage_reported(self.path):
+            self._file = h5py.File(self.path, "r")
+            version = int(self._file.attrs["format_version"])
+            if version != FORMAT_VERSION:
+                self._file.close()
+                raise StoreError(
+                    f"{self.path} has format version {version}, but this code reads version {FORMAT_VERSION}. "
+                    "Use the release that wrote it, or delete the file and let run.py generate it again."
+                )
+            self.spec = DatasetSpec.from_json(str(self._file.attrs["spec"]))
+            self.split = str(self._file.attrs["split"])
+            self.seed = int(self._file.attrs["seed"])
+            self.n_samples = int(self._file.attrs["n_trajectories"])
+            self._shard_hashes = [str(entry) for entry in self._file.attrs["shard_sha256"]]
+            self._check_header()
+
+    def __enter__(self) -> DatasetFile:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        self._file.close()
+
+    def read_states(self, index: int | slice, frames: slice = slice(None)) -> NDArray[np.float32]:
+        """State fields: [time, field, *space] of one sample, or [sample, time, field, *space] of a slice."""
+        with _damage_reported(self.path):
+            if self.spec.is_steady:
+                fields = [np.expand_dims(self._file[f.name][index], -1 - self.spec.grid.n_dims) for f in self.spec.state]
+            else:
+                fields = [self._file[f.name][index, frames] for f in self.spec.state]
+            return np.stack(fields, axis=-1 - self.spec.grid.n_dims)
+
+    def read_static(self, index: int | slice) -> NDArray[np.float32]:
+        """Static fields: [field, *space] of one sample, or [sample, field, *space] of a slice; perhaps no field."""
+        return self._read_constant(self.spec.static, "", index)
+
+    def read_initial(self, index: int | slice) -> NDArray[np.float32]:
+        """Initial state that lies apart: [field, *space] of one sample, or [sample, field, *space] of a slice.
+
+        Raises:
+            StoreError: the trajectory itself starts at t = 0, so the file holds no separate initial state.
+        """
+        if not self.spec.stores_initial:
+            raise StoreError(f"{self.path} holds no separate initial state: its trajectories start at t = 0.")
+        return self._read_constant(self.spec.state, _INITIAL, index)
+
+    def read_shard(self, shard: int) -> Fields:
+        """All stored fields of a shard."""
+        stop = min((shard + 1) * SHARD_SIZE, self.n_samples)
+        with _damage_reported(self.path):
+            return {name: self._file[name][shard * SHARD_SIZE : stop] for name in _field_names(self.spec)}
+
+    def sha256(self, n_samples: int | None = None) -> str:
+        """Hash over the first ``n_samples`` samples (default: all), after comparing every shard read with its stored hash.
+
+        Equal data have equal hashes however long their files are.
+
+        Raises:
+            StoreError: a shard doesn't hash to what was stored when it was written.
+            ValueError: the file holds fewer samples.
+        """
+        wanted = self.n_samples if n_samples is None else n_samples
+        if not 1 <= wanted <= self.n_samples:
+            raise ValueError(f"{self.path} holds {self.n_samples} samples, so {wanted} can't be read from it.")
+        total = hashlib.sha256()
+        for shard in range(-(-wanted // SHARD_SIZE)):
+            arrays = self.read_shard(shard)
+            if _hash_arrays(arrays) != self._shard_hashes[shard]:
+                first = shard * SHARD_SIZE
+                raise StoreError(
+                    f"{self.path} is damaged: samples {first} to {min(first + SHARD_SIZE, self.n_samples) - 1} don't match "
+                    "the hash stored with them. Delete the file; the same command generates it again."
+                )
+            whole = min(wanted, (shard + 1) * SHARD_SIZE) - shard * SHARD_SIZE
+            total.update(_hash_arrays({name: values[:whole] for name, values in arrays.items()}).encode())
+        return total.hexdigest()
+
+    def _read_constant(
+        self, fields: tuple[FieldSpec, ...], prefix: str, index: int | slice
+    ) -> NDArray[np.float32]:
+        lead = () if isinstance(index, int) else (len(range(*index.indices(self.n_samples))),)
+        values = np.empty((*lead, len(fields), *self.spec.grid.shape), dtype=np.float32)
+        with _damage_reported(self.path):
+            for channel, field in enumerate(fields):
+                values[(..., channel, *(slice(None),) * self.spec.grid.n_dims)] = self._file[prefix + field.name][index]
+        return values
+
+    def _check_header(self) -> None:
+        expected = _shapes(self.spec, self.n_samples)
+        found = {name: tuple(self._file[name].shape) for name in expected}
+        if found != expected:
+            raise ValueError(f"fields of shapes {found}, where its spec calls for {expected}")
+        if len(self._shard_hashes) != -(-self.n_samples // SHARD_SIZE):
+            raise ValueError(f"{len(self._shard_hashes)} shard hashes for {self.n_samples} samples")
+        for name, value in self.spec.parameters.items():
+            if self._file.attrs[name] != value:
+                raise ValueError(f"attribute {name}={self._file.attrs[name]}, where its spec says {value}")
+        for name, values in _scales(self.spec, self.n_samples).items():
+            if not np.array_equal(self._file[name][:], values):
+                raise ValueError(f"coordinate {name} isn't the one its spec calls for")
+
+
+def to_xarray(path: Path) -> xr.Dataset:
+    """The file as a lazy ``xarray.Dataset`` with dimensions sample, time and the space axes; close it after use."""
+    return xr.open_dataset(path, engine="h5netcdf")
+
+
+@contextmanager
+def _damage_reported(path: Path) -> Iterator[None]:
+    """Turn whatever a damaged file makes h5py or a parser raise into one error that says what to do."""
+    try:
+        yield
+    except StoreError:
+        raise
+    except (OSError, RuntimeError, KeyError, ValueError, TypeError, UnicodeError) as error:
+        raise StoreError(
+            f"{path} is damaged or isn't a dataset file ({type(error).__name__}: {error}). "
+            "Delete the file; the same command generates it again."
+        ) from error
+
+
+def _field_names(spec: DatasetSpec) -> list[str]:
+    initial = [_INITIAL + field.name for field in spec.state] if spec.stores_initial else []
+    return [*(field.name for field in spec.static), *initial, *(field.name for field in spec.state)]
+
+
+def _shapes(spec: DatasetSpec, n_samples: int) -> dict[str, tuple[int, ...]]:
+    constant = (n_samples, *spec.grid.shape)
+    evolving = constant if spec.is_steady else (n_samples, spec.n_snapshots, *spec.grid.shape)
+    states = {field.name for field in spec.state}
+    return {name: evolving if name in states else constant for name in _field_names(spec)}
+
+
+def _scales(spec: DatasetSpec, n_samples: int) -> dict[str, NDArray[Any]]:
+    times = np.array(spec.times or (0.0,))
+    axes = dict(zip(spec.grid.axis_names, spec.grid.coordinates(), strict=True))
+    return {"sample": np.arange(n_samples), "time": times, **axes}
+
+
+def _write_header(
+    file: h5py.File, spec: DatasetSpec, n_samples: int, split: str, seed: int, provenance: dict[str, str]
+) -> None:
+    file.attrs.update(
+        {
+            "format_version": FORMAT_VERSION,
+            "spec": spec.to_json(),
+            "dataset_name": spec.name,
+            "dataset_version": spec.version,
+            "equation": spec.equation,
+            "reference": spec.reference,
+            "split": split,
+            "seed": seed,
+            "n_trajectories": n_samples,
+            "n_spatial_dims": spec.grid.n_dims,
+            "grid_type": "cartesian",
+            "simulation_parameters": list(spec.parameters),
+            **spec.parameters,
+            **provenance,
+        }
+    )
+    for name, values in _scales(spec, n_samples).items():
+        file[name] = values
+        file[name].make_scale(name)
+    dimensions = file.create_group("dimensions")
+    dimensions.attrs["spatial_dims"] = list(spec.grid.axis_names)
+    for name in ("time", *spec.grid.axis_names):
+        dimensions[name] = file[name]
+        dimensions[name].attrs["sample_varying"] = False
+        if name != "time":
+            dimensions[name].attrs["time_varying"] = False
+    scalars = file.create_group("scalars")
+    numbers = {name: value for name, value in spec.parameters.items() if not isinstance(value, str)}
+    scalars.attrs["field_names"] = list(numbers)
+    for name, value in numbers.items():
+        scalars[name] = float(value)
+        scalars[name].attrs.update({"sample_varying": False, "time_varying": False})
+    conditions = file.create_group("boundary_conditions")
+    for axis, n, boundary in zip(spec.grid.axis_names, spec.grid.shape, spec.grid.boundary, strict=True):
+        condition = conditions.create_group(f"{axis}_{boundary}")
+        well_type = {"periodic": "PERIODIC", "open": "OPEN"}.get(boundary, "WALL")
+        condition.attrs.update(
+            {"bc_type": well_type, "associated_dims": [axis], "sample_varying": False, "time_varying": False}
+        )
+        mask = np.zeros(n, dtype=bool)
+        mask[[0, -1]] = True
+        condition["mask"] = mask
+
+
+def _create_fields(file: h5py.File, spec: DatasetSpec, n_samples: int) -> dict[str, h5py.Dataset]:
+    specs = {field.name: field for field in (*spec.static, *spec.state)}
+    specs.update({_INITIAL + field.name: field for field in spec.state})
+    datasets: dict[str, h5py.Dataset] = {}
+    scalars = file.create_group("t0_fields")
+    scalars.attrs["field_names"] = _field_names(spec)
+    for name, shape in _shapes(spec, n_samples).items():
+        # One sample per chunk and no compression: smooth float32 fields hardly compress, and samples are read whole.
+        field = file.create_dataset(name, shape, np.float32, chunks=(1, *shape[1:]))
+        evolving = len(shape) == 2 + spec.grid.n_dims
+        scales = ("sample", *(("time",) if evolving else ()), *spec.grid.axis_names)
+        for axis, scale in enumerate(scales):
+            field.dims[axis].attach_scale(file[scale])
+        field.attrs.update(
+            {
+                "units": specs[name].unit,
+                "long_name": ("initial " if name.startswith(_INITIAL) else "") + specs[name].description,
+                "dim_varying": [True] * spec.grid.n_dims,
+                "sample_varying": True,
+                "time_varying": evolving,
+            }
+        )
+        scalars[name] = field
+        datasets[name] = field
+    for order in ("t1_fields", "t2_fields"):
+        file.create_group(order).attrs["field_names"] = np.array([], dtype="S1")
+    return datasets
+
+
+def _hash_arrays(arrays: Fields) -> str:
+    digest = hashlib.sha256()
+    for name, values in arrays.items():
+        digest.update(f"{name}{values.shape}".encode())
+        digest.update(np.ascontiguousarray(values, dtype="<f4").tobytes())
+    return digest.hexdigest()
