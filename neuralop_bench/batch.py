@@ -1,0 +1,46 @@
+"""The one shape of an example, shared by loader, trainer, rollout and metrics."""
+
+from __future__ import annotations
+
+from typing import NamedTuple, Protocol
+
+from jaxtyping import Float
+from torch import Tensor
+
+Field = Float[Tensor, "batch channel *space"]
+Trajectory = Float[Tensor, "batch time channel *space"]
+
+# Axes of a Trajectory.
+TIME = 1
+CHANNEL = 2
+# Axes of a Trajectory before its space axes.
+N_LEADING = 3
+
+
+class Batch(NamedTuple):
+    """One set of examples, in physical units.
+
+    A steady problem is a trajectory with an empty history (K = 0) and one step, so Darcy, Burgers and Navier-Stokes
+    share everything that handles batches.
+
+    history: [B, K, C, *S], the snapshots a model is given.
+    static: [B, C_s, *S], coefficients and forcing; may have 0 channels.
+    target: [B, T, C, *S], the snapshots to predict.
+    """
+
+    history: Trajectory
+    static: Field
+    target: Trajectory
+
+
+class Predictor(Protocol):
+    """What the evaluator knows of a model: a Surrogate, or a coarse solver."""
+
+    def predict(self, batch: Batch, n_steps: int) -> Trajectory:
+        """The ``n_steps`` snapshots [B, n_steps, C, *S] that follow the history, in physical units. The target isn't read."""
+        ...
+
+
+def space_axes(x: Tensor, n_leading: int = N_LEADING) -> tuple[int, ...]:
+    """The space axes of a trajectory (3 leading axes) or of a field (2)."""
+    return tuple(range(n_leading, x.ndim))

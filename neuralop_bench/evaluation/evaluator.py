@@ -1,0 +1,76 @@
+"""Run a predictor over a split and collect the additive statistics of all metrics."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+import xarray as xr
+from numpy.typing import NDArray
+
+from data_gen import progress
+from neuralop_bench.batch import Batch, Predictor
+from neuralop_bench.data import Windows
+from neuralop_bench.metrics.metric import Metric
+from neuralop_bench.metrics.spectral import BANDS
+
+
+def evaluate(
+    predictor: Predictor, windows: Windows, metrics: Sequence[Metric], *, batch_size: int, device: torch.device
+) -> xr.Dataset:
+    """Per-sample statistics of free-running predictions over whole trajectories.
+
+    History frames are given, never scored.
+
+    Args:
+        predictor: a surrogate or a solver.
+        windows: whole trajectories of one split (``Trajectories.whole``).
+        metrics: what to measure.
+        batch_size: samples predicted together; the statistics of given predictions don't depend on it.
+        device: where the predictor computes.
+
+    Returns:
+        One variable per statistic with dimensions sample, time, channel, shell or band, and ``finite`` (sample).
+    """
+    parts: dict[str, list[NDArray[np.generic]]] = {"finite": []}
+    with progress.track("Evaluating", len(windows), "samples") as bar:
+        for batch in windows.in_order(batch_size):
+            given = Batch(*(x.to(device) for x in batch))
+            prediction = predictor.predict(given, windows.n_steps).float().cpu()
+            parts["finite"].append(torch.isfinite(prediction).flatten(1).all(dim=1).numpy())
+            for name, values in _measure(prediction, batch, metrics).items():
+                parts.setdefault(name, []).append(values)
+            bar.advance(len(prediction))
+    dimensions = {name: dims for metric in metrics for name, dims in metric.variables.items()}
+    variables = {name: (dimensions.get(name, ("sample",)), np.concatenate(values)) for name, values in parts.items()}
+    errors = xr.Dataset(variables, coords=_coordinates(windows))
+    for metric in metrics:
+        errors.attrs[f"{metric.name}_version"] = metric.version
+    return errors
+
+
+def summarise(errors: xr.Dataset, metrics: Sequence[Metric]) -> dict[str, float]:
+    """All columns of all metrics, and ``n_diverged``: samples whose prediction isn't finite."""
+    columns = {"n_diverged": float((~errors["finite"].values).sum())}
+    for metric in metrics:
+        columns.update(metric.summarise(errors))
+    return columns
+
+
+def _measure(prediction: torch.Tensor, batch: Batch, metrics: Sequence[Metric]) -> dict[str, NDArray[np.float64]]:
+    measured: dict[str, NDArray[np.float64]] = {}
+    for metric in metrics:
+        measured.update(metric.measure(prediction, batch))
+    return measured
+
+
+def _coordinates(windows: Windows) -> dict[str, object]:
+    source = windows.source
+    times = (source.spec.times or (0.0,))[source.history : source.history + windows.n_steps]
+    return {
+        "sample": np.arange(len(windows)),
+        "time": np.array(times),
+        "channel": [field.name for field in source.spec.state],
+        "band": list(BANDS),
+    }

@@ -1,0 +1,33 @@
+"""Coordinates as input channels, made from the shape at hand, so a model that appends them runs at any resolution."""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from data_gen.grids import Nodes
+
+
+def append_coordinates(
+    x: Float[Tensor, "batch channel *space"], nodes: tuple[Nodes, ...]
+) -> Float[Tensor, "batch channel_and_axes *space"]:
+    """Concatenate one channel per space axis: the position in [0, 1] along it.
+
+    Args:
+        x: fields.
+        nodes: where the points sit per axis (``data_gen.grids.Grid.nodes``).
+    """
+    space = x.shape[2:]
+    axes = [_positions(n, kind, x) for n, kind in zip(space, nodes, strict=True)]
+    mesh = torch.stack(torch.meshgrid(*axes, indexing="ij"))
+    return torch.cat([x, mesh.expand(x.shape[0], *mesh.shape)], dim=1)
+
+
+def _positions(n: int, nodes: Nodes, like: Tensor) -> Tensor:
+    index = torch.arange(n, dtype=like.dtype, device=like.device)
+    if nodes == "periodic":
+        return index / n
+    if nodes == "closed":
+        return index / (n - 1)
+    return (index + 0.5) / n

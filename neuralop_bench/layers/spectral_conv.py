@@ -1,0 +1,110 @@
+"""Convolution with a kernel given by its low Fourier modes."""
+
+from __future__ import annotations
+
+import math
+from typing import Literal
+
+import torch
+from jaxtyping import Complex, Float
+from torch import Tensor, nn
+
+Init = Literal["normal", "uniform"]
+
+
+class SpectralConv(nn.Module):
+    """Multiply the low Fourier modes of a field by one learned complex matrix per mode; drop the others.
+
+        v_hat_o(k) = sum_i W_io(k) u_hat_i(k),    -K <= k_j < K for all axes but the last, 0 <= k_last < K
+
+    The modes with k_last < 0 follow from the output being real. The map doesn't depend on the grid as long as the grid
+    holds the modes, on even and odd numbers of points alike. Weights are pairs of real numbers, not complex, because
+    gradient clipping, optimisers and collective communication treat those alike everywhere.
+
+    Each axis is transformed on its own and cut to its kept modes at once, so later transforms are smaller.
+
+    Args:
+        in_channels, out_channels: channels of input and output.
+        n_modes: K for each space axis.
+        init: ``normal`` draws real and imaginary part from N(0, 1/(2 in_channels)), so a white field keeps its variance
+            on the kept modes; ``uniform`` from U[0, 1) / (in_channels out_channels), as the code published with the FNO paper.
+
+    Shapes: [batch, in_channels, *space] to [batch, out_channels, *space].
+
+    Raises:
+        ValueError: in ``forward``, a grid that can't hold the modes.
+
+    Reference: Li et al. (2021), Fourier Neural Operator, definition 3 and equation 5.
+
+    >>> SpectralConv(1, 1, n_modes=(3, 3))(torch.ones(2, 1, 8, 9)).shape
+    torch.Size([2, 1, 8, 9])
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, n_modes: tuple[int, ...], init: Init = "normal") -> None:
+        super().__init__()
+        self.n_modes = tuple(n_modes)
+        kept = (*(2 * k for k in self.n_modes[:-1]), self.n_modes[-1])
+        # [real and imaginary part, *modes, in, out]: the order in which one batched product per part needs no copy.
+        weight = torch.empty(2, *kept, in_channels, out_channels)
+        if init == "normal":
+            nn.init.normal_(weight, std=math.sqrt(1 / (2 * in_channels)))
+        else:
+            nn.init.uniform_(weight, 0, 1 / (in_channels * out_channels))
+        self.weight = nn.Parameter(weight)
+
+    def forward(
+        self, u: Float[Tensor, "batch in_channels *space"]
+    ) -> Float[Tensor, "batch out_channels *space"]:
+        space = u.shape[2:]
+        assert_holds_modes(space, self.n_modes)
+        return self._to_grid(self._mix(self._to_modes(u)), space)
+
+    def _mix(
+        self, u_hat: Complex[Tensor, "batch in_channels *modes"]
+    ) -> Complex[Tensor, "batch out_channels *modes"]:
+        # (a + ib)(C + iD) with two real products over all modes at once: torch multiplies complex matrices one by one.
+        n_batch, modes = u_hat.shape[0], u_hat.shape[2:]
+        parts = torch.view_as_real(u_hat).flatten(2, -2).permute(2, 3, 0, 1).flatten(1, 2)  # [mode, part x batch, in]
+        real, imaginary = self.weight.flatten(1, -3)
+        by_real, by_imaginary = parts @ real, parts @ imaginary
+        v_real = by_real[:, :n_batch] - by_imaginary[:, n_batch:]
+        v_imaginary = by_real[:, n_batch:] + by_imaginary[:, :n_batch]
+        return torch.complex(v_real, v_imaginary).permute(1, 2, 0).unflatten(2, modes)
+
+    def _to_modes(self, u: Tensor) -> Complex[Tensor, "batch channel *modes"]:
+        u_hat = torch.fft.rfft(u, dim=-1, norm="forward")[..., : self.n_modes[-1]]
+        for axis, k in _earlier_axes(self.n_modes):
+            u_hat = torch.fft.fft(u_hat, dim=axis, norm="forward")
+            n = u_hat.shape[axis]
+            u_hat = torch.cat([u_hat.narrow(axis, 0, k), u_hat.narrow(axis, n - k, k)], dim=axis)
+        return u_hat
+
+    def _to_grid(self, v_hat: Tensor, space: torch.Size) -> Tensor:
+        for axis, k in _earlier_axes(self.n_modes):
+            n = space[axis]
+            gap = list(v_hat.shape)
+            gap[axis] = n - 2 * k
+            parts = [v_hat.narrow(axis, 0, k), v_hat.new_zeros(gap), v_hat.narrow(axis, k, k)]
+            v_hat = torch.fft.ifft(torch.cat(parts, dim=axis), dim=axis, norm="forward")
+        return torch.fft.irfft(v_hat, n=space[-1], dim=-1, norm="forward")
+
+
+def _earlier_axes(n_modes: tuple[int, ...]) -> list[tuple[int, int]]:
+    """(axis, K) of every axis but the last, from the last but one to the first, counted from the end."""
+    return [(axis, n_modes[axis]) for axis in range(-2, -len(n_modes) - 1, -1)]
+
+
+def assert_holds_modes(space: tuple[int, ...], n_modes: tuple[int, ...]) -> None:
+    """Check that a grid of the given shape holds ``n_modes`` positive wavenumbers per axis.
+
+    Raises:
+        ValueError: n_modes exceeds half the points of an axis, or the number of axes differs.
+    """
+    if len(space) != len(n_modes):
+        raise ValueError(f"A spectral convolution over {len(n_modes)} axes got fields over {len(space)} axes.")
+    for n, k in zip(space, n_modes, strict=True):
+        if k > n // 2:
+            raise ValueError(
+                f"FNO keeps n_modes={k} per axis, but the grid has {n} points: n_modes must be at most {n // 2}. "
+                "Lower model.n_modes or raise the resolution."
+            )

@@ -1,0 +1,59 @@
+"""What a metric is, and the arithmetic that all of them share."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import ClassVar, Protocol
+
+import numpy as np
+import xarray as xr
+from numpy.typing import NDArray
+
+from data_gen.spec import DatasetSpec
+from neuralop_bench.batch import Batch, Trajectory
+
+
+@dataclass(frozen=True)
+class MetricContext:
+    """What a metric is built with: the dataset's spec and statistics of the training targets, never of the test split.
+
+    train_variance: variance of the training targets per channel, [C].
+    """
+
+    spec: DatasetSpec
+    train_variance: NDArray[np.float64]
+
+
+class Metric(Protocol):
+    """Additive statistics per sample, and their only reduction.
+
+    ``variables`` names the dimensions of every array that ``measure`` returns: sample, then any of time, channel, shell, band.
+    Metrics that store the same statistic give it the same name.
+    """
+
+    name: ClassVar[str]
+    version: ClassVar[int]
+    variables: ClassVar[Mapping[str, tuple[str, ...]]]
+
+    def measure(self, prediction: Trajectory, batch: Batch) -> dict[str, NDArray[np.float64]]: ...
+
+    def summarise(self, measured: xr.Dataset) -> dict[str, float]: ...
+
+
+def sample_pairs(prediction: Trajectory, batch: Batch) -> Iterator[tuple[NDArray[np.float64], NDArray[np.float64]]]:
+    """(prediction, target) of one sample after the other, [T, C, *S] in float64.
+
+    One at a time, so a sample's numbers can't depend on the batch it came in. Non-finite values of a prediction are
+    made infinite, so they score infinity, not NaN.
+    """
+    for p, u in zip(prediction, batch.target, strict=True):
+        values = p.detach().cpu().double().numpy()
+        yield np.where(np.isfinite(values), values, np.inf), u.cpu().double().numpy()
+
+
+def mean(values: NDArray[np.float64]) -> float:
+    """Mean with an exact sum, so the order of samples can't change it."""
+    flat = np.ravel(values)
+    return math.fsum(flat) / flat.size

@@ -1,0 +1,141 @@
+"""Errors relative to the size of the reference."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import ClassVar
+
+import numpy as np
+import xarray as xr
+from numpy.typing import NDArray
+
+from neuralop_bench.batch import Batch, Trajectory
+from neuralop_bench.metrics.metric import MetricContext, mean, sample_pairs
+
+# Where a reference vanishes: lower bound on a mean square, in squared units of the field.
+EPS = 1e-24
+
+
+class RelativeL2:
+    """``rel_l2``, the headline: mean over samples n and channels c of ||p - u|| / ||u||, norms over the whole predicted
+    trajectory and all points. Also its median, 95th percentile and maximum over samples, and the mean of the same ratio
+    of the first and of the last step alone.
+
+    Stored: mean squares over points of error and reference per (sample, time, channel).
+    """
+
+    name: ClassVar[str] = "rel_l2"
+    version: ClassVar[int] = 1
+    variables: ClassVar[Mapping[str, tuple[str, ...]]] = {
+        "error_mean_square": ("sample", "time", "channel"),
+        "target_mean_square": ("sample", "time", "channel"),
+    }
+
+    def __init__(self, context: MetricContext) -> None:
+        del context
+
+    def measure(self, prediction: Trajectory, batch: Batch) -> dict[str, NDArray[np.float64]]:
+        error, target = [], []
+        for p, u in sample_pairs(prediction, batch):
+            error.append(_mean_square(p - u))
+            target.append(_mean_square(u))
+        return {"error_mean_square": np.stack(error), "target_mean_square": np.stack(target)}
+
+    def summarise(self, measured: xr.Dataset) -> dict[str, float]:
+        error, target = measured["error_mean_square"], measured["target_mean_square"]
+        over_time = error.sum("time"), target.sum("time")
+        per_sample = _ratio(*over_time).mean("channel").values
+        steps = relative_l2_step(measured)
+        return {
+            "rel_l2": mean(per_sample),
+            "rel_l2_median": float(np.median(per_sample)),
+            "rel_l2_p95": float(np.percentile(per_sample, 95, method="higher")),
+            "rel_l2_max": float(per_sample.max()),
+            "rel_l2_first_step": mean(steps.isel(time=0).values),
+            "rel_l2_last_step": mean(steps.isel(time=-1).values),
+            "n_floored_rel_l2": float((over_time[1] < EPS).sum()),
+        }
+
+
+def per_sample_relative_l2(prediction: Trajectory, batch: Batch) -> list[float]:
+    """``rel_l2`` of each sample: mean over channels of ||p - u|| / ||u||, norms over steps and points."""
+    ratios = []
+    for p, u in sample_pairs(prediction, batch):
+        error, target = (_mean_square(x).sum(axis=0) for x in (p - u, u))
+        ratios.append(mean(np.sqrt(error / np.maximum(target, EPS))))
+    return ratios
+
+
+def relative_l2_step(measured: xr.Dataset) -> xr.DataArray:
+    """``rel_l2_step``: ||p - u|| / ||u|| over the points, per (sample, time, channel)."""
+    return _ratio(measured["error_mean_square"], measured["target_mean_square"])
+
+
+class VRMSE:
+    """``vrmse``: sqrt(mean_X (p - u)^2 / max(var_X u, 1e-6 var_dataset)), averaged over samples, steps and channels.
+
+    var_X is the biased variance of a snapshot, var_dataset the variance of the training targets, one number per channel.
+    1 is the score of predicting each snapshot's own mean. The Well's VRMSE takes the unbiased variance plus 1e-7: a
+    factor sqrt((N - 1) / N) for N points.
+    """
+
+    name: ClassVar[str] = "vrmse"
+    version: ClassVar[int] = 1
+    variables: ClassVar[Mapping[str, tuple[str, ...]]] = {
+        "error_mean_square": ("sample", "time", "channel"),
+        "target_variance": ("sample", "time", "channel"),
+    }
+
+    def __init__(self, context: MetricContext) -> None:
+        self._floor = 1e-6 * context.train_variance
+
+    def measure(self, prediction: Trajectory, batch: Batch) -> dict[str, NDArray[np.float64]]:
+        error, variance = [], []
+        for p, u in sample_pairs(prediction, batch):
+            error.append(_mean_square(p - u))
+            variance.append(_over_points(u).var(axis=-1))
+        return {"error_mean_square": np.stack(error), "target_variance": np.stack(variance)}
+
+    def summarise(self, measured: xr.Dataset) -> dict[str, float]:
+        variance = measured["target_variance"].values
+        ratio = measured["error_mean_square"].values / np.maximum(variance, self._floor)
+        return {"vrmse": mean(np.sqrt(ratio)), "n_floored_vrmse": float((variance < self._floor).sum())}
+
+
+class MaxError:
+    """``max_error``: max |p - u| / max |u| over the predicted trajectory and all points, averaged over samples and channels."""
+
+    name: ClassVar[str] = "max_error"
+    version: ClassVar[int] = 1
+    variables: ClassVar[Mapping[str, tuple[str, ...]]] = {
+        "error_max": ("sample", "channel"),
+        "target_max": ("sample", "channel"),
+    }
+
+    def __init__(self, context: MetricContext) -> None:
+        del context
+
+    def measure(self, prediction: Trajectory, batch: Batch) -> dict[str, NDArray[np.float64]]:
+        error, target = [], []
+        for p, u in sample_pairs(prediction, batch):
+            error.append(_over_points(np.abs(p - u)).max(axis=(0, 2)))
+            target.append(_over_points(np.abs(u)).max(axis=(0, 2)))
+        return {"error_max": np.stack(error), "target_max": np.stack(target)}
+
+    def summarise(self, measured: xr.Dataset) -> dict[str, float]:
+        target = np.maximum(measured["target_max"].values, math.sqrt(EPS))
+        return {"max_error": mean(measured["error_max"].values / target)}
+
+
+def _over_points(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """[time, channel, *space] as [time, channel, point]."""
+    return values.reshape(*values.shape[:2], -1)
+
+
+def _mean_square(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    return np.mean(_over_points(values) ** 2, axis=-1)
+
+
+def _ratio(error: xr.DataArray, target: xr.DataArray) -> xr.DataArray:
+    return (error / target.clip(min=EPS)) ** 0.5

@@ -1,0 +1,172 @@
+"""Errors scale by scale: energy spectra over shells of the wavenumber, and relative errors in bands."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import ClassVar
+
+import numpy as np
+import scipy.fft
+import xarray as xr
+from numpy.typing import NDArray
+
+from data_gen.grids import Grid
+from neuralop_bench.batch import Batch, Trajectory
+from neuralop_bench.metrics.metric import MetricContext, mean, sample_pairs
+
+BANDS = ("low", "mid", "high")
+# In cycles per longest side of the domain: 1 to 3, 4 to 11, 12 and above.
+BAND_EDGES = (3.5, 11.5)
+# A band with less than this share of the energy is float32 rounding, not signal.
+BELOW_ROUNDING = 1e-10
+
+
+class Spectra:
+    """``spectra``: energies of reference U, prediction P and error, and Re P conj(U), per shell of the wavenumber.
+
+    The spatial mean is removed. Periodic axes are Fourier transformed in all quadrants, kappa = k/L; closed node axes by the
+    cosine transform DCT-I (a DCT-II leaks there), cell centres by the DCT-II, kappa = k/(2L). Shell b holds the modes with
+    b = floor(|kappa|/delta + 1/2), delta = 1/max L if all axes are periodic, 1/(2 max L) otherwise; shells run from 1 to the
+    smallest Nyquist wavenumber B, and one more, B + 1, is the ``corner``: all beyond. Shells and corner add up to the
+    variance over the points (trapezoid weights on closed axes).
+
+    ``spec_low``, ``spec_mid``, ``spec_high``: sqrt(sum E_error / sum E_reference) in the bands |kappa| max L of 1 to 3, 4 to 11 and from
+    12, with sums over samples, steps and channels. A band with less than 1e-10 of the reference's energy is not measured.
+    ``spec_*_mean`` are the means over samples and channels of the same ratio, with the reference's energy bounded below by
+    1e-10 of its total.
+    """
+
+    name: ClassVar[str] = "spectra"
+    version: ClassVar[int] = 1
+    variables: ClassVar[Mapping[str, tuple[str, ...]]] = {
+        "energy_target": ("sample", "time", "channel", "shell"),
+        "energy_prediction": ("sample", "time", "channel", "shell"),
+        "energy_error": ("sample", "time", "channel", "shell"),
+        "cross_spectrum": ("sample", "time", "channel", "shell"),
+        "band_energy_target": ("sample", "time", "channel", "band"),
+        "band_energy_error": ("sample", "time", "channel", "band"),
+    }
+
+    def __init__(self, context: MetricContext) -> None:
+        self._grid = context.spec.grid
+        self._shells = Shells(self._grid)
+
+    def measure(self, prediction: Trajectory, batch: Batch) -> dict[str, NDArray[np.float64]]:
+        rows: dict[str, list[NDArray[np.float64]]] = {name: [] for name in self.variables}
+        for p, u in sample_pairs(prediction, batch):
+            finite = np.isfinite(p).reshape(*p.shape[:2], -1).all(axis=-1)
+            p_hat, u_hat = (amplitudes(np.where(np.isfinite(x), x, 0.0), self._grid) for x in (p, u))
+            energy_u = np.abs(u_hat) ** 2
+            # A non-finite snapshot has no spectrum: its error is infinite in every shell.
+            energy_p, energy_e = (
+                np.where(_expand(finite, e), e, np.inf) for e in (np.abs(p_hat) ** 2, np.abs(p_hat - u_hat) ** 2)
+            )
+            cross = np.where(_expand(finite, u_hat), (p_hat * np.conj(u_hat)).real, 0.0)
+            rows["energy_target"].append(self._shells.sum(energy_u))
+            rows["energy_prediction"].append(self._shells.sum(energy_p))
+            rows["energy_error"].append(self._shells.sum(energy_e))
+            rows["cross_spectrum"].append(self._shells.sum(cross))
+            rows["band_energy_target"].append(self._shells.sum_bands(energy_u))
+            rows["band_energy_error"].append(self._shells.sum_bands(energy_e))
+        return {name: np.stack(values) for name, values in rows.items()}
+
+    def summarise(self, measured: xr.Dataset) -> dict[str, float]:
+        error, target = measured["band_energy_error"], measured["band_energy_target"]
+        total = mean(target.values)
+        columns: dict[str, float] = {}
+        for index, band in enumerate(BANDS):
+            band_error, band_target = error.isel(band=index), target.isel(band=index)
+            pooled = mean(band_target.values)
+            measurable = pooled > BELOW_ROUNDING * total * len(BANDS)
+            columns[f"spec_{band}"] = math.sqrt(mean(band_error.values) / pooled) if measurable else math.nan
+            per_sample_total = target.sum(("time", "band")).values
+            floor = BELOW_ROUNDING * per_sample_total
+            energies = band_target.sum("time").values
+            ratio = np.sqrt(band_error.sum("time").values / np.maximum(energies, floor))
+            columns[f"spec_{band}_mean"] = mean(ratio) if measurable else math.nan
+            columns[f"n_floored_spec_{band}"] = float((energies < floor).sum())
+        return columns
+
+
+class Shells:
+    """The partition of a grid's modes into shells and bands."""
+
+    def __init__(self, grid: Grid) -> None:
+        kappa = np.sqrt(sum(np.square(k) for k in np.meshgrid(*_wavenumbers(grid), indexing="ij")))
+        longest = max(grid.lengths)
+        self.width = 1 / longest if grid.is_periodic else 1 / (2 * longest)
+        nyquist = min(0.5 / h for h in grid.spacing)
+        self.n_shells = int(nyquist / self.width + 1e-9)
+        shell = np.floor(kappa / self.width + 0.5).astype(int)
+        self._shell = _Partition(np.minimum(shell, self.n_shells + 1) - 1, self.n_shells + 1)
+        band = np.digitize(kappa * longest, BAND_EDGES)
+        self._band = _Partition(np.where(shell == 0, -1, band), len(BANDS))
+
+    @property
+    def wavenumbers(self) -> NDArray[np.float64]:
+        """Centre |kappa| of shells 1 ... B, in cycles per unit length."""
+        return np.arange(1, self.n_shells + 1) * self.width
+
+    def sum(self, energy: NDArray[np.float64]) -> NDArray[np.float64]:
+        """[time, channel, *modes] to [time, channel, shell], the corner last."""
+        return self._shell.sum(energy)
+
+    def sum_bands(self, energy: NDArray[np.float64]) -> NDArray[np.float64]:
+        """[time, channel, *modes] to [time, channel, band]."""
+        return self._band.sum(energy)
+
+
+class _Partition:
+    """Sums over groups of modes; label -1 is left out."""
+
+    def __init__(self, labels: NDArray[np.int_], n_groups: int) -> None:
+        flat = labels.ravel()
+        order = np.argsort(flat, kind="stable")
+        self._order = order[flat[order] >= 0]
+        kept = flat[self._order]
+        self._groups, self._starts = np.unique(kept, return_index=True)
+        self._n_groups = n_groups
+
+    def sum(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
+        flat = values.reshape(*values.shape[:2], -1)[..., self._order]
+        sums = np.zeros((*values.shape[:2], self._n_groups))
+        sums[..., self._groups] = np.add.reduceat(flat, self._starts, axis=-1)
+        return sums
+
+
+def amplitudes(values: NDArray[np.float64], grid: Grid) -> NDArray[np.complexfloating]:
+    """Mode amplitudes c of [time, channel, *space], scaled so that sum |c|^2 is the mean square over the points
+    (with trapezoid weights on closed axes)."""
+    coefficients: NDArray[np.complexfloating] = values.astype(complex)
+    for axis, nodes in zip(range(2, values.ndim), grid.nodes, strict=True):
+        n = values.shape[axis]
+        if nodes == "periodic":
+            coefficients = scipy.fft.fft(coefficients, axis=axis, norm="forward")
+            continue
+        if nodes == "centres":
+            coefficients = _dct(coefficients, 2, axis, norm="ortho") / math.sqrt(n)
+            continue
+        # x_j = sum_k a_k cos(pi j k / m) with a = y/m, halved at both ends; its mean square is a_0^2 + a_m^2 + sum a_k^2 / 2.
+        scale = np.full(n, math.sqrt(0.5) / (n - 1))
+        scale[[0, -1]] = 0.5 / (n - 1)
+        shape = [1] * values.ndim
+        shape[axis] = n
+        coefficients = _dct(coefficients, 1, axis) * scale.reshape(shape)
+    return coefficients
+
+
+def _dct(values: NDArray[np.complexfloating], kind: int, axis: int, norm: str | None = None) -> NDArray[np.complexfloating]:
+    real, imaginary = (scipy.fft.dct(part, kind, axis=axis, norm=norm) for part in (values.real, values.imag))
+    return real + 1j * imaginary
+
+
+def _wavenumbers(grid: Grid) -> list[NDArray[np.float64]]:
+    return [
+        np.fft.fftfreq(n, 1 / n) / length if nodes == "periodic" else np.arange(n) / (2 * length)
+        for n, length, nodes in zip(grid.shape, grid.lengths, grid.nodes, strict=True)
+    ]
+
+
+def _expand(flags: NDArray[np.bool_], like: NDArray[np.generic]) -> NDArray[np.bool_]:
+    return flags.reshape(*flags.shape, *(1,) * (like.ndim - flags.ndim))

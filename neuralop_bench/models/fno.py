@@ -1,0 +1,107 @@
+"""Fourier neural operator."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import ClassVar, Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from data_gen.grids import Grid, Nodes
+from neuralop_bench.layers.coordinates import append_coordinates
+from neuralop_bench.layers.mlp import Pointwise
+from neuralop_bench.layers.spectral_conv import Init, SpectralConv, assert_holds_modes
+
+_ACTIVATIONS = {"gelu": nn.functional.gelu, "relu": nn.functional.relu}
+_BATCH_NORM = {1: nn.BatchNorm1d, 2: nn.BatchNorm2d, 3: nn.BatchNorm3d}
+
+
+class FNO(nn.Module):
+    """Fourier neural operator: a pointwise lifting, blocks that mix low Fourier modes, a pointwise projection.
+
+        v_0 = P(a, x),    v_{l+1} = act(W_l v_l + b_l + K_l v_l),    u = Q(v_L)
+
+    K_l is a spectral convolution, W_l acts pointwise, the last block has no activation, Q has one hidden layer.
+    Coordinates are appended to the input inside the model. The network runs on any grid that holds its modes.
+
+    Two variants lie in configs/model: ``fno`` (GELU, centred initialisation scaled to keep the variance, coordinates of the grid's own
+    nodes) and ``fno_2020`` (ReLU, positive uniform initialisation, coordinates that always include both end points), the
+    network of the paper.
+
+    Args:
+        in_channels, out_channels: channels of the input and output fields.
+        grid: the training grid, for its number of axes, its nodes and the bound on ``n_modes``.
+        n_modes: positive wavenumbers kept per axis, one number or one for each axis (the paper's convention; the neuralop
+            package counts twice as many).
+        width: hidden channels.
+        n_layers: blocks.
+        projection_width: hidden channels of the projection.
+        activation: ``gelu`` or ``relu``.
+        normalization: ``none``, or ``batch`` for batch normalisation of each block's sum (the code of January 2021).
+        spectral_init: initialisation of the spectral weights (``SpectralConv``).
+        coordinates: ``nodes`` for the positions of the grid's nodes, ``closed`` for linspace(0, 1) on every axis.
+
+    Shapes: [batch, in_channels, *space] to [batch, out_channels, *space].
+
+    Raises:
+        ValueError: a size below 1, an unknown option, or more modes than the grid holds.
+
+    Reference: Li et al. (2021), Fourier Neural Operator for Parametric Partial Differential Equations, arXiv 2010.08895.
+
+    >>> model = FNO(in_channels=1, out_channels=1, grid=Grid.periodic(64), n_modes=12, width=32, n_layers=4)
+    >>> sum(p.numel() for p in model.parameters())
+    2368001
+    """
+
+    resolution_free: ClassVar[bool] = True
+
+    def __init__(
+        self,
+        *,
+        in_channels: int,
+        out_channels: int,
+        grid: Grid,
+        n_modes: int | Sequence[int] = 12,
+        width: int = 32,
+        n_layers: int = 4,
+        projection_width: int = 128,
+        activation: Literal["gelu", "relu"] = "gelu",
+        normalization: Literal["none", "batch"] = "none",
+        spectral_init: Init = "normal",
+        coordinates: Literal["nodes", "closed"] = "nodes",
+    ) -> None:
+        super().__init__()
+        modes = (n_modes,) * grid.n_dims if isinstance(n_modes, int) else tuple(n_modes)
+        for name, value in {"n_modes": min(modes), "width": width, "n_layers": n_layers}.items():
+            if value < 1:
+                raise ValueError(f"FNO needs {name} of at least 1, got {value}. Raise model.{name}.")
+        for name, value, known in (
+            ("activation", activation, tuple(_ACTIVATIONS)),
+            ("normalization", normalization, ("none", "batch")),
+            ("spectral_init", spectral_init, ("normal", "uniform")),
+            ("coordinates", coordinates, ("nodes", "closed")),
+        ):
+            if value not in known:
+                raise ValueError(f"FNO knows model.{name} in {known}, got {value!r}.")
+        assert_holds_modes(grid.shape, modes)
+        self._nodes: tuple[Nodes, ...] = grid.nodes if coordinates == "nodes" else ("closed",) * grid.n_dims
+        self._activation = _ACTIVATIONS[activation]
+        self.lifting = Pointwise(in_channels + grid.n_dims, width)
+        self.spectral = nn.ModuleList(SpectralConv(width, width, modes, spectral_init) for _ in range(n_layers))
+        self.pointwise = nn.ModuleList(Pointwise(width, width) for _ in range(n_layers))
+        norm = _BATCH_NORM[grid.n_dims] if normalization == "batch" else None
+        self.norms = nn.ModuleList(norm(width) if norm else nn.Identity() for _ in range(n_layers))
+        self.projection = nn.ModuleList([Pointwise(width, projection_width), Pointwise(projection_width, out_channels)])
+
+    def forward(
+        self, x: Float[Tensor, "batch in_channels *space"]
+    ) -> Float[Tensor, "batch out_channels *space"]:
+        v = self.lifting(append_coordinates(x, self._nodes))
+        last = len(self.spectral) - 1
+        for layer, (spectral, pointwise, norm) in enumerate(zip(self.spectral, self.pointwise, self.norms, strict=True)):
+            v = norm(spectral(v) + pointwise(v))
+            if layer < last:
+                v = self._activation(v)
+        return self.projection[1](self._activation(self.projection[0](v)))

@@ -1,0 +1,117 @@
+"""Per-channel standardisation, fitted on the training split in float64."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import torch
+from jaxtyping import Float64
+from torch import Tensor, nn
+
+from neuralop_bench.batch import CHANNEL, TIME, Batch, Field, Trajectory
+
+
+class Normalizer(nn.Module):
+    """Means and standard deviations per channel, never per pixel: per-pixel statistics would tie a model to one grid.
+
+    Attributes:
+        state_mean, state_std: of the state fields over all samples, frames and points, [C].
+        static_mean, static_std: of the static fields, [C_s].
+        increment_std: root mean square of state(t + j) - state(t) for j = 1 ... bundle, [bundle, C]; empty for steady problems.
+
+    A channel that never varies gets a standard deviation of 1.
+    """
+
+    state_mean: Tensor
+    state_std: Tensor
+    static_mean: Tensor
+    static_std: Tensor
+    increment_std: Tensor
+
+    def __init__(
+        self,
+        state_mean: Float64[Tensor, " channel"],
+        state_std: Float64[Tensor, " channel"],
+        static_mean: Float64[Tensor, " static"],
+        static_std: Float64[Tensor, " static"],
+        increment_std: Float64[Tensor, "lag channel"],
+    ) -> None:
+        super().__init__()
+        # Kept in float64 and cast to the data's precision at use.
+        self.register_buffer("state_mean", state_mean)
+        self.register_buffer("state_std", _positive(state_std))
+        self.register_buffer("static_mean", static_mean)
+        self.register_buffer("static_std", _positive(static_std))
+        self.register_buffer("increment_std", _positive(increment_std))
+
+    @classmethod
+    def fit(cls, batches: Iterable[Batch], *, bundle: int) -> Normalizer:
+        """Statistics of whole trajectories (history and target together), accumulated batch by batch in float64.
+
+        Args:
+            batches: the training split, each trajectory once.
+            bundle: number of increments j to measure.
+        """
+        state, static = _Moments(), _Moments()
+        squares: list[Tensor] = []
+        counts: list[int] = []
+        for batch in batches:
+            frames = torch.cat([batch.history, batch.target], dim=TIME).double()
+            state.add(frames.transpose(0, 2).flatten(1))
+            static.add(batch.static.double().transpose(0, 1).flatten(1))
+            lags = range(1, min(bundle, frames.shape[TIME] - 1) + 1)
+            increments = [(frames[:, lag:] - frames[:, :-lag]).transpose(0, 2).flatten(1) for lag in lags]
+            if not squares:
+                squares, counts = [torch.zeros(len(frames[0, 0]), dtype=torch.float64) for _ in lags], [0 for _ in lags]
+            for j, increment in enumerate(increments):
+                squares[j] += increment.square().sum(dim=1)
+                counts[j] += increment.shape[1]
+        state_mean, state_std = state.result()
+        static_mean, static_std = static.result()
+        rows = [(total / count).sqrt() for total, count in zip(squares, counts, strict=True)]
+        increment_std = torch.stack(rows) if rows else torch.zeros(0, len(state_mean), dtype=torch.float64)
+        return cls(state_mean, state_std, static_mean, static_std, increment_std)
+
+    def encode_state(self, states: Trajectory) -> Trajectory:
+        return (states - _as(self.state_mean, states)) / _as(self.state_std, states)
+
+    def decode_state(self, encoded: Trajectory) -> Trajectory:
+        return encoded * _as(self.state_std, encoded) + _as(self.state_mean, encoded)
+
+    def encode_static(self, static: Field) -> Field:
+        return (static - _as(self.static_mean, static, 1)) / _as(self.static_std, static, 1)
+
+    def decode_increment(self, encoded: Trajectory) -> Trajectory:
+        """Increments over the last history frame, in physical units, of the first steps of a bundle."""
+        return encoded * _as(self.increment_std[: encoded.shape[TIME]], encoded)
+
+
+class _Moments:
+    """Mean and standard deviation per row, from batches, by Chan's pairwise update (no cancellation)."""
+
+    def __init__(self) -> None:
+        self._count, self._mean, self._squares = 0, torch.zeros(()), torch.zeros(())
+
+    def add(self, values: Tensor) -> None:
+        if values.shape[0] == 0:
+            self._mean = self._squares = values.new_zeros(0)
+            return
+        count, mean = values.shape[1], values.mean(dim=1)
+        squares = (values - mean[:, None]).square().sum(dim=1)
+        total = self._count + count
+        shift = mean - self._mean
+        self._squares = self._squares + squares + shift.square() * (self._count * count / total)
+        self._mean = self._mean + shift * (count / total)
+        self._count = total
+
+    def result(self) -> tuple[Tensor, Tensor]:
+        return self._mean, (self._squares / max(self._count, 1)).sqrt()
+
+
+def _as(statistics: Tensor, fields: Tensor, channel_axis: int = CHANNEL) -> Tensor:
+    """Statistics [..., C] shaped and cast to multiply fields whose channels lie on the given axis."""
+    return statistics.to(fields).view(*statistics.shape, *(1,) * (fields.ndim - 1 - channel_axis))
+
+
+def _positive(std: Tensor) -> Tensor:
+    return torch.where(std > 0, std, torch.ones_like(std))

@@ -1,0 +1,76 @@
+"""Seeds, device, and a description of code and machine for the record."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import platform
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import torch
+
+_ROOT = Path(__file__).resolve().parents[1]
+# What computes a result: changes elsewhere (docs, tests) don't make a record dirty.
+_COMPUTING = ("neuralop_bench", "data_gen", "configs", "run.py")
+_LIBRARIES = ("torch", "numpy", "scipy", "h5py", "xarray", "hydra-core")
+
+
+def seed_everything(seed: int) -> None:
+    """Seed the generator that initial weights and dropout draw from; NumPy's global generator is never used."""
+    torch.manual_seed(seed)
+
+
+def resolve_device(name: str) -> torch.device:
+    """The device for ``cpu``, ``cuda``, ``cuda:1``, ``mps`` ..., or ``auto``: CUDA if there is one, else the CPU.
+
+    Raises:
+        ValueError: no such device here.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise ValueError(f"device={name!r} is no device: use auto, cpu, cuda or cuda:<index>.") from error
+    if device.type == "cuda":
+        count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+        if (device.index or 0) >= count:
+            raise ValueError(f"device={name} asks for a CUDA device, but {count} can be used here. Use device=cpu or device=auto.")
+    elif device.type == "mps" and not torch.backends.mps.is_available():
+        raise ValueError("device=mps asks for Apple's GPU, but there is none here. Use device=cpu or device=auto.")
+    elif device.type not in ("cpu", "mps"):
+        raise ValueError(f"device={name} isn't supported: use auto, cpu, cuda or cuda:<index>.")
+    return device
+
+
+def environment(device: torch.device) -> dict[str, Any]:
+    """Versions, device and threads of this process."""
+    return {
+        "python": platform.python_version(),
+        "platform": f"{platform.system()} {platform.machine()}",
+        "libraries": {name: importlib.metadata.version(name) for name in _LIBRARIES},
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
+        "threads": torch.get_num_threads(),
+        "precision": "float32",
+    }
+
+
+def bench_version() -> str:
+    return importlib.metadata.version("neuralop-bench")
+
+
+def commit() -> tuple[str, bool]:
+    """Hash of the checked-out commit ("" outside a repository), and whether computing code has uncommitted changes."""
+    head = _git("rev-parse", "HEAD")
+    if head is None:
+        return "", False
+    return head.strip(), bool((_git("status", "--porcelain", "--", *_COMPUTING) or "").strip())
+
+
+def _git(*arguments: str) -> str | None:
+    try:
+        done = subprocess.run(["git", *arguments], cwd=_ROOT, capture_output=True, text=True, timeout=10, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout

@@ -1,0 +1,47 @@
+"""Learning-rate schedules of torch behind one signature: stepped once per optimiser step, lengths in epochs."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import ConstantLR, LRScheduler, OneCycleLR, StepLR
+
+
+class Schedule(Protocol):
+    def __call__(self, optimizer: Optimizer, *, n_epochs: int, steps_per_epoch: int) -> LRScheduler: ...
+
+
+def one_cycle(
+    optimizer: Optimizer,
+    *,
+    n_epochs: int,
+    steps_per_epoch: int,
+    warmup: float = 0.3,
+    start_factor: float = 25.0,
+    final_factor: float = 1e4,
+) -> LRScheduler:
+    """Cosine warm-up from lr/start_factor to the optimizer's lr over the fraction ``warmup``, then cosine decay to
+    lr/(start_factor final_factor) (Smith & Topin 2018, Super-convergence)."""
+    return OneCycleLR(
+        optimizer,
+        max_lr=[group["lr"] for group in optimizer.param_groups],
+        total_steps=n_epochs * steps_per_epoch,
+        pct_start=warmup,
+        div_factor=start_factor,
+        final_div_factor=final_factor,
+        cycle_momentum=False,
+    )
+
+
+def step_decay(
+    optimizer: Optimizer, *, n_epochs: int, steps_per_epoch: int, every: int = 100, factor: float = 0.5
+) -> LRScheduler:
+    """Multiply the rate by ``factor`` every ``every`` epochs, whatever the length of the training."""
+    del n_epochs
+    return StepLR(optimizer, step_size=every * steps_per_epoch, gamma=factor)
+
+
+def constant(optimizer: Optimizer, *, n_epochs: int, steps_per_epoch: int) -> LRScheduler:
+    """The optimizer's own rate throughout."""
+    return ConstantLR(optimizer, factor=1.0, total_iters=n_epochs * steps_per_epoch)

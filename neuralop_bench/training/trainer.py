@@ -1,0 +1,243 @@
+"""The training loop: one for every model, dataset and way of training."""
+
+from __future__ import annotations
+
+import csv
+import math
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+
+from data_gen import progress
+from data_gen.store import replacing
+from neuralop_bench.batch import Batch, Predictor
+from neuralop_bench.data import Windows
+from neuralop_bench.metrics.metric import mean
+from neuralop_bench.metrics.relative import per_sample_relative_l2
+from neuralop_bench.rollout import rollout
+from neuralop_bench.surrogate import Surrogate
+from neuralop_bench.training import checkpoint
+from neuralop_bench.training.augmentation import Augmentation
+from neuralop_bench.training.losses import Loss
+from neuralop_bench.training.schedules import Schedule
+from neuralop_bench.training.tracking import Tracker
+
+# A prime far above any number of epochs, so that no two (seed, epoch) share an order of the samples.
+_EPOCH_STRIDE = 1_000_003
+
+
+class Diverged(RuntimeError):
+    """The loss became non-finite."""
+
+
+@dataclass
+class Progress:
+    """Where a training stands; every checkpoint holds it."""
+
+    epoch: int = 0
+    batch: int = 0
+    loss_sum: float = 0.0
+    best_epoch: int = -1
+    best_valid: float = math.inf
+    seconds: float = 0.0
+    curve: list[dict[str, float]] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Trainer:
+    """Fit a surrogate: shuffle, unroll, clip, step, validate, keep the best epoch.
+
+    The loss compares ``unroll`` free-running steps with the reference and is differentiated through all of them; 1 trains
+    on one-step pairs. Each epoch's order of samples is a function of (seed, epoch), so a training that was interrupted and
+    resumed equals an uninterrupted one to the bit on CPU.
+
+    Attributes:
+        epochs: passes over the training windows.
+        batch_size: windows per step.
+        unroll: predicted steps per window.
+        clip_norm: bound on the gradient's norm.
+        seed: of the samples' order.
+        checkpoint_seconds: longest time without a checkpoint.
+        workers: processes that load data, for datasets that don't fit in memory.
+    """
+
+    epochs: int
+    batch_size: int
+    unroll: int
+    clip_norm: float
+    seed: int
+    checkpoint_seconds: float = 60.0
+    workers: int = 0
+
+    def fit(
+        self,
+        surrogate: Surrogate,
+        train: Windows,
+        valid: Windows,
+        *,
+        optimizer: Callable[[Iterable[torch.nn.Parameter]], Optimizer],
+        schedule: Schedule,
+        loss: Loss,
+        augmentation: Augmentation,
+        tracker: Tracker,
+        folder: Path,
+        config: str,
+        device: torch.device,
+    ) -> Progress:
+        """Train to the last epoch and leave the surrogate with the weights that did best on ``valid``.
+
+        Writes last.pt (resumable), best.pt and curve.csv into ``folder``; goes on from last.pt if it is there.
+
+        Args:
+            surrogate: on ``device``, with its normaliser fitted.
+            train: windows of ``unroll`` steps.
+            valid: whole trajectories, predicted freely for the selection of the best epoch.
+            optimizer, schedule, loss, augmentation, tracker: see their modules.
+            folder: the run directory.
+            config: the configuration as YAML, stored in every checkpoint.
+            device: where the computation takes place.
+
+        Raises:
+            Diverged: the loss became non-finite; last.pt and best.pt stay as they were.
+        """
+        n_batches = train.n_batches(self.batch_size)
+        optim = optimizer(p for p in surrogate.parameters() if p.requires_grad)
+        scheduler = schedule(optim, n_epochs=self.epochs, steps_per_epoch=n_batches)
+        state = _Training(surrogate, optim, scheduler, folder, config, device)
+        at = state.resume()
+        saved = started = time.monotonic()
+        n_steps, n_done = self.epochs * n_batches, at.epoch * n_batches + at.batch
+        with progress.track("Training", n_steps, "steps", n_done) as bar:
+            while at.epoch < self.epochs:
+                surrogate.train()
+                order = self.seed * _EPOCH_STRIDE + at.epoch
+                for batch in train.shuffled(self.batch_size, order, skip=at.batch, workers=self.workers):
+                    value = self._step(surrogate, augmentation(_to(batch, device)), optim, loss)
+                    if not math.isfinite(value):
+                        raise Diverged(
+                            f"The training loss became {value} in epoch {at.epoch + 1}, step {at.batch + 1} of {n_batches}."
+                        )
+                    scheduler.step()
+                    at.batch += 1
+                    at.loss_sum += value
+                    now = time.monotonic()
+                    at.seconds, started = at.seconds + now - started, now
+                    bar.advance(1, _note(at, at.loss_sum / at.batch))
+                    if now - saved > self.checkpoint_seconds:
+                        state.save(at)
+                        saved = now
+                self._end_epoch(state, at, valid, tracker, n_batches)
+                now = time.monotonic()
+                at.seconds, started = at.seconds + now - started, now
+                state.save(at)
+                saved = now
+        if at.best_epoch < 0:
+            raise Diverged("No epoch gave a finite error on the validation split.")
+        surrogate.load_state_dict(checkpoint.load(folder / "best.pt", device)["model"])
+        return at
+
+    def _step(self, surrogate: Surrogate, batch: Batch, optim: Optimizer, loss: Loss) -> float:
+        optim.zero_grad(set_to_none=True)
+        prediction = rollout(surrogate, batch.history, batch.static, self.unroll)
+        value: Tensor = loss(prediction, batch.target)
+        value.backward()
+        torch.nn.utils.clip_grad_norm_(surrogate.parameters(), self.clip_norm)
+        optim.step()
+        return float(value.detach())
+
+    def _end_epoch(self, state: _Training, at: Progress, valid: Windows, tracker: Tracker, n_batches: int) -> None:
+        error = validate(state.surrogate, valid, self.batch_size, state.device)
+        row = {
+            "epoch": at.epoch + 1,
+            "train_loss": at.loss_sum / n_batches,
+            "valid_rel_l2": error,
+            "learning_rate": state.optim.param_groups[0]["lr"],
+            "seconds": at.seconds,
+        }
+        at.epoch, at.batch, at.loss_sum = at.epoch + 1, 0, 0.0
+        at.curve.append(row)
+        if error < at.best_valid:
+            at.best_valid, at.best_epoch = error, at.epoch
+            state.save_best(at)
+        _write_curve(state.folder / "curve.csv", at.curve)
+        tracker.log(row)
+
+
+def validate(predictor: Predictor, valid: Windows, batch_size: int, device: torch.device) -> float:
+    """Mean relative L2 of free-running predictions over whole trajectories (``rel_l2``); infinite if any isn't finite."""
+    errors: list[float] = []
+    for batch in valid.in_order(batch_size):
+        prediction = predictor.predict(_to(batch, device), valid.n_steps)
+        errors.extend(per_sample_relative_l2(prediction, batch))
+    return mean(np.asarray(errors))
+
+
+@dataclass
+class _Training:
+    """Everything that a checkpoint holds, and where it lies."""
+
+    surrogate: Surrogate
+    optim: Optimizer
+    scheduler: Any
+    folder: Path
+    config: str
+    device: torch.device
+
+    def save(self, at: Progress) -> None:
+        content = {
+            "model": self.surrogate.state_dict(),
+            "optimizer": self.optim.state_dict(),
+            "scheduler": self.scheduler.state_dict(),
+            "progress": asdict(at),
+            "rng": torch.get_rng_state(),
+            "rng_cuda": torch.cuda.get_rng_state(self.device) if self.device.type == "cuda" else None,
+            "config": self.config,
+        }
+        checkpoint.save(self.folder / "last.pt", content)
+
+    def save_best(self, at: Progress) -> None:
+        content = {
+            "model": self.surrogate.state_dict(),
+            "epoch": at.best_epoch,
+            "valid_rel_l2": at.best_valid,
+            "config": self.config,
+        }
+        checkpoint.save(self.folder / "best.pt", content)
+
+    def resume(self) -> Progress:
+        path = self.folder / "last.pt"
+        if not path.exists():
+            return Progress()
+        content = checkpoint.load(path, self.device)
+        self.surrogate.load_state_dict(content["model"])
+        self.optim.load_state_dict(content["optimizer"])
+        self.scheduler.load_state_dict(content["scheduler"])
+        torch.set_rng_state(content["rng"].cpu())
+        if content["rng_cuda"] is not None:
+            torch.cuda.set_rng_state(content["rng_cuda"].cpu(), self.device)
+        at = Progress(**content["progress"])
+        print(f"Resuming {self.folder} after {at.epoch} epochs and {at.batch} steps.", flush=True)
+        return at
+
+
+def _to(batch: Batch, device: torch.device) -> Batch:
+    return Batch(*(x.to(device, non_blocking=True) for x in batch))
+
+
+def _write_curve(path: Path, curve: list[dict[str, float]]) -> None:
+    with replacing(path) as temporary, open(temporary, "w", newline="") as handle:
+        writer = csv.DictWriter(handle, fieldnames=list(curve[0]))
+        writer.writeheader()
+        writer.writerows(curve)
+
+
+def _note(at: Progress, loss: float) -> str:
+    valid = f", valid {at.curve[-1]['valid_rel_l2']:.4f}" if at.curve else ""
+    return f"epoch {at.epoch + 1}, loss {loss:.4f}{valid}"
