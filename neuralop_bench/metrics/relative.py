@@ -44,8 +44,7 @@ class RelativeL2:
 
     def summarise(self, measured: xr.Dataset) -> dict[str, float]:
         error, target = measured["error_mean_square"], measured["target_mean_square"]
-        over_time = error.sum("time"), target.sum("time")
-        per_sample = _ratio(*over_time).mean("channel").values
+        per_sample = relative_l2_per_sample(measured).mean("channel").values
         steps = relative_l2_step(measured)
         return {
             "rel_l2": mean(per_sample),
@@ -54,7 +53,7 @@ class RelativeL2:
             "rel_l2_max": float(per_sample.max()),
             "rel_l2_first_step": mean(steps.isel(time=0).values),
             "rel_l2_last_step": mean(steps.isel(time=-1).values),
-            "n_floored_rel_l2": float((over_time[1] < EPS).sum()),
+            "n_floored_rel_l2": float((target.sum("time") < EPS).sum()),
         }
 
 
@@ -65,6 +64,11 @@ def per_sample_relative_l2(prediction: Trajectory, batch: Batch) -> list[float]:
         error, target = (_mean_square(x).sum(axis=0) for x in (p - u, u))
         ratios.append(mean(np.sqrt(error / np.maximum(target, EPS))))
     return ratios
+
+
+def relative_l2_per_sample(measured: xr.Dataset) -> xr.DataArray:
+    """``rel_l2`` before the mean: ||p - u|| / ||u|| over steps and points, per (sample, channel)."""
+    return _ratio(measured["error_mean_square"].sum("time"), measured["target_mean_square"].sum("time"))
 
 
 def relative_l2_step(measured: xr.Dataset) -> xr.DataArray:
