@@ -187,8 +187,8 @@ def _solve_shards(jobs: list[tuple[Problem, int, str, int, Path]], workers: int)
                 yield future.result()
         except BrokenProcessPool as error:
             raise GenerationError(
-                "A worker process died, perhaps for lack of memory. Run the same command again to go on with the shards "
-                "that are missing, with fewer workers (workers=1) if it happens again."
+                "A worker process died, perhaps for lack of memory. Run the same command again to go on with the "
+                "shards that are missing, with fewer workers (workers=1) if it happens again."
             ) from error
         finally:
             pool.shutdown(wait=False, cancel_futures=True)

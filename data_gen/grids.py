@@ -61,7 +61,9 @@ class Grid:
                     f"nodes one of {get_args(Nodes)}."
                 )
             if (boundary == "periodic") != (nodes == "periodic"):
-                raise ValueError(f"Periodic axes have periodic nodes and no others do, got {boundary!r} with {nodes!r}.")
+                raise ValueError(
+                    f"Periodic axes have periodic nodes and no others do, got {boundary!r} with {nodes!r}."
+                )
 
     @classmethod
     def periodic(cls, resolution: int, n_dims: int = 2, length: float = 1.0) -> Grid:

@@ -17,8 +17,8 @@ class PeriodicGaussianField:
     """Gaussian random field of zero mean on the unit torus with covariance scale (-Laplacian + tau^2 I)^-exponent.
 
     Its Karhunen-Loeve series has eigenvalues lambda_k = scale (4 pi^2 |k|^2 + tau^2)^-exponent; the constant mode is
-    left out. The default is the law of Li et al. (2021), Fourier Neural Operator, section 5.3: 7^3 (-Laplacian + 49 I)^-2.5,
-    of variance 0.034311.
+    left out. The default is the law of Li et al. (2021), Fourier Neural Operator, section 5.3: 7^3 (-Laplacian + 49
+    I)^-2.5, of variance 0.034311.
 
     Attributes:
         scale: factor of the covariance; doubling the amplitude takes 4 times the scale.
@@ -37,7 +37,7 @@ class PeriodicGaussianField:
                 f"exponent={self.exponent}. Change dataset.problem.initial."
             )
 
-    def eigenvalues(self, k1: NDArray[np.floating], k2: NDArray[np.floating]) -> NDArray[np.float64]:
+    def eigenvalues(self, k1: NDArray[np.integer], k2: NDArray[np.integer]) -> NDArray[np.float64]:
         """Eigenvalues lambda_k of the covariance at integer wavenumbers (any broadcastable shapes)."""
         return self.scale * (4 * np.pi**2 * (k1**2.0 + k2**2.0) + self.tau**2) ** -self.exponent
 

@@ -28,9 +28,7 @@ def wavenumbers(k_max: int, device: torch.device | str = "cpu") -> tuple[Tensor,
     return rows[:, None], k[None, :]
 
 
-def to_grid(
-    u_hat: Complex[Tensor, "... rows columns"], resolution: int
-) -> Float[Tensor, "... resolution resolution"]:
+def to_grid(u_hat: Complex[Tensor, "... rows columns"], resolution: int) -> Float[Tensor, "... resolution resolution"]:
     """Values on the n x n grid of the field with compact coefficients ``u_hat``.
 
     A coarser grid than the coefficients call for takes their spectral truncation |k_i| < n/2: no aliasing.

@@ -1,7 +1,7 @@
 """Datasets in HDF5: one self-describing file per split that xarray, h5py and The Well's ``WellDataset`` all open.
 
-Layout (see docs/data_format.md): root datasets ``sample``, ``time``, ``x``, ... are dimension scales; every field lies at
-the root with its scales attached, and again, as a hard link, in The Well's groups (``dimensions``, ``t0_fields``,
+Layout (see docs/data_format.md): root datasets ``sample``, ``time``, ``x``, ... are dimension scales; every field lies
+at the root with its scales attached, and again, as a hard link, in The Well's groups (``dimensions``, ``t0_fields``,
 ``boundary_conditions``, ``scalars``). Root attributes hold every scalar parameter, the spec as JSON, and a SHA-256 for
 each shard of 16 samples. The bytes depend on spec, split, seed and samples only: no date, no host, no timings.
 """
@@ -31,6 +31,8 @@ SHARD_SIZE = 16
 _LIBRARY_VERSION = "v110"
 _INITIAL = "initial_"
 
+# An h5py object. Its stubs type every child as Group | Dataset | Datatype, so checking it statically finds nothing.
+_File = Any
 # The arrays a file stores for some samples, by field name, in the order in which they are hashed.
 Fields = dict[str, NDArray[np.float32]]
 
@@ -43,7 +45,8 @@ class StoreError(RuntimeError):
 def replacing(path: Path) -> Iterator[Path]:
     """A temporary path beside ``path`` that takes its place when the block ends well, and vanishes otherwise.
 
-    The content is flushed to the disk before the rename, so ``path`` is always either the old file or the whole new one.
+    The content is flushed to the disk before the rename, so ``path`` is always either the old file or the whole new
+    one.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     with NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp", delete=False) as handle:
@@ -105,7 +108,8 @@ def write(
     Args:
         path: the file to make or replace.
         spec: what the file holds.
-        shards: fields of consecutive samples (``to_fields``), ``SHARD_SIZE`` at a time; what exceeds ``n_samples`` is left out.
+        shards: fields of consecutive samples (``to_fields``), ``SHARD_SIZE`` at a time; what exceeds ``n_samples`` is
+            left out.
         n_samples: samples in the file.
         split: name of the split, stored as a root attribute.
         seed: the dataset's seed, stored as a root attribute.
@@ -114,22 +118,21 @@ def write(
     Raises:
         ValueError: the shards hold fewer samples than ``n_samples``, or arrays that don't fit the spec.
     """
-    with replacing(path) as temporary:
-        with h5py.File(temporary, "w", libver=_LIBRARY_VERSION) as file:
-            _write_header(file, spec, n_samples, split, seed, provenance)
-            datasets = _create_fields(file, spec, n_samples)
-            hashes: list[str] = []
-            written = 0
-            for shard in shards:
-                arrays = {name: values[: n_samples - written] for name, values in shard.items()}
-                count = len(next(iter(arrays.values())))
-                for name, values in arrays.items():
-                    datasets[name][written : written + count] = values
-                hashes.append(_hash_arrays(arrays))
-                written += count
-            if written != n_samples:
-                raise ValueError(f"{path.name} was to hold {n_samples} samples, but the shards held {written}.")
-            file.attrs["shard_sha256"] = hashes
+    with replacing(path) as temporary, h5py.File(temporary, "w", libver=_LIBRARY_VERSION) as file:
+        _write_header(file, spec, n_samples, split, seed, provenance)
+        datasets = _create_fields(file, spec, n_samples)
+        hashes: list[str] = []
+        written = 0
+        for shard in shards:
+            arrays = {name: values[: n_samples - written] for name, values in shard.items()}
+            count = len(next(iter(arrays.values())))
+            for name, values in arrays.items():
+                datasets[name][written : written + count] = values
+            hashes.append(_hash_arrays(arrays))
+            written += count
+        if written != n_samples:
+            raise ValueError(f"{path.name} was to hold {n_samples} samples, but the shards held {written}.")
+        file.attrs["shard_sha256"] = hashes
 
 
 class DatasetFile:
@@ -144,7 +147,7 @@ class DatasetFile:
         if not self.path.is_file():
             raise StoreError(f"There is no dataset file {self.path}. Check the path, or let run.py generate the data.")
         with _damage_reported(self.path):
-            self._file = h5py.File(self.path, "r")
+            self._file: _File = h5py.File(self.path, "r")
             version = int(self._file.attrs["format_version"])
             if version != FORMAT_VERSION:
                 self._file.close()
@@ -174,7 +177,9 @@ class DatasetFile:
         """State fields: [time, field, *space] of one sample, or [sample, time, field, *space] of a slice."""
         with _damage_reported(self.path):
             if self.spec.is_steady:
-                fields = [np.expand_dims(self._file[f.name][index], -1 - self.spec.grid.n_dims) for f in self.spec.state]
+                fields = [
+                    np.expand_dims(self._file[f.name][index], -1 - self.spec.grid.n_dims) for f in self.spec.state
+                ]
             else:
                 fields = [self._file[f.name][index, frames] for f in self.spec.state]
             return np.stack(fields, axis=-1 - self.spec.grid.n_dims)
@@ -200,7 +205,8 @@ class DatasetFile:
             return {name: self._file[name][shard * SHARD_SIZE : stop] for name in _field_names(self.spec)}
 
     def sha256(self, n_samples: int | None = None) -> str:
-        """Hash over the first ``n_samples`` samples (default: all), after comparing every shard read with its stored hash.
+        """Hash over the first ``n_samples`` samples (default: all), after comparing every shard read with its stored
+        hash.
 
         Equal data have equal hashes however long their files are.
 
@@ -217,16 +223,14 @@ class DatasetFile:
             if _hash_arrays(arrays) != self._shard_hashes[shard]:
                 first = shard * SHARD_SIZE
                 raise StoreError(
-                    f"{self.path} is damaged: samples {first} to {min(first + SHARD_SIZE, self.n_samples) - 1} don't match "
-                    "the hash stored with them. Delete the file; the same command generates it again."
+                    f"{self.path} is damaged: samples {first} to {min(first + SHARD_SIZE, self.n_samples) - 1} don't "
+                    "match the hash stored with them. Delete the file; the same command generates it again."
                 )
             whole = min(wanted, (shard + 1) * SHARD_SIZE) - shard * SHARD_SIZE
             total.update(_hash_arrays({name: values[:whole] for name, values in arrays.items()}).encode())
         return total.hexdigest()
 
-    def _read_constant(
-        self, fields: tuple[FieldSpec, ...], prefix: str, index: int | slice
-    ) -> NDArray[np.float32]:
+    def _read_constant(self, fields: tuple[FieldSpec, ...], prefix: str, index: int | slice) -> NDArray[np.float32]:
         lead = () if isinstance(index, int) else (len(range(*index.indices(self.n_samples))),)
         values = np.empty((*lead, len(fields), *self.spec.grid.shape), dtype=np.float32)
         with _damage_reported(self.path):
@@ -287,7 +291,7 @@ def _scales(spec: DatasetSpec, n_samples: int) -> dict[str, NDArray[Any]]:
 
 
 def _write_header(
-    file: h5py.File, spec: DatasetSpec, n_samples: int, split: str, seed: int, provenance: dict[str, str]
+    file: _File, spec: DatasetSpec, n_samples: int, split: str, seed: int, provenance: dict[str, str]
 ) -> None:
     file.attrs.update(
         {
@@ -335,10 +339,10 @@ def _write_header(
         condition["mask"] = mask
 
 
-def _create_fields(file: h5py.File, spec: DatasetSpec, n_samples: int) -> dict[str, h5py.Dataset]:
+def _create_fields(file: _File, spec: DatasetSpec, n_samples: int) -> dict[str, _File]:
     specs = {field.name: field for field in (*spec.static, *spec.state)}
     specs.update({_INITIAL + field.name: field for field in spec.state})
-    datasets: dict[str, h5py.Dataset] = {}
+    datasets: dict[str, _File] = {}
     scalars = file.create_group("t0_fields")
     scalars.attrs["field_names"] = _field_names(spec)
     for name, shape in _shapes(spec, n_samples).items():

@@ -37,7 +37,8 @@ class Predictor(Protocol):
     """What the evaluator knows of a model: a Surrogate, or a coarse solver."""
 
     def predict(self, batch: Batch, n_steps: int) -> Trajectory:
-        """The ``n_steps`` snapshots [B, n_steps, C, *S] that follow the history, in physical units. The target isn't read."""
+        """The ``n_steps`` snapshots [B, n_steps, C, *S] that follow the history, in physical units. The target isn't
+        read."""
         ...
 
 

@@ -42,7 +42,8 @@ class ConfigError(ValueError):
 
 @dataclass
 class DatasetConfig:
-    """problem: constructor of a ``data_gen.spec.Problem``; history, horizon: frames given and predicted; seed: of the data."""
+    """problem: constructor of a ``data_gen.spec.Problem``; history, horizon: frames given and predicted; seed: of the
+    data."""
 
     problem: dict[str, Any] = field(default_factory=dict)
     history: int = MISSING
@@ -244,7 +245,7 @@ def check_arguments(name: str, node: Any) -> None:
 
 def _fits(value: Any, hint: Any) -> bool:
     # A bool is an int to Python, but width=true is a slip.
-    if isinstance(value, bool) and not is_bearable(value, hint) or isinstance(value, bool) and hint in (int, float):
+    if (isinstance(value, bool) and not is_bearable(value, hint)) or (isinstance(value, bool) and hint in (int, float)):
         return False
     return is_bearable(value, hint, conf=BeartypeConf(is_pep484_tower=True))
 
@@ -392,14 +393,15 @@ def _describe_missing(error: MissingConfigException) -> str:
     if group.startswith("task/"):
         # The task belongs to (track, dataset): the file is missing because that pair is not offered.
         known = sorted(path.stem for path in (CONFIG_DIR / group).glob("*.yaml"))
-        return f"There is no task {group.removeprefix('task/')}/{option}: this track offers {', '.join(known) or 'no dataset yet'}."
+        offers = ", ".join(known) or "no dataset yet"
+        return f"There is no task {group.removeprefix('task/')}/{option}: this track offers {offers}."
     return f"Unknown {group or 'option'} {option!r}.{_suggestion(option, options, '')} Known: {', '.join(options)}."
 
 
 def _describe_omegaconf(error: OmegaConfBaseException) -> str:
     key = str(error.full_key or error.key or "")
     first = (error.msg or str(error)).strip().splitlines()[0]
-    if "is not in struct" in first or "Key" in first and "not in" in first:
+    if "is not in struct" in first or ("Key" in first and "not in" in first):
         return f"Unknown key {key}.{_suggestion(key, _known_keys(), '')}"
     return f"{key}: {first}" if key else first
 

@@ -85,7 +85,9 @@ class Trajectories:
             frames = start[:, None] + np.arange(n_frames)
             return self._states[sample[:, None], frames], self._static[sample]
         file = self._open()
-        states = [file.read_states(int(i), slice(int(s), int(s) + n_frames)) for i, s in zip(sample, start, strict=True)]
+        states = [
+            file.read_states(int(i), slice(int(s), int(s) + n_frames)) for i, s in zip(sample, start, strict=True)
+        ]
         return np.stack(states), np.stack([file.read_static(int(i)) for i in sample])
 
     def _open(self) -> DatasetFile:
@@ -141,6 +143,6 @@ def assert_frames(spec: DatasetSpec, history: int, n_steps: int) -> None:
     needed, held = history + n_steps, spec.n_snapshots
     if needed > held:
         raise ValueError(
-            f"A history of {history} and {n_steps} predicted steps need {needed} frames, but {spec.name} stores {held}. "
-            "Lower dataset.history, dataset.horizon or trainer.unroll, or raise dataset.problem.n_snapshots."
+            f"A history of {history} and {n_steps} predicted steps need {needed} frames, but {spec.name} stores "
+            f"{held}. Lower dataset.history, dataset.horizon or trainer.unroll, or raise dataset.problem.n_snapshots."
         )

@@ -2,8 +2,9 @@
 
     python -m neuralop_bench.leaderboard outputs -o outputs/leaderboard
 
-reads every record below ``outputs`` and writes ``runs.csv`` (tidy: one row per run and measurement), ``leaderboard.csv`` (wide: one row per
-track, dataset, task, model and variant, seeds aggregated) and ``leaderboard.md``.
+reads every record below ``outputs`` and writes ``runs.csv`` (tidy: one row per run and measurement),
+``leaderboard.csv`` (wide: one row per track, dataset, task, model and variant, seeds aggregated) and
+``leaderboard.md``.
 """
 
 from __future__ import annotations
@@ -29,28 +30,29 @@ UNRANKED_TRACKS = ("custom",)
 # Folders below outputs whose records don't count: runs that force=true replaced.
 SUPERSEDED = ".superseded"
 
-COLUMNS = (
-    "rank track dataset task dataset_version data_sha256 model variant n_seeds rel_l2_mean rel_l2_sd rel_l2_ci_lo rel_l2_ci_hi "
-    "rel_l2_median rel_l2_first_step rel_l2_last_step rel_h1 vrmse max_error spec_low spec_mid spec_high lsd_db k_eff "
-    "correlation_time_0.8 stable_fraction transfer_half transfer_double ood_factor valid_rel_l2 n_parameters gflops_forward "
-    "train_seconds latency_ms throughput peak_memory_mb speedup_at_equal_error speedup_is_bound breakeven_solves data_error "
-    "device precision resolution n_train epochs tuning_trials metric_version bench_version commit dirty config_hash seeds "
-    "status comparable published_value published_source run_ids date_utc"
-).split()
+COLUMNS = """
+    rank track dataset task dataset_version data_sha256 model variant n_seeds
+    rel_l2_mean rel_l2_sd rel_l2_ci_lo rel_l2_ci_hi rel_l2_median rel_l2_first_step rel_l2_last_step
+    rel_h1 vrmse max_error spec_low spec_mid spec_high lsd_db k_eff correlation_time_0.8 stable_fraction
+    transfer_half transfer_double ood_factor valid_rel_l2
+    n_parameters gflops_forward train_seconds latency_ms throughput peak_memory_mb
+    speedup_at_equal_error speedup_is_bound breakeven_solves data_error
+    device precision resolution n_train epochs tuning_trials metric_version bench_version commit dirty config_hash
+    seeds status comparable published_value published_source run_ids date_utc
+""".split()
 
-RUN_COLUMNS = (
-    "run_id track dataset task model variant seed status setting metric value metric_version data_sha256 config_hash "
-    "bench_version commit dirty date_utc"
-).split()
+RUN_COLUMNS = """
+    run_id track dataset task model variant seed status setting metric value metric_version data_sha256 config_hash
+    bench_version commit dirty date_utc
+""".split()
 
-_FROM_METRICS = (
-    "rel_l2_median rel_l2_first_step rel_l2_last_step rel_h1 vrmse max_error spec_low spec_mid spec_high lsd_db k_eff "
-    "correlation_time_0.8 stable_fraction transfer_half transfer_double ood_factor valid_rel_l2"
-).split()
-_FROM_COST = (
-    "n_parameters gflops_forward train_seconds latency_ms throughput peak_memory_mb speedup_at_equal_error "
-    "speedup_is_bound breakeven_solves data_error"
-).split()
+_FROM_METRICS = COLUMNS[COLUMNS.index("rel_l2_median") : COLUMNS.index("valid_rel_l2") + 1]
+_FROM_COST = COLUMNS[COLUMNS.index("n_parameters") : COLUMNS.index("data_error") + 1]
+# What people read first.
+_READ_FIRST = """
+    rank track dataset task model variant n_seeds rel_l2_mean rel_l2_sd rel_l2_median rel_l2_last_step
+    vrmse spec_low spec_mid spec_high n_parameters train_seconds latency_ms status
+""".split()
 
 
 class LeaderboardError(RuntimeError):
@@ -73,7 +75,8 @@ def read_records(folders: Iterable[Path]) -> list[RunRecord]:
 def rows(records: Sequence[RunRecord]) -> list[dict[str, Cell]]:
     """One row per (track, dataset, task, model, variant), best first within each task, seeds aggregated.
 
-    The order of the records doesn't matter. Runs that diverged or failed give a row without numbers, so that they are seen.
+    The order of the records doesn't matter. Runs that diverged or failed give a row without numbers, so that they are
+    seen.
 
     Raises:
         LeaderboardError: two runs of a row used different test data or metric versions, or repeat a seed.
@@ -128,12 +131,8 @@ def rebuild(outputs: Path) -> Path:
 
 def to_markdown(table: Sequence[Mapping[str, Cell]]) -> str:
     """The columns that people read first."""
-    columns = (
-        "rank track dataset task model variant n_seeds rel_l2_mean rel_l2_sd rel_l2_median rel_l2_last_step vrmse spec_low spec_mid "
-        "spec_high n_parameters train_seconds latency_ms status"
-    ).split()
-    lines = ["| " + " | ".join(columns) + " |", "|" + " --- |" * len(columns)]
-    lines += ["| " + " | ".join(_text(row.get(name)) for name in columns) + " |" for row in table]
+    lines = ["| " + " | ".join(_READ_FIRST) + " |", "|" + " --- |" * len(_READ_FIRST)]
+    lines += ["| " + " | ".join(_text(row.get(name)) for name in _READ_FIRST) + " |" for row in table]
     return "\n".join(lines) + "\n"
 
 
@@ -152,7 +151,10 @@ def _aggregate(records: list[RunRecord]) -> dict[str, Cell]:
     if len(set(seeds)) != len(seeds):
         raise LeaderboardError(f"Two records claim the same seed of {'/'.join(_row_key(records[0]))}: seeds {seeds}.")
     finished = [record for record in records if record.status == "finished"]
-    for name, value_of in (("test data", _test_hash), ("metric versions", lambda r: tuple(sorted(r.metric_versions.items())))):
+    for name, value_of in (
+        ("test data", _test_hash),
+        ("metric versions", lambda r: tuple(sorted(r.metric_versions.items()))),
+    ):
         if len({value_of(record) for record in finished}) > 1:
             raise LeaderboardError(
                 f"The runs of {'/'.join(_row_key(records[0]))} differ in {name}, so they can't share a row: "
@@ -198,9 +200,10 @@ def _assert_one_test_set(table: Sequence[Mapping[str, Cell]]) -> None:
         other = seen.setdefault(tuple(row[name] for name in ("track", "dataset", "task")), row)
         for name in ("data_sha256", "metric_version"):
             if other[name] != row[name]:
+                one, two = (f"{entry['model']} ({entry['variant']})" for entry in (row, other))
                 raise LeaderboardError(
-                    f"{row['model']} ({row['variant']}) and {other['model']} ({other['variant']}) of {row['track']}/{row['task']} differ in "
-                    f"{name}, so they can't be ranked together. Run the older one again with force=true."
+                    f"{one} and {two} of {row['track']}/{row['task']} differ in {name}, so they can't be ranked "
+                    "together. Run the older one again with force=true."
                 )
 
 
@@ -242,7 +245,9 @@ def main(arguments: Sequence[str] | None = None, say: Callable[[str], None] = pr
     """Command line; returns the exit status."""
     parser = argparse.ArgumentParser(prog="python -m neuralop_bench.leaderboard", description="Write a leaderboard.")
     parser.add_argument("folders", nargs="+", type=Path, help="folders with records")
-    parser.add_argument("-o", "--output", type=Path, required=True, help="folder of runs.csv, leaderboard.csv, leaderboard.md")
+    parser.add_argument(
+        "-o", "--output", type=Path, required=True, help="folder of runs.csv, leaderboard.csv, leaderboard.md"
+    )
     options = parser.parse_args(arguments)
     absent = [str(folder) for folder in options.folders if not folder.is_dir()]
     if absent:

@@ -17,7 +17,8 @@ class Normalizer(nn.Module):
     Attributes:
         state_mean, state_std: of the state fields over all samples, frames and points, [C].
         static_mean, static_std: of the static fields, [C_s].
-        increment_std: root mean square of state(t + j) - state(t) for j = 1 ... bundle, [bundle, C]; empty for steady problems.
+        increment_std: root mean square of state(t + j) - state(t) for j = 1 ... bundle, [bundle, C]; empty for steady
+            problems.
 
     A channel that never varies gets a standard deviation of 1.
     """

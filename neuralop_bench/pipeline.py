@@ -43,8 +43,10 @@ class RunError(RuntimeError):
 def run(cfg: RunConfig) -> RunRecord:
     """Do what a configuration describes, or return the record if it has been done.
 
-    Generates missing data, trains (or goes on from a checkpoint), evaluates on test with the weights that did best on valid,
-    and writes into the run directory: best.pt, last.pt, curve.csv, errors.nc, report.md, figures/ and, last, record.json. Then the
+    Generates missing data, trains (or goes on from a checkpoint), evaluates on test with the weights that did best on
+    valid,
+    and writes into the run directory: best.pt, last.pt, curve.csv, errors.nc, report.md, figures/ and, last,
+        record.json. Then the
     leaderboard of ``paths.outputs`` is rebuilt.
 
     Raises:
@@ -229,7 +231,9 @@ def _build_operator(cfg: RunConfig, spec: DatasetSpec, device: torch.device) -> 
 
 def _channel_variance(targets: Iterable[Batch]) -> np.ndarray:
     """Variance of all target values per channel, [C]."""
-    frames = np.concatenate([batch.target.numpy().swapaxes(0, 2).reshape(batch.target.shape[2], -1) for batch in targets], axis=1)
+    frames = np.concatenate(
+        [batch.target.numpy().swapaxes(0, 2).reshape(batch.target.shape[2], -1) for batch in targets], axis=1
+    )
     return frames.var(axis=1, dtype=np.float64)
 
 
@@ -250,11 +254,12 @@ def _returned(folder: Path, cfg: RunConfig) -> RunRecord:
     if record.status != "finished":
         raise RunError(_diverged_text(record, folder))
     age = datetime.now(UTC) - datetime.fromisoformat(record.date_utc)
+    versions = ", ".join(f"{name}/v{version}" for name, version in sorted(record.metric_versions.items()))
     print(
         f"This run is done: {folder / RECORD_NAME}\n"
-        f"  made {_readable_age(age.total_seconds())} ago by version {record.bench_version}, commit {record.commit[:10] or 'unknown'}"
-        f"{' with uncommitted changes' if record.dirty else ''}; metrics "
-        f"{', '.join(f'{name}/v{version}' for name, version in sorted(record.metric_versions.items()))}"
+        f"  made {_readable_age(age.total_seconds())} ago by version {record.bench_version}, "
+        f"commit {record.commit[:10] or 'unknown'}{' with uncommitted changes' if record.dirty else ''}\n"
+        f"  metrics {versions}"
     )
     commit, dirty = reproducibility.commit()
     if (commit, dirty) != (record.commit, record.dirty) or dirty:

@@ -64,9 +64,12 @@ class RunRecord:
     format: int = RECORD_FORMAT
 
     def save(self, path: Path) -> None:
-        """Write the record atomically. Infinities become the string "inf", which JSON has no number for; NaN becomes null."""
+        """Write the record atomically. Infinities become the string "inf", which JSON has no number for; NaN becomes
+        null."""
         with replacing(path) as temporary:
-            temporary.write_text(json.dumps(_to_json(asdict(self)), indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+            temporary.write_text(
+                json.dumps(_to_json(asdict(self)), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+            )
 
     @classmethod
     def load(cls, path: Path) -> RunRecord:

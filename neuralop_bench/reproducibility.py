@@ -36,7 +36,9 @@ def resolve_device(name: str) -> torch.device:
     if device.type == "cuda":
         count = torch.cuda.device_count() if torch.cuda.is_available() else 0
         if (device.index or 0) >= count:
-            raise ValueError(f"device={name} asks for a CUDA device, but {count} can be used here. Use device=cpu or device=auto.")
+            raise ValueError(
+                f"device={name} asks for a CUDA device, but {count} can be used here. Use device=cpu or device=auto."
+            )
     elif device.type == "mps" and not torch.backends.mps.is_available():
         raise ValueError("device=mps asks for Apple's GPU, but there is none here. Use device=cpu or device=auto.")
     elif device.type not in ("cpu", "mps"):

@@ -20,7 +20,8 @@ class Surrogate(nn.Module):
         operator: an ``nn.Module`` that maps fields to fields.
         normalizer: statistics of the training split.
         bundle: steps per call, b. 1 is autoregressive; the horizon predicts the whole trajectory at once.
-        residual: predict increments: step j of a bundle is the last history frame plus increment_std[j] times the output.
+        residual: predict increments: step j of a bundle is the last history frame plus increment_std[j] times the
+            output.
 
     Raises:
         ValueError: in ``forward``, ``residual`` without a history; an operator whose output has another shape.

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import ClassVar
 
 import numpy as np
@@ -35,8 +35,8 @@ RK4_STABILITY = 2.8
 class NavierStokes2D:
     """Navier-Stokes 2D as a dataset: equation, law of initial states and discretisation.
 
-    Pseudo-spectral in space with the strict 2/3 rule, integrating-factor RK4 in time with a step from the CFL condition,
-    float64 throughout.
+    Pseudo-spectral in space with the strict 2/3 rule, integrating-factor RK4 in time with a step from the CFL
+    condition, float64 throughout.
 
     Attributes:
         viscosity: nu > 0, in units of (domain length)^2 / time.
@@ -65,7 +65,7 @@ class NavierStokes2D:
     interval: float = 1.0
     n_snapshots: int = 20
     forcing_amplitude: float = 0.1
-    initial: PeriodicGaussianField = PeriodicGaussianField()
+    initial: PeriodicGaussianField = field(default_factory=PeriodicGaussianField)
     cfl_safety: float = 0.9
     inner_batch: int = 16
 
@@ -122,12 +122,14 @@ class NavierStokes2D:
         The history may live on any square grid; ``static`` has no channels.
 
         Raises:
-            ValueError: the history holds no frame, or isn't one field on a square grid.
+            ValueError: the history holds no frame, or isn't one field on a square grid, or there are static fields.
         """
         if history.ndim != 5 or history.shape[1] < 1 or history.shape[2] != 1 or history.shape[3] != history.shape[4]:
             raise ValueError(
                 f"NavierStokes2D.solve expected a history [sample, time >= 1, 1, n, n], got {tuple(history.shape)}."
             )
+        if static.shape[1] != 0:
+            raise ValueError(f"NavierStokes2D has no static fields, got {static.shape[1]}.")
         k_max = spectral.max_wavenumber(self.solver_resolution, dealiased=True)
         last = torch.as_tensor(np.asarray(history[:, -1, 0], dtype=np.float64))
         w_hat = spectral.from_grid(last, k_max)
@@ -203,7 +205,8 @@ class VorticityDynamics:
         return torch.fft.ifft2(z_hat, norm="forward")
 
     def nonlinear(self, w_hat: Complex[Tensor, "sample rows columns"], time: Tensor) -> Tensor:
-        """-(u . grad w) + f, dealiased; autonomous, so ``time`` is not used."""
+        """-(u . grad w) + f, dealiased."""
+        del time  # the flow is autonomous
         return self.advection(w_hat) + self._forcing
 
     def advection(self, w_hat: Complex[Tensor, "sample rows columns"]) -> Complex[Tensor, "sample rows columns"]:

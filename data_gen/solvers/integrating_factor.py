@@ -7,6 +7,7 @@ stepper knows no equation: it takes the symbol of L, the function N and a bound 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -60,7 +61,7 @@ def integrate(
             counts = n_substeps[order]
             v = state[order]
             dt = ((end - now) / counts.to(linear.dtype)).view(-1, *modes)
-            factors = _Factors(linear, dt)
+            factors = _Factors(dt, torch.exp(linear * (dt / 2)))
             # How many samples still move at substep j: the batch only ever shrinks from its end.
             schedule = [int((counts > j).sum()) for j in range(int(counts[0]))]
             active = -1
@@ -77,21 +78,18 @@ def integrate(
     return outputs
 
 
-class _Factors:
-    """The step dt, [sample, *1], and the integrating factors exp(L dt/2), exp(L dt), [sample, *modes], of an interval."""
+class _Factors(NamedTuple):
+    """The step dt, [sample, *1], and the integrating factor exp(L dt/2), [sample, *modes], of an interval."""
 
-    def __init__(self, linear: Tensor, dt: Tensor, half: Tensor | None = None, full: Tensor | None = None) -> None:
-        self._linear = linear
-        self.dt = dt
-        self.half = torch.exp(linear * (dt / 2)) if half is None else half
-        self.full = torch.exp(linear * dt) if full is None else full
+    dt: Tensor
+    half: Tensor
 
     def first(self, n_samples: int) -> _Factors:
-        return _Factors(self._linear, self.dt[:n_samples], self.half[:n_samples], self.full[:n_samples])
+        return _Factors(self.dt[:n_samples], self.half[:n_samples])
 
 
 def _step(nonlinear: Nonlinearity, v: Tensor, time: Tensor, factors: _Factors) -> Tensor:
-    dt, half, full = factors.dt, factors.half, factors.full
+    dt, half = factors
     flat_dt = dt.flatten()
     middle = time + flat_dt / 2
     v_half = half * v
@@ -101,7 +99,7 @@ def _step(nonlinear: Nonlinearity, v: Tensor, time: Tensor, factors: _Factors) -
     v_full = half * v_half
     k3_half = half * k3
     k4 = nonlinear(torch.addcmul(v_full, k3_half, dt), time + flat_dt)
-    # full is exp(L dt) = half^2; the stages k1 and k2 already carry what they need of it.
+    # k1 already carries one factor exp(L dt/2), so one more makes it exp(L dt).
     increment = half * (k1 + 2 * k2) + 2 * k3_half + k4
     return torch.addcmul(v_full, increment, dt / 6)
 
@@ -112,8 +110,8 @@ def _count_substeps(bound: Tensor, interval: float, now: float, max_substeps: in
     worst = int(torch.argmax(torch.nan_to_num(needed, nan=float("inf"))))
     if not bool(needed[worst] <= max_substeps):
         raise SolverError(
-            f"Sample {worst} of the batch needs {float(needed[worst]):.3g} substeps from t={now:g} on, more than {max_substeps}: "
-            "the solution blows up. Raise dataset.problem.resolution or dataset.problem.viscosity."
+            f"Sample {worst} of the batch needs {float(needed[worst]):.3g} substeps from t={now:g} on, more than "
+            f"{max_substeps}: the solution blows up. Raise dataset.problem.resolution or dataset.problem.viscosity."
         )
     return needed.to(torch.int64)
 

@@ -62,12 +62,12 @@ def sample_figure(
     return figure
 
 
-def _lines(
-    p: NDArray[np.floating], u: NDArray[np.floating], times: NDArray[np.floating], spec: DatasetSpec
-) -> Figure:
+def _lines(p: NDArray[np.floating], u: NDArray[np.floating], times: NDArray[np.floating], spec: DatasetSpec) -> Figure:
     figure = Figure(figsize=(3.2 * len(times) + 1.0, 3.2), layout="constrained")
     (x,) = spec.grid.coordinates()
-    for axis, time, prediction, target in zip(figure.subplots(1, len(times), squeeze=False)[0], times, p, u, strict=True):
+    for axis, time, prediction, target in zip(
+        figure.subplots(1, len(times), squeeze=False)[0], times, p, u, strict=True
+    ):
         axis.plot(x, target, color=REFERENCE, label="reference")
         axis.plot(x, prediction, color=PREDICTION, linestyle="--", label="prediction")
         axis.plot(x, prediction - target, color=ERROR, linestyle=":", label="error")
@@ -91,7 +91,9 @@ def spectra_figure(errors: xr.Dataset, spec: DatasetSpec) -> Figure:
         left.loglog(wavenumbers, np.where(energy > 0, energy, np.nan), color=colour, linestyle=style, label=label)
     for edge in BAND_EDGES:
         left.axvline(edge, color="0.8", linewidth=0.8, zorder=0)
-    left.set(xlabel="cycles per domain", ylabel="energy per shell", title=f"Spectra at t = {float(errors['time'][-1]):g}")
+    left.set(
+        xlabel="cycles per domain", ylabel="energy per shell", title=f"Spectra at t = {float(errors['time'][-1]):g}"
+    )
     left.legend()
     steps = relative_l2_step(errors).mean("channel")
     median = steps.median("sample")

@@ -51,15 +51,18 @@ class Table:
 def result_tables(metrics: Mapping[str, float | None], errors: xr.Dataset) -> list[Table]:
     """Summary, error over time, and error by scale, of one evaluation."""
     summary = [(label, number(metrics.get(column))) for label, column in _SUMMARY]
-    steps = relative_l2_step(errors).mean(("sample", "channel"))
-    times = [f"t={float(t):g}" for t in errors["time"]]
+    steps = relative_l2_step(errors).mean("channel")
+    over_time = [
+        (f"{float(t):g}", number(float(steps.sel(time=t).mean())), number(float(steps.sel(time=t).median())))
+        for t in errors["time"]
+    ]
     bands = [
         (band, _BAND_RANGES[band], number(metrics.get(f"spec_{band}")), number(metrics.get(f"spec_{band}_mean")))
         for band in BANDS
     ]
     return [
         Table("Errors on test", ("metric", "value"), summary),
-        Table("Relative L2 over time", ("", *times), [("relative L2", *(number(float(v)) for v in steps))]),
+        Table("Relative L2 over time", ("time", "mean over samples", "median"), over_time),
         Table("Spectral error by band", ("band", "cycles per domain", "pooled", "mean over samples"), bands),
     ]
 

@@ -18,8 +18,6 @@ class Pointwise(nn.Linear):
     torch.Size([2, 5, 8, 8])
     """
 
-    def forward(
-        self, input: Float[Tensor, "batch in_channels *space"]
-    ) -> Float[Tensor, "batch out_channels *space"]:
+    def forward(self, input: Float[Tensor, "batch in_channels *space"]) -> Float[Tensor, "batch out_channels *space"]:
         weight = self.weight.expand(input.shape[0], -1, -1)
         return torch.baddbmm(self.bias[:, None], weight, input.flatten(2)).unflatten(2, input.shape[2:])

@@ -27,7 +27,8 @@ class SpectralConv(nn.Module):
         in_channels, out_channels: channels of input and output.
         n_modes: K for each space axis.
         init: ``normal`` draws real and imaginary part from N(0, 1/(2 in_channels)), so a white field keeps its variance
-            on the kept modes; ``uniform`` from U[0, 1) / (in_channels out_channels), as the code published with the FNO paper.
+            on the kept modes; ``uniform`` from U[0, 1) / (in_channels out_channels), as the code published with the
+            FNO paper.
 
     Shapes: [batch, in_channels, *space] to [batch, out_channels, *space].
 
@@ -52,16 +53,12 @@ class SpectralConv(nn.Module):
             nn.init.uniform_(weight, 0, 1 / (in_channels * out_channels))
         self.weight = nn.Parameter(weight)
 
-    def forward(
-        self, u: Float[Tensor, "batch in_channels *space"]
-    ) -> Float[Tensor, "batch out_channels *space"]:
+    def forward(self, u: Float[Tensor, "batch in_channels *space"]) -> Float[Tensor, "batch out_channels *space"]:
         space = u.shape[2:]
         assert_holds_modes(space, self.n_modes)
         return self._to_grid(self._mix(self._to_modes(u)), space)
 
-    def _mix(
-        self, u_hat: Complex[Tensor, "batch in_channels *modes"]
-    ) -> Complex[Tensor, "batch out_channels *modes"]:
+    def _mix(self, u_hat: Complex[Tensor, "batch in_channels *modes"]) -> Complex[Tensor, "batch out_channels *modes"]:
         # (a + ib)(C + iD) with two real products over all modes at once: torch multiplies complex matrices one by one.
         n_batch, modes = u_hat.shape[0], u_hat.shape[2:]
         parts = torch.view_as_real(u_hat).flatten(2, -2).permute(2, 3, 0, 1).flatten(1, 2)  # [mode, part x batch, in]

@@ -29,7 +29,8 @@ class MetricContext:
 class Metric(Protocol):
     """Additive statistics per sample, and their only reduction.
 
-    ``variables`` names the dimensions of every array that ``measure`` returns: sample, then any of time, channel, shell, band.
+    ``variables`` names the dimensions of every array that ``measure`` returns: sample, then any of time, channel,
+        shell, band.
     Metrics that store the same statistic give it the same name.
     """
 

@@ -43,7 +43,7 @@ class RelativeL2:
         return {"error_mean_square": np.stack(error), "target_mean_square": np.stack(target)}
 
     def summarise(self, measured: xr.Dataset) -> dict[str, float]:
-        error, target = measured["error_mean_square"], measured["target_mean_square"]
+        target = measured["target_mean_square"]
         per_sample = relative_l2_per_sample(measured).mean("channel").values
         steps = relative_l2_step(measured)
         return {
@@ -79,9 +79,9 @@ def relative_l2_step(measured: xr.Dataset) -> xr.DataArray:
 class VRMSE:
     """``vrmse``: sqrt(mean_X (p - u)^2 / max(var_X u, 1e-6 var_dataset)), averaged over samples, steps and channels.
 
-    var_X is the biased variance of a snapshot, var_dataset the variance of the training targets, one number per channel.
-    1 is the score of predicting each snapshot's own mean. The Well's VRMSE takes the unbiased variance plus 1e-7: a
-    factor sqrt((N - 1) / N) for N points.
+    var_X is the biased variance of a snapshot, var_dataset the variance of the training targets, one number per
+    channel. 1 is the score of predicting each snapshot's own mean. The Well's VRMSE takes the unbiased variance plus
+    1e-7: a factor sqrt((N - 1) / N) for N points.
     """
 
     name: ClassVar[str] = "vrmse"
@@ -108,7 +108,8 @@ class VRMSE:
 
 
 class MaxError:
-    """``max_error``: max |p - u| / max |u| over the predicted trajectory and all points, averaged over samples and channels."""
+    """``max_error``: max |p - u| / max |u| over the predicted trajectory and all points, averaged over samples and
+    channels."""
 
     name: ClassVar[str] = "max_error"
     version: ClassVar[int] = 1

@@ -25,16 +25,16 @@ BELOW_ROUNDING = 1e-10
 class Spectra:
     """``spectra``: energies of reference U, prediction P and error, and Re P conj(U), per shell of the wavenumber.
 
-    The spatial mean is removed. Periodic axes are Fourier transformed in all quadrants, kappa = k/L; closed node axes by the
-    cosine transform DCT-I (a DCT-II leaks there), cell centres by the DCT-II, kappa = k/(2L). Shell b holds the modes with
-    b = floor(|kappa|/delta + 1/2), delta = 1/max L if all axes are periodic, 1/(2 max L) otherwise; shells run from 1 to the
-    smallest Nyquist wavenumber B, and one more, B + 1, is the ``corner``: all beyond. Shells and corner add up to the
-    variance over the points (trapezoid weights on closed axes).
+    The spatial mean is removed. Periodic axes are Fourier transformed in all quadrants, kappa = k/L; closed node axes
+    by the cosine transform DCT-I (a DCT-II leaks there), cell centres by the DCT-II, kappa = k/(2L). Shell b holds the
+    modes with b = floor(|kappa|/delta + 1/2), delta = 1/max L if all axes are periodic, 1/(2 max L) otherwise; shells
+    run from 1 to the smallest Nyquist wavenumber B, and one more, B + 1, is the ``corner``: all beyond. Shells and
+    corner add up to the variance over the points (trapezoid weights on closed axes).
 
-    ``spec_low``, ``spec_mid``, ``spec_high``: sqrt(sum E_error / sum E_reference) in the bands |kappa| max L of 1 to 3, 4 to 11 and from
-    12, with sums over samples, steps and channels. A band with less than 1e-10 of the reference's energy is not measured.
-    ``spec_*_mean`` are the means over samples and channels of the same ratio, with the reference's energy bounded below by
-    1e-10 of its total.
+    ``spec_low``, ``spec_mid``, ``spec_high``: sqrt(sum E_error / sum E_reference) in the bands |kappa| max L of 1 to
+    3, 4 to 11 and from 12, with sums over samples, steps and channels. A band with less than 1e-10 of the
+    reference's energy is not measured. ``spec_*_mean`` are the means over samples and channels of the same ratio, with
+    the reference's energy bounded below by 1e-10 of its total.
     """
 
     name: ClassVar[str] = "spectra"
@@ -55,7 +55,7 @@ class Spectra:
     def measure(self, prediction: Trajectory, batch: Batch) -> dict[str, NDArray[np.float64]]:
         rows: dict[str, list[NDArray[np.float64]]] = {name: [] for name in self.variables}
         for p, u in sample_pairs(prediction, batch):
-            finite = np.isfinite(p).reshape(*p.shape[:2], -1).all(axis=-1)
+            finite = np.asarray(np.isfinite(p).reshape(*p.shape[:2], -1).all(axis=-1))
             p_hat, u_hat = (amplitudes(np.where(np.isfinite(x), x, 0.0), self._grid) for x in (p, u))
             energy_u = np.abs(u_hat) ** 2
             # A non-finite snapshot has no spectrum: its error is infinite in every shell.
@@ -106,7 +106,7 @@ class Shells:
     @property
     def wavenumbers(self) -> NDArray[np.float64]:
         """Centre |kappa| of shells 1 ... B, in cycles per unit length."""
-        return np.arange(1, self.n_shells + 1) * self.width
+        return np.arange(1, self.n_shells + 1, dtype=np.float64) * self.width
 
     def sum(self, energy: NDArray[np.float64]) -> NDArray[np.float64]:
         """[time, channel, *modes] to [time, channel, shell], the corner last."""
@@ -142,12 +142,12 @@ def amplitudes(values: NDArray[np.float64], grid: Grid) -> NDArray[np.complexflo
     for axis, nodes in zip(range(2, values.ndim), grid.nodes, strict=True):
         n = values.shape[axis]
         if nodes == "periodic":
-            coefficients = scipy.fft.fft(coefficients, axis=axis, norm="forward")
+            coefficients = np.fft.fft(coefficients, axis=axis, norm="forward")
             continue
         if nodes == "centres":
             coefficients = _dct(coefficients, 2, axis, norm="ortho") / math.sqrt(n)
             continue
-        # x_j = sum_k a_k cos(pi j k / m) with a = y/m, halved at both ends; its mean square is a_0^2 + a_m^2 + sum a_k^2 / 2.
+        # x_j = sum_k a_k cos(pi j k / m) with a = y/m, halved at both ends: mean square a_0^2 + a_m^2 + sum a_k^2 / 2.
         scale = np.full(n, math.sqrt(0.5) / (n - 1))
         scale[[0, -1]] = 0.5 / (n - 1)
         shape = [1] * values.ndim
@@ -156,14 +156,16 @@ def amplitudes(values: NDArray[np.float64], grid: Grid) -> NDArray[np.complexflo
     return coefficients
 
 
-def _dct(values: NDArray[np.complexfloating], kind: int, axis: int, norm: str | None = None) -> NDArray[np.complexfloating]:
-    real, imaginary = (scipy.fft.dct(part, kind, axis=axis, norm=norm) for part in (values.real, values.imag))
+def _dct(
+    values: NDArray[np.complexfloating], kind: int, axis: int, norm: str | None = None
+) -> NDArray[np.complexfloating]:
+    real, imaginary = (np.asarray(scipy.fft.dct(x, kind, axis=axis, norm=norm)) for x in (values.real, values.imag))
     return real + 1j * imaginary
 
 
 def _wavenumbers(grid: Grid) -> list[NDArray[np.float64]]:
     return [
-        np.fft.fftfreq(n, 1 / n) / length if nodes == "periodic" else np.arange(n) / (2 * length)
+        np.fft.fftfreq(n, length / n) if nodes == "periodic" else np.arange(n, dtype=np.float64) / (2 * length)
         for n, length, nodes in zip(grid.shape, grid.lengths, grid.nodes, strict=True)
     ]
 

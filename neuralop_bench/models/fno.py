@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import ClassVar, Literal
 
-import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -26,15 +25,15 @@ class FNO(nn.Module):
     K_l is a spectral convolution, W_l acts pointwise, the last block has no activation, Q has one hidden layer.
     Coordinates are appended to the input inside the model. The network runs on any grid that holds its modes.
 
-    Two variants lie in configs/model: ``fno`` (GELU, centred initialisation scaled to keep the variance, coordinates of the grid's own
-    nodes) and ``fno_2020`` (ReLU, positive uniform initialisation, coordinates that always include both end points), the
-    network of the paper.
+    Two variants lie in configs/model: ``fno`` (GELU, centred initialisation scaled to keep the variance, coordinates
+    of the grid's own nodes) and ``fno_2020`` (ReLU, positive uniform initialisation, coordinates that always include
+    both end points), the network of the paper.
 
     Args:
         in_channels, out_channels: channels of the input and output fields.
         grid: the training grid, for its number of axes, its nodes and the bound on ``n_modes``.
-        n_modes: positive wavenumbers kept per axis, one number or one for each axis (the paper's convention; the neuralop
-            package counts twice as many).
+        n_modes: positive wavenumbers kept per axis, one number or one for each axis (the paper's convention; the
+            neuralop package counts twice as many).
         width: hidden channels.
         n_layers: blocks.
         projection_width: hidden channels of the projection.
@@ -48,7 +47,8 @@ class FNO(nn.Module):
     Raises:
         ValueError: a size below 1, an unknown option, or more modes than the grid holds.
 
-    Reference: Li et al. (2021), Fourier Neural Operator for Parametric Partial Differential Equations, arXiv 2010.08895.
+    Reference: Li et al. (2021), Fourier Neural Operator for Parametric Partial Differential Equations, arXiv
+    2010.08895.
 
     >>> model = FNO(in_channels=1, out_channels=1, grid=Grid.periodic(64), n_modes=12, width=32, n_layers=4)
     >>> sum(p.numel() for p in model.parameters())
@@ -95,12 +95,12 @@ class FNO(nn.Module):
         self.norms = nn.ModuleList(norm(width) if norm else nn.Identity() for _ in range(n_layers))
         self.projection = nn.ModuleList([Pointwise(width, projection_width), Pointwise(projection_width, out_channels)])
 
-    def forward(
-        self, x: Float[Tensor, "batch in_channels *space"]
-    ) -> Float[Tensor, "batch out_channels *space"]:
+    def forward(self, x: Float[Tensor, "batch in_channels *space"]) -> Float[Tensor, "batch out_channels *space"]:
         v = self.lifting(append_coordinates(x, self._nodes))
         last = len(self.spectral) - 1
-        for layer, (spectral, pointwise, norm) in enumerate(zip(self.spectral, self.pointwise, self.norms, strict=True)):
+        for layer, (spectral, pointwise, norm) in enumerate(
+            zip(self.spectral, self.pointwise, self.norms, strict=True)
+        ):
             v = norm(spectral(v) + pointwise(v))
             if layer < last:
                 v = self._activation(v)

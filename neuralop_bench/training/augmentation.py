@@ -46,16 +46,19 @@ class Symmetries:
         self._maps = [_MAPS[name] for name in spec.symmetries if name in _MAPS]
         if not self._maps:
             raise ValueError(
-                f"{spec.name} declares the symmetries {spec.symmetries}, none of which augmentation=symmetries knows. Use augmentation=none."
+                f"{spec.name} declares the symmetries {spec.symmetries}, none of which augmentation=symmetries knows. "
+                "Use augmentation=none."
             )
         n = spec.grid.shape[0]
         if spec.grid.shape != (n, n) or n % 4:
             raise ValueError(
-                f"augmentation=symmetries needs a square grid with a multiple of 4 points per axis, got {spec.grid.shape}. "
-                "Use augmentation=none or change the resolution."
+                "augmentation=symmetries needs a square grid with a multiple of 4 points per axis, got "
+                f"{spec.grid.shape}. Use augmentation=none or change the resolution."
             )
         if spec.static:
-            raise ValueError(f"augmentation=symmetries can't move the static fields of {spec.name}. Use augmentation=none.")
+            raise ValueError(
+                f"augmentation=symmetries can't move the static fields of {spec.name}. Use augmentation=none."
+            )
 
     def __call__(self, batch: Batch) -> Batch:
         n_history = batch.history.shape[1]

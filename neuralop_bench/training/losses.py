@@ -28,7 +28,8 @@ def relative_l2(prediction: Trajectory, target: Trajectory, *, eps: float = 1e-1
 
 
 def relative_l2_per_step(prediction: Trajectory, target: Trajectory, *, eps: float = 1e-12) -> Float[Tensor, ""]:
-    """Mean over samples, steps and channels of ||p - u|| / ||u||, norms over space: the loss of the FNO paper's rollouts."""
+    """Mean over samples, steps and channels of ||p - u|| / ||u||, norms over space: the loss of the FNO paper's
+    rollouts."""
     axes = space_axes(target)
     error = (prediction - target).square().sum(dim=axes)
     norm = target.square().sum(dim=axes).clamp(min=eps)

@@ -54,9 +54,9 @@ class Progress:
 class Trainer:
     """Fit a surrogate: shuffle, unroll, clip, step, validate, keep the best epoch.
 
-    The loss compares ``unroll`` free-running steps with the reference and is differentiated through all of them; 1 trains
-    on one-step pairs. Each epoch's order of samples is a function of (seed, epoch), so a training that was interrupted and
-    resumed equals an uninterrupted one to the bit on CPU.
+    The loss compares ``unroll`` free-running steps with the reference and is differentiated through all of them; 1
+    trains on one-step pairs. Each epoch's order of samples is a function of (seed, epoch), so a training that was
+    interrupted and resumed equals an uninterrupted one to the bit on CPU.
 
     Attributes:
         epochs: passes over the training windows.
@@ -122,7 +122,8 @@ class Trainer:
                     value = self._step(surrogate, augmentation(_to(batch, device)), optim, loss)
                     if not math.isfinite(value):
                         raise Diverged(
-                            f"The training loss became {value} in epoch {at.epoch + 1}, step {at.batch + 1} of {n_batches}."
+                            f"The training loss became {value} in epoch {at.epoch + 1}, step {at.batch + 1} of "
+                            f"{n_batches}."
                         )
                     scheduler.step()
                     at.batch += 1
@@ -171,7 +172,8 @@ class Trainer:
 
 
 def validate(predictor: Predictor, valid: Windows, batch_size: int, device: torch.device) -> float:
-    """Mean relative L2 of free-running predictions over whole trajectories (``rel_l2``); infinite if any isn't finite."""
+    """Mean relative L2 of free-running predictions over whole trajectories (``rel_l2``); infinite if any isn't
+    finite."""
     errors: list[float] = []
     for batch in valid.in_order(batch_size):
         prediction = predictor.predict(_to(batch, device), valid.n_steps)
