@@ -98,7 +98,7 @@ class Grid:
     def coordinates(self) -> tuple[NDArray[np.float64], ...]:
         """Positions of the points along each axis, one array of shape [n] per axis, float64."""
         return tuple(
-            (np.arange(n) + (0.5 if nodes == "centres" else 0.0)) * h
+            (np.arange(n, dtype=np.float64) + (0.5 if nodes == "centres" else 0.0)) * h
             for n, h, nodes in zip(self.shape, self.spacing, self.nodes, strict=True)
         )
 

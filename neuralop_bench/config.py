@@ -14,7 +14,7 @@ import sys
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, cast, get_type_hints
 
@@ -25,10 +25,10 @@ from hydra import initialize_config_dir
 from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
-from hydra.errors import MissingConfigException
+from hydra.errors import HydraException, InstantiationException, MissingConfigException
 from hydra.utils import get_object
 from omegaconf import MISSING, DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 
 CONFIG_DIR = Path(__file__).resolve().parents[1] / "configs"
 
@@ -154,6 +154,10 @@ def compose(*overrides: str) -> RunConfig:
 
 
 def _resolve(cfg: DictConfig, choices: Mapping[str, str | None]) -> RunConfig:
+    known = [entry.name for entry in fields(RunConfig)]
+    for key in cfg:
+        if key not in known:  # "+key=value" adds keys that the schema doesn't have
+            raise ConfigError(f"Unknown key {key}.{_suggestion(str(key), known, '')}")
     OmegaConf.resolve(cfg)
     run = cast(RunConfig, OmegaConf.to_object(cfg))
     run.choices = {
@@ -376,9 +380,10 @@ def describe(error: BaseException) -> str:
     for cause in chain:
         if isinstance(cause, OmegaConfBaseException):
             return _describe_omegaconf(cause)
-    root = chain[0]
-    text = str(root).strip()
-    return text if text else type(root).__name__
+    root = next((cause for cause in chain if not isinstance(cause, InstantiationException)), chain[0])
+    if isinstance(root, ValueError | RuntimeError | HydraException):
+        return str(root).strip() or type(root).__name__
+    return f"{type(root).__name__}: {root} (debug=true shows where)"
 
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:
@@ -401,18 +406,36 @@ def _describe_missing(error: MissingConfigException) -> str:
 def _describe_omegaconf(error: OmegaConfBaseException) -> str:
     key = str(error.full_key or error.key or "")
     first = (error.msg or str(error)).strip().splitlines()[0]
-    if "is not in struct" in first or ("Key" in first and "not in" in first):
-        return f"Unknown key {key}.{_suggestion(key, _known_keys(), '')}"
+    if isinstance(error, ConfigAttributeError | ConfigKeyError):
+        base = _base()
+        if key in _accepted(base):
+            return f"{key} is not set by the configuration, but its constructor takes it: write +{key}=<value>."
+        return f"Unknown key {key}.{_suggestion(key, _known_keys(base), '')}"
     return f"{key}: {first}" if key else first
 
 
-def _known_keys() -> list[str]:
+def _base() -> RunConfig:
+    """The configuration that the groups chosen on the command line give by themselves."""
     choices = [argument for argument in sys.argv[1:] if re.fullmatch(r"(model|dataset|track)=[\w/]+", argument)]
     try:
-        base = compose(*choices)
-    except Exception:
-        base = compose()
-    return [key for key in _flatten(asdict(base)) if not key.startswith("choices") and "_target_" not in key]
+        return compose(*choices)
+    except (HydraException, OmegaConfBaseException, ConfigError):
+        return compose()
+
+
+def _known_keys(base: RunConfig) -> list[str]:
+    return [key for key in _flatten(asdict(base)) if not key.startswith("choices") and key.split(".")[-1][0] != "_"]
+
+
+def _accepted(base: RunConfig) -> set[str]:
+    """Arguments that the configured constructors take, set or not."""
+    accepted: set[str] = set()
+    for name, node in components(base).items():
+        nodes = {name: node, **{f"{name}.{key}": v for key, v in node.items() if isinstance(v, Mapping)}}
+        for prefix, entry in nodes.items():
+            if "_target_" in entry:
+                accepted |= {f"{prefix}.{key}" for key in inspect.signature(get_object(entry["_target_"])).parameters}
+    return accepted
 
 
 def _suggestion(name: str, known: Sequence[str], prefix: str) -> str:

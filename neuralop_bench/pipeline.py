@@ -102,7 +102,8 @@ class _Run:
         errors = evaluate(
             surrogate, test.whole(), metrics, batch_size=self.cfg.evaluator.batch_size, device=self.device
         )
-        columns: dict[str, float | None] = {**summarise(errors, metrics), "valid_rel_l2": progress.best_valid}
+        summary = {name: None if np.isnan(value) else value for name, value in summarise(errors, metrics).items()}
+        columns: dict[str, float | None] = {**summary, "valid_rel_l2": progress.best_valid}
         with replacing(self.folder / "errors.nc") as temporary:
             errors.to_netcdf(temporary, engine="h5netcdf")
         report = tables.result_tables(columns, errors)

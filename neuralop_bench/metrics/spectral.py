@@ -165,7 +165,7 @@ def _dct(
 
 def _wavenumbers(grid: Grid) -> list[NDArray[np.float64]]:
     return [
-        np.fft.fftfreq(n, length / n) if nodes == "periodic" else np.arange(n, dtype=np.float64) / (2 * length)
+        np.asarray(np.fft.fftfreq(n, length / n) if nodes == "periodic" else np.arange(n) / (2 * length), np.float64)
         for n, length, nodes in zip(grid.shape, grid.lengths, grid.nodes, strict=True)
     ]
 

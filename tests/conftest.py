@@ -1,0 +1,33 @@
+"""Shared fixtures: the smoke dataset is generated once per session, threads are few."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from neuralop_bench import config
+from neuralop_bench.config import RunConfig
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _one_thread() -> None:
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def data_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where datasets of this session lie."""
+    return tmp_path_factory.mktemp("data")
+
+
+@pytest.fixture
+def smoke(data_folder: Path, tmp_path: Path):
+    """Compose a run of the smoke track with outputs of its own: smoke("seed=1") -> RunConfig."""
+
+    def compose(*overrides: str) -> RunConfig:
+        paths = (f"paths.data={data_folder}", f"paths.outputs={tmp_path / 'outputs'}")
+        return config.compose("track=smoke", *paths, *overrides)
+
+    return compose

@@ -1,0 +1,296 @@
+"""Whole runs: data, training, evaluation, record and board, as a user starts them."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+import xarray as xr
+
+from data_gen.store import DatasetFile, StoreError
+from neuralop_bench import config, pipeline
+from neuralop_bench.config import RunConfig, run_directory
+from neuralop_bench.pipeline import RunError
+from neuralop_bench.record import RunRecord
+
+ROOT = Path(__file__).parents[2]
+
+Smoke = Callable[..., RunConfig]
+
+
+def _command(folder: Path, data: Path, *overrides: str) -> list[str]:
+    paths = [f"paths.outputs={folder}", f"paths.data={data}"]
+    flags = [override for override in overrides if override.startswith("-")]  # Hydra wants them before the overrides
+    values = [override for override in overrides if not override.startswith("-")]
+    return [sys.executable, str(ROOT / "run.py"), *flags, "track=smoke", *paths, *values]
+
+
+def _start(command: list[str], **options: object) -> subprocess.Popen[str]:
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    return subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment, **options
+    )  # pyright: ignore[reportCallIssue]
+
+
+def _finish(command: list[str]) -> tuple[int, str, str]:
+    process = _start(command)
+    out, err = process.communicate(timeout=300)
+    return process.returncode, out, err
+
+
+def _kill_when(command: list[str], seen: Callable[[], bool]) -> None:
+    """Start a command and SIGKILL it as soon as ``seen`` holds; its worker processes must go with it."""
+    process = _start(command)
+    deadline = time.monotonic() + 120
+    while not seen() and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.005)
+    assert process.poll() is None, f"the run ended before it could be killed: {process.communicate()}"
+    process.send_signal(signal.SIGKILL)
+    # The pipes close when nobody holds them any more: workers that outlived their parent would let this time out.
+    process.communicate(timeout=60)
+
+
+def _same_numbers(one: RunRecord, two: RunRecord) -> bool:
+    return (one.metrics, one.data, one.config_hash) == (two.metrics, two.data, two.config_hash)
+
+
+def test_a_run_leaves_everything_it_promises(smoke: Smoke, capsys: pytest.CaptureFixture[str]) -> None:
+    cfg = smoke()
+    record = pipeline.run(cfg)
+    folder = run_directory(cfg)
+    printed = capsys.readouterr().out
+    assert RunRecord.load(folder / "record.json") == record
+    assert record.status == "finished"
+    assert {path.name for path in folder.iterdir()} >= {"best.pt", "last.pt", "curve.csv", "errors.nc", "report.md"}
+    assert {path.name for path in (folder / "figures").iterdir()} == {"sample.png", "spectra.png"}
+    for text in ("relative L2 (mean)", "Spectral error by band", "leaderboard.csv"):
+        assert text in printed
+    # A short training beats neither much nor nothing: better than predicting zero, and worse than exact.
+    rel_l2, valid = record.metrics["rel_l2"], record.metrics["valid_rel_l2"]
+    assert rel_l2 is not None
+    assert valid is not None
+    assert 0.001 < rel_l2 < 0.5
+    with xr.open_dataset(folder / "errors.nc", engine="h5netcdf") as errors:
+        assert dict(errors.sizes) == {"sample": 8, "time": 10, "channel": 1, "shell": 17, "band": 3}
+        assert errors["time"].values.tolist() == list(range(10, 20))
+        squares = errors[["error_mean_square", "target_mean_square"]].sum(("time", "channel"))
+        by_hand = float(((squares.error_mean_square / squares.target_mean_square) ** 0.5).mean())
+    assert rel_l2 == pytest.approx(by_hand, rel=1e-12)
+    assert set(record.data) == {"train", "valid", "test"}
+    with DatasetFile(Path(cfg.paths.data) / record.data["test"]["file"]) as file:
+        assert record.data["test"]["sha256"] == file.sha256(8)
+    assert record.cost["n_parameters"] == sum(
+        p.numel()
+        for name, p in torch.load(folder / "best.pt", weights_only=True)["model"].items()
+        if "operator" in name
+    )
+    board = Path(cfg.paths.outputs) / "leaderboard" / "leaderboard.csv"
+    with open(board, newline="") as handle:
+        (row,) = csv.DictReader(handle)
+    assert float(row["rel_l2_mean"]) == pytest.approx(rel_l2, rel=1e-5)
+    assert (row["rank"], row["track"], row["model"], row["seeds"]) == ("1", "smoke", "fno", "0")
+
+
+def test_no_machine_path_enters_a_record_with_the_default_folders(
+    tmp_path: Path, data_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Records are published: with the default, relative folders nothing in them may tell where they were made.
+    monkeypatch.chdir(tmp_path)
+    Path("data").symlink_to(data_folder)
+    pipeline.run(config.compose("track=smoke", "trainer.epochs=1"))
+    (path,) = Path("outputs").rglob("record.json")
+    assert str(tmp_path) not in path.read_text()
+    assert str(data_folder) not in path.read_text()
+
+
+def test_the_same_run_again_returns_the_record(smoke: Smoke, capsys: pytest.CaptureFixture[str]) -> None:
+    cfg = smoke("trainer.epochs=1")
+    first = pipeline.run(cfg)
+    before = (run_directory(cfg) / "record.json").stat().st_mtime_ns
+    capsys.readouterr()
+    assert pipeline.run(cfg) == first
+    assert (run_directory(cfg) / "record.json").stat().st_mtime_ns == before
+    printed = capsys.readouterr().out
+    assert "This run is done" in printed
+    assert "relative L2 (mean)" in printed
+
+
+def test_repeating_with_force_gives_the_same_numbers_and_keeps_the_old_run(smoke: Smoke) -> None:
+    cfg = smoke("trainer.epochs=1")
+    first = pipeline.run(cfg)
+    second = pipeline.run(smoke("trainer.epochs=1", "force=true"))
+    assert _same_numbers(first, second)
+    kept = list((Path(cfg.paths.outputs) / ".superseded").rglob("record.json"))
+    assert [RunRecord.load(path) for path in kept] == [first]
+    with open(Path(cfg.paths.outputs) / "leaderboard" / "runs.csv", newline="") as handle:
+        assert len({row["date_utc"] for row in csv.DictReader(handle)}) == 1, "the old run must not count twice"
+
+
+@pytest.mark.slow
+def test_a_run_killed_in_training_is_completed_by_the_same_command(tmp_path: Path, data_folder: Path) -> None:
+    often = ("trainer.epochs=6", "trainer.checkpoint_seconds=0.01")
+    status, _, err = _finish(_command(tmp_path / "whole", data_folder, *often))
+    assert status == 0, err
+    command = _command(tmp_path / "cut", data_folder, *often)
+
+    def at_work() -> bool:
+        return any((tmp_path / "cut").rglob("last.pt"))
+
+    _kill_when(command, at_work)
+    assert not list((tmp_path / "cut").rglob("record.json"))
+    status, out, err = _finish(command)
+    assert status == 0, err
+    assert "Resuming" in out
+    records = [RunRecord.load(path) for path in tmp_path.rglob("record.json")]
+    assert len(records) == 2
+    assert _same_numbers(*records)
+    one, two = (torch.load(path, weights_only=True)["model"] for path in sorted(tmp_path.rglob("best.pt")))
+    assert all(torch.equal(one[name], two[name]) for name in one)
+
+
+@pytest.mark.slow
+def test_a_run_killed_in_generation_is_completed_by_the_same_command(tmp_path: Path) -> None:
+    size = ("splits.train=64", "trainer.epochs=1", "workers=2")
+    command = _command(tmp_path / "out", tmp_path / "cut", *size)
+    _kill_when(command, lambda: len(list((tmp_path / "cut").rglob("train-*.npz"))) >= 1)
+    assert not list((tmp_path / "cut").rglob("*.hdf5"))
+    status, _, err = _finish(command)
+    assert status == 0, err
+    status, _, err = _finish(_command(tmp_path / "out2", tmp_path / "whole", *size))
+    assert status == 0, err
+    cut, whole = ({path.parent.name: path for path in (tmp_path / name).rglob("*.hdf5")} for name in ("cut", "whole"))
+    assert set(cut) == {"train", "valid", "test"}
+    for split, path in cut.items():
+        assert path.read_bytes() == whole[split].read_bytes(), split
+    assert _same_numbers(*(RunRecord.load(path) for path in tmp_path.rglob("record.json")))
+
+
+@pytest.mark.slow
+def test_a_sweep_over_seeds_gives_three_records_and_one_row(tmp_path: Path, data_folder: Path) -> None:
+    command = _command(tmp_path / "out", data_folder, "-m", "model=fno", "dataset=ns2d", "seed=0,1,2")
+    status, _, err = _finish(command)
+    assert status == 0, err
+    records = [RunRecord.load(path) for path in (tmp_path / "out").rglob("record.json")]
+    assert sorted(record.seed for record in records) == [0, 1, 2]
+    errors = {record.metrics["rel_l2"] for record in records}
+    assert len(errors) == 3, "seeds must give different models"
+    with open(tmp_path / "out" / "leaderboard" / "leaderboard.csv", newline="") as handle:
+        (row,) = csv.DictReader(handle)
+    assert (row["n_seeds"], row["seeds"]) == ("3", "0;1;2")
+    assert float(row["rel_l2_mean"]) == pytest.approx(sum(e for e in errors if e) / 3, rel=1e-5)
+    assert float(row["rel_l2_sd"]) > 0
+
+
+@pytest.mark.slow
+def test_one_bad_job_of_a_sweep_leaves_the_others_running(tmp_path: Path, data_folder: Path) -> None:
+    status, _, err = _finish(_command(tmp_path, data_folder, "-m", "trainer.epochs=1", "optimizer.lr=1e30,1e-3"))
+    assert status == 1
+    assert "loss became" in err
+    assert "Traceback" not in err
+    statuses = sorted(RunRecord.load(path).status for path in tmp_path.rglob("record.json"))
+    assert statuses == ["diverged", "finished"]
+
+
+def test_divergence_is_recorded_and_shown(smoke: Smoke) -> None:
+    cfg = smoke("optimizer.lr=1e30")
+    for _ in range(2):  # the second call returns the record
+        with pytest.raises(RunError, match=r"Lower optimizer\.lr"):
+            pipeline.run(cfg)
+    record = RunRecord.load(run_directory(cfg) / "record.json")
+    assert (record.status, record.metrics) == ("diverged", {})
+    assert "test" not in record.data, "test is not opened before a model is trained"
+    with open(Path(cfg.paths.outputs) / "leaderboard" / "leaderboard.csv", newline="") as handle:
+        (row,) = csv.DictReader(handle)
+    assert (row["status"], row["rank"], row["rel_l2_mean"]) == ("diverged", "", "")
+
+
+def test_a_second_process_in_the_same_run_says_so(smoke: Smoke) -> None:
+    cfg = smoke("trainer.epochs=1")
+    folder = run_directory(cfg)
+    folder.mkdir(parents=True)
+    holder = _start([sys.executable, "-c", _HOLD_LOCK, str(folder / ".lock")])
+    try:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == "held\n"
+        with pytest.raises(RunError, match="Another process"):
+            pipeline.run(cfg)
+    finally:
+        holder.kill()
+        holder.communicate()
+    assert pipeline.run(cfg).status == "finished", "a lock left by a dead process must not block"
+
+
+_HOLD_LOCK = """
+import sys, time
+from filelock import FileLock
+with FileLock(sys.argv[1]):
+    print("held", flush=True)
+    time.sleep(60)
+"""
+
+
+@pytest.mark.parametrize(
+    ("override", "expected"),
+    [
+        ("model.n_modes=17", "n_modes must be at most 16"),
+        ("dataset.problem.viscosity=0", "dataset.problem.viscosity must be positive"),
+        ("dataset.problem.viscosity=-1e-3", "dataset.problem.viscosity must be positive"),
+        ("dataset.horizon=15", "need 25 frames"),
+        ("trainer.unroll=11", "need 21 frames"),
+        ("+model.activation=tanh", "model.activation"),
+        ("device=tpu9", "device"),
+        pytest.param(
+            "device=cuda",
+            "asks for a CUDA device",
+            marks=pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device"),
+        ),
+    ],
+)
+def test_impossible_runs_fail_before_any_data_is_made(tmp_path: Path, override: str, expected: str) -> None:
+    folders = (f"paths.data={tmp_path / 'data'}", f"paths.outputs={tmp_path / 'outputs'}")
+    with pytest.raises(Exception) as raised:  # noqa: PT011  (the constructors' own)
+        pipeline.run(config.compose("track=smoke", *folders, override))
+    assert expected in config.describe(raised.value)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_command_line_errors_have_no_traceback(tmp_path: Path, data_folder: Path) -> None:
+    status, _, err = _finish(_command(tmp_path, data_folder, "model.n_modes=17"))
+    assert status == 1
+    assert "Error: FNO keeps n_modes=17" in err
+    assert "Traceback" not in err
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("damage", ["truncated", "flipped"])
+def test_damaged_data_is_reported_and_left_alone(smoke: Smoke, tmp_path: Path, damage: str) -> None:
+    cfg = smoke("trainer.epochs=1")
+    pipeline.run(cfg)
+    copied = tmp_path / "data"
+    shutil.copytree(cfg.paths.data, copied)
+    (test_file,) = copied.glob("*/test/ns2d.hdf5")
+    content = bytearray(test_file.read_bytes())
+    if damage == "truncated":
+        del content[len(content) // 2 :]
+    else:
+        content[len(content) * 3 // 4] ^= 1
+    test_file.write_bytes(content)
+    with pytest.raises(StoreError) as raised:
+        pipeline.run(smoke("trainer.epochs=1", "seed=1", f"paths.data={copied}"))
+    assert str(test_file) in str(raised.value)
+    assert "Delete the file" in str(raised.value)
+    assert test_file.read_bytes() == bytes(content), "what is damaged is evidence; nothing overwrites it"
+    test_file.unlink()
+    record = pipeline.run(smoke("trainer.epochs=1", "seed=1", f"paths.data={copied}"))
+    assert record.status == "finished"
+    assert json.loads((run_directory(cfg) / "record.json").read_text())["data"]["test"] == record.data["test"]

@@ -1,0 +1,212 @@
+"""What every model must do. A new file in configs/model is tested here without a further line.
+
+Models are built as a run on the smoke track builds them: the composed configuration, with its recipe, on the dataset's
+grid.
+"""
+
+import io
+import math
+from dataclasses import replace
+
+import pytest
+import torch
+from hydra.utils import get_object, instantiate
+from torch import Tensor, nn
+
+from data_gen.grids import Grid
+from neuralop_bench import config
+from neuralop_bench.config import CONFIG_DIR, RunConfig
+
+MODELS = sorted(path.stem for path in (CONFIG_DIR / "model").glob("*.yaml"))
+DATASETS = sorted(path.stem for path in (CONFIG_DIR / "task" / "smoke").glob("*.yaml"))
+BATCH = 3
+
+
+@pytest.fixture(scope="module", params=MODELS)
+def cfg(request: pytest.FixtureRequest) -> RunConfig:
+    """The smoke configuration of each model on the default dataset."""
+    return config.compose(f"model={request.param}", "track=smoke")
+
+
+def grid_of(cfg: RunConfig) -> Grid:
+    return instantiate(cfg.dataset.problem).spec.grid
+
+
+def channels(cfg: RunConfig) -> tuple[int, int]:
+    spec = instantiate(cfg.dataset.problem).spec
+    return cfg.dataset.history * len(spec.state) + len(spec.static), cfg.surrogate.bundle * len(spec.state)
+
+
+def build(cfg: RunConfig, *, seed: int = 0, dtype: torch.dtype = torch.float32) -> nn.Module:
+    in_channels, out_channels = channels(cfg)
+    torch.manual_seed(seed)
+    constructor = instantiate(config.constructor(cfg.model))
+    return constructor(in_channels=in_channels, out_channels=out_channels, grid=grid_of(cfg)).to(dtype)
+
+
+def stirred(model: nn.Module) -> nn.Module:
+    """The model with every parameter moved a little, so that none is zero just because it starts there."""
+    torch.manual_seed(1)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.1 * torch.randn_like(parameter))
+    return model
+
+
+def smooth_fields(grid: Grid, n_channels: int, *, seed: int = 0, dtype: torch.dtype = torch.float32) -> Tensor:
+    """[BATCH, n_channels, *space]: four waves each up to wavenumber 2, the same functions on any grid of a domain."""
+    generator = torch.Generator().manual_seed(seed)
+    axes = [torch.from_numpy(x / length) for x, length in zip(grid.coordinates(), grid.lengths, strict=True)]
+    mesh = torch.meshgrid(*axes, indexing="ij")
+    fields = torch.zeros(BATCH, n_channels, *grid.shape, dtype=torch.float64)
+    column = (BATCH, n_channels, *(1,) * grid.n_dims)
+    for _ in range(4):
+        wavenumbers = [torch.randint(-2, 3, column, generator=generator) for _ in mesh]
+        phase = sum(2 * math.pi * k * x for k, x in zip(wavenumbers, mesh, strict=True))
+        fields += torch.cos(phase + 2 * math.pi * torch.rand(column, generator=generator))
+    return (fields / math.sqrt(2)).to(dtype)
+
+
+def modules_with_parameters(model: nn.Module) -> list[tuple[str, nn.Module]]:
+    return [(name, module) for name, module in model.named_modules() if list(module.parameters(recurse=False))]
+
+
+def test_there_are_models_and_datasets_to_test() -> None:
+    assert "fno" in MODELS
+    assert "ns2d" in DATASETS
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("dataset", DATASETS)
+@pytest.mark.parametrize("model", MODELS)
+def test_maps_fields_to_fields_in_single_and_double_precision(model: str, dataset: str, dtype: torch.dtype) -> None:
+    cfg = config.compose(f"model={model}", f"dataset={dataset}", "track=smoke")
+    in_channels, out_channels = channels(cfg)
+    operator = build(cfg, dtype=dtype)
+    x = smooth_fields(grid_of(cfg), in_channels, dtype=dtype)
+    given = x.clone()
+    output = operator(x)
+    assert output.shape == (BATCH, out_channels, *grid_of(cfg).shape)
+    assert output.dtype == dtype
+    assert torch.isfinite(output).all()
+    assert torch.equal(x, given), "the input was changed in place"
+
+
+def test_single_and_double_precision_agree(cfg: RunConfig) -> None:
+    x = smooth_fields(grid_of(cfg), channels(cfg)[0], dtype=torch.float64)
+    single = build(cfg).eval()(x.float())
+    double = build(cfg, dtype=torch.float64).eval()(x)
+    assert (single - double).abs().max() < 1e-4 * double.abs().max()
+
+
+def test_states_whether_it_runs_on_other_grids(cfg: RunConfig) -> None:
+    assert isinstance(get_object(cfg.model["_target_"]).resolution_free, bool)
+
+
+def test_is_built_without_memory_on_the_meta_device(cfg: RunConfig) -> None:
+    # Impossible sizes must fail there, before any data are generated.
+    with torch.device("meta"):
+        operator = build(cfg)
+    shapes = [{name: tensor.shape for name, tensor in model.state_dict().items()} for model in (operator, build(cfg))]
+    assert shapes[0] == shapes[1]
+    assert all(parameter.is_meta for parameter in operator.parameters())
+
+
+def test_a_gradient_reaches_every_parameter(cfg: RunConfig) -> None:
+    operator = stirred(build(cfg)).train()
+    x = smooth_fields(grid_of(cfg), channels(cfg)[0]).requires_grad_()
+    output = operator(x)
+    (output * smooth_fields(grid_of(cfg), output.shape[1], seed=1)).sum().backward()
+    assert x.grad is not None
+    # Single numbers may be dead (the imaginary part of a mean mode); a whole tensor may not.
+    gradients = {"input": x.grad, **{name: p.grad for name, p in operator.named_parameters()}}
+    silent = [name for name, g in gradients.items() if g is None or not torch.isfinite(g).all() or not g.any()]
+    assert not silent
+
+
+def test_the_output_depends_on_every_block_and_on_every_input_channel(cfg: RunConfig) -> None:
+    operator = stirred(build(cfg, dtype=torch.float64)).eval()
+    in_channels = channels(cfg)[0]
+    x = smooth_fields(grid_of(cfg), in_channels, dtype=torch.float64)
+    with torch.no_grad():
+        output = operator(x)
+        scale = output.abs().max()
+        for name, module in modules_with_parameters(operator):
+            kept = {key: value.clone() for key, value in operator.state_dict().items()}
+            for parameter in module.parameters(recurse=False):
+                parameter.zero_()
+            change = (operator(x) - output).abs().max()
+            operator.load_state_dict(kept)
+            assert change > 1e-6 * scale, f"zeroing {name} changes nothing"
+        for channel in range(in_channels):
+            without = x.clone()
+            without[:, channel] = 0
+            assert (operator(without) - output).abs().max() > 1e-6 * scale, f"input channel {channel} has no effect"
+
+
+def test_one_batch_is_overfitted(cfg: RunConfig) -> None:
+    operator = build(cfg).train()
+    optimizer = instantiate(cfg.optimizer)(operator.parameters())
+    in_channels, out_channels = channels(cfg)
+    x = smooth_fields(grid_of(cfg), in_channels)
+    # Unrelated to the inputs, so only a model that tells the samples apart can fit them.
+    target = smooth_fields(grid_of(cfg), out_channels, seed=1)
+    losses = []
+    for _ in range(120):
+        optimizer.zero_grad()
+        loss = (operator(x) - target).square().mean() / target.square().mean()
+        loss.backward()
+        optimizer.step()
+        losses.append(float(loss.detach()))
+    assert losses[0] > 0.5
+    assert min(losses[-10:]) < 0.05 * losses[0]
+
+
+def test_saving_and_loading_is_the_identity(cfg: RunConfig) -> None:
+    operator, other = stirred(build(cfg)), build(cfg, seed=1)
+    x = smooth_fields(grid_of(cfg), channels(cfg)[0])
+    # One training pass moves whatever a model keeps beside its parameters (batch statistics).
+    operator.train()(x)
+    operator.eval()
+    other.eval()
+    assert not torch.equal(operator(x), other(x))
+    file = io.BytesIO()
+    torch.save(operator.state_dict(), file)
+    file.seek(0)
+    other.load_state_dict(torch.load(file, weights_only=True))
+    assert torch.equal(operator(x), other(x))
+
+
+def test_weights_are_a_function_of_the_seed_and_evaluation_is_deterministic(cfg: RunConfig) -> None:
+    first, again, other = (build(cfg, seed=seed).eval() for seed in (0, 0, 1))
+    x = smooth_fields(grid_of(cfg), channels(cfg)[0])
+    output = first(x)
+    assert torch.equal(first(x), output)
+    assert torch.equal(again(x), output)
+    assert not torch.equal(other(x), output)
+
+
+def test_a_prediction_doesnt_depend_on_the_other_samples_of_its_batch(cfg: RunConfig) -> None:
+    operator = stirred(build(cfg, dtype=torch.float64)).eval()
+    x = smooth_fields(grid_of(cfg), channels(cfg)[0], dtype=torch.float64)
+    whole = operator(x)
+    single = torch.cat([operator(sample) for sample in x.split(1)])
+    torch.testing.assert_close(single, whole, rtol=1e-9, atol=1e-11)
+
+
+def test_a_resolution_free_model_predicts_the_same_fields_on_other_grids(cfg: RunConfig) -> None:
+    if not get_object(cfg.model["_target_"]).resolution_free:
+        pytest.skip("bound to the grid it is trained on, and says so")
+    grid, (in_channels, out_channels) = grid_of(cfg), channels(cfg)
+    operator = build(cfg, dtype=torch.float64).eval()
+
+    def predict(other: Grid) -> Tensor:
+        with torch.no_grad():
+            return operator(smooth_fields(other, in_channels, dtype=torch.float64))
+
+    longer = replace(grid, shape=tuple(n + 1 for n in grid.shape))
+    assert predict(longer).shape == (BATCH, out_channels, *longer.shape)
+    coarse, fine = predict(grid), predict(grid.refine(2))
+    shared = fine[(..., *(slice(None, None, 2),) * grid.n_dims)]
+    # Not equal: the activations alias, and linspace coordinates of a periodic grid move a little.
+    assert (shared - coarse).square().mean().sqrt() < 0.1 * coarse.std()

@@ -1,0 +1,176 @@
+"""SpectralConv against a dense multiplication in Fourier space, and the invariants of models.md, section 7.2."""
+
+import itertools
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from neuralop_bench.layers.spectral_conv import SpectralConv
+
+
+def set_identity(conv: SpectralConv) -> SpectralConv:
+    """The same channel-diagonal weight 1 on every kept mode."""
+    with torch.no_grad():
+        conv.weight.zero_()
+        conv.weight[0] = torch.eye(*conv.weight.shape[-2:])
+    return conv
+
+
+def wave(k: tuple[int, ...], shape: tuple[int, ...], phase: float) -> torch.Tensor:
+    """cos(2 pi k.x + phase) at the nodes of the unit torus."""
+    axes = torch.meshgrid(*(torch.arange(n, dtype=torch.float64) / n for n in shape), indexing="ij")
+    return torch.cos(2 * math.pi * sum(k_j * x_j for k_j, x_j in zip(k, axes, strict=True)) + phase)
+
+
+def band_limited(shape: tuple[int, ...], k_max: int, n_channels: int) -> torch.Tensor:
+    """A field with random modes |k_j| <= k_max, the same function for every shape."""
+    generator = torch.Generator().manual_seed(3)
+    field = torch.zeros(2, n_channels, *shape, dtype=torch.float64)
+    for k in itertools.product(range(-k_max, k_max + 1), repeat=len(shape)):
+        amplitude = torch.randn(2, n_channels, generator=generator, dtype=torch.float64)
+        phase = float(torch.rand((), generator=generator)) * 2 * math.pi
+        field += amplitude.view(2, n_channels, *(1,) * len(shape)) * wave(k, shape, phase)
+    return field
+
+
+def dense_reference(conv: SpectralConv, u: np.ndarray) -> np.ndarray:
+    """sum_i W_io(k) u_hat_i(k) over the whole half spectrum, each mode found by its wavenumber."""
+    space = u.shape[2:]
+    axes = tuple(range(2, u.ndim))
+    weight = conv.weight.detach().numpy()
+    weight = weight[0] + 1j * weight[1]
+    u_hat = np.fft.rfftn(u, axes=axes)
+    v_hat = np.zeros((u.shape[0], weight.shape[-1], *u_hat.shape[2:]), dtype=complex)
+    ranges = [range(-k, k) for k in conv.n_modes[:-1]] + [range(conv.n_modes[-1])]
+    for k in itertools.product(*ranges):
+        # A negative index means the same in both arrays: counted from the end of the kept or of all rows.
+        v_hat[(..., *k)] = u_hat[(..., *k)] @ weight[k]
+    return np.fft.irfftn(v_hat, s=space, axes=axes)
+
+
+@pytest.mark.parametrize(
+    ("shape", "n_modes"),
+    [((16,), (5,)), ((15,), (5,)), ((16, 12), (3, 5)), ((15, 11), (4, 5)), ((13, 14), (6, 2)), ((8, 9, 10), (2, 4, 3))],
+)
+def test_equals_dense_multiplication_in_fourier_space(shape: tuple[int, ...], n_modes: tuple[int, ...]) -> None:
+    torch.manual_seed(0)
+    conv = SpectralConv(2, 3, n_modes).double()
+    u = torch.randn(4, 2, *shape, dtype=torch.float64)
+    v = conv(u)
+    assert v.shape == (4, 3, *shape)
+    assert v.dtype == torch.float64  # real
+    torch.testing.assert_close(v, torch.from_numpy(dense_reference(conv, u.numpy())), rtol=0, atol=1e-13)
+
+
+@pytest.mark.parametrize("n", [16, 15])
+def test_identity_weights_project_on_the_kept_modes_1d(n: int) -> None:
+    n_modes = 5
+    conv = set_identity(SpectralConv(1, 1, (n_modes,)).double())
+    wavenumbers = range((n - 1) // 2 + 1)
+    modes = torch.stack([wave((k,), (n,), phase=0.7) for k in wavenumbers])[:, None]
+    kept = torch.tensor([1.0 if k < n_modes else 0.0 for k in wavenumbers], dtype=torch.float64)
+    torch.testing.assert_close(conv(modes), modes * kept[:, None, None], rtol=0, atol=1e-13)
+
+
+@pytest.mark.parametrize("shape", [(16, 16), (15, 15), (12, 17)])
+def test_identity_weights_project_on_the_kept_modes_2d(shape: tuple[int, int]) -> None:
+    n_modes = (3, 5)
+    conv = set_identity(SpectralConv(1, 1, n_modes).double())
+    half = [(n - 1) // 2 for n in shape]
+    wavenumbers = list(itertools.product(range(-half[0], half[0] + 1), range(half[1] + 1)))
+
+    def gain(k1: int, k2: int) -> float:
+        rows, columns = n_modes
+        if k2 == 0 and abs(k1) == rows:
+            # cos(2 pi K x) holds the rows K and -K. Only -K is kept, so half the amplitude remains.
+            return 0.5
+        return 1.0 if -rows <= k1 < rows and k2 < columns else 0.0
+
+    # The asymmetry of the row -K: its waves pass, those of the row K don't.
+    assert (gain(-3, 2), gain(3, 2), gain(-4, 2), gain(2, 4), gain(2, 5)) == (1.0, 0.0, 0.0, 1.0, 0.0)
+    modes = torch.stack([wave(k, shape, phase=0.7) for k in wavenumbers])[:, None]
+    gains = torch.tensor([gain(*k) for k in wavenumbers], dtype=torch.float64)
+    torch.testing.assert_close(conv(modes), modes * gains[:, None, None, None], rtol=0, atol=1e-13)
+
+
+@pytest.mark.parametrize("n_dims", [1, 2])
+@pytest.mark.parametrize("n", [16, 17])
+def test_agrees_at_shared_points_on_a_grid_twice_as_fine(n: int, n_dims: int) -> None:
+    torch.manual_seed(0)
+    conv = SpectralConv(2, 3, (5,) * n_dims).double()
+    # Modes beyond the kept ones are there too; they must be dropped on both grids.
+    coarse, fine = (conv(band_limited((m,) * n_dims, 7, 2)) for m in (n, 2 * n))
+    shared = fine[(..., *(slice(None, None, 2),) * n_dims)]
+    torch.testing.assert_close(coarse, shared, rtol=0, atol=1e-11)
+    assert coarse.abs().max() > 0.1
+
+
+def test_agrees_at_shared_points_in_single_precision() -> None:
+    torch.manual_seed(0)
+    conv = SpectralConv(2, 3, (5, 5))
+    coarse, fine = (conv(band_limited((m, m), 3, 2).float()) for m in (17, 34))
+    assert (coarse - fine[..., ::2, ::2]).abs().max() < 1e-6 * coarse.abs().max()
+
+
+@pytest.mark.parametrize(("shape", "shift"), [((16,), (3,)), ((15, 12), (4, -5)), ((8, 7, 6), (1, 2, 3))])
+def test_commutes_with_circular_shifts(shape: tuple[int, ...], shift: tuple[int, ...]) -> None:
+    torch.manual_seed(0)
+    conv = SpectralConv(2, 3, (2,) * len(shape)).double()
+    u = torch.randn(2, 2, *shape, dtype=torch.float64)
+    axes = tuple(range(2, u.ndim))
+    torch.testing.assert_close(conv(u.roll(shift, axes)), conv(u).roll(shift, axes), rtol=0, atol=1e-13)
+
+
+def test_imaginary_part_of_the_mean_mode_is_dead_and_no_other_number_nearby_is() -> None:
+    torch.manual_seed(0)
+    conv = SpectralConv(2, 3, (3, 4)).double()
+    u = torch.randn(2, 2, 10, 11, dtype=torch.float64)
+    before = conv(u)
+
+    def change(part: int, row: int, column: int) -> float:
+        weight = conv.weight.detach().clone()
+        with torch.no_grad():
+            conv.weight[part, row, column] += 1.0
+            difference = float((conv(u) - before).abs().max())
+            conv.weight.copy_(weight)
+        return difference
+
+    assert change(1, 0, 0) < 1e-14
+    for part, row, column in [(0, 0, 0), (1, 0, 1), (1, 1, 0), (1, -3, 0), (1, -1, 1), (0, -3, 3)]:
+        assert change(part, row, column) > 1e-3, (part, row, column)
+
+
+def test_normal_init_keeps_the_variance_of_the_kept_modes() -> None:
+    torch.manual_seed(0)
+    conv = SpectralConv(48, 48, (16,))
+    u = torch.randn(32, 48, 64)
+    energies = [torch.fft.rfft(x)[..., :16].abs().square().mean() for x in (u, conv(u).detach())]
+    assert float(energies[1] / energies[0]) == pytest.approx(1.0, rel=0.05)
+    assert abs(float(conv.weight.detach().mean())) < 0.01 * float(conv.weight.detach().std())
+
+
+def test_uniform_init_is_positive_and_bounded_as_in_the_published_code() -> None:
+    torch.manual_seed(0)
+    weight = SpectralConv(8, 4, (16,), init="uniform").weight.detach() * (8 * 4)
+    assert weight.min() >= 0
+    assert weight.max() <= 1
+    for part in weight:
+        assert float(part.mean()) == pytest.approx(0.5, abs=0.05)
+
+
+def test_as_many_modes_as_the_grid_holds_are_accepted_and_one_more_is_not() -> None:
+    for n in (8, 9):
+        assert SpectralConv(1, 1, (4, 4))(torch.ones(1, 1, n, n)).shape == (1, 1, n, n)
+        with pytest.raises(
+            ValueError, match=rf"n_modes=5 per axis, but the grid has {n} points: n_modes must be at most 4"
+        ):
+            SpectralConv(1, 1, (5, 4))(torch.ones(1, 1, n, n))
+        with pytest.raises(ValueError, match=r"Lower model\.n_modes or raise the resolution"):
+            SpectralConv(1, 1, (4, 5))(torch.ones(1, 1, n, n))
+
+
+def test_fields_over_another_number_of_axes_are_refused() -> None:
+    with pytest.raises(ValueError, match="over 2 axes got fields over 1 axes"):
+        SpectralConv(1, 1, (2, 2))(torch.ones(1, 1, 8))

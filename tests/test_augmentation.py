@@ -1,0 +1,181 @@
+"""Symmetries: the maps by their formulas, and that they do take solutions to solutions."""
+
+import math
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from data_gen.grids import Grid
+from data_gen.problems.ns2d import NavierStokes2D
+from data_gen.spec import DatasetSpec, FieldSpec
+from neuralop_bench.batch import Batch
+from neuralop_bench.training import augmentation
+from neuralop_bench.training.augmentation import Symmetries
+
+N = 16
+SPEC = NavierStokes2D(viscosity=1e-3, resolution=N).spec
+NAMES = ("translation_along_antidiagonal", "rotation_by_pi", "reflection_with_sign")
+
+
+def function(x: Tensor, y: Tensor) -> Tensor:
+    """A field on the unit torus without a symmetry of its own."""
+    return sum(
+        (
+            torch.cos(2 * math.pi * (k1 * x + k2 * y) + phase)
+            for k1, k2, phase in [(1, 2, 0.3), (-3, 1, 1.1), (0, 2, 2.0)]
+        ),
+        start=torch.zeros_like(x),
+    )
+
+
+def sampled(field: Callable[[Tensor, Tensor], Tensor], n: int = N) -> Tensor:
+    nodes = torch.arange(n, dtype=torch.float64) / n
+    return field(*torch.meshgrid(nodes, nodes, indexing="ij"))
+
+
+def group() -> list[Tensor]:
+    """All images of ``function`` under the group, from the formulas alone."""
+    images = []
+    for shift in range(N):
+        a = shift / N
+
+        def translated(x: Tensor, y: Tensor, a: float = a) -> Tensor:
+            return function(x + a, y - a)
+
+        for rotated in (translated, lambda x, y, w=translated: w(0.25 - x, -y)):
+            images.append(sampled(rotated))
+            images.append(sampled(lambda x, y, w=rotated: -w(y + 0.5, x)))
+    return images
+
+
+def batch_of(frames: Tensor, n_history: int) -> Batch:
+    return Batch(frames[:, :n_history], frames.new_empty(len(frames), 0, *frames.shape[3:]), frames[:, n_history:])
+
+
+def only(name: str) -> Symmetries:
+    return Symmetries(replace(SPEC, symmetries=(name,)))
+
+
+def distances(images: list[Tensor], field: Tensor) -> Tensor:
+    return torch.stack([(image - field).abs().max() for image in images])
+
+
+@pytest.mark.parametrize(
+    ("name", "formula"),
+    [
+        ("rotation_by_pi", lambda x, y: function(0.25 - x, -y)),
+        ("reflection_with_sign", lambda x, y: -function(y + 0.5, x)),
+    ],
+)
+def test_a_map_that_may_happen_is_its_formula(name: str, formula: Callable[[Tensor, Tensor], Tensor]) -> None:
+    frames = sampled(function).expand(64, 1, 1, N, N)
+    torch.manual_seed(0)
+    moved = only(name)(batch_of(frames, 0)).target
+    images = [sampled(function), sampled(formula)]
+    nearest = torch.stack([distances(images, sample[0, 0]) for sample in moved])
+    assert nearest.min(dim=1).values.max() < 1e-12
+    # Each sample draws for itself; both outcomes are about equally likely.
+    assert 20 <= int((nearest.argmin(dim=1) == 0).sum()) <= 44
+
+
+def test_translations_move_along_the_antidiagonal_by_every_number_of_cells() -> None:
+    torch.manual_seed(0)
+    moved = only(NAMES[0])(batch_of(sampled(function).expand(200, 1, 1, N, N), 0)).target
+    images = [sampled(lambda x, y, a=a / N: function(x + a, y - a)) for a in range(N)]
+    nearest = torch.stack([distances(images, sample[0, 0]) for sample in moved])
+    assert nearest.min(dim=1).values.max() < 1e-12
+    assert set(nearest.argmin(dim=1).tolist()) == set(range(N))
+
+
+def test_all_together_reach_the_whole_group_and_nothing_else() -> None:
+    images = group()
+    torch.manual_seed(0)
+    moved = Symmetries(SPEC)(batch_of(sampled(function).expand(600, 1, 1, N, N), 0)).target
+    nearest = torch.stack([distances(images, sample[0, 0]) for sample in moved])
+    assert nearest.min(dim=1).values.max() < 1e-12
+    assert set(nearest.argmin(dim=1).tolist()) == set(range(len(images)))
+    assert len(images) == 4 * N
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_moved_solution_is_a_solution(name: str) -> None:
+    # Solving from the moved initial state gives the moved trajectory: the solver and the force share the symmetry.
+    problem = NavierStokes2D(viscosity=1e-3, resolution=N, oversampling=1.0, interval=0.5, n_snapshots=5)
+    rngs = [np.random.default_rng(seed) for seed in range(4)]
+    frames = torch.from_numpy(problem.simulate(rngs).trajectory)
+    torch.manual_seed(0)
+    moved = only(name)(batch_of(frames, 1))
+    assert not torch.allclose(moved.target, frames[:, 1:], atol=1e-2)
+    solved = problem.solve(moved.history.numpy(), moved.static.numpy(), 4).trajectory
+    np.testing.assert_allclose(solved, moved.target.numpy(), atol=1e-9 * float(frames.abs().max()))
+
+
+def test_history_and_target_of_a_sample_move_together_and_keep_their_shapes() -> None:
+    images = group()
+    # Every frame is the same field times a number, so the map of each frame can be read off.
+    numbers = torch.arange(1.0, 6.0, dtype=torch.float64).view(1, 5, 1, 1, 1)
+    frames = numbers * sampled(function).expand(30, 5, 1, N, N)
+    torch.manual_seed(0)
+    moved = Symmetries(SPEC)(batch_of(frames, 3))
+    assert moved.history.shape == (30, 3, 1, N, N)
+    assert moved.target.shape == (30, 2, 1, N, N)
+    assert moved.static.shape == (30, 0, N, N)
+    together = torch.cat([moved.history, moved.target], dim=1) / numbers
+    torch.testing.assert_close(together, together[:, :1].expand_as(together), rtol=0, atol=1e-12)
+    chosen = {int(distances(images, sample[0, 0]).argmin()) for sample in together}
+    assert len(chosen) > 10  # samples move independently
+
+
+def test_every_channel_of_every_precision_is_moved_and_the_batch_given_stays() -> None:
+    frames = sampled(function).float().expand(8, 2, 1, N, N).clone()
+    before = frames.clone()
+    torch.manual_seed(1)
+    moved = Symmetries(SPEC)(batch_of(frames, 1))
+    assert moved.target.dtype == torch.float32
+    assert torch.equal(frames, before)
+    assert not torch.equal(moved.target, frames[:, 1:])
+
+
+def test_the_draw_is_a_function_of_torchs_global_stream() -> None:
+    batch = batch_of(sampled(function).expand(8, 2, 1, N, N), 1)
+    augment = Symmetries(SPEC)
+    results = []
+    for seed in (0, 0, 1):
+        torch.manual_seed(seed)
+        results.append(augment(batch).target)
+    assert torch.equal(results[0], results[1])
+    assert not torch.equal(results[0], results[2])
+    assert not torch.equal(augment(batch).target, results[2])  # the stream goes on
+
+
+def test_specs_that_it_cant_move_are_refused() -> None:
+    with pytest.raises(ValueError, match="augmentation=none"):
+        Symmetries(replace(SPEC, symmetries=()))
+    with pytest.raises(ValueError, match="none of which augmentation=symmetries knows"):
+        Symmetries(replace(SPEC, symmetries=("time_reversal",)))
+    with pytest.raises(ValueError, match=r"multiple of 4 points per axis, got \(18, 18\)"):
+        Symmetries(replace(SPEC, grid=Grid.periodic(18)))
+    rectangle = Grid((16, 12), (1.0, 1.0), ("periodic",) * 2, ("periodic",) * 2)
+    with pytest.raises(ValueError, match="needs a square grid"):
+        Symmetries(replace(SPEC, grid=rectangle))
+    with pytest.raises(ValueError, match="can't move the static fields"):
+        Symmetries(replace(SPEC, static=(FieldSpec("forcing", "a force"),)))
+
+
+def test_an_unknown_symmetry_beside_known_ones_is_left_out() -> None:
+    # Fewer symmetries are still symmetries.
+    spec: DatasetSpec = replace(SPEC, symmetries=("time_reversal", "rotation_by_pi"))
+    frames = sampled(function).expand(16, 1, 1, N, N)
+    torch.manual_seed(0)
+    moved = Symmetries(spec)(batch_of(frames, 0)).target
+    images = [sampled(function), sampled(lambda x, y: function(0.25 - x, -y))]
+    assert max(float(distances(images, sample[0, 0]).min()) for sample in moved) < 1e-12
+
+
+def test_none_leaves_batches_alone() -> None:
+    batch = batch_of(sampled(function).expand(2, 2, 1, N, N), 1)
+    assert augmentation.none(SPEC)(batch) is batch

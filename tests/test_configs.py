@@ -1,0 +1,191 @@
+"""Every configuration composes and builds; identities and error messages are as documented."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from hydra.utils import instantiate
+
+from neuralop_bench import config
+from neuralop_bench.config import CONFIG_DIR, ConfigError, check_arguments, compose, describe, identity, run_directory
+
+
+def _options(group: str) -> list[str]:
+    return sorted(path.stem for path in (CONFIG_DIR / group).glob("*.yaml"))
+
+
+CELLS = [(track, dataset) for track in _options("track") for dataset in _options(f"task/{track}")]
+GROUPS = [
+    (group, option)
+    for group in ("optimizer", "scheduler", "loss", "surrogate", "augmentation", "evaluator", "tracker", "paths")
+    for option in _options(group)
+]
+
+
+@pytest.mark.parametrize("model", _options("model"))
+@pytest.mark.parametrize(("track", "dataset"), CELLS)
+def test_every_cell_composes_and_its_model_builds(track: str, dataset: str, model: str) -> None:
+    cfg = compose(f"track={track}", f"dataset={dataset}", f"model={model}")
+    spec = instantiate(cfg.dataset.problem).spec
+    with torch.device("meta"):
+        operator = instantiate(config.constructor(cfg.model))(in_channels=2, out_channels=1, grid=spec.grid)
+        assert operator(torch.zeros(1, 2, *spec.grid.shape)).shape == (1, 1, *spec.grid.shape)
+    assert identity(cfg).track == track, "a track's own cells are never custom"
+
+
+@pytest.mark.parametrize(("group", "option"), GROUPS)
+def test_every_option_composes_with_valid_arguments(group: str, option: str) -> None:
+    cfg = compose("track=smoke", f"{group}={option}")
+    assert cfg.choices[group] == option
+
+
+@pytest.mark.parametrize("path", sorted(CONFIG_DIR.glob("recipe/*/*.yaml")), ids=lambda path: path.stem)
+def test_recipes_belong_to_a_cell(path: Path) -> None:
+    # A recipe is found by its name: one that no choice leads to would never be used.
+    track = path.parent.name
+    names = {f"{dataset}_{model}" for t, dataset in CELLS if t == track for model in _options("model")}
+    assert path.stem in names
+
+
+def test_a_recipe_cannot_change_the_budget() -> None:
+    cfg = compose("track=lite")
+    lines = (CONFIG_DIR / "task" / "lite" / "ns2d.yaml").read_text()
+    assert f"epochs: {cfg.trainer.epochs}" in lines
+    order = [line.strip() for line in (CONFIG_DIR / "config.yaml").read_text().splitlines()]
+    assert order.index("- task: ${track}/${dataset}") > order.index("- optional recipe: ${track}/${dataset}_${model}")
+
+
+# Identity ------------------------------------------------------------------------------------------------------------
+
+
+def test_a_default_spelled_out_is_the_same_run() -> None:
+    plain = compose("track=smoke")
+    spelled = compose("track=smoke", f"model.width={plain.model['width']}", "dataset.horizon=10")
+    assert run_directory(spelled) == run_directory(plain)
+    assert identity(plain).label == "default"
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        "device=cpu",
+        "paths.outputs=elsewhere",
+        "paths.data=elsewhere",
+        "workers=2",
+        "trainer.workers=1",
+        "force=true",
+        "trainer.checkpoint_seconds=5",
+        "evaluator.batch_size=2",
+        "debug=true",
+        "preload_gib=0",
+    ],
+)
+def test_what_does_not_decide_the_numbers_is_not_in_the_hash(override: str) -> None:
+    assert identity(compose("track=smoke", override)) == identity(compose("track=smoke"))
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        "model.width=7",
+        "optimizer.lr=0.1",
+        "loss=relative_l2_per_step",
+        "augmentation=symmetries",
+        "trainer.batch_size=3",
+        "surrogate.residual=false",
+        "scheduler=constant",
+        "trainer.unroll=2",
+        "splits.test=4",
+        "dataset.seed=1",
+    ],
+)
+def test_what_decides_the_numbers_is_in_the_hash(override: str) -> None:
+    changed, plain = identity(compose("track=smoke", override)), identity(compose("track=smoke"))
+    assert changed.config_hash != plain.config_hash
+    assert changed.label != "default"
+
+
+@pytest.mark.parametrize(
+    "override", ["trainer.epochs=3", "splits.train=8", "dataset.problem.viscosity=2e-3", "dataset.horizon=5"]
+)
+def test_changing_what_the_track_fixes_is_custom(override: str) -> None:
+    assert identity(compose("track=smoke", override)).track == "custom"
+    assert identity(compose("track=smoke", "model.width=8")).track == "smoke"
+
+
+def test_run_directory_is_readable_short_and_safe() -> None:
+    cfg = compose(
+        "track=smoke", "model.width=8", "optimizer.lr=0.01", "scheduler=constant", "seed=3", "trainer.unroll=2"
+    )
+    label, _, digest = run_directory(cfg).parent.name.rpartition("-")
+    assert run_directory(cfg).name == "seed=3"
+    assert len(label) <= 40
+    assert len(digest) == 8
+    assert "lr=0.01" in label
+    assert set(label) <= set("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789=,._+-")
+
+
+# Errors --------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("override", "expected"),
+    [
+        ("model=fmo", "Did you mean fno"),
+        ("dataset=ns3d", "Did you mean ns2d"),
+        ("track=lit", "Did you mean lite"),
+        ("model.widht=3", "Unknown key model.widht. Did you mean model.width"),
+        ("lr=3", "Unknown key lr. Did you mean optimizer.lr?"),
+        ("+sede=3", "Unknown key sede. Did you mean seed"),
+        ("model.activation=relu", "write +model.activation=<value>"),
+        ("+model.activtion=relu", "Did you mean model.activation"),
+        ("trainer.epochs=abc", "trainer.epochs: Value 'abc'"),
+        ("model.width=abc", "model.width must be of type int, got 'abc'"),
+        ("model.width=true", "model.width must be of type int, got True"),
+        ("model.width=1.5", "model.width must be of type int, got 1.5"),
+        ("trainer.epochs=0", "trainer.epochs must be at least 1"),
+        ("splits.valid=0", "splits.valid must be at least 1"),
+        ("seed=-1", "seed must be at least 0"),
+        ("trainer.clip_norm=0", "trainer.clip_norm must be positive"),
+        ("~splits.test", "splits lacks ['test']"),
+        ("dataset.history=0", "surrogate.residual=false"),
+    ],
+)
+def test_mistakes_are_explained(override: str, expected: str) -> None:
+    with pytest.raises(Exception) as raised:  # noqa: PT011  (Hydra's, OmegaConf's and ours)
+        compose("track=smoke", override)
+    assert expected in describe(raised.value)
+
+
+def test_an_integer_is_a_fine_float() -> None:
+    assert compose("track=smoke", "optimizer.lr=1").optimizer["lr"] == 1
+
+
+def test_a_target_that_is_none_is_explained() -> None:
+    with pytest.raises(ConfigError, match="can't be imported"):
+        check_arguments("model", {"_target_": "neuralop_bench.models.nothing.Nothing"})
+    with pytest.raises(ConfigError, match="_target_"):
+        check_arguments("model", {"width": 3})
+
+
+def test_errors_exit_with_status_one_and_no_traceback(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as exit_, config.report_errors():
+        raise ValueError("what, why, which knob")
+    assert exit_.value.code == 1
+    assert capsys.readouterr().err == "Error: what, why, which knob\n"
+
+
+def test_debug_shows_the_traceback(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.argv", ["run.py", "debug=true"])
+    with pytest.raises(SystemExit), config.report_errors():
+        raise ValueError("what")
+    assert "Traceback" in capsys.readouterr().err
+
+
+def test_interruption_says_how_to_go_on(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as exit_, config.report_errors():
+        raise KeyboardInterrupt
+    assert exit_.value.code == 130
+    assert "same command" in capsys.readouterr().err

@@ -1,0 +1,84 @@
+"""Training losses: values by hand, means over samples, gradients where the error vanishes."""
+
+import math
+
+import pytest
+import torch
+from torch import Tensor
+
+from neuralop_bench.training.losses import Loss, relative_l2, relative_l2_per_step
+
+LOSSES = pytest.mark.parametrize("loss", [relative_l2, relative_l2_per_step])
+
+
+def pair() -> tuple[Tensor, Tensor]:
+    """Two steps of two points: a large first step and a small second one, one channel; prediction and target."""
+    target = torch.tensor([[[[3.0, 4.0]], [[0.0, 12.0]]], [[[1.0, 0.0]], [[0.0, 2.0]]]], dtype=torch.float64)
+    error = torch.tensor([[[[0.0, 5.0]], [[12.0, 0.0]]], [[[1.0, 0.0]], [[2.0, 1.0]]]], dtype=torch.float64)
+    return target + error, target
+
+
+def test_relative_l2_by_hand() -> None:
+    assert float(relative_l2(*pair())) == pytest.approx((13 / 13 + math.sqrt(6 / 5)) / 2, rel=1e-14)
+
+
+def test_relative_l2_per_step_by_hand() -> None:
+    expected = (5 / 5 + 12 / 12 + 1 / 1 + math.sqrt(5) / 2) / 4
+    assert float(relative_l2_per_step(*pair())) == pytest.approx(expected, rel=1e-14)
+
+
+def test_the_two_losses_weigh_steps_differently() -> None:
+    target = torch.tensor([10.0, 1.0]).view(1, 2, 1, 1).expand(1, 2, 1, 4)
+    prediction = torch.tensor([10.0, 0.0]).view(1, 2, 1, 1).expand(1, 2, 1, 4)
+    assert float(relative_l2(prediction, target)) == pytest.approx(1 / math.sqrt(101))
+    assert float(relative_l2_per_step(prediction, target)) == pytest.approx(0.5)
+
+
+@LOSSES
+@pytest.mark.parametrize("scale", [1e-3, 1.0, 1e4])
+def test_channels_and_samples_count_alike_whatever_their_size(loss: Loss, scale: float) -> None:
+    torch.manual_seed(0)
+    target = torch.randn(3, 2, 2, 5, 5) * torch.tensor([1.0, scale]).view(2, 1, 1)
+    factors = torch.tensor([0.1, 0.3]).view(2, 1, 1)
+    assert float(loss(target * (1 + factors), target)) == pytest.approx(0.2, rel=1e-5)
+    assert float(loss(target * 1.1, target)) == pytest.approx(0.1, rel=1e-5)
+
+
+@LOSSES
+def test_loss_is_the_mean_over_samples(loss: Loss) -> None:
+    torch.manual_seed(0)
+    prediction, target = torch.randn(2, 7, 3, 2, 6, dtype=torch.float64)
+    single = [float(loss(p, u)) for p, u in zip(prediction.split(1), target.split(1), strict=True)]
+    assert float(loss(prediction, target)) == pytest.approx(sum(single) / 7, rel=1e-13)
+
+
+@LOSSES
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_gradient_is_finite_where_the_error_or_the_target_vanishes(loss: Loss, dtype: torch.dtype) -> None:
+    torch.manual_seed(0)
+    target = torch.randn(3, 2, 1, 4, dtype=dtype)
+    target[1] = 0
+    prediction = target.clone()
+    prediction[2] += 0.1
+    prediction.requires_grad_()
+    value = loss(prediction, target)
+    value.backward()
+    assert torch.isfinite(value)
+    assert prediction.grad is not None
+    assert torch.isfinite(prediction.grad).all()
+    assert prediction.grad[:2].abs().max() == 0
+    assert prediction.grad[2].abs().min() > 0
+
+
+@LOSSES
+def test_an_exact_prediction_costs_nothing(loss: Loss) -> None:
+    target = torch.randn(2, 2, 1, 4, generator=torch.Generator().manual_seed(0))
+    assert float(loss(target, target)) < 1e-18
+
+
+@LOSSES
+def test_eps_bounds_the_squared_norm_of_the_target(loss: Loss) -> None:
+    target = torch.zeros(1, 1, 1, 4, dtype=torch.float64)
+    prediction = torch.full_like(target, 0.5)  # squared norm 1
+    assert float(loss(prediction, target, eps=1e-2)) == pytest.approx(10.0, rel=1e-12)
+    assert float(loss(prediction, target)) == pytest.approx(1e6, rel=1e-9)

@@ -1,0 +1,156 @@
+"""Records survive a round trip; the board is a pure function of them."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+import random
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from neuralop_bench import leaderboard
+from neuralop_bench.leaderboard import COLUMNS, LeaderboardError, rows
+from neuralop_bench.record import RecordError, RunRecord
+
+RECORD = RunRecord(
+    run_id="lite-ns2d-fno-abc-s0",
+    model="fno",
+    variant="default-abc",
+    dataset="ns2d",
+    track="lite",
+    task="ns2d",
+    seed=0,
+    status="finished",
+    message="",
+    metrics={"rel_l2": 0.2, "rel_l2_median": 0.1, "vrmse": None, "max_error": math.inf},
+    metric_versions={"rel_l2": 1},
+    cost={"n_parameters": 10, "train_seconds": 1.5},
+    data={"train": {"n": 5}, "test": {"sha256": "aa", "n": 3, "version": 1, "resolution": "64x64"}},
+    config={"trainer": {"epochs": 2}},
+    config_hash="abc",
+    environment={"device": "cpu", "precision": "float32"},
+    bench_version="0.1.0",
+    commit="c0ffee",
+    dirty=False,
+    date_utc="2026-01-01T00:00:00+00:00",
+    wall_seconds=2.0,
+)
+
+
+def _with(seed: int = 0, rel_l2: float = 0.2, model: str = "fno", **changes: object) -> RunRecord:
+    metrics = {**RECORD.metrics, "rel_l2": rel_l2}
+    return replace(RECORD, seed=seed, metrics=metrics, model=model, run_id=f"{model}-s{seed}", **changes)
+
+
+def test_record_round_trip_keeps_infinity_and_missing(tmp_path: Path) -> None:
+    RECORD.save(tmp_path / "record.json")
+    assert RunRecord.load(tmp_path / "record.json") == RECORD
+    # Strict JSON: other programs read records too.
+    json.loads((tmp_path / "record.json").read_text(), parse_constant=pytest.fail)
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"format": 99}'])
+def test_an_unreadable_record_is_named(tmp_path: Path, text: str) -> None:
+    (tmp_path / "record.json").write_text(text)
+    with pytest.raises(RecordError, match=r"record\.json"):
+        RunRecord.load(tmp_path / "record.json")
+
+
+def test_seeds_are_aggregated_with_the_sample_standard_deviation() -> None:
+    (row,) = rows([_with(0, 0.1), _with(1, 0.2), _with(2, 0.6)])
+    assert row["rel_l2_mean"] == pytest.approx(0.3)
+    assert row["rel_l2_sd"] == pytest.approx(math.sqrt((0.04 + 0.01 + 0.09) / 2))
+    assert (row["n_seeds"], row["seeds"], row["rank"]) == (3, "0;1;2", 1)
+
+
+def test_ranking_is_by_error_and_independent_of_the_order_of_records() -> None:
+    records = [_with(s, e, m) for m, e in (("b", 0.3), ("a", 0.5), ("c", 0.1)) for s in range(2)]
+    expected = rows(records)
+    assert [(row["model"], row["rank"]) for row in expected] == [("c", 1), ("b", 2), ("a", 3)]
+    for seed in range(5):
+        shuffled = random.Random(seed).sample(records, len(records))
+        assert rows(shuffled) == expected
+
+
+def test_custom_runs_are_shown_and_never_ranked() -> None:
+    table = rows([_with(track="custom", rel_l2=0.01), _with()])
+    assert {row["track"]: row["rank"] for row in table} == {"custom": None, "lite": 1}
+
+
+def test_diverged_runs_are_shown_without_numbers() -> None:
+    diverged = replace(_with(model="bad"), status="diverged", metrics={}, data={})
+    table = rows([diverged, _with()])
+    assert [(row["model"], row["rank"], row["rel_l2_mean"], row["status"]) for row in table] == [
+        ("fno", 1, 0.2, "finished"),
+        ("bad", None, None, "diverged"),
+    ]
+
+
+def test_a_seed_that_diverged_is_seen_in_its_row() -> None:
+    (row,) = rows([_with(0), replace(_with(1), status="diverged", metrics={})])
+    assert (row["n_seeds"], row["seeds"], row["status"]) == (1, "0;1", "diverged;finished")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"data": {"test": {"sha256": "bb"}}}, {"metric_versions": {"rel_l2": 2}}],
+    ids=["test_data", "metric_version"],
+)
+def test_different_test_data_or_metric_versions_never_share_a_row_or_a_ranking(change: dict[str, object]) -> None:
+    with pytest.raises(LeaderboardError, match="share a row"):
+        rows([_with(0), _with(1, **change)])
+    with pytest.raises(LeaderboardError, match="ranked"):
+        rows([_with(0), _with(0, model="other", **change)])
+
+
+def test_a_seed_counts_once() -> None:
+    with pytest.raises(LeaderboardError, match="same seed"):
+        rows([_with(0), _with(0)])
+
+
+def test_csv_is_rfc_4180_with_empty_cells_for_what_is_missing(tmp_path: Path) -> None:
+    awkward = replace(RECORD, variant='a,"b"', metrics={**RECORD.metrics, "rel_l2": 1 / 3})
+    leaderboard.write([awkward], tmp_path)
+    raw = (tmp_path / "leaderboard.csv").read_bytes()
+    assert raw.count(b"\r\n") == 2
+    assert b'"a,""b"""' in raw
+    with open(tmp_path / "leaderboard.csv", newline="", encoding="utf-8") as handle:
+        reader = csv.DictReader(handle)
+        (row,) = reader
+        assert list(reader.fieldnames or ()) == COLUMNS
+    assert row["rel_l2_mean"] == "0.333333"
+    assert (row["vrmse"], row["max_error"], row["k_eff"], row["dirty"]) == ("", "inf", "", "false")
+    with open(tmp_path / "runs.csv", newline="", encoding="utf-8") as handle:
+        values = {row["metric"]: row["value"] for row in csv.DictReader(handle)}
+    assert values["rel_l2"] == "0.333333"
+    assert values["train_seconds"] == "1.5"
+
+
+def test_command_line_writes_the_board_and_explains_mistakes(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    RECORD.save(tmp_path / "outputs" / "lite" / "record.json")
+    RECORD.save(tmp_path / "outputs" / ".superseded" / "old" / "record.json")
+    arguments = [str(tmp_path / "outputs"), "-o", str(tmp_path / "board")]
+    assert leaderboard.main(arguments) == 0
+    assert "1 records" in capsys.readouterr().out
+    first = (tmp_path / "board" / "leaderboard.csv").read_bytes()
+    assert leaderboard.main(arguments) == 0
+    assert (tmp_path / "board" / "leaderboard.csv").read_bytes() == first
+    assert leaderboard.main([str(tmp_path / "nowhere"), "-o", str(tmp_path / "board")]) == 1
+    assert "nowhere" in capsys.readouterr().err
+    (tmp_path / "outputs" / "record.json").write_text("{")
+    assert leaderboard.main(arguments) == 1
+    assert (tmp_path / "board" / "leaderboard.csv").read_bytes() == first
+
+
+def test_committed_records_form_the_committed_board(tmp_path: Path) -> None:
+    committed = Path(__file__).parents[1] / "leaderboard"
+    assert [path.parent for path in committed.rglob("leaderboard.csv")] == [committed]
+    leaderboard.write(leaderboard.read_records([committed]), tmp_path)
+    assert (tmp_path / "leaderboard.csv").read_bytes() == (committed / "leaderboard.csv").read_bytes(), (
+        "run `make board`"
+    )

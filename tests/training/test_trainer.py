@@ -1,0 +1,221 @@
+"""The training loop: bitwise resume, selection on valid, divergence."""
+
+from __future__ import annotations
+
+import copy
+import csv
+import functools
+import math
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from data_gen import store
+from data_gen.problems.ns2d import NavierStokes2D
+from neuralop_bench.data import Trajectories
+from neuralop_bench.models.fno import FNO
+from neuralop_bench.normalization import Normalizer
+from neuralop_bench.surrogate import Surrogate
+from neuralop_bench.training import augmentation, losses, schedules
+from neuralop_bench.training.tracking import NoTracker
+from neuralop_bench.training.trainer import Diverged, Progress, Trainer, validate
+
+PROBLEM = NavierStokes2D(viscosity=1e-2, resolution=16, oversampling=1.0, n_snapshots=5)
+
+
+@pytest.fixture(scope="module")
+def splits(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Trajectories]:
+    sources = {}
+    for number, (split, n) in enumerate({"train": 6, "valid": 3}.items()):
+        samples = PROBLEM.simulate([np.random.default_rng((number, i)) for i in range(n)])
+        path = tmp_path_factory.mktemp(split) / "ns2d.hdf5"
+        fields = [store.to_fields(PROBLEM.spec, samples)]
+        store.write(path, PROBLEM.spec, fields, n, split=split, seed=0, provenance={})
+        sources[split] = Trajectories(path, n_samples=n, history=2, horizon=3)
+    return sources
+
+
+class _WithDropout(torch.nn.Module):
+    """An operator whose forward pass draws random numbers, so a resume must restore their stream."""
+
+    def __init__(self, operator: torch.nn.Module) -> None:
+        super().__init__()
+        self.operator = operator
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.nn.functional.dropout(self.operator(x), 0.2, self.training)
+
+
+def _surrogate(train: Trajectories) -> Surrogate:
+    torch.manual_seed(0)
+    operator = FNO(in_channels=2, out_channels=1, grid=PROBLEM.spec.grid, n_modes=4, width=6, n_layers=2)
+    normalizer = Normalizer.fit(train.whole().in_order(4), bundle=1)
+    return Surrogate(_WithDropout(operator), normalizer, residual=True)
+
+
+def _fit(
+    splits: dict[str, Trajectories],
+    folder: Path,
+    *,
+    surrogate: Surrogate | None = None,
+    lr: float = 1e-2,
+    loss: losses.Loss = losses.relative_l2,
+    schedule: schedules.Schedule = schedules.one_cycle,
+    **arguments: float,
+) -> tuple[Surrogate, Progress]:
+    settings = {"epochs": 3, "batch_size": 4, "unroll": 1, "clip_norm": 1.0, "seed": 0, **arguments}
+    trainer = Trainer(**settings)  # pyright: ignore[reportArgumentType]
+    surrogate = surrogate or _surrogate(splits["train"])
+    progress = trainer.fit(
+        surrogate,
+        splits["train"].windows(trainer.unroll),
+        splits["valid"].whole(),
+        optimizer=functools.partial(torch.optim.AdamW, lr=lr),
+        schedule=schedule,
+        loss=loss,
+        augmentation=augmentation.Symmetries(PROBLEM.spec),
+        tracker=NoTracker(),
+        folder=folder,
+        config="",
+        device=torch.device("cpu"),
+    )
+    return surrogate, progress
+
+
+class _Killed(Exception):
+    """Stands for a signal that ends the process."""
+
+
+def _dying_after(n_calls: int) -> losses.Loss:
+    calls: Iterator[int] = iter(range(1, 10**6))
+
+    def loss(prediction: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+        if next(calls) > n_calls:
+            raise _Killed
+        return losses.relative_l2(prediction, target)
+
+    return loss
+
+
+# 18 windows in batches of 4 are 5 steps an epoch: killed in the first epoch, at its end, in the second, in the last.
+@pytest.mark.parametrize("n_steps", [2, 5, 7, 14])
+@pytest.mark.parametrize("checkpoint_seconds", [0.0, 1e9], ids=["every_step", "every_epoch"])
+def test_resumed_training_equals_uninterrupted_training_bit_for_bit(
+    splits: dict[str, Trajectories], tmp_path: Path, n_steps: int, checkpoint_seconds: float
+) -> None:
+    whole, progress = _fit(splits, tmp_path / "whole", checkpoint_seconds=checkpoint_seconds)
+    with pytest.raises(_Killed):
+        _fit(splits, tmp_path / "cut", loss=_dying_after(n_steps), checkpoint_seconds=checkpoint_seconds)
+    torch.manual_seed(123)  # a new process has another random state
+    resumed, progress_resumed = _fit(splits, tmp_path / "cut", checkpoint_seconds=checkpoint_seconds)
+    for (name, one), two in zip(whole.state_dict().items(), resumed.state_dict().values(), strict=True):
+        assert torch.equal(one, two), name
+    for row, row_resumed in zip(progress.curve, progress_resumed.curve, strict=True):
+        assert {**row, "seconds": 0} == {**row_resumed, "seconds": 0}
+    last, last_resumed = (torch.load(tmp_path / run / "last.pt", weights_only=True) for run in ("whole", "cut"))
+    for one, two in zip(_tensors(last["optimizer"]), _tensors(last_resumed["optimizer"]), strict=True):
+        assert torch.equal(one, two)
+
+
+def _tensors(node: object) -> list[torch.Tensor]:
+    if isinstance(node, torch.Tensor):
+        return [node]
+    children = node.values() if isinstance(node, dict) else node if isinstance(node, list | tuple) else []
+    return [tensor for child in children for tensor in _tensors(child)]
+
+
+def test_checkpoints_are_taken_on_a_timer_within_an_epoch(splits: dict[str, Trajectories], tmp_path: Path) -> None:
+    with pytest.raises(_Killed):
+        _fit(splits, tmp_path, loss=_dying_after(2), checkpoint_seconds=0.0)
+    assert torch.load(tmp_path / "last.pt", weights_only=True)["progress"]["batch"] == 2
+    assert not (tmp_path / "best.pt").exists()
+
+
+def test_training_lowers_the_error_and_ends_with_the_best_weights(
+    splits: dict[str, Trajectories], tmp_path: Path
+) -> None:
+    surrogate = _surrogate(splits["train"])
+    before = validate(surrogate, splits["valid"].whole(), 4, torch.device("cpu"))
+    # A constant large rate makes the valid error go up and down, so best and last differ.
+    surrogate, progress = _fit(splits, tmp_path, surrogate=surrogate, epochs=6, lr=5e-2, schedule=schedules.constant)
+    errors = [row["valid_rel_l2"] for row in progress.curve]
+    assert progress.best_valid == min(errors) < before
+    assert progress.best_epoch == 1 + errors.index(min(errors)) < 6
+    after = validate(surrogate, splits["valid"].whole(), 4, torch.device("cpu"))
+    assert after == pytest.approx(progress.best_valid, rel=1e-6)
+
+
+def test_curve_file_has_one_row_per_epoch(splits: dict[str, Trajectories], tmp_path: Path) -> None:
+    _, progress = _fit(splits, tmp_path)
+    with open(tmp_path / "curve.csv") as handle:
+        rows = list(csv.DictReader(handle))
+    assert [int(row["epoch"]) for row in rows] == [1, 2, 3]
+    assert [float(row["valid_rel_l2"]) for row in rows] == [row["valid_rel_l2"] for row in progress.curve]
+
+
+def test_a_non_finite_loss_is_divergence(splits: dict[str, Trajectories], tmp_path: Path) -> None:
+    with pytest.raises(Diverged, match="became nan in epoch 1, step"):
+        _fit(splits, tmp_path, lr=1e30, schedule=schedules.constant)
+
+
+def test_weights_that_never_predict_finitely_are_divergence(splits: dict[str, Trajectories], tmp_path: Path) -> None:
+    def always_one(prediction: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+        return 1.0 + 0.0 * losses.relative_l2(prediction, target)
+
+    surrogate = _surrogate(splits["train"])
+    surrogate.normalizer.increment_std.fill_(1e38)
+    with pytest.raises(Diverged):
+        _fit(splits, tmp_path, surrogate=surrogate, loss=always_one)
+
+
+def _one_sgd_step(
+    surrogate: Surrogate, splits: dict[str, Trajectories], folder: Path, *, unroll: int, clip_norm: float
+) -> None:
+    windows = splits["train"].windows(unroll)
+    Trainer(epochs=1, batch_size=len(windows), unroll=unroll, clip_norm=clip_norm, seed=0).fit(
+        surrogate,
+        windows,
+        splits["valid"].whole(),
+        optimizer=functools.partial(torch.optim.SGD, lr=1.0),
+        schedule=schedules.constant,
+        loss=lambda prediction, target: losses.relative_l2(prediction[:, -1:], target[:, -1:]),
+        augmentation=augmentation.none(PROBLEM.spec),
+        tracker=NoTracker(),
+        folder=folder,
+        config="",
+        device=torch.device("cpu"),
+    )
+
+
+def test_gradients_are_clipped(splits: dict[str, Trajectories], tmp_path: Path) -> None:
+    # With plain gradient descent the change of one step is the rate times the clipped norm.
+    surrogate = _surrogate(splits["train"])
+    start = copy.deepcopy(surrogate.state_dict())
+    _one_sgd_step(surrogate, splits, tmp_path, unroll=1, clip_norm=1e-3)
+    moved = sum(float((value - start[name]).square().sum()) for name, value in surrogate.state_dict().items())
+    assert math.sqrt(moved) == pytest.approx(1e-3, rel=1e-3)
+
+
+def test_unrolled_training_differentiates_through_the_rollout(splits: dict[str, Trajectories], tmp_path: Path) -> None:
+    # The step must equal one by hand through both applications, and differ from one with the history cut off.
+    surrogate = _surrogate(splits["train"])
+    surrogate.operator = surrogate.operator.operator  # without dropout
+    start = copy.deepcopy(surrogate)
+    windows = splits["train"].windows(2)
+    batch = windows[list(range(len(windows)))]
+    _one_sgd_step(surrogate, splits, tmp_path, unroll=2, clip_norm=1e9)
+    trained = torch.nn.utils.parameters_to_vector(surrogate.parameters())
+
+    def by_hand(cut: bool) -> torch.Tensor:
+        model = copy.deepcopy(start)
+        first = model(batch.history, batch.static)
+        history = torch.cat([batch.history[:, 1:], first.detach() if cut else first], dim=1)
+        second = model(history, batch.static)
+        losses.relative_l2(second, batch.target[:, 1:]).backward()
+        return torch.nn.utils.parameters_to_vector(p - p.grad for p in model.parameters())
+
+    assert torch.allclose(trained, by_hand(cut=False), rtol=1e-4, atol=1e-6)
+    assert not torch.allclose(trained, by_hand(cut=True), rtol=1e-2, atol=1e-4)
