@@ -198,6 +198,17 @@ def test_workers_read_lazily_through_handles_of_their_own(ns2d: Path) -> None:
     assert_same(windows[[0]], Trajectories(ns2d, n_samples=1, history=3, horizon=4).windows(1)[[0]])
 
 
+def test_a_forked_process_opens_the_file_for_itself(ns2d: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # A handle that two processes share may mix up their reads, which no test of the values would catch reliably.
+    windows = Trajectories(ns2d, n_samples=5, history=3, horizon=4, preload_bytes=0).windows(1)
+    opened = []
+    monkeypatch.setattr("neuralop_bench.data.DatasetFile", lambda path: opened.append(path) or DatasetFile(path))
+    for pid, n_opened in [(1, 1), (1, 1), (2, 2), (2, 2)]:
+        monkeypatch.setattr("neuralop_bench.data.os.getpid", lambda pid=pid: pid)
+        windows[[0, 4]]
+        assert len(opened) == n_opened
+
+
 def test_a_pickled_copy_opens_the_file_for_itself(ns2d: Path) -> None:
     # What a spawned worker gets; an open HDF5 handle can't be pickled.
     windows = Trajectories(ns2d, n_samples=5, history=3, horizon=4, preload_bytes=0).windows(1)

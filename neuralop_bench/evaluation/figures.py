@@ -48,16 +48,16 @@ def sample_figure(
     )
     for row, (label, values, colours, (low, high)) in zip(axes, rows, strict=True):
         image = None
-        for axis, time, frame in zip(row, times[chosen], values, strict=True):
+        for axis, frame in zip(row, values, strict=True):
             # First index is x: transposed, so that x runs to the right and y up.
             image = axis.imshow(frame.T, origin="lower", extent=extent, cmap=colours, vmin=low, vmax=high)
             axis.set_xticks([])
             axis.set_yticks([])
-            if row is axes[0]:
-                axis.set_title(f"t = {time:g}", fontsize=10)
         row[0].set_ylabel(label)
         assert image is not None
         figure.colorbar(image, ax=list(row), shrink=0.9, pad=0.01)
+    for axis, time in zip(axes[0], times[chosen], strict=True):
+        axis.set_title(f"t = {time:g}", fontsize=10)
     figure.suptitle(f"{spec.name}: {spec.state[0].name} of the test sample with the median error", fontsize=11)
     return figure
 

@@ -1,5 +1,7 @@
 """prediction_cost: what is timed, never how long it takes."""
 
+from collections import Counter
+
 import pytest
 import torch
 from torch import Tensor
@@ -37,19 +39,20 @@ def test_whole_trajectories_are_timed_alone_and_at_every_batch_size_the_split_ho
     assert set(calls) == {(2, 3), (4, 3), (1, 3)}
 
 
-def test_latency_and_throughput_follow_from_the_clock(monkeypatch: pytest.MonkeyPatch) -> None:
-    # A clock that a prediction of b samples advances by b + 1 seconds, the first (warm-up) of each size by 1000 more.
-    now, seen = [0.0], set[int]()
+def test_latency_and_throughput_are_medians_after_a_warm_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    # A clock that only predictions advance: 1000 s for the first of a size, then 1/3, 2/3 ... of b + 1 s for b samples.
+    now, n_calls = [0.0], Counter[int]()
 
     class Predictor:
         def predict(self, batch: Batch, n_steps: int) -> Tensor:
             assert n_steps == 3
             b = len(batch.target)
-            now[0] += b + 1 + (0 if b in seen else 1000)
-            seen.add(b)
+            now[0] += (b + 1) * n_calls[b] / 3 if n_calls[b] else 1000
+            n_calls[b] += 1
             return batch.target
 
     monkeypatch.setattr("neuralop_bench.metrics.cost.time.perf_counter", lambda: now[0])
     cost = prediction_cost(Predictor(), FourWindows(), batch_sizes=(2, 3), device=torch.device("cpu"))
+    # Five timed repeats: the median is the third, b + 1 s.
     assert cost["latency_ms"] == pytest.approx(2000)
     assert cost["throughput"] == pytest.approx(3 / 4)

@@ -114,6 +114,13 @@ def test_a_diverged_sample_scores_infinity_and_leaves_the_median(score: Score, r
         assert columns["rel_l2_first_step"] == pytest.approx(0.1)
 
 
+def test_a_reference_that_isnt_finite_is_not_scored_as_if_it_were_exact(score: Score, rel_l2: RelativeL2) -> None:
+    prediction = random_target(3, 2, 1, 4)
+    target = prediction.copy()
+    target[1, 0, 0, 0] = np.nan
+    assert not math.isfinite(score(rel_l2, prediction, target)["rel_l2"])
+
+
 def test_validation_and_evaluation_score_alike(score: Score, context: Callable) -> None:
     target, prediction = random_target(6, 3, 2, 5), np.random.default_rng(1).standard_normal((6, 3, 2, 5))
     u = torch.from_numpy(target)
