@@ -227,7 +227,7 @@ def _shard_is_whole(path: Path) -> bool:
 
 
 def _read_shard(path: Path) -> tuple[Fields, float]:
-    with np.load(path) as archive:
+    with open(path, "rb") as handle, np.load(handle) as archive:
         fields = {name: archive[name] for name in archive.files}
     return fields, float(fields.pop("seconds"))
 

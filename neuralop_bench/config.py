@@ -94,7 +94,7 @@ class RunConfig:
     Attributes:
         splits: number of samples of train, valid and test.
         seed: of initial weights and shuffling; the data has its own.
-        device: auto, cpu, cuda, cuda:<index> or mps.
+        device: auto, cpu, cuda, or cuda:<index>.
         workers: processes that generate data; null takes one per core.
         preload_gib: splits up to this size are held in memory.
         force: run again although there is a record; the old run directory is moved aside.
@@ -133,7 +133,8 @@ ConfigStore.instance().store(name="run_schema", node=RunConfig)
 
 def from_hydra(cfg: DictConfig) -> RunConfig:
     """The typed configuration of the job that ``hydra.main`` has composed."""
-    return _resolve(cfg, HydraConfig.get().runtime.choices)
+    hydra = HydraConfig.get()
+    return _resolve(cfg, hydra.runtime.choices, hydra.overrides.task)
 
 
 def compose(*overrides: str) -> RunConfig:
@@ -147,24 +148,43 @@ def compose(*overrides: str) -> RunConfig:
     else:
         with initialize_config_dir(str(CONFIG_DIR), version_base="1.3"):
             cfg = hydra_compose("config", overrides=list(overrides), return_hydra_config=True)
-    choices = cfg.hydra.runtime.choices
+    hydra = cfg.hydra
     OmegaConf.set_struct(cfg, False)
     del cfg["hydra"]
-    return _resolve(cfg, choices)
+    return _resolve(cfg, hydra.runtime.choices, hydra.overrides.task)
 
 
-def _resolve(cfg: DictConfig, choices: Mapping[str, str | None]) -> RunConfig:
+def _resolve(cfg: DictConfig, choices: Mapping[str, str | None], overrides: Sequence[str]) -> RunConfig:
     known = [entry.name for entry in fields(RunConfig)]
     for key in cfg:
         if key not in known:  # "+key=value" adds keys that the schema doesn't have
             raise ConfigError(f"Unknown key {key}.{_suggestion(str(key), known, '')}")
     OmegaConf.resolve(cfg)
+    _require_effect(cfg, choices, overrides)
     run = cast(RunConfig, OmegaConf.to_object(cfg))
     run.choices = {
         group: str(option) for group, option in choices.items() if option is not None and not group.startswith("hydra")
     }
     _validate(run)
     return run
+
+
+def _require_effect(cfg: DictConfig, choices: Mapping[str, str | None], overrides: Sequence[str]) -> None:
+    """Refuse an option chosen on the command line that a recipe undoes: a recipe's values win over any option's, so the
+    choice would be ignored without a word."""
+    for override in overrides:
+        group, _, option = override.partition("=")
+        path = CONFIG_DIR / group / f"{option}.yaml"
+        if group not in ("optimizer", "scheduler", "loss", "surrogate", "augmentation") or not path.is_file():
+            continue
+        content = cast(DictConfig, OmegaConf.load(path))
+        for key in ["_target_"] if "_target_" in content else list(content):
+            given = any(other.lstrip("+").startswith(f"{group}.{key}=") for other in overrides)
+            if cfg[group][key] != content[key] and not given:
+                raise ConfigError(
+                    f"{override} has no effect: the recipe {choices.get('recipe')} sets {group}.{key}={cfg[group][key]}. "
+                    f"Write {group}.{key}={content[key]}, or recipe=null to do without the recipe."
+                )
 
 
 def _validate(run: RunConfig) -> None:

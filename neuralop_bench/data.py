@@ -55,7 +55,7 @@ class Trajectories:
             self.spec = file.spec
             if expected is not None and file.spec != expected:
                 raise StoreError(f"{path} doesn't hold the problem that the configuration describes. Delete the file.")
-            assert_frames(self.spec, history, horizon)
+            require_frames(self.spec, history, horizon)
             self.sha256 = file.sha256(n_samples)
             n_bytes = 4 * self.spec.grid.n_points * n_samples
             n_bytes *= self.spec.n_snapshots * len(self.spec.state) + len(self.spec.static)
@@ -71,7 +71,7 @@ class Trajectories:
 
     def windows(self, n_steps: int) -> Windows:
         """Every stretch of ``history`` frames and ``n_steps`` following ones: the examples of training."""
-        assert_frames(self.spec, self.history, n_steps)
+        require_frames(self.spec, self.history, n_steps)
         starts = self.spec.n_snapshots - self.history - n_steps + 1
         return Windows(self, n_steps, starts)
 
@@ -134,7 +134,7 @@ class Windows(Dataset[Batch]):
         return DataLoader(self, batch_size=None, sampler=batches, num_workers=workers, generator=torch.Generator())
 
 
-def assert_frames(spec: DatasetSpec, history: int, n_steps: int) -> None:
+def require_frames(spec: DatasetSpec, history: int, n_steps: int) -> None:
     """Check that stored trajectories are long enough for a history and a number of predicted steps.
 
     Raises:

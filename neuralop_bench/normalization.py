@@ -83,8 +83,18 @@ class Normalizer(nn.Module):
         return (static - _as(self.static_mean, static, 1)) / _as(self.static_std, static, 1)
 
     def decode_increment(self, encoded: Trajectory) -> Trajectory:
-        """Increments over the last history frame, in physical units, of the first steps of a bundle."""
-        return encoded * _as(self.increment_std[: encoded.shape[TIME]], encoded)
+        """Increments over the last history frame, in physical units, of the first steps of a bundle.
+
+        Raises:
+            ValueError: a bundle longer than the increments that were measured.
+        """
+        n_steps, n_measured = encoded.shape[TIME], len(self.increment_std)
+        if n_steps > n_measured:
+            raise ValueError(
+                f"Increments were measured over {n_measured} steps, so a bundle of {n_steps} can't be decoded. "
+                "Lower surrogate.bundle or raise dataset.horizon."
+            )
+        return encoded * _as(self.increment_std[:n_steps], encoded)
 
 
 class _Moments:

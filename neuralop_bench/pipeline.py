@@ -22,9 +22,10 @@ from data_gen.store import replacing
 from neuralop_bench import config, leaderboard, reproducibility
 from neuralop_bench.batch import Batch
 from neuralop_bench.config import Identity, RunConfig
-from neuralop_bench.data import Trajectories, Windows, assert_frames
+from neuralop_bench.data import Trajectories, Windows, require_frames
 from neuralop_bench.evaluation import figures, tables
 from neuralop_bench.evaluation.evaluator import evaluate, summarise
+from neuralop_bench.memory import keep_freed_memory
 from neuralop_bench.metrics.cost import prediction_cost
 from neuralop_bench.metrics.metric import Metric, MetricContext
 from neuralop_bench.metrics.relative import relative_l2_per_sample
@@ -62,7 +63,8 @@ def run(cfg: RunConfig) -> RunRecord:
     device = reproducibility.resolve_device(cfg.device)
     problem = cast(Problem, instantiate(cfg.dataset.problem))
     _build_operator(cfg, problem.spec, torch.device("meta"))
-    assert_frames(problem.spec, cfg.dataset.history, max(cfg.dataset.horizon, cfg.trainer.unroll))
+    require_frames(problem.spec, cfg.dataset.history, max(cfg.dataset.horizon, cfg.trainer.unroll))
+    keep_freed_memory()
     folder.mkdir(parents=True, exist_ok=True)
     with _sole_owner(folder):
         record = _Run(cfg, who, folder, device, problem).execute()

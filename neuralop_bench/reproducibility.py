@@ -22,7 +22,7 @@ def seed_everything(seed: int) -> None:
 
 
 def resolve_device(name: str) -> torch.device:
-    """The device for ``cpu``, ``cuda``, ``cuda:1``, ``mps`` ..., or ``auto``: CUDA if there is one, else the CPU.
+    """The device for ``cpu``, ``cuda``, ``cuda:1``, or ``auto``: CUDA if there is one, else the CPU.
 
     Raises:
         ValueError: no such device here.
@@ -39,9 +39,7 @@ def resolve_device(name: str) -> torch.device:
             raise ValueError(
                 f"device={name} asks for a CUDA device, but {count} can be used here. Use device=cpu or device=auto."
             )
-    elif device.type == "mps" and not torch.backends.mps.is_available():
-        raise ValueError("device=mps asks for Apple's GPU, but there is none here. Use device=cpu or device=auto.")
-    elif device.type not in ("cpu", "mps"):
+    elif device.type != "cpu":
         raise ValueError(f"device={name} isn't supported: use auto, cpu, cuda or cuda:<index>.")
     return device
 

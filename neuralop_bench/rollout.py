@@ -15,13 +15,20 @@ Step = Callable[[Trajectory, Field], Trajectory]
 def rollout(step: Step, history: Trajectory, static: Field, n_steps: int) -> Trajectory:
     """The ``n_steps`` snapshots that follow ``history``, [B, n_steps, C, *S]; the last bundle is cut to fit.
 
-    A steady problem has an empty history (K = 0) and takes a single step.
+    A steady problem has an empty history (K = 0) and takes a single call.
+
+    Raises:
+        ValueError: several calls from an empty history, which would all be the same.
     """
     bundles: list[Trajectory] = []
     n_done = 0
     while n_done < n_steps:
         prediction = step(history, static)
         n_new = prediction.shape[TIME]
+        if history.shape[TIME] == 0 and n_new < n_steps:
+            raise ValueError(
+                f"From an empty history a model predicts {n_new} steps, not {n_steps}. Raise surrogate.bundle."
+            )
         bundles.append(prediction)
         n_done += n_new
         history = torch.cat([history, prediction], dim=TIME)[:, n_new:]

@@ -77,8 +77,8 @@ def test_an_exact_prediction_costs_nothing(loss: Loss) -> None:
 
 
 @LOSSES
-def test_eps_bounds_the_squared_norm_of_the_target(loss: Loss) -> None:
+def test_eps_bounds_the_mean_square_of_the_target(loss: Loss) -> None:
     target = torch.zeros(1, 1, 1, 4, dtype=torch.float64)
-    prediction = torch.full_like(target, 0.5)  # squared norm 1
+    prediction = torch.full_like(target, 1.0)  # mean square 1
     assert float(loss(prediction, target, eps=1e-2)) == pytest.approx(10.0, rel=1e-12)
     assert float(loss(prediction, target)) == pytest.approx(1e6, rel=1e-9)

@@ -33,7 +33,7 @@ class SpectralConv(nn.Module):
     Shapes: [batch, in_channels, *space] to [batch, out_channels, *space].
 
     Raises:
-        ValueError: in ``forward``, a grid that can't hold the modes.
+        ValueError: an unknown ``init``; in ``forward``, a grid that can't hold the modes.
 
     Reference: Li et al. (2021), Fourier Neural Operator, definition 3 and equation 5.
 
@@ -49,13 +49,15 @@ class SpectralConv(nn.Module):
         weight = torch.empty(2, *kept, in_channels, out_channels)
         if init == "normal":
             nn.init.normal_(weight, std=math.sqrt(1 / (2 * in_channels)))
-        else:
+        elif init == "uniform":
             nn.init.uniform_(weight, 0, 1 / (in_channels * out_channels))
+        else:
+            raise ValueError(f"SpectralConv knows init 'normal' and 'uniform', got {init!r}.")
         self.weight = nn.Parameter(weight)
 
     def forward(self, u: Float[Tensor, "batch in_channels *space"]) -> Float[Tensor, "batch out_channels *space"]:
         space = u.shape[2:]
-        assert_holds_modes(space, self.n_modes)
+        require_modes(space, self.n_modes, "A spectral convolution")
         return self._to_grid(self._mix(self._to_modes(u)), space)
 
     def _mix(self, u_hat: Complex[Tensor, "batch in_channels *modes"]) -> Complex[Tensor, "batch out_channels *modes"]:
@@ -91,7 +93,7 @@ def _earlier_axes(n_modes: tuple[int, ...]) -> list[tuple[int, int]]:
     return [(axis, n_modes[axis]) for axis in range(-2, -len(n_modes) - 1, -1)]
 
 
-def assert_holds_modes(space: tuple[int, ...], n_modes: tuple[int, ...]) -> None:
+def require_modes(space: tuple[int, ...], n_modes: tuple[int, ...], who: str) -> None:
     """Check that a grid of the given shape holds ``n_modes`` positive wavenumbers per axis.
 
     Raises:
@@ -102,6 +104,6 @@ def assert_holds_modes(space: tuple[int, ...], n_modes: tuple[int, ...]) -> None
     for n, k in zip(space, n_modes, strict=True):
         if k > n // 2:
             raise ValueError(
-                f"FNO keeps n_modes={k} per axis, but the grid has {n} points: n_modes must be at most {n // 2}. "
+                f"{who} keeps n_modes={k} per axis, but the grid has {n} points: n_modes must be at most {n // 2}. "
                 "Lower model.n_modes or raise the resolution."
             )

@@ -14,6 +14,9 @@ from numpy.typing import NDArray
 from data_gen.spec import DatasetSpec
 from neuralop_bench.batch import Batch, Trajectory
 
+# Where a reference vanishes: lower bound on a mean square, in squared units of the field.
+EPS = 1e-24
+
 
 @dataclass(frozen=True)
 class MetricContext:
@@ -48,10 +51,15 @@ def sample_pairs(prediction: Trajectory, batch: Batch) -> Iterator[tuple[NDArray
 
     One at a time, so a sample's numbers can't depend on the batch it came in. Non-finite values of a prediction are
     made infinite, so they score infinity, not NaN.
+
+    Raises:
+        ValueError: a reference isn't finite.
     """
     for p, u in zip(prediction, batch.target, strict=True):
-        values = p.detach().cpu().double().numpy()
-        yield np.where(np.isfinite(values), values, np.inf), u.cpu().double().numpy()
+        values, reference = (x.detach().cpu().double().numpy() for x in (p, u))
+        if not np.isfinite(reference).all():
+            raise ValueError("A reference has values that aren't finite: the dataset is broken. Generate it again.")
+        yield np.where(np.isfinite(values), values, np.inf), reference
 
 
 def mean(values: NDArray[np.float64]) -> float:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from data_gen.grids import Grid
 from neuralop_bench.batch import Batch, Trajectory
-from neuralop_bench.metrics.metric import MetricContext, mean, sample_pairs
+from neuralop_bench.metrics.metric import EPS, MetricContext, mean, sample_pairs
 
 BANDS = ("low", "mid", "high")
 # In cycles per longest side of the domain: 1 to 3, 4 to 11, 12 and above.
@@ -81,7 +81,7 @@ class Spectra:
             measurable = pooled > BELOW_ROUNDING * total * len(BANDS)
             columns[f"spec_{band}"] = math.sqrt(mean(band_error.values) / pooled) if measurable else math.nan
             per_sample_total = target.sum(("time", "band")).values
-            floor = BELOW_ROUNDING * per_sample_total
+            floor = np.maximum(BELOW_ROUNDING * per_sample_total, EPS)
             energies = band_target.sum("time").values
             ratio = np.sqrt(band_error.sum("time").values / np.maximum(energies, floor))
             columns[f"spec_{band}_mean"] = mean(ratio) if measurable else math.nan

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from data_gen.grids import Grid, Nodes
 from neuralop_bench.layers.coordinates import append_coordinates
 from neuralop_bench.layers.mlp import Pointwise
-from neuralop_bench.layers.spectral_conv import Init, SpectralConv, assert_holds_modes
+from neuralop_bench.layers.spectral_conv import Init, SpectralConv, require_modes
 
 _ACTIVATIONS = {"gelu": nn.functional.gelu, "relu": nn.functional.relu}
 _BATCH_NORM = {1: nn.BatchNorm1d, 2: nn.BatchNorm2d, 3: nn.BatchNorm3d}
@@ -74,7 +74,13 @@ class FNO(nn.Module):
     ) -> None:
         super().__init__()
         modes = (n_modes,) * grid.n_dims if isinstance(n_modes, int) else tuple(n_modes)
-        for name, value in {"n_modes": min(modes), "width": width, "n_layers": n_layers}.items():
+        sizes = {
+            "n_modes": min(modes),
+            "width": width,
+            "n_layers": n_layers,
+            "projection_width": projection_width,
+        }
+        for name, value in sizes.items():
             if value < 1:
                 raise ValueError(f"FNO needs {name} of at least 1, got {value}. Raise model.{name}.")
         for name, value, known in (
@@ -85,7 +91,7 @@ class FNO(nn.Module):
         ):
             if value not in known:
                 raise ValueError(f"FNO knows model.{name} in {known}, got {value!r}.")
-        assert_holds_modes(grid.shape, modes)
+        require_modes(grid.shape, modes, "FNO")
         self._nodes: tuple[Nodes, ...] = grid.nodes if coordinates == "nodes" else ("closed",) * grid.n_dims
         self._activation = _ACTIVATIONS[activation]
         self.lifting = Pointwise(in_channels + grid.n_dims, width)

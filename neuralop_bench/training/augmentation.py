@@ -35,6 +35,8 @@ class Symmetries:
     - ``rotation_by_pi``: w(1/4 - x, -y)
     - ``reflection_with_sign``: -w(y + 1/2, x)
 
+    Every state field is moved as a vorticity is: it changes its sign under reflection.
+
     Args:
         spec: of the training data.
 

@@ -18,19 +18,19 @@ def relative_l2(prediction: Trajectory, target: Trajectory, *, eps: float = 1e-1
 
     Args:
         prediction, target: [B, T, C, *S].
-        eps: lower bound on ||u||^2 summed over the points, in squared units of the field.
+        eps: lower bound on the mean square of the target, in squared units of the field.
     """
-    axes = (TIME, *space_axes(target))
-    error = (prediction - target).square().sum(dim=axes)
-    norm = target.square().sum(dim=axes).clamp(min=eps)
-    # The small shift keeps the square root's gradient finite where the error vanishes.
-    return ((error / norm) + torch.finfo(target.dtype).tiny).sqrt().mean()
+    return _relative(prediction, target, (TIME, *space_axes(target)), eps)
 
 
 def relative_l2_per_step(prediction: Trajectory, target: Trajectory, *, eps: float = 1e-12) -> Float[Tensor, ""]:
     """Mean over samples, steps and channels of ||p - u|| / ||u||, norms over space: the loss of the FNO paper's
-    rollouts."""
-    axes = space_axes(target)
-    error = (prediction - target).square().sum(dim=axes)
-    norm = target.square().sum(dim=axes).clamp(min=eps)
-    return ((error / norm) + torch.finfo(target.dtype).tiny).sqrt().mean()
+    rollouts. Arguments as in ``relative_l2``."""
+    return _relative(prediction, target, space_axes(target), eps)
+
+
+def _relative(prediction: Trajectory, target: Trajectory, axes: tuple[int, ...], eps: float) -> Tensor:
+    error = (prediction - target).square().mean(dim=axes)
+    norm = target.square().mean(dim=axes).clamp(min=eps)
+    # The small shift keeps the square root's gradient finite where the error vanishes.
+    return (error / norm + torch.finfo(target.dtype).tiny).sqrt().mean()

@@ -23,11 +23,13 @@ def one_cycle(
 ) -> LRScheduler:
     """Cosine warm-up from lr/start_factor to the optimizer's lr over the fraction ``warmup``, then cosine decay to
     lr/(start_factor final_factor) (Smith & Topin 2018, Super-convergence)."""
+    n_steps = n_epochs * steps_per_epoch
     return OneCycleLR(
         optimizer,
         max_lr=[group["lr"] for group in optimizer.param_groups],
-        total_steps=n_epochs * steps_per_epoch,
-        pct_start=warmup,
+        total_steps=n_steps,
+        # OneCycleLR divides by the length of its warm-up, which is zero if the fraction amounts to a single step.
+        pct_start=warmup if abs(warmup * n_steps - 1) > 1e-6 else 1.5 / n_steps,
         div_factor=start_factor,
         final_div_factor=final_factor,
         cycle_momentum=False,

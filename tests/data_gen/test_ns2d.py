@@ -122,7 +122,7 @@ def test_forcing_is_the_published_one() -> None:
 
 
 class _Manufactured:
-    """A flow w(t) = sum_i a_i(t) w_i of three modes whose advection doesn't vanish, and the force that makes it exact."""
+    """A flow sum_i a_i(t) w_i of three modes whose advection doesn't vanish, and the force that makes it exact."""
 
     viscosity = 5e-3
 

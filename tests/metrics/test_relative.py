@@ -99,8 +99,8 @@ def test_a_vanishing_target_is_floored_and_counted(score: Score, context: Callab
     prediction[1, :, 0] = 1e-12
     columns = score(RelativeL2(context(GRID, 2)), prediction, target)
     assert columns["n_floored_rel_l2"] == 1
-    # Two steps of mean square 1e-24 over a floor of 1e-24; one of six ratios.
-    assert columns["rel_l2"] == pytest.approx(math.sqrt(2e-24 / EPS) / 6, rel=1e-9)
+    # A mean square of 1e-24 over a floor of 1e-24; one of six ratios.
+    assert columns["rel_l2"] == pytest.approx(math.sqrt(1e-24 / EPS) / 6, rel=1e-9)
 
 
 def test_a_diverged_sample_scores_infinity_and_leaves_the_median(score: Score, rel_l2: RelativeL2) -> None:
@@ -114,11 +114,12 @@ def test_a_diverged_sample_scores_infinity_and_leaves_the_median(score: Score, r
         assert columns["rel_l2_first_step"] == pytest.approx(0.1)
 
 
-def test_a_reference_that_isnt_finite_is_not_scored_as_if_it_were_exact(score: Score, rel_l2: RelativeL2) -> None:
+def test_a_reference_that_isnt_finite_is_refused(score: Score, rel_l2: RelativeL2) -> None:
     prediction = random_target(3, 2, 1, 4)
     target = prediction.copy()
     target[1, 0, 0, 0] = np.nan
-    assert not math.isfinite(score(rel_l2, prediction, target)["rel_l2"])
+    with pytest.raises(ValueError, match="reference"):
+        score(rel_l2, prediction, target)
 
 
 def test_validation_and_evaluation_score_alike(score: Score, context: Callable) -> None:
@@ -176,7 +177,7 @@ def test_max_error_by_hand(score: Score, context: Callable) -> None:
     target = np.array([[[[1.0, -2.0]], [[-5.0, 3.0]]], [[[10.0, 0.0]], [[0.0, 0.0]]]])
     error = np.array([[[[0.5, -2.0]], [[1.0, 0.0]]], [[[0.0, 0.0]], [[1.0, 0.0]]]])
     columns = score(MaxError(context(GRID)), target + error, target)
-    assert columns == {"max_error": pytest.approx((2 / 5 + 1 / 10) / 2, rel=1e-14)}
+    assert columns == {"max_error": pytest.approx((2 / 5 + 1 / 10) / 2, rel=1e-14), "n_floored_max_error": 0}
 
 
 def test_max_error_and_vrmse_of_a_diverged_sample_are_infinite(score: Score, context: Callable) -> None:

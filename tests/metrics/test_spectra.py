@@ -260,8 +260,9 @@ def test_a_diverged_snapshot_has_an_infinite_error_in_every_band_and_no_correlat
     assert {columns[f"spec_{band}_mean"] for band in BANDS} == {math.inf}
 
 
-def test_a_reference_that_isnt_finite_is_not_scored_as_if_it_were_zero(score: Score, context: Callable) -> None:
+def test_a_reference_that_isnt_finite_is_refused(score: Score, context: Callable) -> None:
     target = np.tile(wave(TORUS, 1, 0), (3, 2, 1, 1, 1))
     prediction = target.copy()
     target[1, 0, 0, 3, 4] = np.nan
-    assert not math.isfinite(score(Spectra(context(TORUS)), prediction, target)["spec_low"])
+    with pytest.raises(ValueError, match="reference"):
+        score(Spectra(context(TORUS)), prediction, target)
