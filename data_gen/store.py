@@ -94,6 +94,19 @@ def to_fields(spec: DatasetSpec, samples: Samples) -> Fields:
     return {name: np.ascontiguousarray(arrays[name], dtype=np.float32) for name in _field_names(spec)}
 
 
+def require_fields(spec: DatasetSpec, fields: Fields) -> None:
+    """Check that fields are those of some samples of a dataset: names, order and shapes.
+
+    Raises:
+        ValueError: they are not.
+    """
+    n = len(next(iter(fields.values()), ()))
+    expected = _shapes(spec, n)
+    found = {name: values.shape for name, values in fields.items()}
+    if list(found.items()) != list(expected.items()):
+        raise ValueError(f"The fields of {spec.name} don't fit its spec: expected {expected}, got {found}.")
+
+
 def write(
     path: Path,
     spec: DatasetSpec,
@@ -125,16 +138,23 @@ def write(
         hashes: list[str] = []
         written = 0
         for shard in shards:
+            require_fields(spec, shard)
             arrays = {name: values[: n_samples - written] for name, values in shard.items()}
             count = len(next(iter(arrays.values())))
+            if not count:
+                break
             for name, values in arrays.items():
                 datasets[name][written : written + count] = values
-            hashes.append(_hash_arrays(arrays))
+            hashes.append(hash_fields(arrays))
             written += count
         if written != n_samples:
             raise ValueError(f"{path.name} was to hold {n_samples} samples, but the shards held {written}.")
-        file.attrs["shard_sha256"] = hashes
-        file.attrs["header_sha256"] = _hash_header(spec.to_json(), split, seed, n_samples, hashes)
+        # What the reader relies on is text of fixed length: text of variable length lies in a heap without checksums,
+        # where a flipped bit can send the HDF5 library into an endless loop.
+        header = [spec.to_json(), json.dumps({"split": split, "seed": seed, "n_samples": n_samples}), *hashes]
+        file.attrs["spec"], file.attrs["header"] = (np.bytes_(text.encode()) for text in header[:2])
+        file.attrs["shard_sha256"] = np.array(hashes, dtype="S64")
+        file.attrs["header_sha256"] = np.bytes_(_hash_header(header).encode())
 
 
 class DatasetFile:
@@ -157,11 +177,13 @@ class DatasetFile:
                     f"{self.path} has format version {version}, but this code reads version {FORMAT_VERSION}. "
                     "Use the release that wrote it, or delete the file and let run.py generate it again."
                 )
-            self.spec = DatasetSpec.from_json(str(self._file.attrs["spec"]))
-            self.split = str(self._file.attrs["split"])
-            self.seed = int(self._file.attrs["seed"])
-            self.n_samples = int(self._file.attrs["n_trajectories"])
-            self._shard_hashes = [str(entry) for entry in self._file.attrs["shard_sha256"]]
+            spec, header = (self._file.attrs[name].decode() for name in ("spec", "header"))
+            self._shard_hashes = [entry.decode() for entry in self._file.attrs["shard_sha256"]]
+            if self._file.attrs["header_sha256"].decode() != _hash_header([spec, header, *self._shard_hashes]):
+                raise ValueError("its header doesn't match the hash stored with it")
+            self.spec = DatasetSpec.from_json(spec)
+            values = json.loads(header)
+            self.split, self.seed, self.n_samples = str(values["split"]), int(values["seed"]), int(values["n_samples"])
             self._check_header()
 
     def __enter__(self) -> DatasetFile:
@@ -222,18 +244,18 @@ class DatasetFile:
         total = hashlib.sha256()
         for shard in range(-(-wanted // SHARD_SIZE)):
             arrays = self.read_shard(shard)
-            if _hash_arrays(arrays) != self._shard_hashes[shard]:
+            if hash_fields(arrays) != self._shard_hashes[shard]:
                 first = shard * SHARD_SIZE
                 raise StoreError(
                     f"{self.path} is damaged: samples {first} to {min(first + SHARD_SIZE, self.n_samples) - 1} don't "
                     "match the hash stored with them. Delete the file; the same command generates it again."
                 )
             whole = min(wanted, (shard + 1) * SHARD_SIZE) - shard * SHARD_SIZE
-            total.update(_hash_arrays({name: values[:whole] for name, values in arrays.items()}).encode())
+            total.update(hash_fields({name: values[:whole] for name, values in arrays.items()}).encode())
         return total.hexdigest()
 
     def _read_constant(self, fields: tuple[FieldSpec, ...], prefix: str, index: int | slice) -> NDArray[np.float32]:
-        lead = () if isinstance(index, int) else (len(range(*index.indices(self.n_samples))),)
+        lead = () if not isinstance(index, slice) else (len(range(*index.indices(self.n_samples))),)
         values = np.empty((*lead, len(fields), *self.spec.grid.shape), dtype=np.float32)
         with _damage_reported(self.path):
             for channel, field in enumerate(fields):
@@ -245,12 +267,10 @@ class DatasetFile:
         found = {name: tuple(self._file[name].shape) for name in expected}
         if found != expected:
             raise ValueError(f"fields of shapes {found}, where its spec calls for {expected}")
-        header = _hash_header(str(self._file.attrs["spec"]), self.split, self.seed, self.n_samples, self._shard_hashes)
-        if self._file.attrs["header_sha256"] != header:
-            raise ValueError("its header doesn't match the hash stored with it")
         if len(self._shard_hashes) != -(-self.n_samples // SHARD_SIZE):
             raise ValueError(f"{len(self._shard_hashes)} shard hashes for {self.n_samples} samples")
-        for name, value in self.spec.parameters.items():
+        numbers = {name: value for name, value in self.spec.parameters.items() if not isinstance(value, str)}
+        for name, value in {**numbers, "n_trajectories": self.n_samples}.items():
             if self._file.attrs[name] != value:
                 raise ValueError(f"attribute {name}={self._file.attrs[name]}, where its spec says {value}")
         for name, values in _scales(self.spec, self.n_samples).items():
@@ -270,7 +290,7 @@ def _damage_reported(path: Path) -> Iterator[None]:
         yield
     except StoreError:
         raise
-    except (OSError, RuntimeError, KeyError, ValueError, TypeError, UnicodeError) as error:
+    except (OSError, RuntimeError, KeyError, ValueError, TypeError, AttributeError) as error:
         raise StoreError(
             f"{path} is damaged or isn't a dataset file ({type(error).__name__}: {error}). "
             "Delete the file; the same command generates it again."
@@ -301,7 +321,6 @@ def _write_header(
     file.attrs.update(
         {
             "format_version": FORMAT_VERSION,
-            "spec": spec.to_json(),
             "dataset_name": spec.name,
             "dataset_version": spec.version,
             "equation": spec.equation,
@@ -373,12 +392,12 @@ def _create_fields(file: _File, spec: DatasetSpec, n_samples: int) -> dict[str, 
     return datasets
 
 
-def _hash_header(spec: str, split: str, seed: int, n_samples: int, shard_hashes: list[str]) -> str:
-    """HDF5's checksums don't cover long strings, so what the reader relies on has a hash of its own."""
-    return hashlib.sha256(json.dumps([spec, split, seed, n_samples, shard_hashes]).encode()).hexdigest()
+def _hash_header(texts: list[str]) -> str:
+    return hashlib.sha256(json.dumps(texts).encode()).hexdigest()
 
 
-def _hash_arrays(arrays: Fields) -> str:
+def hash_fields(arrays: Fields) -> str:
+    """SHA-256 over names, shapes and values."""
     digest = hashlib.sha256()
     for name, values in arrays.items():
         digest.update(f"{name}{values.shape}".encode())

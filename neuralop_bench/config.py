@@ -180,10 +180,11 @@ def _require_effect(cfg: DictConfig, choices: Mapping[str, str | None], override
         content = cast(DictConfig, OmegaConf.load(path))
         for key in ["_target_"] if "_target_" in content else list(content):
             given = any(other.lstrip("+").startswith(f"{group}.{key}=") for other in overrides)
-            if cfg[group][key] != content[key] and not given:
+            set_to = cfg[group][key]
+            if set_to != content[key] and not given:
                 raise ConfigError(
-                    f"{override} has no effect: the recipe {choices.get('recipe')} sets {group}.{key}={cfg[group][key]}. "
-                    f"Write {group}.{key}={content[key]}, or recipe=null to do without the recipe."
+                    f"{override} has no effect: the recipe {choices.get('recipe')} sets {group}.{key}={set_to}. "
+                    f"Write {group}.{key}={content[key]}, or ~recipe to do without the recipe."
                 )
 
 

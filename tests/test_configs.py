@@ -37,14 +37,14 @@ def test_every_cell_composes_and_its_model_builds(track: str, dataset: str, mode
 
 @pytest.mark.parametrize(("group", "option"), GROUPS)
 def test_every_option_composes_with_valid_arguments(group: str, option: str) -> None:
-    cfg = compose("track=smoke", "recipe=null", f"{group}={option}")
+    cfg = compose("track=smoke", "~recipe", f"{group}={option}")
     assert cfg.choices[group] == option
 
 
 def test_an_option_that_the_recipe_undoes_is_refused() -> None:
-    with pytest.raises(ConfigError, match=r"surrogate=direct has no effect.*surrogate\.residual=False, or recipe=null"):
+    with pytest.raises(ConfigError, match=r"surrogate=direct has no effect.*surrogate\.residual=False, or ~recipe"):
         compose("track=smoke", "surrogate=direct")
-    assert compose("track=smoke", "surrogate=direct", "recipe=null").surrogate.residual is False
+    assert compose("track=smoke", "surrogate=direct", "~recipe").surrogate.residual is False
     assert compose("track=smoke", "surrogate=direct", "surrogate.residual=false").surrogate.residual is False
     # An optimiser is still the user's choice; the recipe tunes its rate.
     assert compose("track=smoke", "optimizer=adam").optimizer["_target_"] == "torch.optim.Adam"

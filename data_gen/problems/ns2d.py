@@ -187,7 +187,7 @@ class VorticityDynamics:
         self._multiplier = torch.complex(-k1 * k2 / 2, -(k1**2 - k2**2) / 4)
         # A (sin t + cos t), t = 2 pi (x + y), has coefficient A (1 - i) / 2 at k = (1, 1).
         self._forcing = torch.zeros_like(self._velocity)
-        self._forcing[1, 1] = torch.tensor(forcing_amplitude * (1 - 1j) / 2)
+        self._forcing[1, 1] = torch.tensor(forcing_amplitude * (1 - 1j) / 2, dtype=torch.complex128)
 
     def velocity(self, w_hat: Complex[Tensor, "sample rows columns"]) -> Complex[Tensor, "sample n n"]:
         """u + i v on the solver's grid."""

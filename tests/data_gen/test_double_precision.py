@@ -141,6 +141,24 @@ def test_each_sample_is_given_its_own_time_in_every_interval() -> None:
     assert max(seen) == pytest.approx(3.0, abs=1e-12)
 
 
+@pytest.mark.parametrize(("bound", "n_steps"), [(0.1, 3), (math.inf, 3), (0.0999, 6)])
+def test_an_interval_takes_as_few_substeps_as_the_bound_allows(bound: float, n_steps: int) -> None:
+    # 3 * 0.1 - 0.2 exceeds 0.1 by rounding alone, which must not cost a step; no bound at all still takes one.
+    times = [0.1, 0.2, 3 * 0.1]
+    assert times[2] - times[1] > 0.1
+    calls: list[Tensor] = []
+
+    def nonlinear(v: Tensor, t: Tensor) -> Tensor:
+        calls.append(t)
+        return torch.ones_like(v)
+
+    start = torch.zeros(1, 1, dtype=torch.float64)
+    linear = torch.zeros(1, dtype=torch.float64)
+    states = integrate(linear, nonlinear, start, times, lambda v: v.new_full((v.shape[0],), bound))
+    assert len(calls) == 4 * n_steps
+    assert states.flatten().tolist() == pytest.approx(times, rel=1e-14)
+
+
 def test_a_flow_with_too_large_a_step_is_stopped() -> None:
     # Ten times the stable step: the state grows without bound, and the error says which sample and what to change.
     n = 32

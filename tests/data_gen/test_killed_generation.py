@@ -35,7 +35,7 @@ from data_gen import cache, store
 from data_gen.problems.ns2d import NavierStokes2D
 
 root, where, n_samples = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])
-hash_arrays, savez = store._hash_arrays, np.savez
+hash_arrays, savez = store.hash_fields, np.savez
 calls = {"shard": 0, "file": 0}
 
 def hang(kind, last):
@@ -55,7 +55,7 @@ def hanging_hash(arrays):
     hang("file", 3)
     return hash_arrays(arrays)
 
-np.savez, store._hash_arrays = hanging_savez, hanging_hash
+np.savez, store.hash_fields = hanging_savez, hanging_hash
 problem = NavierStokes2D(viscosity=1e-3, resolution=16, oversampling=1.0, n_snapshots=2)
 cache.ensure(problem, {"train": n_samples}, 0, root, workers=1)
 """

@@ -210,7 +210,7 @@ def test_a_changed_header_is_noticed(ns2d: tuple[Path, Samples], tmp_path: Path,
     path = tmp_path / "changed.hdf5"
     path.write_bytes(ns2d[0].read_bytes())
     with h5py.File(path, "r+") as file:
-        changed = {"viscosity": 2e-3, "spec": "{}", "n_trajectories": 18, "shard_sha256": ["0" * 64]}
+        changed = {"viscosity": 2e-3, "spec": b"{}", "n_trajectories": 18, "shard_sha256": np.array(["0"], "S64")}
         file.attrs[attribute] = changed[attribute]
     with pytest.raises(StoreError, match="Delete the file"):
         DatasetFile(path)
