@@ -182,6 +182,46 @@ def test_static_and_initial_fields_are_indexed_like_states(tmp_path: Path) -> No
         assert np.array_equal(file.read_initial(slice(0, 3, 2)), initial[::2])
 
 
+@pytest.mark.parametrize("change", ["header", "time", "x"])
+def test_a_header_that_was_edited_is_noticed(content: bytes, tmp_path: Path, change: str) -> None:
+    # Edited by a program, so that every checksum of HDF5 fits again; another split would pass for this one.
+    path = tmp_path / "edited.hdf5"
+    path.write_bytes(content)
+    with h5py.File(path, "r+") as file:
+        if change == "header":
+            header = bytes(file.attrs["header"])
+            assert b'"test"' in header
+            file.attrs["header"] = np.bytes_(header.replace(b'"test"', b'"train"'))
+        else:
+            file[change][1] += 1e-6  # pyright: ignore[reportIndexIssue]
+    with pytest.raises(StoreError, match="Delete the file"):
+        DatasetFile(path)
+
+
+def test_split_and_seed_are_read_from_where_they_are_hashed(content: bytes, tmp_path: Path) -> None:
+    # The root attributes of the same names are for other readers, and nothing protects them.
+    path = tmp_path / "edited.hdf5"
+    path.write_bytes(content)
+    with h5py.File(path, "r+") as file:
+        file.attrs["split"], file.attrs["seed"] = "train", 1
+    with DatasetFile(path) as file:
+        assert (file.split, file.seed) == ("test", 0)
+
+
+def test_content_is_flushed_to_the_disk_before_it_takes_its_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # The other order can leave an empty file behind a power cut, where a sound one had been.
+    events: list[str] = []
+    flush, replace = store.os.fsync, store.os.replace
+    monkeypatch.setattr(store.os, "fsync", lambda descriptor: (events.append("flush"), flush(descriptor)))
+    monkeypatch.setattr(store.os, "replace", lambda *paths: (events.append("replace"), replace(*paths)))
+    with store.replacing(tmp_path / "d") as temporary:
+        temporary.write_text("new")
+    assert events == ["flush", "replace"]
+    assert (tmp_path / "d").read_text() == "new"
+
+
 # Shards ---------------------------------------------------------------------------------------------------------------
 
 
