@@ -267,6 +267,7 @@ def test_a_shard_of_other_fields_is_solved_again(tmp_path: Path) -> None:
     whole = cache.ensure(PROBLEM, {"train": 16}, 0, tmp_path / "whole", workers=1)["train"].read_bytes()
     scratch = cache.folder(PROBLEM, 0, tmp_path / "cut") / ".shards"
     scratch.mkdir(parents=True)
-    np.savez(scratch / "train-00000.npz", vorticity=np.zeros((16, 1, 8, 8), dtype=np.float32), seconds=0.0)
+    fields: Fields = {"vorticity": np.zeros((16, 1, 8, 8), dtype=np.float32)}
+    np.savez(scratch / "train-00000.npz", vorticity=fields["vorticity"], seconds=0.0, sha256=store.hash_fields(fields))
     path = cache.ensure(PROBLEM, {"train": 16}, 0, tmp_path / "cut", workers=1)["train"]
     assert path.read_bytes() == whole
