@@ -226,10 +226,12 @@ def _joined(values: Iterable[str]) -> str:
 
 
 def _text(value: Cell) -> str:
-    """Empty for what is missing, six significant digits for numbers."""
+    """Empty for what is missing, six significant digits for numbers, every digit of whole ones."""
     if value is None:
         return ""
     if isinstance(value, float):
+        if value.is_integer():
+            return str(int(value))
         return "" if math.isnan(value) else f"{value:.6g}"
     return str(value).lower() if isinstance(value, bool) else str(value)
 

@@ -27,7 +27,7 @@ RECORD = RunRecord(
     message="",
     metrics={"rel_l2": 0.2, "rel_l2_median": 0.1, "vrmse": None, "max_error": math.inf},
     metric_versions={"rel_l2": 1},
-    cost={"n_parameters": 10, "train_seconds": 1.5},
+    cost={"n_parameters": 12345678, "train_seconds": 1.5},
     data={"train": {"n": 5}, "test": {"sha256": "aa", "n": 3, "version": 1, "resolution": "64x64"}},
     config={"trainer": {"epochs": 2}},
     config_hash="abc",
@@ -122,6 +122,7 @@ def test_csv_is_rfc_4180_with_empty_cells_for_what_is_missing(tmp_path: Path) ->
         (row,) = reader
         assert list(reader.fieldnames or ()) == COLUMNS
     assert row["rel_l2_mean"] == "0.333333"
+    assert row["n_parameters"] == "12345678"
     assert (row["vrmse"], row["max_error"], row["k_eff"], row["dirty"]) == ("", "inf", "", "false")
     with open(tmp_path / "runs.csv", newline="", encoding="utf-8") as handle:
         values = {row["metric"]: row["value"] for row in csv.DictReader(handle)}
