@@ -12,7 +12,7 @@ import hashlib
 import json
 import os
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from tempfile import NamedTemporaryFile
 from types import TracebackType
@@ -168,11 +168,11 @@ class DatasetFile:
         self.path = Path(path)
         if not self.path.is_file():
             raise StoreError(f"There is no dataset file {self.path}. Check the path, or let run.py generate the data.")
-        with _damage_reported(self.path):
+        with _damage_reported(self.path), ExitStack() as on_failure:
             self._file: _File = h5py.File(self.path, "r")
+            on_failure.callback(self._file.close)
             version = int(self._file.attrs["format_version"])
             if version != FORMAT_VERSION:
-                self._file.close()
                 raise StoreError(
                     f"{self.path} has format version {version}, but this code reads version {FORMAT_VERSION}. "
                     "Use the release that wrote it, or delete the file and let run.py generate it again."
@@ -185,6 +185,7 @@ class DatasetFile:
             values = json.loads(header)
             self.split, self.seed, self.n_samples = str(values["split"]), int(values["seed"]), int(values["n_samples"])
             self._check_header()
+            on_failure.pop_all()
 
     def __enter__(self) -> DatasetFile:
         return self

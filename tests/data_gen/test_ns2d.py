@@ -271,6 +271,19 @@ def test_halving_the_step_hardly_changes_a_solution(viscosity: float) -> None:
     assert np.linalg.norm(coarse - fine) / np.linalg.norm(fine) < 2e-4
 
 
+@pytest.mark.parametrize("viscosity", [1e-2, 0.05, 0.2])
+def test_a_viscous_flow_is_held_accurate_too(viscosity: float) -> None:
+    # Stability bounds no step of a fluid at rest; its exact response is f (1 - exp(-r t)) / r, r = 8 pi^2 nu.
+    n, rate = 12, 8 * math.pi**2 * viscosity
+    problem = NavierStokes2D(viscosity=viscosity, resolution=n, oversampling=1.0)
+    solved = problem.solve(np.zeros((1, 1, 1, n, n)), np.empty((1, 0, n, n)), 3).trajectory[0, :, 0]
+    x = np.arange(n) / n
+    s = 2 * math.pi * (x[:, None] + x[None, :])
+    for t, state in enumerate(solved, start=1):
+        exact = 0.1 * (np.sin(s) + np.cos(s)) * -math.expm1(-rate * t) / rate
+        assert np.abs(state - exact).max() < 1e-7 * np.abs(exact).max()
+
+
 def test_a_sample_does_not_depend_on_its_batch() -> None:
     problem = NavierStokes2D(viscosity=1e-4, resolution=32, n_snapshots=6)
     # Amplitudes a factor 30 apart: very different numbers of substeps within one batch.
@@ -348,3 +361,5 @@ def test_solve_rejects_what_it_cannot_take() -> None:
         problem.solve(np.zeros((1, 0, 1, 16, 16)), np.empty((1, 0, 16, 16)), 1)
     with pytest.raises(ValueError, match="static"):
         problem.solve(np.zeros((1, 1, 1, 16, 16)), np.empty((1, 1, 16, 16)), 1)
+    with pytest.raises(ValueError, match="n_steps"):
+        problem.solve(np.zeros((1, 1, 1, 16, 16)), np.empty((1, 0, 16, 16)), 0)
