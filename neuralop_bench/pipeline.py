@@ -56,14 +56,14 @@ def run(cfg: RunConfig) -> RunRecord:
     """
     who = config.identity(cfg)
     folder = config.run_directory(cfg)
-    if cfg.force and folder.exists():
-        _move_aside(folder, Path(cfg.paths.outputs))
-    if (folder / RECORD_NAME).exists():
+    if (folder / RECORD_NAME).exists() and not cfg.force:
         return _returned(folder, cfg)
     device = reproducibility.resolve_device(cfg.device)
     problem = cast(Problem, instantiate(cfg.dataset.problem))
     _build_operator(cfg, problem.spec, torch.device("meta"))
     require_frames(problem.spec, cfg.dataset.history, max(cfg.dataset.horizon, cfg.trainer.unroll))
+    if cfg.force and folder.exists():  # only now: an impossible run must not take a good one off the board
+        _move_aside(folder, Path(cfg.paths.outputs))
     keep_freed_memory()
     folder.mkdir(parents=True, exist_ok=True)
     with _sole_owner(folder):

@@ -136,6 +136,15 @@ def test_repeating_with_force_gives_the_same_numbers_and_keeps_the_old_run(smoke
         assert len({row["date_utc"] for row in csv.DictReader(handle)}) == 1, "the old run must not count twice"
 
 
+def test_an_impossible_run_with_force_leaves_the_old_run_in_place(smoke: Smoke) -> None:
+    cfg = smoke("trainer.epochs=1")
+    record = pipeline.run(cfg)
+    with pytest.raises(ValueError, match="device"):
+        pipeline.run(smoke("trainer.epochs=1", "force=true", "device=nowhere"))
+    assert RunRecord.load(run_directory(cfg) / "record.json") == record
+    assert not (Path(cfg.paths.outputs) / ".superseded").exists()
+
+
 @pytest.mark.slow
 def test_a_run_killed_in_training_is_completed_by_the_same_command(tmp_path: Path, data_folder: Path) -> None:
     often = ("trainer.epochs=6", "trainer.checkpoint_seconds=0.01")
