@@ -5,12 +5,15 @@ BIN    := $(VENV)/bin
 # An extra index for CPU wheels of torch, e.g. TORCH_INDEX=https://download.pytorch.org/whl/cpu
 TORCH_INDEX ?=
 PIP_ARGS := --disable-pip-version-check -q -c constraints.txt $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX))
+# Where runs keep generated datasets (paths.data).
+DATA ?= data
+HEX8 := [0-9a-f][0-9a-f][0-9a-f][0-9a-f][0-9a-f][0-9a-f][0-9a-f][0-9a-f]
 
 .DEFAULT_GOAL := help
-.PHONY: help install run test lint types board clean
+.PHONY: help install hooks run test lint types docs board dist clean clean-data
 
 help: ## list the targets
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 10
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 12
 
 install: $(VENV)/installed ## make .venv with everything that running and testing need
 
@@ -20,6 +23,9 @@ $(VENV)/installed: pyproject.toml constraints.txt
 	$(BIN)/python -m pip install $(PIP_ARGS) -e .
 	$(BIN)/python -m pip install $(PIP_ARGS) -e '.[dev]'
 	touch $@
+
+hooks: install ## check every commit: style, types, import rules, no large files
+	$(BIN)/pre-commit install
 
 run: install ## the main job: data, training, evaluation, leaderboard (about 7 minutes on 2 cores)
 	$(BIN)/python run.py model=fno dataset=ns2d
@@ -35,9 +41,19 @@ lint: install ## style and import rules
 types: install ## static types
 	$(BIN)/pyright
 
+docs: install ## rewrite docs/metrics.md from the docstrings
+	$(BIN)/python scripts/write_metrics_page.py
+
 board: install ## rewrite the committed leaderboard from leaderboard/records
 	$(BIN)/python -m neuralop_bench.leaderboard leaderboard -o leaderboard
+
+dist: install ## build the sdist, and from it the wheel, into dist/
+	$(BIN)/python -m build --no-isolation
 
 clean: ## remove the environment and caches; data and outputs stay
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .ruff_cache .import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# Only folders named as the cache names them, <dataset>-<8 hex digits>: whatever else lies there was not generated.
+clean-data: ## remove the generated datasets, data/<dataset>-<hash>; a run makes them again; outputs stay
+	test ! -d $(DATA) || find $(DATA)/ -mindepth 1 -maxdepth 1 -type d -name '*-$(HEX8)' -print -exec rm -rf {} +
