@@ -7,6 +7,7 @@ import importlib.metadata
 import json
 import multiprocessing
 import os
+import signal
 import sys
 import threading
 import time
@@ -23,6 +24,7 @@ import torch
 from filelock import FileLock, Timeout
 
 from data_gen import progress
+from data_gen.files import make_folder, replacing
 from data_gen.spec import DatasetSpec, Problem
 from data_gen.store import (
     FORMAT_VERSION,
@@ -31,7 +33,6 @@ from data_gen.store import (
     Fields,
     StoreError,
     hash_fields,
-    replacing,
     require_fields,
     to_fields,
     write,
@@ -109,7 +110,7 @@ def ensure(
     paths = {split: base / split / f"{problem.spec.name}.hdf5" for split in splits}
     if all(_holds(paths[split], problem, seed, n) for split, n in splits.items()):
         return paths
-    base.mkdir(parents=True, exist_ok=True)
+    make_folder(base)
     lock = FileLock(base / ".lock")
     try:
         lock.acquire(timeout=0)
@@ -126,11 +127,36 @@ def ensure(
 
 def generation_seconds(path: Path) -> float | None:
     """Single-core seconds that solving the samples of a file took; None if unknown."""
-    ledger = path.parent.parent / "generation.json"
-    if not ledger.is_file():
-        return None
-    entry = json.loads(ledger.read_text()).get(path.parent.name)
-    return None if entry is None else float(entry["core_seconds"])
+    entry = _ledger(path.parent.parent / "generation.json").get(path.parent.name)
+    return None if entry is None else entry["core_seconds"]
+
+
+def n_stored(path: Path) -> int:
+    """Samples in a dataset file; 0 if there is none or it can't be read."""
+    try:
+        with DatasetFile(path) as file:
+            return file.n_samples
+    except StoreError:
+        return 0
+
+
+def seconds_per_sample(base: Path) -> float | None:
+    """Single-core seconds that solving one sample of a dataset took so far; None if none has been solved."""
+    entries = _ledger(base / "generation.json")
+    n_samples = sum(entry["n_samples"] for entry in entries.values())
+    return sum(entry["core_seconds"] for entry in entries.values()) / n_samples if n_samples else None
+
+
+def _ledger(path: Path) -> dict[str, dict[str, float]]:
+    """Samples and seconds by split. It is a note for people: one that can't be read counts as none."""
+    try:
+        entries = json.loads(path.read_text())
+        return {
+            split: {"n_samples": int(entry["n_samples"]), "core_seconds": float(entry["core_seconds"])}
+            for split, entry in entries.items()
+        }
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return {}
 
 
 def _holds(path: Path, problem: Problem, seed: int, n_samples: int) -> bool:
@@ -151,7 +177,7 @@ def _generate(
     problem: Problem, splits: Mapping[str, int], seed: int, base: Path, paths: Mapping[str, Path], workers: int | None
 ) -> None:
     scratch = base / ".shards"
-    scratch.mkdir(exist_ok=True)
+    make_folder(scratch)
     # What a killed process left half written. Nobody else is at work here: the caller holds the lock.
     for leftover in base.rglob(".*.tmp"):
         leftover.unlink(missing_ok=True)
@@ -193,22 +219,31 @@ def _solve_shards(jobs: list[tuple[Problem, int, str, int, Path]], workers: int)
         return
     # Spawned, not forked: a forked copy of a process whose thread pools have started can hang.
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(workers, mp_context=context, initializer=_start_worker) as pool:
-        futures = [pool.submit(_solve_shard, *job) for job in jobs]
-        try:
-            for future in as_completed(futures):
-                yield future.result()
-        except BrokenProcessPool as error:
-            raise GenerationError(
-                "A worker process died, perhaps for lack of memory. Run the same command again to go on with the "
-                "shards that are missing, with fewer workers (workers=1) if it happens again."
-            ) from error
-        finally:
-            pool.shutdown(wait=False, cancel_futures=True)
+    pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_start_worker)
+    others = multiprocessing.active_children()
+    futures = [pool.submit(_solve_shard, *job) for job in jobs]
+    try:
+        for future in as_completed(futures):
+            yield future.result()
+    except BrokenProcessPool as error:
+        raise GenerationError(
+            "A worker process died, perhaps for lack of memory. Run the same command again to go on with the "
+            "shards that are missing, with fewer workers (workers=1) if it happens again."
+        ) from error
+    except BaseException:
+        # Stopped, or a shard failed: nobody waits for those in work, which may take minutes.
+        for worker in multiprocessing.active_children():
+            if worker not in others:
+                worker.terminate()
+        raise
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
 
 
 def _start_worker() -> None:
     torch.set_num_threads(1)
+    # Ctrl-C reaches the whole group of processes: the parent answers it.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     # A worker must not outlive a parent that was killed: it would go on solving for nobody.
     parent = multiprocessing.parent_process()
     assert parent is not None
@@ -268,7 +303,7 @@ def _fields_of(path: Path, n_kept: int, shards: list[Path]) -> Iterator[Fields]:
 
 
 def _note_seconds(ledger: Path, split: str, n_samples: int, seconds: float, *, extends: bool) -> None:
-    entries = json.loads(ledger.read_text()) if ledger.is_file() else {}
+    entries = _ledger(ledger)
     before = entries[split]["core_seconds"] if extends and split in entries else 0.0
     entries[split] = {"n_samples": n_samples, "core_seconds": before + seconds}
     with replacing(ledger) as temporary:

@@ -10,11 +10,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from tempfile import NamedTemporaryFile
 from types import TracebackType
 from typing import Any
 
@@ -23,6 +21,7 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
+from data_gen.files import replacing
 from data_gen.spec import DatasetSpec, FieldSpec, Samples
 
 FORMAT_VERSION = 1
@@ -40,33 +39,6 @@ Fields = dict[str, NDArray[np.float32]]
 
 class StoreError(RuntimeError):
     """A file that can't be read or trusted; the message names the file, the reason and the remedy."""
-
-
-@contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """A temporary path beside ``path`` that takes its place when the block ends well, and vanishes otherwise.
-
-    The content is flushed to the disk before the rename, so ``path`` is always either the old file or the whole new
-    one.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp", delete=False) as handle:
-        temporary = Path(handle.name)
-    try:
-        yield temporary
-        with open(temporary, "rb") as handle:
-            os.fsync(handle.fileno())
-        # A named temporary file is private to its owner; a dataset or a record is an ordinary file.
-        temporary.chmod(0o666 & ~_umask())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
 
 
 def to_fields(spec: DatasetSpec, samples: Samples) -> Fields:

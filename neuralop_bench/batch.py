@@ -32,6 +32,13 @@ class Batch(NamedTuple):
     static: Field
     target: Trajectory
 
+    @classmethod
+    def given(cls, history: Trajectory, static: Field | None = None) -> Batch:
+        """What a predictor needs: an empty target, and no static fields unless they are given."""
+        if static is None:
+            static = history.new_zeros(history.shape[0], 0, *history.shape[N_LEADING:])
+        return cls(history, static, history[:, :0])
+
 
 class Predictor(Protocol):
     """What the evaluator knows of a model: a Surrogate, or a coarse solver."""

@@ -5,39 +5,46 @@ Imports neither torch nor the project's own numerics, so ``--help`` and ``--cfg 
 
 from __future__ import annotations
 
-import difflib
+import errno
 import hashlib
-import inspect
 import json
+import os
 import re
+import shlex
+import signal
 import sys
+import threading
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Any, cast, get_type_hints
+from typing import Any, cast
 
-from beartype import BeartypeConf
-from beartype.door import is_bearable
 from hydra import compose as hydra_compose
 from hydra import initialize_config_dir
 from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException, InstantiationException, MissingConfigException
-from hydra.utils import get_object
 from omegaconf import MISSING, DictConfig, OmegaConf
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 
-CONFIG_DIR = Path(__file__).resolve().parents[1] / "configs"
+from neuralop_bench import constructors
+from neuralop_bench.constructors import ConfigError, suggestion
+from neuralop_bench.record import RECORD_NAME, RunRecord
+
+_PACKAGE = Path(__file__).resolve().parent
+# Inside an installed wheel the configurations lie in the package, in a checkout beside it.
+CONFIG_DIR = _PACKAGE / "configs" if (_PACKAGE / "configs").is_dir() else _PACKAGE.parent / "configs"
+
+MODES = ("run", "evaluate")
+# What may be given beside mode=evaluate: nothing that decides how the model was made.
+_BESIDE_EVALUATE = ("mode", "run", "evaluator", "device", "paths", "workers", "preload_gib", "force", "trust", "debug")
 
 _HASH_LENGTH = 8
 _MAX_LABEL = 40
-
-
-class ConfigError(ValueError):
-    """A configuration that can't be run; the message names the key."""
+_SAFE_NAME = r"[A-Za-z0-9][A-Za-z0-9._+-]{0,39}"
 
 
 @dataclass
@@ -97,9 +104,14 @@ class RunConfig:
         device: auto, cpu, cuda, or cuda:<index>.
         workers: processes that generate data; null takes one per core.
         preload_gib: splits up to this size are held in memory.
+        mode: run, or evaluate: evaluate the finished run in ``run`` again, perhaps with another evaluator.
+        run: the run directory that mode=evaluate looks at.
+        dry_run: tell what would be done, and what it would take, without doing it.
         force: run again although there is a record; the old run directory is moved aside.
+        trust: packages, besides the project's own, whose constructors may be imported and called.
         debug: show tracebacks.
         choices: the option chosen in each configuration group; filled in by the composition.
+        overrides: what the command line said; filled in by the composition.
     """
 
     model: dict[str, Any] = field(default_factory=dict)
@@ -120,9 +132,14 @@ class RunConfig:
     device: str = "auto"
     workers: int | None = None
     preload_gib: float = 2.0
+    mode: str = "run"
+    run: str | None = None
+    dry_run: bool = False
     force: bool = False
+    trust: list[str] = field(default_factory=list)
     debug: bool = False
     choices: dict[str, str] = field(default_factory=dict)
+    overrides: list[str] = field(default_factory=list)
 
 
 ConfigStore.instance().store(name="run_schema", node=RunConfig)
@@ -137,6 +154,19 @@ def from_hydra(cfg: DictConfig) -> RunConfig:
     return _resolve(cfg, hydra.runtime.choices, hydra.overrides.task)
 
 
+def escaped(arguments: Sequence[str]) -> list[str]:
+    """Arguments of a command line, with the = inside folder names escaped, which Hydra's grammar asks for.
+
+    >>> escaped(["run=outputs/smoke/seed=0", "model.width=8"])
+    ['run=outputs/smoke/seed\\\\=0', 'model.width=8']
+    """
+    done = []
+    for argument in arguments:
+        found = re.fullmatch(r"(\+{0,2}(?:run|paths\.\w+))=([^'\"\\]*=[^'\"\\]*)", argument)
+        done.append(f"{found[1]}={found[2].replace('=', chr(92) + '=')}" if found else argument)
+    return done
+
+
 def compose(*overrides: str) -> RunConfig:
     """The configuration that ``python run.py`` would run with these overrides.
 
@@ -144,10 +174,10 @@ def compose(*overrides: str) -> RunConfig:
     2
     """
     if GlobalHydra.instance().is_initialized():
-        cfg = hydra_compose("config", overrides=list(overrides), return_hydra_config=True)
+        cfg = hydra_compose("config", overrides=escaped(overrides), return_hydra_config=True)
     else:
         with initialize_config_dir(str(CONFIG_DIR), version_base="1.3"):
-            cfg = hydra_compose("config", overrides=list(overrides), return_hydra_config=True)
+            cfg = hydra_compose("config", overrides=escaped(overrides), return_hydra_config=True)
     hydra = cfg.hydra
     OmegaConf.set_struct(cfg, False)
     del cfg["hydra"]
@@ -158,13 +188,14 @@ def _resolve(cfg: DictConfig, choices: Mapping[str, str | None], overrides: Sequ
     known = [entry.name for entry in fields(RunConfig)]
     for key in cfg:
         if key not in known:  # "+key=value" adds keys that the schema doesn't have
-            raise ConfigError(f"Unknown key {key}.{_suggestion(str(key), known, '')}")
+            raise ConfigError(f"Unknown key {key}.{suggestion(str(key), known)}")
     OmegaConf.resolve(cfg)
     _require_effect(cfg, choices, overrides)
     run = cast(RunConfig, OmegaConf.to_object(cfg))
     run.choices = {
         group: str(option) for group, option in choices.items() if option is not None and not group.startswith("hydra")
     }
+    run.overrides = list(overrides)
     _validate(run)
     return run
 
@@ -190,8 +221,15 @@ def _require_effect(cfg: DictConfig, choices: Mapping[str, str | None], override
 
 def _validate(run: RunConfig) -> None:
     """Check everything that can be checked without torch: names and types of constructor arguments, ranges."""
+    for name, value in {"model.label": run.model.get("label"), "task": run.task, "track": run.track}.items():
+        if not re.fullmatch(_SAFE_NAME, str(value)):  # they name folders
+            raise ConfigError(f"{name} must be 1 to 40 letters, digits and any of ._+- , got {value!r}.")
     for name, node in components(run).items():
-        check_arguments(name, node)
+        constructors.check(name, node, run.trust)
+        if name == "model":
+            run.model.update(node)  # numbers whose type has been set right
+    if run.mode not in MODES:
+        raise ConfigError(f"mode must be one of {', '.join(MODES)}, got {run.mode!r}.")
     at_least = {
         "trainer.epochs": (run.trainer.epochs, 1),
         "trainer.batch_size": (run.trainer.batch_size, 1),
@@ -212,9 +250,18 @@ def _validate(run: RunConfig) -> None:
     for name in ("clip_norm", "checkpoint_seconds"):
         if not getattr(run.trainer, name) > 0:
             raise ConfigError(f"trainer.{name} must be positive, got {getattr(run.trainer, name)}.")
+    if not run.preload_gib >= 0:
+        raise ConfigError(f"preload_gib must be at least 0, got {run.preload_gib}.")
     missing = {"train", "valid", "test"} - set(run.splits)
     if missing:
         raise ConfigError(f"splits lacks {sorted(missing)}: a run needs train, valid and test.")
+    for split in run.splits:
+        if not re.fullmatch(r"train|valid|test|test_\w+", split):
+            raise ConfigError(f"Unknown split splits.{split}: there are train, valid, test and test_<name>.")
+    if "rel_l2" not in run.evaluator.metrics:
+        raise ConfigError(
+            "evaluator.metrics lacks rel_l2, by which the board ranks. Add it, or use evaluator=standard."
+        )
     if run.surrogate.residual and run.dataset.history == 0:
         raise ConfigError(
             "surrogate.residual=true predicts increments over the last history frame, but dataset.history is 0. "
@@ -238,52 +285,70 @@ def components(run: RunConfig) -> dict[str, dict[str, Any]]:
 
 
 def constructor(model: Mapping[str, Any]) -> dict[str, Any]:
-    """A model node without its label: what ``hydra.utils.instantiate`` takes."""
+    """A model node without its label: what ``constructors.build`` takes."""
     return {key: value for key, value in model.items() if key != "label"}
 
 
-def check_arguments(name: str, node: Any) -> None:
-    """Check a constructor node against the signature of its ``_target_``: unknown names and wrong types.
+# A run that was made before ------------------------------------------------------------------------------------------
+
+
+def of_record(record: RunRecord, folder: Path, trust: Sequence[str] = ()) -> RunConfig:
+    """The configuration in a record, which may come from somebody else: its constructors have to be trusted.
 
     Raises:
-        ConfigError: naming the key, with the closest known name.
+        ConfigError: a constructor outside the trusted packages, or keys that this version doesn't know.
     """
-    if not isinstance(node, Mapping) or "_target_" not in node:
-        raise ConfigError(f"{name} must name a constructor in {name}._target_, got {node!r}.")
+    for name in ("model", "dataset", "optimizer", "scheduler", "loss", "augmentation", "tracker", "evaluator"):
+        constructors.require_trusted(name, record.config.get(name), trust, foreign=True)
     try:
-        target = get_object(node["_target_"])
-    except Exception as error:
-        raise ConfigError(f"{name}._target_={node['_target_']!r} can't be imported: {error}") from error
-    parameters = inspect.signature(target).parameters
-    takes_any = any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters.values())
-    hints = _hints(target)
-    for key, value in node.items():
-        if key.startswith("_"):
-            continue
-        if key not in parameters and not takes_any:
-            raise ConfigError(f"Unknown key {name}.{key}.{_suggestion(key, list(parameters), name + '.')}")
-        if isinstance(value, Mapping) and "_target_" in value:
-            check_arguments(f"{name}.{key}", value)
-        elif isinstance(value, str | int | float | bool) and key in hints and not _fits(value, hints[key]):
-            raise ConfigError(f"{name}.{key} must be of type {_readable(hints[key])}, got {value!r}.")
+        merged = OmegaConf.merge(OmegaConf.structured(RunConfig), record.config)
+        run = cast(RunConfig, OmegaConf.to_object(merged))
+    except OmegaConfBaseException as error:
+        raise ConfigError(
+            f"The configuration in {folder / RECORD_NAME} isn't one of this version: {describe(error)} "
+            f"Version {record.bench_version or 'unknown'} wrote it."
+        ) from error
+    run.trust = [*run.trust, *trust]
+    _validate(run)
+    return run
 
 
-def _fits(value: Any, hint: Any) -> bool:
-    # A bool is an int to Python, but width=true is a slip.
-    if (isinstance(value, bool) and not is_bearable(value, hint)) or (isinstance(value, bool) and hint in (int, float)):
-        return False
-    return is_bearable(value, hint, conf=BeartypeConf(is_pep484_tower=True))
+def for_evaluation(asked: RunConfig) -> tuple[RunConfig, RunRecord]:
+    """The configuration that ``mode=evaluate run=DIR`` means: that of DIR's record, with what was asked for beside it.
+
+    Raises:
+        ConfigError: no run is named, or something is given that the run itself decides.
+        RecordError: the run has no readable record.
+    """
+    if asked.run is None:
+        raise ConfigError("mode=evaluate needs the directory of a finished run: run=outputs/lite/ns2d/...")
+    keys = {override.lstrip("+~").partition("=")[0].partition("@")[0] for override in asked.overrides}
+    roots = {key: re.split(r"[./]", key)[0] for key in keys}
+    for key, root in roots.items():
+        if root not in (*_BESIDE_EVALUATE, "hydra"):
+            raise ConfigError(
+                f"mode=evaluate takes {key} from the run's own record, so it can't be given beside it. Leave it out; "
+                f"only {', '.join(_BESIDE_EVALUATE[2:])} may be given."
+            )
+    folder = Path(asked.run)
+    record = RunRecord.load(folder / RECORD_NAME)
+    run = of_record(record, folder, asked.trust)
+    if "evaluator" in roots.values():
+        run.evaluator, run.choices["evaluator"] = asked.evaluator, asked.choices.get("evaluator", "standard")
+    if "paths" in roots.values():
+        run.paths = asked.paths
+    for name in ("device", "workers", "preload_gib", "force", "debug"):
+        setattr(run, name, getattr(asked, name))
+    run.mode, run.run = asked.mode, asked.run
+    return run, record
 
 
-def _hints(target: Any) -> dict[str, Any]:
-    try:
-        return get_type_hints(target.__init__ if inspect.isclass(target) else target)
-    except (NameError, TypeError, AttributeError):
-        return {}  # a foreign callable whose annotations can't be evaluated here
-
-
-def _readable(hint: Any) -> str:
-    return hint.__name__ if inspect.isclass(hint) else str(hint).replace("typing.", "").replace("collections.abc.", "")
+def evaluator_name(run: RunConfig) -> str:
+    """Name of an evaluation: the evaluator's, with a hash of its metrics if they were changed by hand."""
+    name = run.choices.get("evaluator", "standard")
+    path = CONFIG_DIR / "evaluator" / f"{name}.yaml"
+    standard = OmegaConf.to_container(OmegaConf.load(path))["metrics"] if path.is_file() else None  # pyright: ignore
+    return name if run.evaluator.metrics == standard else f"{name}-{_hash(run.evaluator.metrics)}"
 
 
 # Identity ------------------------------------------------------------------------------------------------------------
@@ -370,26 +435,76 @@ def _label(changed: Mapping[str, Any]) -> str:
         name = key.split(".")[-1] if not key.endswith("_target_") else key.split(".")[-2]
         text = str(value).split(".")[-1] if key.endswith("_target_") else str(value)
         parts.append(f"{name}={text}")
-    text = re.sub(r"[^A-Za-z0-9=,._+-]+", "_", ",".join(parts))
-    return text[:_MAX_LABEL].rstrip("._,-") or "default"
+    # Joined by a plus sign: a comma in run=<directory> would be a sweep to Hydra.
+    text = re.sub(r"[^A-Za-z0-9=._+-]+", "_", "+".join(parts))
+    return text[:_MAX_LABEL].rstrip("._+-") or "default"
 
 
 # Errors --------------------------------------------------------------------------------------------------------------
 
 
+class Terminated(BaseException):
+    """The process was asked to end (SIGTERM)."""
+
+
+class _JobReported(Exception):
+    """A job of a sweep failed, and its message has been printed."""
+
+
 @contextmanager
 def report_errors() -> Iterator[None]:
-    """Print an error as a message with a suggestion and exit with status 1; a traceback only with ``debug=true``."""
+    """Print an error as a message with a suggestion and exit with status 1; a traceback only with ``debug=true``.
+
+    SIGINT and SIGTERM end the process with a word about how to go on.
+    """
+    in_main_thread = threading.current_thread() is threading.main_thread()
+    before = signal.signal(signal.SIGTERM, _terminate) if in_main_thread else None
     try:
         yield
-    except KeyboardInterrupt:
-        print("\nInterrupted. The same command goes on from the last checkpoint.", file=sys.stderr)
-        raise SystemExit(130) from None
-    except Exception as error:
-        if any(argument.replace(" ", "").lower() in ("debug=true", "+debug=true") for argument in sys.argv):
-            traceback.print_exc()
-        print(f"Error: {describe(error)}", file=sys.stderr)
+    except (KeyboardInterrupt, Terminated) as stop:
+        name, status = ("SIGTERM", 143) if isinstance(stop, Terminated) else ("SIGINT", 130)
+        command = shlex.join([Path(sys.executable).name, *sys.argv])
+        print(
+            f"\nStopped by {name}. What was done until the last checkpoint is kept; the same command goes on from "
+            f"there:\n  {command}",
+            file=sys.stderr,
+        )
+        raise SystemExit(status) from None
+    except BrokenPipeError:  # "| head" has read enough
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115  (the interpreter flushes it at the end)
         raise SystemExit(1) from None
+    except Exception as error:
+        if not any(isinstance(cause, _JobReported) for cause in _chain(error)):
+            _report(error)
+        raise SystemExit(1) from None
+    finally:
+        if before is not None:
+            signal.signal(signal.SIGTERM, before)
+
+
+@contextmanager
+def report_job_errors(*, is_sweep: bool) -> Iterator[None]:
+    """Print the error of a job at once: in a sweep the others go on, and exiting here would end them."""
+    try:
+        yield
+    except BrokenPipeError:
+        raise
+    except Exception as error:
+        _report(error)
+        if is_sweep:
+            raise _JobReported from error
+        raise SystemExit(1) from None
+
+
+def _terminate(signum: int, frame: object) -> None:
+    del signum, frame
+    raise Terminated
+
+
+def _report(error: Exception) -> None:
+    if any(argument.replace(" ", "").lower() in ("debug=true", "+debug=true") for argument in sys.argv):
+        traceback.print_exception(error)
+    print(f"Error: {describe(error)}", file=sys.stderr, flush=True)
 
 
 def describe(error: BaseException) -> str:
@@ -404,7 +519,23 @@ def describe(error: BaseException) -> str:
     root = next((cause for cause in chain if not isinstance(cause, InstantiationException)), chain[0])
     if isinstance(root, ValueError | RuntimeError | HydraException):
         return str(root).strip() or type(root).__name__
+    if isinstance(root, MemoryError):
+        return "Out of memory. Lower trainer.batch_size, model.width or preload_gib, or use a machine with more."
+    if isinstance(root, OSError) and root.errno is not None:
+        return _describe_os(root)
     return f"{type(root).__name__}: {root} (debug=true shows where)"
+
+
+def _describe_os(error: OSError) -> str:
+    remedies = {
+        errno.EACCES: "Choose folders that you may write with paths.data and paths.outputs.",
+        errno.EROFS: "Choose folders that can be written with paths.data and paths.outputs.",
+        errno.ENOSPC: "Free some space, or choose another disk with paths.data and paths.outputs.",
+        errno.ENOTDIR: "A file stands where a folder is needed: choose others with paths.data and paths.outputs.",
+        errno.EEXIST: "A file stands where a folder is needed: choose others with paths.data and paths.outputs.",
+    }
+    where = f"{error.filename}: " if error.filename else ""
+    return f"{where}{os.strerror(error.errno or 0)}. {remedies.get(error.errno or 0, '(debug=true shows where)')}"
 
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:
@@ -421,7 +552,7 @@ def _describe_missing(error: MissingConfigException) -> str:
         known = sorted(path.stem for path in (CONFIG_DIR / group).glob("*.yaml"))
         offers = ", ".join(known) or "no dataset yet"
         return f"There is no task {group.removeprefix('task/')}/{option}: this track offers {offers}."
-    return f"Unknown {group or 'option'} {option!r}.{_suggestion(option, options, '')} Known: {', '.join(options)}."
+    return f"Unknown {group or 'option'} {option!r}.{suggestion(option, options)} Known: {', '.join(options)}."
 
 
 def _describe_omegaconf(error: OmegaConfBaseException) -> str:
@@ -431,7 +562,7 @@ def _describe_omegaconf(error: OmegaConfBaseException) -> str:
         base = _base()
         if key in _accepted(base):
             return f"{key} is not set by the configuration, but its constructor takes it: write +{key}=<value>."
-        return f"Unknown key {key}.{_suggestion(key, _known_keys(base), '')}"
+        return f"Unknown key {key}.{suggestion(key, _known_keys(base))}"
     return f"{key}: {first}" if key else first
 
 
@@ -445,23 +576,13 @@ def _base() -> RunConfig:
 
 
 def _known_keys(base: RunConfig) -> list[str]:
-    return [key for key in _flatten(asdict(base)) if not key.startswith("choices") and key.split(".")[-1][0] != "_"]
+    return [
+        key
+        for key in _flatten(asdict(base))
+        if key.split(".")[0] not in ("choices", "overrides") and key.split(".")[-1][0] != "_"
+    ]
 
 
 def _accepted(base: RunConfig) -> set[str]:
     """Arguments that the configured constructors take, set or not."""
-    accepted: set[str] = set()
-    for name, node in components(base).items():
-        nodes = {name: node, **{f"{name}.{key}": v for key, v in node.items() if isinstance(v, Mapping)}}
-        for prefix, entry in nodes.items():
-            if "_target_" in entry:
-                accepted |= {f"{prefix}.{key}" for key in inspect.signature(get_object(entry["_target_"])).parameters}
-    return accepted
-
-
-def _suggestion(name: str, known: Sequence[str], prefix: str) -> str:
-    close = difflib.get_close_matches(name, known, n=3, cutoff=0.6)
-    if not close:
-        # The last part may be right and its place wrong: lr is optimizer.lr.
-        close = [entry for entry in known if entry.split(".")[-1] == name.split(".")[-1]][:3]
-    return f" Did you mean {' or '.join(prefix + entry for entry in close)}?" if close else ""
+    return {key for name, node in components(base).items() for key in constructors.parameters_of(name, node)}

@@ -20,7 +20,7 @@ from pathlib import Path
 
 from filelock import FileLock
 
-from data_gen.store import replacing
+from data_gen.files import replacing
 from neuralop_bench.record import RECORD_NAME, RecordError, RunRecord
 
 Cell = str | int | float | bool | None

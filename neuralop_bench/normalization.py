@@ -53,7 +53,7 @@ class Normalizer(nn.Module):
             batches: the training split, each trajectory once.
             bundle: number of increments j to measure.
         """
-        state, static = _Moments(), _Moments()
+        state, static = Moments(), Moments()
         squares: list[Tensor] = []
         counts: list[int] = []
         for batch in batches:
@@ -97,13 +97,14 @@ class Normalizer(nn.Module):
         return encoded * _as(self.increment_std[:n_steps], encoded)
 
 
-class _Moments:
+class Moments:
     """Mean and standard deviation per row, from batches, by Chan's pairwise update (no cancellation)."""
 
     def __init__(self) -> None:
         self._count, self._mean, self._squares = 0, torch.zeros(()), torch.zeros(())
 
     def add(self, values: Tensor) -> None:
+        """Take in more values, [row, value]."""
         if values.shape[0] == 0:
             self._mean = self._squares = values.new_zeros(0)
             return
@@ -116,6 +117,7 @@ class _Moments:
         self._count = total
 
     def result(self) -> tuple[Tensor, Tensor]:
+        """Mean and standard deviation of all values so far, [row] each."""
         return self._mean, (self._squares / max(self._count, 1)).sqrt()
 
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 import time
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -12,181 +12,312 @@ from typing import Any, cast
 
 import numpy as np
 import torch
-from filelock import FileLock, Timeout
-from hydra.utils import instantiate
+import xarray as xr
 from omegaconf import OmegaConf
 
 from data_gen import cache
-from data_gen.spec import DatasetSpec, Problem
-from data_gen.store import replacing
-from neuralop_bench import config, leaderboard, reproducibility
+from data_gen.files import replacing
+from data_gen.spec import Problem
+from neuralop_bench import config, constructors, leaderboard, reproducibility, run_directory
+from neuralop_bench import plan as planning
 from neuralop_bench.batch import Batch
-from neuralop_bench.config import Identity, RunConfig
-from neuralop_bench.data import Trajectories, Windows, require_frames
+from neuralop_bench.config import ConfigError, RunConfig
+from neuralop_bench.data import Trajectories, Windows
 from neuralop_bench.evaluation import figures, tables
 from neuralop_bench.evaluation.evaluator import evaluate, summarise
 from neuralop_bench.memory import keep_freed_memory
 from neuralop_bench.metrics.cost import prediction_cost
 from neuralop_bench.metrics.metric import Metric, MetricContext
 from neuralop_bench.metrics.relative import relative_l2_per_sample
-from neuralop_bench.normalization import Normalizer
-from neuralop_bench.record import RECORD_NAME, RunRecord, Status
-from neuralop_bench.surrogate import Surrogate
-from neuralop_bench.training.trainer import Diverged, Progress, Trainer
+from neuralop_bench.normalization import Moments, Normalizer
+from neuralop_bench.plan import Plan
+from neuralop_bench.record import RECORD_NAME, Evaluation, RecordError, RunRecord, Status
+from neuralop_bench.run_directory import RunError
+from neuralop_bench.surrogate import Surrogate, build_operator
+from neuralop_bench.training.tracking import Guarded
+from neuralop_bench.training.trainer import Diverged, Progress, Trainer, validate
 
 _COST_BATCH_SIZES = (4, 16)
 
 
-class RunError(RuntimeError):
-    """A run that can't start or didn't finish; the message says why and what to do."""
+def execute(cfg: RunConfig) -> None:
+    """Do what the command line asked for: a run, an evaluation of a finished run, or a dry run."""
+    if cfg.mode == "evaluate":
+        if cfg.dry_run:
+            raise ConfigError("dry_run=true tells what a run would take, not what mode=evaluate does. Leave it out.")
+        evaluate_again(cfg)
+    elif cfg.dry_run:
+        print(planning.describe(planning.make(cfg)))
+    else:
+        run(cfg)
 
 
 def run(cfg: RunConfig) -> RunRecord:
     """Do what a configuration describes, or return the record if it has been done.
 
     Generates missing data, trains (or goes on from a checkpoint), evaluates on test with the weights that did best on
-    valid,
-    and writes into the run directory: best.pt, last.pt, curve.csv, errors.nc, report.md, figures/ and, last,
-        record.json. Then the
-    leaderboard of ``paths.outputs`` is rebuilt.
+    valid, and writes into the run directory: run.yaml, best.pt, last.pt, curve.csv, errors.nc, report.md, figures/ and,
+    last, record.json. Then the leaderboard of ``paths.outputs`` is rebuilt.
 
     Raises:
-        RunError: the loss became non-finite, or another process is at work on the same run.
-        ConfigError, ValueError, StoreError, CheckpointError: as their messages say; nothing was overwritten.
+        RunError: the loss became non-finite, another process is at work on the same run, or the machine is too small.
+        ConfigError, ValueError, StoreError, WriteError, CheckpointError: as their messages say; what is whole is kept,
+            and the same configuration goes on from there.
+
+    >>> from neuralop_bench import config, pipeline
+    >>> cfg = config.compose("model=fno", "track=smoke")
+    >>> record = pipeline.run(cfg)  # doctest: +ELLIPSIS
+    fno on ns2d, track smoke, seed 0 -> ...
+    >>> record.status, record.metrics["rel_l2"] < 0.5
+    ('finished', True)
     """
-    who = config.identity(cfg)
-    folder = config.run_directory(cfg)
+    folder, outputs = config.run_directory(cfg), Path(cfg.paths.outputs)
     if (folder / RECORD_NAME).exists() and not cfg.force:
         return _returned(folder, cfg)
-    device = reproducibility.resolve_device(cfg.device)
-    problem = cast(Problem, instantiate(cfg.dataset.problem))
-    _build_operator(cfg, problem.spec, torch.device("meta"))
-    require_frames(problem.spec, cfg.dataset.history, max(cfg.dataset.horizon, cfg.trainer.unroll))
+    plan = planning.make(cfg)
     if cfg.force and folder.exists():  # only now: an impossible run must not take a good one off the board
-        _move_aside(folder, Path(cfg.paths.outputs))
+        with run_directory.sole_owner(folder):
+            run_directory.move_aside(folder, outputs)
     keep_freed_memory()
-    folder.mkdir(parents=True, exist_ok=True)
-    with _sole_owner(folder):
-        record = _Run(cfg, who, folder, device, problem).execute()
-    board = leaderboard.rebuild(Path(cfg.paths.outputs))
+    with run_directory.sole_owner(folder):
+        if (folder / RECORD_NAME).exists():
+            return _returned(folder, cfg)  # another process has finished it since
+        run_directory.clear_leftovers(folder)
+        try:
+            record = _Run(plan).execute()
+        except Exception as error:
+            run_directory.note_failure(folder, config.describe(error))
+            raise
+    board = _rebuild_board(outputs)
     if record.status == "diverged":
         raise RunError(_diverged_text(record, folder))
     print(f"Run directory: {folder}\nLeaderboard:   {board}")
     return record
 
 
+def evaluate_again(asked: RunConfig) -> Evaluation:
+    """Evaluate a finished run once more, perhaps with another evaluator, and write evaluations/<evaluator>.json beside
+    its record, with the errors (.nc) and the tables (.md). An evaluation that is there is returned.
+
+    Raises:
+        ConfigError, RecordError, CheckpointError: the run can't be evaluated, as the message says.
+        RunError: the test data here aren't those of the record.
+    """
+    cfg, record = config.for_evaluation(asked)
+    folder = Path(cast(str, cfg.run))
+    name = config.evaluator_name(cfg)
+    path, errors, report = (folder / run_directory.EVALUATIONS / f"{name}.{kind}" for kind in ("json", "nc", "md"))
+    if path.exists() and not cfg.force:
+        evaluation = Evaluation.load(path)
+        print(f"This evaluation is done: {path} (force=true repeats it)\n\n{report.read_text(encoding='utf-8')}")
+        return evaluation
+    started = time.monotonic()
+    score = score_again(cfg, record, folder)
+    commit, dirty = reproducibility.commit()
+    evaluation = Evaluation(
+        run_id=record.run_id,
+        evaluator=name,
+        metrics=score.metrics,
+        metric_versions=score.versions,
+        data={"test": score.data["test"]},
+        config=asdict(cfg.evaluator),
+        environment=reproducibility.environment(reproducibility.resolve_device(cfg.device)),
+        bench_version=reproducibility.bench_version(),
+        commit=commit,
+        dirty=dirty,
+        date_utc=_now(),
+        wall_seconds=time.monotonic() - started,
+    )
+    score.write(errors, report)
+    evaluation.save(path)
+    tables.show(score.tables)
+    print(f"Evaluation: {path}")
+    return evaluation
+
+
 @dataclass(frozen=True)
+class Score:
+    """An evaluation on test: errors per sample, columns, versions of the metrics, and what was read."""
+
+    errors: xr.Dataset
+    metrics: dict[str, float | None]
+    versions: dict[str, int]
+    data: dict[str, dict[str, Any]]
+
+    @property
+    def tables(self) -> list[tables.Table]:
+        return tables.result_tables(self.metrics, self.errors)
+
+    def write(self, errors: Path, report: Path) -> None:
+        """The errors as NetCDF and the tables as markdown."""
+        with replacing(errors) as temporary:
+            self.errors.to_netcdf(temporary, engine="h5netcdf")
+        with replacing(report) as temporary:
+            temporary.write_text("\n".join(table.to_markdown() for table in self.tables), encoding="utf-8")
+
+
+def score_again(cfg: RunConfig, record: RunRecord, folder: Path) -> Score:
+    """What the checkpoint of a finished run scores on the record's own test data, with the valid error among the
+    columns.
+
+    Args:
+        cfg: the run's configuration, from its record.
+        record: of the run.
+        folder: the run directory.
+
+    Raises:
+        RunError: the run isn't finished, or the data here differ from the record's.
+    """
+    if record.status != "finished":
+        raise RunError(f"{folder} holds a run that {record.status}, so there is no model to evaluate.")
+    device = reproducibility.resolve_device(cfg.device)
+    problem = cast(Problem, constructors.build(cfg.dataset.problem))
+    data = _Data(cfg, problem)
+    surrogate = Surrogate.load(folder, device=device, trust=cfg.trust)
+    train, valid, test = (data.open(split) for split in ("train", "valid", "test"))
+    found = {"train": data.describe(train), "valid": data.describe(valid), "test": data.describe(test)}
+    for split, entry in found.items():
+        if entry["sha256"] != record.data[split]["sha256"]:
+            raise RunError(
+                f"The {split} data in {data.paths[split]} aren't those of the record in {folder}: their hashes differ. "
+                "Generated with another version of the libraries, perhaps; paths.data points to other files."
+            )
+    score = _score(cfg, surrogate, train, test, device)
+    score.metrics["valid_rel_l2"] = validate(surrogate, valid.whole(), cfg.trainer.batch_size, device)
+    return Score(score.errors, score.metrics, score.versions, found)
+
+
+class _Data:
+    """The datasets of a configuration, generated if they are missing."""
+
+    def __init__(self, cfg: RunConfig, problem: Problem) -> None:
+        self._cfg, self._spec = cfg, problem.spec
+        self.paths = cache.ensure(
+            problem, dict(cfg.splits), cfg.dataset.seed, Path(cfg.paths.data), workers=cfg.workers
+        )
+
+    def open(self, split: str) -> Trajectories:
+        return Trajectories(
+            self.paths[split],
+            n_samples=self._cfg.splits[split],
+            history=self._cfg.dataset.history,
+            horizon=self._cfg.dataset.horizon,
+            preload_bytes=int(self._cfg.preload_gib * 2**30),
+            expected=self._spec,
+        )
+
+    def describe(self, source: Trajectories) -> dict[str, Any]:
+        return {
+            "file": source.path.relative_to(self._cfg.paths.data).as_posix(),
+            "sha256": source.sha256,
+            "n": source.n_samples,
+            "version": source.spec.version,
+            "resolution": "x".join(str(n) for n in source.spec.grid.shape),
+        }
+
+
 class _Run:
     """The steps of one run, from data to record."""
 
-    cfg: RunConfig
-    who: Identity
-    folder: Path
-    device: torch.device
-    problem: Problem
+    def __init__(self, plan: Plan) -> None:
+        self.cfg, self.who, self.folder, self.device = plan.cfg, plan.who, plan.folder, plan.device
+        self.problem, self.started = plan.problem, time.monotonic()
+        self.run_id = f"{self.who.track}-{self.who.dataset}-{self.who.model}-{self.who.config_hash}-s{self.cfg.seed}"
 
     def execute(self) -> RunRecord:
-        started = time.monotonic()
         print(f"{self.who.model} on {self.who.dataset}, track {self.who.track}, seed {self.cfg.seed} -> {self.folder}")
-        splits = dict(self.cfg.splits)
-        paths = cache.ensure(
-            self.problem, splits, self.cfg.dataset.seed, Path(self.cfg.paths.data), workers=self.cfg.workers
-        )
+        with replacing(self.folder / run_directory.CONFIG_NAME) as temporary:
+            temporary.write_text(_yaml(self.cfg), encoding="utf-8")
+        tracker = Guarded(constructors.build(self.cfg.tracker))
+        tracker.start(self.run_id, self.folder, asdict(self.cfg))
+        try:
+            record, results = self._work(tracker)
+        except BaseException:
+            tracker.finish({}, [], [])
+            raise
+        tracker.finish(record.metrics, *results)
+        return record
+
+    def _work(self, tracker: Guarded) -> tuple[RunRecord, tuple[Sequence[tables.Table], Sequence[Path]]]:
+        data = _Data(self.cfg, self.problem)
         # Only train and valid are open while the model is fitted; test is opened once, after that.
-        train, valid = (self._open(split, paths[split]) for split in ("train", "valid"))
+        train, valid = data.open("train"), data.open("valid")
+        opened = {"train": data.describe(train), "valid": data.describe(valid)}
         surrogate = self._build_surrogate(train)
         try:
-            progress = self._fit(surrogate, train, valid)
+            progress = self._fit(surrogate, train, valid, tracker)
         except Diverged as error:
-            return self._save("diverged", str(error), started, {"train": train, "valid": valid}, {}, {}, {})
-        test = self._open("test", paths["test"])
-        metrics = self._metrics(train)
-        errors = evaluate(
-            surrogate, test.whole(), metrics, batch_size=self.cfg.evaluator.batch_size, device=self.device
-        )
-        summary = {name: None if np.isnan(value) else value for name, value in summarise(errors, metrics).items()}
-        columns: dict[str, float | None] = {**summary, "valid_rel_l2": progress.best_valid}
-        with replacing(self.folder / "errors.nc") as temporary:
-            errors.to_netcdf(temporary, engine="h5netcdf")
-        report = tables.result_tables(columns, errors)
-        tables.show(report)
-        with replacing(self.folder / "report.md") as temporary:
-            temporary.write_text("\n".join(table.to_markdown() for table in report))
-        self._draw(surrogate, test.whole(), errors)
+            return self._save("diverged", str(error), opened), ([], [])
+        test = data.open("test")
+        score = _score(self.cfg, surrogate, train, test, self.device)
+        columns = {**score.metrics, "valid_rel_l2": progress.best_valid}
+        score = Score(score.errors, columns, score.versions, {**opened, "test": data.describe(test)})
+        score.write(self.folder / run_directory.ERRORS_NAME, self.folder / run_directory.REPORT_NAME)
+        tables.show(score.tables)
+        pictures = self._draw(surrogate, test.whole(), score.errors, progress)
         cost: dict[str, float | None] = {
             "n_parameters": surrogate.n_parameters,
             "train_seconds": progress.seconds,
             "best_epoch": progress.best_epoch,
-            "generation_seconds": _total([cache.generation_seconds(paths[split]) for split in ("train", "valid")]),
+            "generation_seconds": _total([cache.generation_seconds(data.paths[name]) for name in ("train", "valid")]),
             **prediction_cost(surrogate, test.whole(), batch_sizes=_COST_BATCH_SIZES, device=self.device),
         }
-        versions = {metric.name: metric.version for metric in metrics}
-        opened = {"train": train, "valid": valid, "test": test}
-        return self._save("finished", "", started, opened, columns, versions, cost)
-
-    def _open(self, split: str, path: Path) -> Trajectories:
-        return Trajectories(
-            path,
-            n_samples=self.cfg.splits[split],
-            history=self.cfg.dataset.history,
-            horizon=self.cfg.dataset.horizon,
-            preload_bytes=int(self.cfg.preload_gib * 2**30),
-            expected=self.problem.spec,
-        )
+        return self._save("finished", "", score.data, columns, score.versions, cost), (score.tables, pictures)
 
     def _build_surrogate(self, train: Trajectories) -> Surrogate:
         reproducibility.seed_everything(self.cfg.seed)
-        operator = _build_operator(self.cfg, train.spec, self.device)
         bundle = self.cfg.surrogate.bundle
+        operator = build_operator(
+            config.constructor(self.cfg.model),
+            train.spec,
+            n_history=self.cfg.dataset.history,
+            bundle=bundle,
+            device=self.device,
+        )
         normalizer = Normalizer.fit(train.whole().in_order(self.cfg.evaluator.batch_size), bundle=bundle)
         return Surrogate(operator, normalizer, **asdict(self.cfg.surrogate)).to(self.device)
 
-    def _fit(self, surrogate: Surrogate, train: Trajectories, valid: Trajectories) -> Progress:
+    def _fit(self, surrogate: Surrogate, train: Trajectories, valid: Trajectories, tracker: Guarded) -> Progress:
         trainer = Trainer(seed=self.cfg.seed, **asdict(self.cfg.trainer))
         return trainer.fit(
             surrogate,
             train.windows(trainer.unroll),
             valid.whole(),
-            optimizer=instantiate(self.cfg.optimizer),
-            schedule=instantiate(self.cfg.scheduler),
-            loss=instantiate(self.cfg.loss),
-            augmentation=instantiate(self.cfg.augmentation)(train.spec),
-            tracker=instantiate(self.cfg.tracker),
+            optimizer=constructors.build(self.cfg.optimizer),
+            schedule=constructors.build(self.cfg.scheduler),
+            loss=constructors.build(self.cfg.loss),
+            augmentation=constructors.build(self.cfg.augmentation)(train.spec),
+            tracker=tracker,
             folder=self.folder,
             config=_yaml(self.cfg),
             device=self.device,
         )
 
-    def _metrics(self, train: Trajectories) -> list[Metric]:
-        targets = train.whole().in_order(self.cfg.evaluator.batch_size)
-        context = MetricContext(train.spec, _channel_variance(targets))
-        return [instantiate(node)(context) for node in self.cfg.evaluator.metrics.values()]
-
-    def _draw(self, surrogate: Surrogate, test: Windows, errors: Any) -> None:
+    def _draw(self, surrogate: Surrogate, test: Windows, errors: xr.Dataset, progress: Progress) -> list[Path]:
         sample = _median_sample(errors)
         batch = test[[sample]]
         prediction = surrogate.predict(Batch(*(x.to(self.device) for x in batch)), test.n_steps).cpu()
-        folder = self.folder / "figures"
+        folder = self.folder / run_directory.FIGURES
         times = errors["time"].values
         spec = test.source.spec
         figures.save(
             figures.sample_figure(prediction[0].numpy(), batch.target[0].numpy(), times, spec), folder / "sample.png"
         )
         figures.save(figures.spectra_figure(errors, spec), folder / "spectra.png")
+        return sorted(folder.glob("*.png"))
 
     def _save(
         self,
         status: Status,
         message: str,
-        started: float,
-        opened: dict[str, Trajectories],
-        metrics: dict[str, float | None],
-        versions: dict[str, int],
-        cost: dict[str, float | None],
+        data: dict[str, dict[str, Any]],
+        metrics: Mapping[str, float | None] | None = None,
+        versions: Mapping[str, int] | None = None,
+        cost: Mapping[str, float | None] | None = None,
     ) -> RunRecord:
         commit, dirty = reproducibility.commit()
         record = RunRecord(
-            run_id=f"{self.who.track}-{self.who.dataset}-{self.who.model}-{self.who.config_hash}-s{self.cfg.seed}",
+            run_id=self.run_id,
             model=self.who.model,
             variant=self.who.variant,
             dataset=self.who.dataset,
@@ -195,49 +326,40 @@ class _Run:
             seed=self.cfg.seed,
             status=status,
             message=message,
-            metrics=metrics,
-            metric_versions=versions,
-            cost=cost,
-            data={split: self._describe(source) for split, source in opened.items()},
+            metrics=dict(metrics or {}),
+            metric_versions=dict(versions or {}),
+            cost=dict(cost or {}),
+            data=data,
             config=asdict(self.cfg),
             config_hash=self.who.config_hash,
             environment=reproducibility.environment(self.device),
             bench_version=reproducibility.bench_version(),
             commit=commit,
             dirty=dirty,
-            date_utc=datetime.now(UTC).isoformat(timespec="seconds"),
-            wall_seconds=time.monotonic() - started,
+            date_utc=_now(),
+            wall_seconds=time.monotonic() - self.started,
         )
         record.save(self.folder / RECORD_NAME)
         return record
 
-    def _describe(self, source: Trajectories) -> dict[str, Any]:
-        return {
-            "file": source.path.relative_to(self.cfg.paths.data).as_posix(),
-            "sha256": source.sha256,
-            "n": source.n_samples,
-            "version": source.spec.version,
-            "resolution": "x".join(str(n) for n in source.spec.grid.shape),
-        }
 
-
-def _build_operator(cfg: RunConfig, spec: DatasetSpec, device: torch.device) -> torch.nn.Module:
-    """The bare network on a device; on ``meta`` it takes no memory, so impossible sizes fail before any work."""
-    n_state = len(spec.state)
-    with device:
-        return instantiate(config.constructor(cfg.model))(
-            in_channels=cfg.dataset.history * n_state + len(spec.static),
-            out_channels=cfg.surrogate.bundle * n_state,
-            grid=spec.grid,
-        )
+def _score(
+    cfg: RunConfig, surrogate: Surrogate, train: Trajectories, test: Trajectories, device: torch.device
+) -> Score:
+    """Errors of free-running predictions on test; of train only the variance of its targets is used."""
+    context = MetricContext(train.spec, _channel_variance(train.whole().in_order(cfg.evaluator.batch_size)))
+    metrics: list[Metric] = [constructors.build(node)(context) for node in cfg.evaluator.metrics.values()]
+    errors = evaluate(surrogate, test.whole(), metrics, batch_size=cfg.evaluator.batch_size, device=device)
+    summary = {name: None if np.isnan(value) else value for name, value in summarise(errors, metrics).items()}
+    return Score(errors, summary, {metric.name: metric.version for metric in metrics}, {})
 
 
 def _channel_variance(targets: Iterable[Batch]) -> np.ndarray:
     """Variance of all target values per channel, [C]."""
-    frames = np.concatenate(
-        [batch.target.numpy().swapaxes(0, 2).reshape(batch.target.shape[2], -1) for batch in targets], axis=1
-    )
-    return frames.var(axis=1, dtype=np.float64)
+    moments = Moments()
+    for batch in targets:
+        moments.add(batch.target.double().transpose(0, 2).flatten(1))
+    return moments.result()[1].square().numpy()
 
 
 def _median_sample(errors: Any) -> int:
@@ -254,24 +376,49 @@ def _total(values: Iterable[float | None]) -> float | None:
 def _returned(folder: Path, cfg: RunConfig) -> RunRecord:
     """The record of a run that has been done, with what tells whether it is still current."""
     record = RunRecord.load(folder / RECORD_NAME)
+    _rebuild_board(Path(cfg.paths.outputs))
     if record.status != "finished":
         raise RunError(_diverged_text(record, folder))
-    age = datetime.now(UTC) - datetime.fromisoformat(record.date_utc)
     versions = ", ".join(f"{name}/v{version}" for name, version in sorted(record.metric_versions.items()))
     print(
         f"This run is done: {folder / RECORD_NAME}\n"
-        f"  made {_readable_age(age.total_seconds())} ago by version {record.bench_version}, "
+        f"  made {_readable_age(record.date_utc)} by version {record.bench_version}, "
         f"commit {record.commit[:10] or 'unknown'}{' with uncommitted changes' if record.dirty else ''}\n"
         f"  metrics {versions}"
     )
-    commit, dirty = reproducibility.commit()
-    if (commit, dirty) != (record.commit, record.dirty) or dirty:
-        print("  The code has changed since, or may have; force=true runs it again.")
-    report = folder / "report.md"
+    for change in _changes_since(record, cfg):
+        print(f"  {change}; force=true runs it again")
+    report = folder / run_directory.REPORT_NAME
     if report.exists():
-        print(f"\n{report.read_text()}")
-    leaderboard.rebuild(Path(cfg.paths.outputs))
+        print(f"\n{report.read_text(encoding='utf-8')}")
     return record
+
+
+def _changes_since(record: RunRecord, cfg: RunConfig) -> list[str]:
+    """What is no longer as it was when a record was made."""
+    changes = []
+    commit, dirty = reproducibility.commit()
+    if commit != record.commit:
+        changes.append(f"the code has changed since: it is now at commit {commit[:10] or 'unknown'}")
+    elif dirty or record.dirty:
+        changes.append("the code had or has uncommitted changes, so it may differ")
+    metrics = [constructors.target(node) for node in cfg.evaluator.metrics.values()]
+    versions = {metric.name: metric.version for metric in metrics}
+    old = [name for name, version in record.metric_versions.items() if versions.get(name, version) != version]
+    if old:
+        changes.append(f"the definitions of {', '.join(sorted(old))} have changed since")
+    if reproducibility.bench_version() != record.bench_version:
+        changes.append(f"this is version {reproducibility.bench_version()}")
+    return changes
+
+
+def _rebuild_board(outputs: Path) -> str:
+    """Where the board lies. If it can't be rebuilt, a warning says why: the run itself is finished all the same."""
+    try:
+        return str(leaderboard.rebuild(outputs))
+    except (leaderboard.LeaderboardError, RecordError) as error:
+        print(f"Warning: the leaderboard wasn't rebuilt: {error}", file=sys.stderr)
+        return "not rebuilt"
 
 
 def _diverged_text(record: RunRecord, folder: Path) -> str:
@@ -281,32 +428,18 @@ def _diverged_text(record: RunRecord, folder: Path) -> str:
     )
 
 
-def _readable_age(seconds: float) -> str:
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def _readable_age(date_utc: str) -> str:
+    seconds = (datetime.now(UTC) - datetime.fromisoformat(date_utc)).total_seconds()
+    if seconds < -1:
+        return f"on {date_utc}, which this machine's clock puts in the future,"
     for size, unit in ((86400, "days"), (3600, "hours"), (60, "minutes")):
         if seconds >= size:
-            return f"{seconds / size:.1f} {unit}"
-    return f"{seconds:.0f} seconds"
-
-
-def _move_aside(folder: Path, outputs: Path) -> None:
-    """Keep a run that force=true replaces, out of the board's sight."""
-    stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%S%f")
-    target = outputs / leaderboard.SUPERSEDED / stamp / folder.relative_to(outputs)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    folder.rename(target)
-
-
-@contextmanager
-def _sole_owner(folder: Path) -> Iterator[None]:
-    lock = FileLock(folder / ".lock")
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        raise RunError(f"Another process is at work on this run in {folder}. Wait for it, or end it.") from None
-    try:
-        yield
-    finally:
-        lock.release()
+            return f"{seconds / size:.1f} {unit} ago"
+    return f"{max(seconds, 0):.0f} seconds ago"
 
 
 def _yaml(cfg: RunConfig) -> str:

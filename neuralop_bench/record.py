@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
 
-from data_gen.store import replacing
+from data_gen.files import replacing
 
 RECORD_FORMAT = 1
 RECORD_NAME = "record.json"
@@ -66,10 +66,7 @@ class RunRecord:
     def save(self, path: Path) -> None:
         """Write the record atomically. Infinities become the string "inf", which JSON has no number for; NaN becomes
         null."""
-        with replacing(path) as temporary:
-            temporary.write_text(
-                json.dumps(_to_json(asdict(self)), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
-            )
+        _save(self, path)
 
     @classmethod
     def load(cls, path: Path) -> RunRecord:
@@ -78,15 +75,61 @@ class RunRecord:
         Raises:
             RecordError: the file isn't a record of this format.
         """
-        try:
-            values = json.loads(Path(path).read_text())
-            if values["format"] != RECORD_FORMAT:
-                raise ValueError(f"record format {values['format']}, this code reads {RECORD_FORMAT}")
-            for table in ("metrics", "cost"):
+        return cls(**_load(path, [field.name for field in fields(cls)]))
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """A later evaluation of a finished run, joined to its record by ``run_id``.
+
+    evaluator: the name of the evaluator's configuration; the other fields are those of a record.
+    """
+
+    run_id: str
+    evaluator: str
+    metrics: dict[str, float | None]
+    metric_versions: dict[str, int]
+    data: dict[str, dict[str, Any]]
+    config: dict[str, Any]
+    environment: dict[str, Any]
+    bench_version: str
+    commit: str
+    dirty: bool
+    date_utc: str
+    wall_seconds: float
+    format: int = RECORD_FORMAT
+
+    def save(self, path: Path) -> None:
+        """Write atomically, in the notation of records."""
+        _save(self, path)
+
+    @classmethod
+    def load(cls, path: Path) -> Evaluation:
+        """Read an evaluation.
+
+        Raises:
+            RecordError: the file isn't an evaluation of this format.
+        """
+        return cls(**_load(path, [field.name for field in fields(cls)]))
+
+
+def _save(content: RunRecord | Evaluation, path: Path) -> None:
+    with replacing(path) as temporary:
+        text = json.dumps(_to_json(asdict(content)), indent=2, ensure_ascii=False, allow_nan=False)
+        temporary.write_text(text + "\n", encoding="utf-8")
+
+
+def _load(path: Path, names: list[str]) -> dict[str, Any]:
+    try:
+        values = json.loads(Path(path).read_text(encoding="utf-8"))
+        if values["format"] != RECORD_FORMAT:
+            raise ValueError(f"record format {values['format']}, this code reads {RECORD_FORMAT}")
+        for table in ("metrics", "cost"):
+            if table in names:
                 values[table] = {name: math.inf if v == "inf" else v for name, v in values[table].items()}
-            return cls(**{field.name: values[field.name] for field in fields(cls)})
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-            raise RecordError(f"{path} is no readable record ({type(error).__name__}: {error}).") from error
+        return {name: values[name] for name in names}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise RecordError(f"{path} is no readable record ({type(error).__name__}: {error}).") from error
 
 
 def _to_json(value: Any) -> Any:

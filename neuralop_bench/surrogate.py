@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
 import torch
+import yaml
 from torch import Tensor, nn
 
+from data_gen.spec import DatasetSpec
+from neuralop_bench import checkpoint, constructors
 from neuralop_bench.batch import TIME, Batch, Field, Trajectory
 from neuralop_bench.normalization import Normalizer
 from neuralop_bench.rollout import rollout
+from neuralop_bench.run_directory import BEST_NAME
 
 
 class Surrogate(nn.Module):
@@ -23,6 +31,10 @@ class Surrogate(nn.Module):
         residual: predict increments: step j of a bundle is the last history frame plus increment_std[j] times the
             output.
 
+    Attributes:
+        spec: of the training data; None unless it was loaded from a run.
+        n_history: frames it was trained to be given, K; None unless it was loaded from a run.
+
     Raises:
         ValueError: in ``forward``, ``residual`` without a history; an operator whose output has another shape.
     """
@@ -33,6 +45,45 @@ class Surrogate(nn.Module):
         self.normalizer = normalizer
         self.bundle = bundle
         self.residual = residual
+        self.spec: DatasetSpec | None = None
+        self.n_history: int | None = None
+
+    @classmethod
+    def load(cls, run: Path | str, *, device: torch.device | str = "cpu", trust: Sequence[str] = ()) -> Surrogate:
+        """The surrogate of a run with the weights that did best on valid, in evaluation mode.
+
+        Args:
+            run: a run directory; its best.pt alone is read.
+            device: where the surrogate is to compute.
+            trust: packages, besides the project's own, whose constructors may be called: a foreign model is code.
+
+        Raises:
+            CheckpointError: best.pt is missing or damaged.
+            ConfigError: a constructor that isn't trusted, or whose arguments have changed since.
+
+        >>> from neuralop_bench import config, pipeline
+        >>> cfg = config.compose("model=fno", "track=smoke")
+        >>> record = pipeline.run(cfg)  # doctest: +ELLIPSIS
+        ...
+        >>> surrogate = Surrogate.load(config.run_directory(cfg))
+        >>> history = torch.zeros(1, surrogate.n_history, 1, *surrogate.spec.grid.shape)
+        >>> surrogate.predict(Batch.given(history), n_steps=3).shape
+        torch.Size([1, 3, 1, 32, 32])
+        """
+        content = checkpoint.load(Path(run) / BEST_NAME, device)
+        config, spec = yaml.safe_load(content["config"]), DatasetSpec.from_json(content["spec"])
+        model = {key: value for key, value in config["model"].items() if key != "label"}
+        constructors.require_trusted("model", model, trust, foreign=True)
+        constructors.check("model", model, trust)
+        n_history, states = int(config["dataset"]["history"]), content["model"]
+        operator = build_operator(
+            model, spec, n_history=n_history, bundle=config["surrogate"]["bundle"], device=torch.device(device)
+        )
+        normalizer = Normalizer(**{name: states[f"normalizer.{name}"] for name in Normalizer.__annotations__})
+        surrogate = cls(operator, normalizer, **config["surrogate"])
+        surrogate.load_state_dict(states)
+        surrogate.spec, surrogate.n_history = spec, n_history
+        return surrogate.to(device).eval()
 
     def forward(self, history: Trajectory, static: Field) -> Trajectory:
         """The next bundle, [B, b, C, *S], in physical units."""
@@ -70,6 +121,21 @@ class Surrogate(nn.Module):
     def n_parameters(self) -> int:
         """Trainable real numbers; a complex parameter counts as two."""
         return sum(_real_numbers(p) for p in self.operator.parameters() if p.requires_grad)
+
+
+def build_operator(
+    model: Mapping[str, Any], spec: DatasetSpec, *, n_history: int, bundle: int, device: torch.device
+) -> nn.Module:
+    """The bare network of a constructor node, for the channels and the grid of a dataset.
+
+    On the device ``meta`` it takes no memory, so impossible sizes fail before any work.
+    """
+    with device:
+        return constructors.build(model)(
+            in_channels=n_history * len(spec.state) + len(spec.static),
+            out_channels=bundle * len(spec.state),
+            grid=spec.grid,
+        )
 
 
 def _real_numbers(parameter: Tensor) -> int:

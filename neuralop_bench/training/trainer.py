@@ -17,13 +17,13 @@ from torch.optim import Optimizer
 
 from data_gen import progress
 from data_gen.store import replacing
+from neuralop_bench import checkpoint
 from neuralop_bench.batch import Batch, Predictor
 from neuralop_bench.data import Windows
 from neuralop_bench.metrics.metric import mean
 from neuralop_bench.metrics.relative import per_sample_relative_l2
 from neuralop_bench.rollout import rollout
-from neuralop_bench.surrogate import Surrogate
-from neuralop_bench.training import checkpoint
+from neuralop_bench.surrogate import BEST_NAME, Surrogate
 from neuralop_bench.training.augmentation import Augmentation
 from neuralop_bench.training.losses import Loss
 from neuralop_bench.training.schedules import Schedule
@@ -110,7 +110,7 @@ class Trainer:
         n_batches = train.n_batches(self.batch_size)
         optim = optimizer(p for p in surrogate.parameters() if p.requires_grad)
         scheduler = schedule(optim, n_epochs=self.epochs, steps_per_epoch=n_batches)
-        state = _Training(surrogate, optim, scheduler, folder, config, device)
+        state = _Training(surrogate, optim, scheduler, folder, config, train.source.spec.to_json(), device)
         at = state.resume()
         saved = started = time.monotonic()
         n_steps, n_done = self.epochs * n_batches, at.epoch * n_batches + at.batch
@@ -141,7 +141,7 @@ class Trainer:
                 saved = now
         if at.best_epoch < 0:
             raise Diverged("No epoch gave a finite error on the validation split.")
-        surrogate.load_state_dict(checkpoint.load(folder / "best.pt", device)["model"])
+        surrogate.load_state_dict(checkpoint.load(folder / BEST_NAME, device)["model"])
         return at
 
     def _step(self, surrogate: Surrogate, batch: Batch, optim: Optimizer, loss: Loss) -> float:
@@ -190,6 +190,7 @@ class _Training:
     scheduler: Any
     folder: Path
     config: str
+    spec: str
     device: torch.device
 
     def save(self, at: Progress) -> None:
@@ -210,8 +211,9 @@ class _Training:
             "epoch": at.best_epoch,
             "valid_rel_l2": at.best_valid,
             "config": self.config,
+            "spec": self.spec,
         }
-        checkpoint.save(self.folder / "best.pt", content)
+        checkpoint.save(self.folder / BEST_NAME, content)
 
     def resume(self) -> Progress:
         path = self.folder / "last.pt"

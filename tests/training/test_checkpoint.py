@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from neuralop_bench.training import checkpoint
-from neuralop_bench.training.checkpoint import CheckpointError
+from neuralop_bench import checkpoint
+from neuralop_bench.checkpoint import CheckpointError
 
 
 def test_round_trip(tmp_path: Path) -> None:

@@ -1,0 +1,284 @@
+"""What a run would do and what it would take, found out before anything is generated, allocated or written."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from data_gen import cache
+from data_gen.spec import DatasetSpec, Problem
+from neuralop_bench import config, constructors, reproducibility
+from neuralop_bench.batch import Batch
+from neuralop_bench.config import ConfigError, Identity, RunConfig
+from neuralop_bench.data import require_frames
+from neuralop_bench.metrics.metric import MetricContext
+from neuralop_bench.normalization import Normalizer
+from neuralop_bench.rollout import rollout
+from neuralop_bench.run_directory import RunError, state
+from neuralop_bench.surrogate import Surrogate, build_operator
+from neuralop_bench.training.trainer import Trainer
+
+_META = torch.device("meta")
+_GIB = 2**30
+# Adam keeps two numbers beside each weight and its gradient.
+_COPIES_OF_WEIGHTS = 4
+
+
+@dataclass(frozen=True)
+class SplitPlan:
+    """One split: samples asked for, bytes they take, and how many of them have to be generated."""
+
+    n_samples: int
+    n_bytes: int
+    n_missing: int
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A run whose parts have all been put together once, on a device that takes no memory.
+
+    Attributes:
+        who, folder: identity and run directory.
+        device, problem: what it would run on, and what it would solve.
+        splits: by name.
+        data_folder: of the dataset.
+        n_parameters: trainable real numbers.
+        activation_bytes: tensors that one training step keeps for its backward pass; None if the model can't tell
+            without computing.
+    """
+
+    cfg: RunConfig
+    who: Identity
+    folder: Path
+    device: torch.device
+    problem: Problem
+    spec: DatasetSpec
+    splits: Mapping[str, SplitPlan]
+    data_folder: Path
+    n_parameters: int
+    activation_bytes: int | None
+
+    @property
+    def memory_bytes(self) -> int:
+        """Memory that training needs at least: weights with gradients and optimiser, activations, data held."""
+        held = sum(entry.n_bytes for entry in self.splits.values() if entry.n_bytes <= self.cfg.preload_gib * _GIB)
+        return 4 * _COPIES_OF_WEIGHTS * self.n_parameters + (self.activation_bytes or 0) + held
+
+    @property
+    def missing_bytes(self) -> int:
+        """Disk space for what has to be generated; shards are kept beside the file until it is whole."""
+        return sum(2 * e.n_bytes * e.n_missing // e.n_samples for e in self.splits.values())
+
+    @property
+    def n_missing(self) -> int:
+        return sum(entry.n_missing for entry in self.splits.values())
+
+
+def make(cfg: RunConfig) -> Plan:
+    """Put every part of a run together on the device ``meta``, and try one training step there.
+
+    Raises:
+        ConfigError, ValueError, RuntimeError: a part that can't be built, or parts that don't fit each other.
+        RunError: more memory or disk than this machine has.
+    """
+    device = reproducibility.resolve_device(cfg.device)
+    problem = cast(Problem, _built("dataset.problem", cfg.dataset.problem))
+    spec = problem.spec
+    require_frames(spec, cfg.dataset.history, max(cfg.dataset.horizon, cfg.trainer.unroll))
+    surrogate, activation_bytes = _rehearse(cfg, spec)
+    folder = cache.folder(problem, cfg.dataset.seed, Path(cfg.paths.data))
+    plan = Plan(
+        cfg=cfg,
+        who=config.identity(cfg),
+        folder=config.run_directory(cfg),
+        device=device,
+        problem=problem,
+        spec=spec,
+        splits={split: _split_plan(spec, folder / split, n) for split, n in cfg.splits.items()},
+        data_folder=folder,
+        n_parameters=surrogate.n_parameters,
+        activation_bytes=activation_bytes,
+    )
+    _require_room(plan)
+    return plan
+
+
+def describe(plan: Plan) -> str:
+    """The plan in words, for ``dry_run=true``. Measures how long one sample takes to solve if nothing tells."""
+    cfg, where = plan.cfg, state(plan.folder)
+    progress = {
+        "new": "new",
+        "finished": f"already finished ({where.reason}); the command returns its record",
+        "diverged": "already done: it diverged; the command returns its record",
+        "running": f"another process is at work on it ({where.reason})",
+        "resumable": f"goes on where it stopped ({where.reason})",
+        "failed": f"failed, and would be tried again: {where.reason}",
+    }[where.progress]
+    if cfg.force and where.progress in ("finished", "diverged"):
+        progress = "already finished; force=true moves it aside and runs it again"
+    activations = "unknown" if plan.activation_bytes is None else _size(plan.activation_bytes)
+    weights = _size(4 * _COPIES_OF_WEIGHTS * plan.n_parameters)
+    lines = [
+        ("run", f"{plan.who.model} on {plan.who.dataset}, track {plan.who.track}, seed {cfg.seed}"),
+        ("run directory", str(plan.folder)),
+        ("state", progress),
+        ("data", str(plan.data_folder)),
+        *((f"  {split}", _describe_split(entry)) for split, entry in plan.splits.items()),
+        ("  generation", _describe_generation(plan)),
+        ("training", f"{cfg.trainer.epochs} epochs, batches of {cfg.trainer.batch_size}, on {plan.device}"),
+        ("parameters", f"{plan.n_parameters:,}"),
+        (
+            "memory",
+            f"about {_size(plan.memory_bytes)} beside the libraries' own (weights, gradients and optimizer {weights}, "
+            f"activations {activations}, the rest data)",
+        ),
+    ]
+    return "\n".join(f"{name:<14} {text}" for name, text in lines)
+
+
+def _rehearse(cfg: RunConfig, spec: DatasetSpec) -> tuple[Surrogate, int | None]:
+    """All parts of a training, built and used once without memory; bytes kept for the backward pass."""
+    operator = build_operator(
+        config.constructor(cfg.model),
+        spec,
+        n_history=cfg.dataset.history,
+        bundle=cfg.surrogate.bundle,
+        device=_META,
+    )
+    n_state, n_static = len(spec.state), len(spec.static)
+    lags = min(cfg.surrogate.bundle, cfg.dataset.history + cfg.dataset.horizon - 1)
+    sizes = ((n_state,), (n_state,), (n_static,), (n_static,), (lags, n_state))
+    normalizer = Normalizer(*(torch.ones(size, dtype=torch.float64, device=_META) for size in sizes))
+    surrogate = Surrogate(operator, normalizer, **asdict(cfg.surrogate))
+    trainer = Trainer(seed=cfg.seed, **asdict(cfg.trainer))
+    n_windows = cfg.splits["train"] * (spec.n_snapshots - cfg.dataset.history - trainer.unroll + 1)
+    parameters = [p for p in surrogate.parameters() if p.requires_grad]
+    if parameters:
+        # One number stands for all: an optimiser's and a schedule's arguments don't depend on how many there are.
+        optimizer = _called("optimizer", _built("optimizer", cfg.optimizer), [nn.Parameter(torch.zeros(1))])
+        n_batches = -(-n_windows // trainer.batch_size)
+        schedule = _built("scheduler", cfg.scheduler)
+        _called("scheduler", schedule, optimizer, n_epochs=trainer.epochs, steps_per_epoch=n_batches)
+    loss = _built("loss", cfg.loss)
+    _called("augmentation", _built("augmentation", cfg.augmentation), spec)
+    _built("tracker", cfg.tracker)
+    context = MetricContext(spec, np.ones(n_state))
+    for name, node in cfg.evaluator.metrics.items():
+        _called(f"evaluator.metrics.{name}", _built(f"evaluator.metrics.{name}", node), context)
+    batch = _empty_batch(spec, min(trainer.batch_size, n_windows), cfg.dataset.history, trainer.unroll)
+    return surrogate, _kept_bytes(surrogate, batch, trainer.unroll, loss) if parameters else 0
+
+
+def _empty_batch(spec: DatasetSpec, n: int, history: int, n_steps: int) -> Batch:
+    space, n_state = spec.grid.shape, len(spec.state)
+    shapes = ((n, history, n_state, *space), (n, len(spec.static), *space), (n, n_steps, n_state, *space))
+    return Batch(*(torch.empty(shape, device=_META) for shape in shapes))
+
+
+def _kept_bytes(surrogate: Surrogate, batch: Batch, n_steps: int, loss: Any) -> int | None:
+    """Bytes that autograd keeps between forward and backward pass of one training step."""
+    own = {p.untyped_storage()._cdata for p in surrogate.parameters()}
+    kept: dict[int, Tensor] = {}
+
+    def keep(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()._cdata  # several saved tensors may be views of one
+        if storage not in own:
+            kept.setdefault(storage, tensor)
+        return tensor
+
+    try:
+        with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+            loss(rollout(surrogate, batch.history, batch.static, n_steps), batch.target)
+    except (NotImplementedError, RuntimeError) as error:
+        if isinstance(error, NotImplementedError) or "meta" in str(error).lower():
+            return None  # a foreign operation that can't do without values
+        raise
+    return sum(tensor.untyped_storage().nbytes() for tensor in kept.values())
+
+
+def _built(name: str, node: Mapping[str, Any]) -> Any:
+    return _called(name, constructors.build, node)
+
+
+def _called(name: str, function: Any, *arguments: Any, **options: Any) -> Any:
+    """Call what a key of the configuration names, so that an error names the key."""
+    try:
+        return function(*arguments, **options)
+    except (ValueError, TypeError, ArithmeticError) as error:
+        text = str(error)
+        raise ConfigError(text if name.split(".")[0] in text else f"{name}: {text}") from error
+
+
+def _split_plan(spec: DatasetSpec, folder: Path, n: int) -> SplitPlan:
+    frames = spec.n_snapshots * len(spec.state) + len(spec.static)
+    if spec.stores_initial:
+        frames += len(spec.state)
+    present = cache.n_stored(folder / f"{spec.name}.hdf5")
+    return SplitPlan(n, 4 * spec.grid.n_points * frames * n, max(0, n - present))
+
+
+def _require_room(plan: Plan) -> None:
+    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    if plan.device.type == "cuda":
+        memory = torch.cuda.get_device_properties(plan.device).total_memory
+    if plan.memory_bytes > memory:
+        raise RunError(
+            f"Training needs about {_size(plan.memory_bytes)} of memory, but {plan.device} has {_size(memory)}. Lower "
+            "trainer.batch_size, the model's size (model.width ...) or preload_gib."
+        )
+    root = next(folder for folder in (plan.data_folder, *plan.data_folder.parents) if folder.exists())
+    free = shutil.disk_usage(root).free
+    if plan.missing_bytes > free:
+        raise RunError(
+            f"Generating the data needs about {_size(plan.missing_bytes)} in {plan.data_folder}, but {_size(free)} are "
+            "free there. Choose another folder with paths.data, or lower splits or dataset.problem.resolution."
+        )
+
+
+def _describe_split(entry: SplitPlan) -> str:
+    missing = "present" if not entry.n_missing else f"{entry.n_missing} to generate"
+    return f"{entry.n_samples} samples, {_size(entry.n_bytes)}, {missing}"
+
+
+def _describe_generation(plan: Plan) -> str:
+    if not plan.n_missing:
+        return "nothing to do"
+    workers = min(plan.cfg.workers or os.cpu_count() or 1, -(-plan.n_missing // cache.SHARD_SIZE))
+    known = cache.seconds_per_sample(plan.data_folder)
+    seconds, source = (known, "as measured before") if known else (_seconds_of_one(plan), "measured on one sample")
+    total = seconds * plan.n_missing / workers
+    return f"about {_duration(total)} with {workers} workers ({seconds:.2g} s per sample and core, {source})"
+
+
+def _seconds_of_one(plan: Plan) -> float:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        started = time.perf_counter()
+        plan.problem.simulate([cache.generator(plan.cfg.dataset.seed, "train", 0)])
+        return time.perf_counter() - started
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _size(n_bytes: int) -> str:
+    for unit, size in (("TiB", 2**40), ("GiB", _GIB), ("MiB", 2**20)):
+        if n_bytes >= size:
+            return f"{n_bytes / size:.3g} {unit}"
+    return f"{n_bytes / 1024:.3g} KiB"
+
+
+def _duration(seconds: float) -> str:
+    for unit, size in (("days", 86400), ("h", 3600), ("min", 60)):
+        if seconds >= 2 * size:
+            return f"{seconds / size:.1f} {unit}"
+    return f"{seconds:.1f} s"
