@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from data_gen.grids import Grid, Nodes
 from neuralop_bench.layers.coordinates import append_coordinates
 from neuralop_bench.layers.mlp import Pointwise
+from neuralop_bench.layers.padding import crop, domain_padding, pad
 from neuralop_bench.layers.spectral_conv import Init, SpectralConv, require_modes
 
 _ACTIVATIONS = {"gelu": nn.functional.gelu, "relu": nn.functional.relu}
@@ -23,7 +24,12 @@ class FNO(nn.Module):
         v_0 = P(a, x),    v_{l+1} = act(W_l v_l + b_l + K_l v_l),    u = Q(v_L)
 
     K_l is a spectral convolution, W_l acts pointwise, the last block has no activation, Q has one hidden layer.
-    Coordinates are appended to the input inside the model. The network runs on any grid that holds its modes.
+    Coordinates are appended to the input inside the model. The network runs in 1, 2 and 3 dimensions, on any grid that
+    holds its modes.
+
+    The Fourier transform closes every axis to a circle. With ``padding``, v_0 is continued on the far side of the axes
+    that aren't periodic until it meets its beginning, and v_L is cut back. The length is a fraction of the domain, so
+    the network stays free of the resolution; the published code of 2022 appends a number of cells, filled with zeros.
 
     Two variants lie in configs/model: ``fno`` (GELU, centred initialisation scaled to keep the variance, coordinates
     of the grid's own nodes) and ``fno_2020`` (ReLU, positive uniform initialisation, coordinates that always include
@@ -33,7 +39,7 @@ class FNO(nn.Module):
         in_channels, out_channels: channels of the input and output fields.
         grid: the training grid, for its number of axes, its nodes and the bound on ``n_modes``.
         n_modes: positive wavenumbers kept per axis, one number or one for each axis (the paper's convention; the
-            neuralop package counts twice as many).
+            neuralop package counts twice as many). At most half the points of an axis, its padding included.
         width: hidden channels.
         n_layers: blocks.
         projection_width: hidden channels of the projection.
@@ -41,11 +47,13 @@ class FNO(nn.Module):
         normalization: ``none``, or ``batch`` for batch normalisation of each block's sum (the code of January 2021).
         spectral_init: initialisation of the spectral weights (``SpectralConv``).
         coordinates: ``nodes`` for the positions of the grid's nodes, ``closed`` for linspace(0, 1) on every axis.
+        padding: length added to each axis that isn't periodic, as a fraction of the domain (``domain_padding``).
 
     Shapes: [batch, in_channels, *space] to [batch, out_channels, *space].
 
     Raises:
-        ValueError: a size below 1, an unknown option, or more modes than the grid holds.
+        ValueError: a size below 1, an unknown option, a padding outside [0, 1], or more modes than the padded grid
+            holds.
 
     Reference: Li et al. (2021), Fourier Neural Operator for Parametric Partial Differential Equations, arXiv
     2010.08895.
@@ -71,6 +79,7 @@ class FNO(nn.Module):
         normalization: Literal["none", "batch"] = "none",
         spectral_init: Init = "normal",
         coordinates: Literal["nodes", "closed"] = "nodes",
+        padding: float = 0.0,
     ) -> None:
         super().__init__()
         modes = (n_modes,) * grid.n_dims if isinstance(n_modes, int) else tuple(n_modes)
@@ -91,8 +100,12 @@ class FNO(nn.Module):
         ):
             if value not in known:
                 raise ValueError(f"FNO knows model.{name} in {known}, got {value!r}.")
-        require_modes(grid.shape, modes, "FNO")
-        self._nodes: tuple[Nodes, ...] = grid.nodes if coordinates == "nodes" else ("closed",) * grid.n_dims
+        added = domain_padding(grid.shape, grid.nodes, padding)
+        padded = tuple(n + m for n, m in zip(grid.shape, added, strict=True))
+        require_modes(padded, modes, "FNO on its padded grid" if any(added) else "FNO")
+        self._nodes = grid.nodes
+        self._coordinates: tuple[Nodes, ...] = grid.nodes if coordinates == "nodes" else ("closed",) * grid.n_dims
+        self._padding = padding
         self._activation = _ACTIVATIONS[activation]
         self.lifting = Pointwise(in_channels + grid.n_dims, width)
         self.spectral = nn.ModuleList(SpectralConv(width, width, modes, spectral_init) for _ in range(n_layers))
@@ -102,7 +115,9 @@ class FNO(nn.Module):
         self.projection = nn.ModuleList([Pointwise(width, projection_width), Pointwise(projection_width, out_channels)])
 
     def forward(self, x: Float[Tensor, "batch in_channels *space"]) -> Float[Tensor, "batch out_channels *space"]:
-        v = self.lifting(append_coordinates(x, self._nodes))
+        space = x.shape[2:]
+        v = self.lifting(append_coordinates(x, self._coordinates))
+        v = pad(v, domain_padding(space, self._nodes, self._padding))
         last = len(self.spectral) - 1
         for layer, (spectral, pointwise, norm) in enumerate(
             zip(self.spectral, self.pointwise, self.norms, strict=True)
@@ -110,4 +125,5 @@ class FNO(nn.Module):
             v = norm(spectral(v) + pointwise(v))
             if layer < last:
                 v = self._activation(v)
+        v = crop(v, space)
         return self.projection[1](self._activation(self.projection[0](v)))

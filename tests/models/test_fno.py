@@ -27,6 +27,7 @@ def n_parameters(model: nn.Module) -> int:
         pytest.param(GRID_2D, 10, 12, 20, "batch", 926_517, id="ns-12-modes"),
         pytest.param(GRID_2D, 10, 12, 20, "none", 926_357, id="ns-12-modes-no-batch-norm"),
         pytest.param(Grid.periodic(16, n_dims=3), 10, 8, 20, "batch", 6_558_537, id="ns-3d"),
+        pytest.param(Grid.periodic(16, n_dims=3), 10, 8, 20, "none", 6_558_377, id="ns-3d-no-batch-norm"),
     ],
 )
 def test_published_parameter_counts(
@@ -64,6 +65,19 @@ def test_equals_its_formula() -> None:
         v = model.spectral[layer](v) + model.pointwise[layer](v)
         v = gelu(v) if layer < 2 else v
     torch.testing.assert_close(model(x), model.projection[1](gelu(model.projection[0](v))))
+
+
+@pytest.mark.parametrize("boundary", ["periodic", "dirichlet"])
+@pytest.mark.parametrize("shape", [(12,), (11,), (8, 10), (9, 7), (6, 8, 4), (5, 6, 7)])
+def test_maps_fields_on_grids_of_one_to_three_axes_even_and_odd(shape: tuple[int, ...], boundary: str) -> None:
+    nodes = "periodic" if boundary == "periodic" else "closed"
+    n_dims = len(shape)
+    grid = Grid(shape, (1.0,) * n_dims, (boundary,) * n_dims, (nodes,) * n_dims)
+    model = FNO(in_channels=2, out_channels=3, grid=grid, n_modes=2, width=4, normalization="batch")
+    output = model(torch.randn(2, 2, *shape))
+    assert output.shape == (2, 3, *shape)
+    output.square().sum().backward()
+    assert all(p.grad is not None and p.grad.any() for p in model.parameters())
 
 
 @pytest.mark.parametrize("coordinates", ["nodes", "closed"])

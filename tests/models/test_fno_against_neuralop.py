@@ -1,8 +1,8 @@
 """FNO and SpectralConv against the neuralop package with the same weights.
 
 neuralop counts modes on both sides (n_modes = 2K, on the last axis 2K - 2), lays its rows out from -K to K - 1 and puts
-the bias of the pointwise map into the convolution. Release 2.0.0 is wrong on odd grids in 2D, so those are left out,
-and it activates every block twice, so networks are compared with ReLU, for which twice is once.
+the bias of the pointwise map into the convolution. Release 2.0.0 is wrong on odd grids in 2D and 3D, so those are left
+out, and it activates every block twice, so networks are compared with ReLU, for which twice is once.
 """
 
 import pytest
@@ -37,7 +37,15 @@ def relative_difference(ours: torch.Tensor, theirs: torch.Tensor) -> float:
 
 @pytest.mark.parametrize(
     ("shape", "n_modes"),
-    [((128,), (16,)), ((81,), (16,)), ((64, 64), (12, 12)), ((24, 24), (12, 12)), ((32, 20), (5, 8))],
+    [
+        ((128,), (16,)),
+        ((81,), (16,)),
+        ((64, 64), (12, 12)),
+        ((24, 24), (12, 12)),
+        ((32, 20), (5, 8)),
+        ((16, 16, 16), (8, 8, 8)),
+        ((12, 16, 10), (3, 5, 4)),
+    ],
 )
 def test_spectral_conv_agrees(shape: tuple[int, ...], n_modes: tuple[int, ...]) -> None:
     torch.manual_seed(0)
@@ -49,7 +57,9 @@ def test_spectral_conv_agrees(shape: tuple[int, ...], n_modes: tuple[int, ...]) 
         assert relative_difference(ours(u), theirs(u)) < TOLERANCE
 
 
-@pytest.mark.parametrize(("shape", "n_modes"), [((128,), (16,)), ((64, 64), (12, 12)), ((32, 24), (6, 9))])
+@pytest.mark.parametrize(
+    ("shape", "n_modes"), [((128,), (16,)), ((64, 64), (12, 12)), ((32, 24), (6, 9)), ((16, 12, 10), (4, 5, 3))]
+)
 def test_whole_network_agrees(shape: tuple[int, ...], n_modes: tuple[int, ...]) -> None:
     n_dims = len(shape)
     grid = Grid(shape, (1.0,) * n_dims, ("periodic",) * n_dims, ("periodic",) * n_dims)

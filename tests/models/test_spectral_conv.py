@@ -52,7 +52,16 @@ def dense_reference(conv: SpectralConv, u: np.ndarray) -> np.ndarray:
 
 @pytest.mark.parametrize(
     ("shape", "n_modes"),
-    [((16,), (5,)), ((15,), (5,)), ((16, 12), (3, 5)), ((15, 11), (4, 5)), ((13, 14), (6, 2)), ((8, 9, 10), (2, 4, 3))],
+    [
+        ((16,), (5,)),
+        ((15,), (5,)),
+        ((16, 12), (3, 5)),
+        ((15, 11), (4, 5)),
+        ((13, 14), (6, 2)),
+        ((8, 9, 10), (2, 4, 3)),
+        ((8, 6, 10), (4, 3, 5)),
+        ((7, 9, 11), (3, 2, 5)),
+    ],
 )
 def test_equals_dense_multiplication_in_fourier_space(shape: tuple[int, ...], n_modes: tuple[int, ...]) -> None:
     torch.manual_seed(0)
@@ -95,13 +104,31 @@ def test_identity_weights_project_on_the_kept_modes_2d(shape: tuple[int, int]) -
     torch.testing.assert_close(conv(modes), modes * gains[:, None, None, None], rtol=0, atol=1e-13)
 
 
-@pytest.mark.parametrize("n_dims", [1, 2])
-@pytest.mark.parametrize("n", [16, 17])
+@pytest.mark.parametrize("shape", [(8, 8, 8), (7, 7, 7), (6, 9, 8)])
+def test_identity_weights_project_on_the_kept_modes_3d(shape: tuple[int, int, int]) -> None:
+    n_modes = (2, 3, 2)
+    conv = set_identity(SpectralConv(1, 1, n_modes).double())
+    half = [(n - 1) // 2 for n in shape]
+    # Waves of the rows K and -K are left to the test in 2D.
+    wavenumbers = [
+        k
+        for k in itertools.product(*(range(-h, h + 1) for h in half[:-1]), range(half[-1] + 1))
+        if all(abs(k_j) != n_j for k_j, n_j in zip(k[:2], n_modes[:2], strict=True))
+    ]
+    gains = [all(abs(k_j) < n_j for k_j, n_j in zip(k, n_modes, strict=True)) for k in wavenumbers]
+    assert {True, False} == set(gains)
+    modes = torch.stack([wave(k, shape, phase=0.7) for k in wavenumbers])[:, None]
+    expected = modes * torch.tensor(gains, dtype=torch.float64).view(-1, 1, 1, 1, 1)
+    torch.testing.assert_close(conv(modes), expected, rtol=0, atol=1e-13)
+
+
+@pytest.mark.parametrize(("n", "n_dims"), [(16, 1), (17, 1), (16, 2), (17, 2), (8, 3), (9, 3)])
 def test_agrees_at_shared_points_on_a_grid_twice_as_fine(n: int, n_dims: int) -> None:
     torch.manual_seed(0)
-    conv = SpectralConv(2, 3, (5,) * n_dims).double()
+    k_kept, k_max = (5, 7) if n_dims < 3 else (2, 3)
+    conv = SpectralConv(2, 3, (k_kept,) * n_dims).double()
     # Modes beyond the kept ones are there too; they must be dropped on both grids.
-    coarse, fine = (conv(band_limited((m,) * n_dims, 7, 2)) for m in (n, 2 * n))
+    coarse, fine = (conv(band_limited((m,) * n_dims, k_max, 2)) for m in (n, 2 * n))
     shared = fine[(..., *(slice(None, None, 2),) * n_dims)]
     torch.testing.assert_close(coarse, shared, rtol=0, atol=1e-11)
     assert coarse.abs().max() > 0.1

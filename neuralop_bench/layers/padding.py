@@ -1,0 +1,74 @@
+"""Points added beyond the far end of an axis."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from data_gen.grids import Nodes
+
+
+def domain_padding(space: Sequence[int], nodes: Sequence[Nodes], fraction: float) -> tuple[int, ...]:
+    """How many points per axis lengthen the domain by ``fraction`` of its length.
+
+    The Fourier transform takes the padded axis for a circle of n_padded * spacing. That length is (1 + fraction) L at
+    every resolution, as far as whole points allow, so the modes are the same functions on every grid. A periodic axis
+    is a circle already and gets no points. The last point of a closed axis opens an interval that the circle counts,
+    so there one point fewer does. Resolutions at which fraction n, or fraction (n - 1), is whole agree best.
+
+        centres: n_pad = round(fraction n),    closed: n_pad = round(fraction (n - 1)) - 1,    periodic: n_pad = 0
+
+    Args:
+        space: points per axis.
+        nodes: where they sit (``data_gen.grids.Grid.nodes``).
+        fraction: padding in units of the domain's length.
+
+    Raises:
+        ValueError: a fraction below 0 or above 1.
+
+    >>> domain_padding((85, 169), ("closed", "closed"), 0.25)
+    (20, 41)
+    >>> domain_padding((64, 64, 10), ("periodic", "periodic", "centres"), 0.6)
+    (0, 0, 6)
+    """
+    if not 0 <= fraction <= 1:
+        raise ValueError(
+            f"model.padding is a fraction of the domain between 0 and 1, got {fraction}. For c points of n, write c/n."
+        )
+    return tuple(_points(n, kind, fraction) for n, kind in zip(space, nodes, strict=True))
+
+
+def _points(n: int, nodes: Nodes, fraction: float) -> int:
+    if nodes == "periodic":
+        return 0
+    if nodes == "closed":
+        return max(0, round(fraction * (n - 1)) - 1)
+    return round(fraction * n)
+
+
+def pad(x: Float[Tensor, "batch channel *space"], n_points: Sequence[int]) -> Float[Tensor, "batch channel *padded"]:
+    """Append ``n_points`` per space axis on the far side that lead from the last value back to the first.
+
+        x_{n-1+j} = (1 - w_j) x_{n-1} + w_j x_0,    w_j = (1 - cos(pi j / (n_pad + 1))) / 2,    j = 1 ... n_pad
+
+    The padded field is continuous on the circle. Zeros, as in the published code of the FNO, leave a jump at both
+    ends, whose Fourier coefficients depend on the spacing (docs/decisions/009-padding-closes-the-circle.md).
+    """
+    for axis, n in enumerate(n_points, start=2):
+        if n:
+            shape = [1] * x.ndim
+            shape[axis] = n
+            steps = torch.arange(1, n + 1, dtype=x.dtype, device=x.device)
+            weight = (0.5 - 0.5 * torch.cos(math.pi / (n + 1) * steps)).view(shape)
+            last, first = x.narrow(axis, x.shape[axis] - 1, 1), x.narrow(axis, 0, 1)
+            x = torch.cat([x, last + weight * (first - last)], dim=axis)
+    return x
+
+
+def crop(x: Float[Tensor, "batch channel *padded"], space: Sequence[int]) -> Float[Tensor, "batch channel *space"]:
+    """The first ``space`` points of every axis: undoes ``pad``."""
+    return x[(..., *(slice(n) for n in space))]
