@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from jaxtyping import Complex, Float
@@ -40,6 +40,8 @@ class SpectralConv(nn.Module):
     >>> SpectralConv(1, 1, n_modes=(3, 3))(torch.ones(2, 1, 8, 9)).shape
     torch.Size([2, 1, 8, 9])
     """
+
+    complex_pairs: ClassVar[frozenset[str]] = frozenset({"weight"})
 
     def __init__(self, in_channels: int, out_channels: int, n_modes: tuple[int, ...], init: Init = "normal") -> None:
         super().__init__()

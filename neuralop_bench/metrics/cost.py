@@ -4,13 +4,40 @@ from __future__ import annotations
 
 import statistics
 import time
+from typing import Literal
 
 import torch
+from torch import nn
 
 from neuralop_bench.batch import Batch, Predictor
 from neuralop_bench.data import Windows
 
 _REPEATS = 5
+
+
+def count_parameters(module: nn.Module, *, complex_as: Literal[1, 2] = 2) -> int:
+    """Trainable numbers of a module.
+
+    Args:
+        module: any module. One that keeps complex parameters as pairs of reals, with the parts along the first axis,
+            names them in an attribute ``complex_pairs``.
+        complex_as: what a complex number counts. 2 counts real numbers, as records do; some published tables count 1.
+
+    >>> from neuralop_bench.layers.spectral_conv import SpectralConv
+    >>> conv = SpectralConv(2, 3, n_modes=(4,))
+    >>> count_parameters(conv), count_parameters(conv, complex_as=1)
+    (48, 24)
+    """
+    pairs = {
+        id(getattr(owner, name)) for owner in module.modules() for name in getattr(owner, "complex_pairs", frozenset())
+    }
+    total = 0
+    for parameter in module.parameters():
+        if parameter.requires_grad:
+            reals = parameter.numel() * (2 if parameter.is_complex() else 1)
+            is_complex = parameter.is_complex() or id(parameter) in pairs
+            total += reals * complex_as // 2 if is_complex else reals
+    return total
 
 
 def prediction_cost(

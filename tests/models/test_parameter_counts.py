@@ -1,0 +1,67 @@
+"""Counting parameters: a complex number is two real ones, or one, as some published tables have it."""
+
+import pytest
+import torch
+from torch import nn
+
+from data_gen.grids import Grid
+from neuralop_bench.layers.spectral_conv import SpectralConv
+from neuralop_bench.metrics.cost import count_parameters
+from neuralop_bench.models.fno import FNO
+from neuralop_bench.normalization import Normalizer
+from neuralop_bench.surrogate import Surrogate
+
+
+def statistics() -> Normalizer:
+    one = torch.ones(1, dtype=torch.float64)
+    return Normalizer(0 * one, one, 0 * one, one, torch.empty(0, 1, dtype=torch.float64))
+
+
+class Mixed(nn.Module):
+    """7 real, 3 complex, 4 pairs of reals, and what isn't trained."""
+
+    complex_pairs = frozenset({"pair"})
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.real = nn.Parameter(torch.zeros(7))
+        self.complex = nn.Parameter(torch.zeros(3, dtype=torch.complex64))
+        self.pair = nn.Parameter(torch.zeros(2, 4))
+        self.frozen = nn.Parameter(torch.zeros(5, dtype=torch.complex64), requires_grad=False)
+        self.register_buffer("constant", torch.zeros(6))
+
+
+def test_a_complex_number_counts_as_two_or_as_one() -> None:
+    assert count_parameters(Mixed()) == 7 + 2 * 3 + 2 * 4
+    assert count_parameters(Mixed(), complex_as=1) == 7 + 3 + 4
+    nested = nn.Sequential(Mixed(), nn.Linear(2, 3), Mixed())
+    assert count_parameters(nested) == 2 * 21 + 9
+    assert count_parameters(nested, complex_as=1) == 2 * 14 + 9
+
+
+def test_a_shared_parameter_counts_once() -> None:
+    one = Mixed()
+    assert count_parameters(nn.Sequential(one, one)) == 21
+    assert count_parameters(nn.Sequential(one, one), complex_as=1) == 14
+
+
+def test_a_surrogate_counts_real_numbers() -> None:
+    assert Surrogate(Mixed(), statistics()).n_parameters == count_parameters(Mixed()) == 21
+
+
+def test_spectral_weights_are_pairs() -> None:
+    for name in SpectralConv.complex_pairs:
+        assert getattr(SpectralConv(3, 5, (2, 4)), name).shape[0] == 2
+    assert count_parameters(SpectralConv(3, 5, (2, 4))) == 2 * (4 * 4) * 15
+    assert count_parameters(SpectralConv(3, 5, (2, 4)), complex_as=1) == (4 * 4) * 15
+
+
+@pytest.mark.parametrize(
+    ("n_dims", "n_modes", "width", "as_reals", "as_complex"),
+    [(1, 16, 64, 549_569, 287_425), (2, 12, 32, 2_368_001, 1_188_353)],
+)
+def test_published_counts_both_ways(n_dims: int, n_modes: int, width: int, as_reals: int, as_complex: int) -> None:
+    with torch.device("meta"):
+        model = FNO(in_channels=1, out_channels=1, grid=Grid.periodic(64, n_dims), n_modes=n_modes, width=width)
+    assert count_parameters(model) == as_reals
+    assert count_parameters(model, complex_as=1) == as_complex
