@@ -1,0 +1,99 @@
+"""Any operator on space and time together."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from data_gen.grids import AXIS_NAMES, Grid
+
+
+class SpaceTime(nn.Module):
+    """Predict a bundle of steps at once: an operator on the space grid extended by a time axis.
+
+        u(x, t_j) = G[a](x, t_j),    a(x, t) = a(x),    j = 1 ... n_steps
+
+    The input doesn't depend on time: it is repeated along the time axis, which comes last. The operator learns the
+    evolution from the coordinate that it appends for that axis, and from padding (time isn't periodic). With
+    ``neuralop_bench.models.fno.FNO`` on a plane this is FNO-3D (configs/model/fno_3d.yaml).
+
+    The operator is given a grid whose time axis is open, of length 1 and with nodes at the centres of the ``n_steps``
+    intervals, t_j = (j - 1/2)/n_steps. The published code has t_j = j/n_steps; the constant between them is one that
+    the bias of a lifting absorbs.
+
+    Args:
+        in_channels, out_channels: channels of the input, and of the output: ``n_steps`` times the state's channels.
+        grid: the space grid, of one or two axes.
+        operator: constructor of the operator, ``operator(in_channels=..., out_channels=..., grid=...)``: in a
+            configuration a nested ``_target_`` with ``_partial_: true``.
+        n_steps: points of the time axis; in a configuration ``${surrogate.bundle}``.
+
+    Attributes:
+        resolution_free: as the operator is. The number of steps is fixed.
+
+    Shapes: [batch, in_channels, *space] to [batch, n_steps * channel, *space], all channels of the first step first.
+
+    Raises:
+        ValueError: fewer than two steps; ``out_channels`` isn't a multiple of ``n_steps``; a grid of three axes; what
+            the operator raises.
+
+    Reference: Li et al. (2021), Fourier Neural Operator, section 5.3 (FNO-3D), arXiv 2010.08895.
+
+    >>> import torch
+    >>> from functools import partial
+    >>> from neuralop_bench.models.fno import FNO
+    >>> grid = Grid.periodic(32)
+    >>> model = SpaceTime(in_channels=3, out_channels=8, grid=grid, operator=partial(FNO, n_modes=4), n_steps=8)
+    >>> model(torch.ones(2, 3, 32, 32)).shape
+    torch.Size([2, 8, 32, 32])
+    """
+
+    def __init__(
+        self,
+        *,
+        in_channels: int,
+        out_channels: int,
+        grid: Grid,
+        operator: Callable[..., nn.Module],
+        n_steps: int,
+    ) -> None:
+        super().__init__()
+        if n_steps < 2:
+            raise ValueError(
+                f"A space-time model predicts a bundle of steps at once and needs at least 2, got n_steps={n_steps}. "
+                "Raise surrogate.bundle, e.g. to dataset.horizon, and trainer.unroll with it."
+            )
+        if out_channels % n_steps:
+            raise ValueError(
+                f"A bundle of n_steps={n_steps} has a multiple of {n_steps} channels, but out_channels is "
+                f"{out_channels}. Set model.n_steps to surrogate.bundle."
+            )
+        if grid.n_dims == len(AXIS_NAMES):
+            raise ValueError(
+                f"A space-time model adds a time axis to {len(AXIS_NAMES) - 1} space axes at most, but the grid has "
+                f"{grid.n_dims}. Predict step by step: surrogate.bundle=1 and another model."
+            )
+        self.n_steps = n_steps
+        space_time = Grid(
+            shape=(*grid.shape, n_steps),
+            lengths=(*grid.lengths, 1.0),
+            boundary=(*grid.boundary, "open"),
+            nodes=(*grid.nodes, "centres"),
+        )
+        try:
+            self.operator = operator(in_channels=in_channels, out_channels=out_channels // n_steps, grid=space_time)
+        except ValueError as error:
+            raise ValueError(
+                f"{error} (The operator of a space-time model lies on {space_time.shape} points, time last; its "
+                "hyper-parameters are model.operator.<name>.)"
+            ) from error
+
+    @property
+    def resolution_free(self) -> bool:
+        return bool(getattr(self.operator, "resolution_free", False))
+
+    def forward(self, x: Float[Tensor, "batch in_channels *space"]) -> Float[Tensor, "batch out_channels *space"]:
+        over_time = x[..., None].expand(*x.shape, self.n_steps)
+        return self.operator(over_time).movedim(-1, 1).flatten(1, 2)
