@@ -1,0 +1,158 @@
+"""A model that somebody else wrote."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any, TypeGuard
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from data_gen.grids import Grid
+
+_DEFAULT_PASS = {"in_channels": "in_channels", "out_channels": "out_channels"}
+
+
+class External(nn.Module):
+    """Any ``nn.Module`` of any installed package that maps fields to fields.
+
+        python run.py model=external model.target=neuralop.models.TFNO \\
+            '+model.arguments={n_modes: [16, 16], hidden_channels: 32}' model.label=tfno
+
+    The class is looked up, checked to be an ``nn.Module``, and called with ``arguments`` and with whatever of
+    in_channels, out_channels and grid ``pass`` names. Nothing else is evaluated, but importing a package runs its code:
+    a target is as trustworthy as whoever wrote it.
+
+    What the module writes into a state dict beside its own tensors is left out, so checkpoints stay plain (neuralop
+    adds its constructor's arguments, which no other module can load). A module that can't be built on the ``meta``
+    device, where the pipeline tries hyper-parameters without using memory, is built on the CPU for that trial.
+
+    Args:
+        in_channels, out_channels: channels of the input and output fields.
+        grid: the training grid.
+        target: dotted path of the class, ``package.Class``.
+        arguments: its keyword arguments; a nested ``_target_`` is built first.
+        pass: (a key of the configuration; in Python ``External(..., **{"pass": {...}})``, the word being reserved)
+            under which names the class takes in_channels, out_channels and grid. The default passes the channels
+            under these names and no grid; null leaves one out.
+
+    Attributes:
+        resolution_free: what the module declares under this name; False if it says nothing.
+
+    Shapes: [batch, in_channels, *space] to [batch, out_channels, *space].
+
+    Raises:
+        ValueError: no target; a target that can't be imported or isn't an ``nn.Module``; a name given twice; a class
+            that refuses its arguments.
+
+    >>> conv = External(in_channels=3, out_channels=2, grid=Grid.periodic(8), target="torch.nn.Conv2d",
+    ...                 arguments={"kernel_size": 3, "padding": "same"})
+    >>> conv(torch.ones(1, 3, 8, 8)).shape
+    torch.Size([1, 2, 8, 8])
+    """
+
+    # ``pass`` can't be the name of a parameter, so it arrives among the named ones; it is the only one.
+    def __init__(
+        self,
+        *,
+        in_channels: int,
+        out_channels: int,
+        grid: Grid,
+        target: str | None = None,
+        arguments: Mapping[str, Any] | None = None,
+        **named: Mapping[str, str | None] | None,
+    ) -> None:
+        super().__init__()
+        given, passed = _mapping("arguments", arguments), _mapping("pass", named.pop("pass", None))
+        for name in named:
+            raise ValueError(
+                f"Unknown key model.{name}: model=external takes target, arguments, pass and label. "
+                f"For an argument of the module, write +model.arguments.{name}=<value>."
+            )
+        known = {"in_channels": in_channels, "out_channels": out_channels, "grid": grid}
+        constructor = _resolve(target)
+        for name, keyword in (_DEFAULT_PASS | passed).items():
+            if name not in known:
+                raise ValueError(f"Unknown key model.pass.{name}: a model can be passed {', '.join(known)}.")
+            if keyword is None:
+                continue
+            if keyword in given:
+                raise ValueError(
+                    f"{target} is given {keyword} twice. Remove it from model.arguments, or write "
+                    f"model.pass.{name}=null."
+                )
+            given[keyword] = known[name]
+        self.module = _build(constructor, given, str(target))
+
+    @property
+    def resolution_free(self) -> bool:
+        return bool(getattr(self.module, "resolution_free", False))
+
+    def forward(self, x: Float[Tensor, "batch in_channels *space"]) -> Float[Tensor, "batch out_channels *space"]:
+        return self.module(x)
+
+    def state_dict(self, *args: Any, **kwargs: Any) -> Any:
+        before = set(kwargs.get("destination") or ())
+        own = f"{kwargs.get('prefix', '')}module."
+        state = super().state_dict(*args, **kwargs)
+        for name in [name for name in state if name not in before and not name.startswith(own)]:
+            del state[name]
+        return state
+
+
+def _mapping(key: str, value: Any) -> dict[str, Any]:
+    if value is None:
+        return {}
+    if not isinstance(value, Mapping):
+        raise ValueError(f"model.{key} must map names to values, got {value!r}. Write 'model.{key}={{name: value}}'.")
+    return dict(value)
+
+
+def _resolve(target: str | None) -> type[nn.Module]:
+    """The class that a dotted path names."""
+    if not target:
+        raise ValueError("model=external needs model.target=<package.Class>, e.g. neuralop.models.TFNO.")
+    package, _, name = target.rpartition(".")
+    if not package:
+        raise ValueError(f"model.target={target!r} must be a dotted path, <package.Class>.")
+    try:
+        module = importlib.import_module(package)
+    except Exception as error:  # importing runs foreign code, which may raise anything
+        raise ValueError(
+            f"model.target={target!r}: {package} can't be imported ({type(error).__name__}: {error}). Check the "
+            "spelling, or install the package into this environment."
+        ) from error
+    classes = {key for key, value in vars(module).items() if _is_module(value)}
+    found = getattr(module, name, None)
+    if _is_module(found):
+        return found
+    problem = f"{package} has no {name}" if found is None else "it isn't a class of torch.nn.Module"
+    close = [f"{package}.{key}" for key in difflib.get_close_matches(name, classes, cutoff=0.6)]
+    hint = f" Did you mean {' or '.join(close)}?" if close else ""
+    raise ValueError(f"model.target={target!r} can't be a model: {problem}.{hint}")
+
+
+def _is_module(value: object) -> TypeGuard[type[nn.Module]]:
+    return inspect.isclass(value) and issubclass(value, nn.Module)
+
+
+def _build(constructor: Callable[..., nn.Module], arguments: dict[str, Any], target: str) -> nn.Module:
+    try:
+        try:
+            return constructor(**arguments)
+        except Exception:
+            if torch.get_default_device().type != "meta":
+                raise
+            # Either the arguments are wrong, or the module reads values while it is built, which meta tensors don't
+            # have. A second trial with values tells.
+            with torch.device("cpu"):
+                return constructor(**arguments).to("meta")
+    except Exception as error:
+        raise ValueError(
+            f"{target} refused its arguments {', '.join(sorted(arguments))}: {type(error).__name__}: {error}. "
+            "Change model.arguments, or the names under model.pass."
+        ) from error
