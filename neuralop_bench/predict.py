@@ -1,0 +1,265 @@
+"""Predict from one's own file with the model of a finished run.
+
+    python -m neuralop_bench.predict RUN input.hdf5 -o out.hdf5
+
+The input is an HDF5 file with one dataset at its root for each field that the model was trained on: state fields as
+[sample, time, *space] with at least as many frames as the model is given (its history), static fields as
+[sample, *space]. Datasets of our own format are such files. Where the file holds coordinates (``x``, ``y``, ``z``,
+``time``) they are compared with the training grid and time step. The output holds the predicted frames under the same
+names and opens with xarray.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import torch
+import xarray as xr
+from numpy.typing import NDArray
+
+from data_gen import progress
+from data_gen.files import replacing
+from data_gen.grids import Grid
+from data_gen.spec import DatasetSpec
+from neuralop_bench import config, reproducibility
+from neuralop_bench.batch import Batch
+from neuralop_bench.record import RECORD_NAME, RunRecord
+from neuralop_bench.surrogate import Surrogate
+
+# Coordinates written as single precision, or computed by linspace, differ from ours in the last digits.
+_COORDINATE_TOLERANCE = 1e-5
+
+
+class InputError(ValueError):
+    """A file that the model can't be given; the message says what is wrong with which dataset, and what is expected."""
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What a file gives a model.
+
+    states: [sample, frame >= K, C, *S]; static: [sample, C_s, *S].
+    grid: of the file; times: of its frames, None if the file has no ``time``.
+    """
+
+    states: NDArray[np.float32]
+    static: NDArray[np.float32]
+    grid: Grid
+    times: NDArray[np.float64] | None
+
+
+def read_inputs(path: Path, spec: DatasetSpec, n_history: int, *, resolution_free: bool) -> Inputs:
+    """Read and check a file for a model.
+
+    Args:
+        path: an HDF5 file.
+        spec: of the data that the model was trained on.
+        n_history: frames that the model is given, K.
+        resolution_free: True if the model accepts other grids than the one of its training.
+
+    Raises:
+        InputError: a dataset is missing, or its shape, grid, time step or values don't fit.
+    """
+    if not path.is_file():
+        raise InputError(f"There is no file {path}.")
+    try:
+        with h5py.File(path, "r") as file:
+            state_names = [field.name for field in spec.state] if n_history else []
+            fields = {name: _read(file, path, name, spec, 1) for name in state_names}
+            fields |= {field.name: _read(file, path, field.name, spec, 0) for field in spec.static}
+            coordinates = {
+                name: np.asarray(file[name], dtype=np.float64)
+                for name in ("time", *spec.grid.axis_names)
+                if name in file
+            }
+    except OSError as error:
+        raise InputError(f"{path} can't be read as HDF5: {error}.") from error
+    shapes = {name: values.shape for name, values in fields.items()}
+    spaces = {shape[-spec.grid.n_dims :] for shape in shapes.values()}
+    if len({shape[0] for shape in shapes.values()}) != 1 or len(spaces) != 1:
+        raise InputError(f"The fields of {path} disagree in their number of samples or points: {shapes}.")
+    grid = _grid(path, spec.grid, spaces.pop(), coordinates, resolution_free)
+    n_samples = next(iter(shapes.values()))[0]
+    if not n_samples:
+        raise InputError(f"{path} holds no sample.")
+    states = _stack([fields[name] for name in state_names], 2, (n_samples, 0, len(spec.state), *grid.shape))
+    static = _stack([fields[field.name] for field in spec.static], 1, (n_samples, 0, *grid.shape))
+    if states.shape[1] < n_history:
+        raise InputError(
+            f"{path} holds {states.shape[1]} frames per sample, but the model is given {n_history} (dataset.history of "
+            "its run)."
+        )
+    return Inputs(states, static, grid, _times(path, spec, coordinates.get("time"), states.shape[1]))
+
+
+def predict(
+    run: Path,
+    source: Path,
+    output: Path,
+    *,
+    n_steps: int | None = None,
+    device: str = "auto",
+    trust: Sequence[str] = (),
+) -> xr.Dataset:
+    """Predict the frames that follow the first K of every sample of a file, and write them.
+
+    Args:
+        run: directory of a finished run.
+        source: the input file.
+        output: the file to write; replaced as a whole.
+        n_steps: frames to predict; by default as many as the run was evaluated on.
+        device: where to compute.
+        trust: packages, besides the project's own, whose constructors may be called.
+
+    Returns:
+        What was written: one variable per state field, [sample, time, *space], in physical units. If the input goes on
+        beyond its history, ``relative_l2`` [sample] compares the frames that both have.
+
+    Raises:
+        InputError: the file doesn't fit the model.
+        RecordError, CheckpointError, ConfigError: the run can't be read.
+    """
+    record = RunRecord.load(run / RECORD_NAME)
+    where = reproducibility.resolve_device(device)
+    surrogate = Surrogate.load(run, device=where, trust=trust)
+    spec, n_history = surrogate.spec, surrogate.n_history
+    assert spec is not None
+    assert n_history is not None
+    steps = int(record.config["dataset"]["horizon"]) if n_steps is None else n_steps
+    if steps < 1:
+        raise InputError(f"At least 1 step has to be predicted, got --steps {steps}.")
+    resolution_free = bool(getattr(surrogate.operator, "resolution_free", False))
+    inputs = read_inputs(source, spec, n_history, resolution_free=resolution_free)
+    batch_size = int(record.config["evaluator"]["batch_size"])
+    parts = []
+    with progress.track("Predicting", len(inputs.static), "samples") as bar:
+        for first in range(0, len(inputs.static), batch_size):
+            chosen = slice(first, first + batch_size)
+            history = torch.from_numpy(inputs.states[chosen, :n_history]).to(where)
+            batch = Batch.given(history, torch.from_numpy(inputs.static[chosen]).to(where))
+            parts.append(surrogate.predict(batch, steps).cpu().numpy())
+            bar.advance(len(history))
+    result = _result(np.concatenate(parts), inputs, spec, n_history)
+    result.attrs = {"run_id": record.run_id, "model": record.model, "dataset": spec.name, "input": source.name}
+    with replacing(output) as temporary:
+        result.to_netcdf(temporary, engine="h5netcdf")
+    return result
+
+
+def _read(file: Any, path: Path, name: str, spec: DatasetSpec, n_time_axes: int) -> NDArray[np.float32]:
+    """A field as [sample, (time,) *space]; finite numbers."""
+    if name not in file:
+        raise InputError(f"{path} has no dataset {name!r} at its root; it holds {sorted(file)}.")
+    shape, axes = file[name].shape, ["sample", *["time"] * n_time_axes, *spec.grid.axis_names]
+    if len(shape) != len(axes):
+        raise InputError(f"{name!r} in {path} has the shape {shape}, expected [{', '.join(axes)}].")
+    values = np.asarray(file[name], dtype=np.float32)
+    if not np.isfinite(values).all():
+        raise InputError(f"{name!r} in {path} has values that aren't finite.")
+    return values
+
+
+def _grid(
+    path: Path, grid: Grid, shape: tuple[int, ...], coordinates: dict[str, NDArray[np.float64]], resolution_free: bool
+) -> Grid:
+    if shape != grid.shape and not resolution_free:
+        raise InputError(
+            f"{path} is on a grid of {shape} points, but this model can only run on the grid of its training, "
+            f"{grid.shape}."
+        )
+    found = replace(grid, shape=shape)
+    for name, expected, length in zip(found.axis_names, found.coordinates(), found.lengths, strict=True):
+        given = coordinates.get(name)
+        if given is not None and not _close(given, expected, length):
+            raise InputError(
+                f"The coordinates {name!r} in {path} aren't those of the training grid: expected {len(expected)} "
+                f"points from {expected[0]:g} to {expected[-1]:g}."
+            )
+    return found
+
+
+def _times(
+    path: Path, spec: DatasetSpec, given: NDArray[np.float64] | None, n_frames: int
+) -> NDArray[np.float64] | None:
+    if given is None or len(spec.times) < 2 or n_frames < 2:
+        return None
+    step = spec.times[1] - spec.times[0]
+    if given.shape != (n_frames,) or not _close(np.diff(given), np.full(n_frames - 1, step), step):
+        raise InputError(
+            f"'time' in {path} must hold the times of its {n_frames} frames, {step:g} apart as in the training data."
+        )
+    return given
+
+
+def _close(given: NDArray[np.float64], expected: NDArray[np.float64], scale: float) -> bool:
+    return given.shape == expected.shape and bool(np.abs(given - expected).max() <= _COORDINATE_TOLERANCE * scale)
+
+
+def _stack(fields: list[NDArray[np.float32]], axis: int, empty: tuple[int, ...]) -> NDArray[np.float32]:
+    return np.stack(fields, axis=axis) if fields else np.zeros(empty, dtype=np.float32)
+
+
+def _result(prediction: NDArray[np.float32], inputs: Inputs, spec: DatasetSpec, n_history: int) -> xr.Dataset:
+    n_steps = prediction.shape[1]
+    dims = ("sample", "time", *inputs.grid.axis_names)
+    fields = {
+        field.name: (
+            dims,
+            prediction[:, :, channel],
+            {"units": field.unit, "long_name": f"predicted {field.description}"},
+        )
+        for channel, field in enumerate(spec.state)
+    }
+    coordinates = dict(zip(inputs.grid.axis_names, inputs.grid.coordinates(), strict=True))
+    if len(spec.times) > 1:
+        step, last = spec.times[1] - spec.times[0], spec.times[n_history - 1]
+        if inputs.times is not None:
+            last = float(inputs.times[n_history - 1])
+        coordinates["time"] = last + step * np.arange(1, n_steps + 1)
+    result = xr.Dataset(fields, coords=coordinates)
+    known = inputs.states[:, n_history : n_history + n_steps].astype(np.float64)
+    if known.shape[1]:
+        axes = tuple(range(1, known.ndim))
+        error = np.square(prediction[:, : known.shape[1]] - known).sum(axis=axes)
+        result["relative_l2"] = ("sample", np.sqrt(error / np.square(known).sum(axis=axes)))
+    return result
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Command line; returns the exit status."""
+    parser = argparse.ArgumentParser(
+        prog="python -m neuralop_bench.predict", description="Predict from one's own file with the model of a run."
+    )
+    parser.add_argument("run", type=Path, help="directory of a finished run")
+    parser.add_argument("input", type=Path, help="HDF5 file with the fields that the model is given")
+    parser.add_argument("-o", "--output", type=Path, required=True, help="HDF5 file to write")
+    parser.add_argument("--steps", type=int, help="frames to predict (default: the horizon of the run)")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:<index>")
+    parser.add_argument("--trust", nargs="*", default=[], metavar="PACKAGE", help="packages whose code may be run")
+    options = parser.parse_args(arguments)
+    with config.report_errors():
+        result = predict(
+            options.run,
+            options.input,
+            options.output,
+            n_steps=options.steps,
+            device=options.device,
+            trust=options.trust,
+        )
+        sizes = ", ".join(f"{size} {name}" for name, size in result.sizes.items())
+        print(f"Predicted {', '.join(str(name) for name in result.data_vars if name != 'relative_l2')}: {sizes}")
+        if "relative_l2" in result:
+            errors = result["relative_l2"].values
+            print(f"Relative L2 against the frames that follow in the input: {errors.mean():.4g} (mean over samples)")
+        print(f"Written to {options.output}")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
