@@ -1,4 +1,20 @@
-"""What a metric is, and the arithmetic that all of them share."""
+"""What a metric is, and the arithmetic that all of them share.
+
+Notation: p is the prediction, u the reference (the solver's solution on the file's grid), n a sample, t a predicted
+step, c a channel, X the points of the grid.
+
+- Fields are compared in physical units. Predictions are free-running: a model sees the history of a sample and then its
+  own predictions alone. The history is never scored.
+- Statistics are stored per sample (and step, channel, shell) in float64, computed one sample at a time, and reduced
+  once, with an exact sum. So the numbers of given predictions don't depend on batch size or order.
+- A prediction that isn't finite counts as diverged (``n_diverged``) and scores infinity. It is never skipped.
+- A reference that vanishes would divide by zero: its size is bounded below, and the column ``n_floored_...`` says how
+  often that happened.
+- Every column is measured on test, once, with the weights that did best on valid; ``valid_rel_l2`` is rel_l2 there.
+- What wasn't measured is empty in tables, null in records; never 0.
+- A metric has a version, raised whenever a change alters its numbers. Runs with different versions are never ranked
+  together.
+"""
 
 from __future__ import annotations
 

@@ -15,11 +15,23 @@ from neuralop_bench.metrics.metric import EPS, MetricContext, mean, sample_pairs
 
 
 class RelativeL2:
-    """``rel_l2``, the headline: mean over samples n and channels c of ||p - u|| / ||u||, norms over the whole predicted
-    trajectory and all points. Also its median, 95th percentile and maximum over samples, and the mean of the same ratio
-    of the first and of the last step alone.
+    """Size of the error relative to that of the reference, over the whole predicted trajectory: what boards rank by.
 
-    Stored: mean squares over points of error and reference per (sample, time, channel).
+        rel_l2 = mean over n and c of ||p - u|| / ||u||,    norms over all predicted steps t and all points X
+
+    It is the ratio of two norms of a trajectory, not the mean of a ratio per step: steps where the field is large count
+    more. Channels count alike, whatever their units. Tables of the FNO, LSM and Transolver papers use the same
+    definition (one channel).
+
+    Range: 0 for an exact prediction, 1 for predicting zero everywhere, without upper bound.
+
+    Columns:
+        rel_l2: the mean over samples and channels.
+        rel_l2_median, rel_l2_p95, rel_l2_max: median, 95th percentile and maximum over samples of the same ratio (mean
+            over channels). The percentile is the error of a sample: nothing is interpolated.
+        rel_l2_first_step, rel_l2_last_step: the ratio of one step alone, norms over its points, mean over samples and
+            channels.
+        n_floored_rel_l2: number of (sample, channel) whose reference has a root mean square below 1e-12.
     """
 
     name: ClassVar[str] = "rel_l2"
@@ -75,11 +87,21 @@ def relative_l2_step(measured: xr.Dataset) -> xr.DataArray:
 
 
 class VRMSE:
-    """``vrmse``: sqrt(mean_X (p - u)^2 / max(var_X u, 1e-6 var_dataset)), averaged over samples, steps and channels.
+    """Root mean square error of a snapshot in units of the snapshot's own standard deviation.
 
-    var_X is the biased variance of a snapshot, var_dataset the variance of the training targets, one number per
-    channel. 1 is the score of predicting each snapshot's own mean. The Well's VRMSE takes the unbiased variance plus
-    1e-7: a factor sqrt((N - 1) / N) for N points.
+        vrmse = mean over n, t and c of sqrt(mean_X (p - u)^2 / max(var_X u, 1e-6 var_dataset))
+
+    var_X is the biased variance over the points of a snapshot, var_dataset the variance of all training targets, one
+    number per channel. Unlike rel_l2 it gives no credit for a large mean, and every step counts alike.
+
+    The VRMSE of The Well takes the unbiased variance plus 1e-7 instead: smaller by a factor sqrt((N - 1) / N) for N
+    points.
+
+    Range: 0 for an exact prediction, 1 for predicting each snapshot's own spatial mean, without upper bound.
+
+    Columns:
+        vrmse: the mean over samples, steps and channels.
+        n_floored_vrmse: number of snapshots and channels whose variance is below 1e-6 var_dataset.
     """
 
     name: ClassVar[str] = "vrmse"
@@ -106,8 +128,16 @@ class VRMSE:
 
 
 class MaxError:
-    """``max_error``: max |p - u| / max |u| over the predicted trajectory and all points, averaged over samples and
-    channels."""
+    """Largest error anywhere, relative to the largest value of the reference.
+
+        max_error = mean over n and c of max |p - u| / max |u|,    maxima over all predicted steps t and all points X
+
+    Range: 0 for an exact prediction, 1 for predicting zero everywhere, without upper bound.
+
+    Columns:
+        max_error: the mean over samples and channels.
+        n_floored_max_error: number of (sample, channel) with max |u| below 1e-12.
+    """
 
     name: ClassVar[str] = "max_error"
     version: ClassVar[int] = 1

@@ -23,18 +23,31 @@ BELOW_ROUNDING = 1e-10
 
 
 class Spectra:
-    """``spectra``: energies of reference U, prediction P and error, and Re P conj(U), per shell of the wavenumber.
+    """Relative errors in three bands of the wavenumber, and the spectra: small scales hardly show in rel_l2.
 
-    The spatial mean is removed. Periodic axes are Fourier transformed in all quadrants, kappa = k/L; closed node axes
-    by the cosine transform DCT-I (a DCT-II leaks there), cell centres by the DCT-II, kappa = k/(2L). Shell b holds the
-    modes with b = floor(|kappa|/delta + 1/2), delta = 1/max L if all axes are periodic, 1/(2 max L) otherwise; shells
-    run from 1 to the smallest Nyquist wavenumber B, and one more, B + 1, is the ``corner``: all beyond. Shells and
-    corner add up to the variance over the points (trapezoid weights on closed axes).
+        spec_band = sqrt(sum E_e / sum E_u),    sums over the modes of the band, over n, t and c
 
-    ``spec_low``, ``spec_mid``, ``spec_high``: sqrt(sum E_error / sum E_reference) in the bands |kappa| max L of 1 to
-    3, 4 to 11 and from 12, with sums over samples, steps and channels. A band with less than 1e-10 of the
-    reference's energy is not measured. ``spec_*_mean`` are the means over samples and channels of the same ratio, with
-    the reference's energy bounded below by 1e-10 of its total.
+    The spatial mean is removed. Periodic axes are Fourier transformed, in all quadrants, with wavenumbers kappa = k/L.
+    Closed axes with a node at both ends take the cosine transform DCT-I (a DCT-II leaks there), cell centres the
+    DCT-II, both with kappa = k/(2L). With amplitudes P and U, the energies of a mode are E_p = |P|^2, E_u = |U|^2 and
+    E_e = |P - U|^2.
+
+    The bands are fixed in wavenumbers |kappa| max L, cycles per longest side of the domain: low is 1 to 3, mid is 4 to
+    11, high is 12 and above (edges 3.5 and 11.5). A band that holds less than 1e-10 of the reference's energy is
+    rounding of float32, not signal: it is not measured, and its columns are empty.
+
+    Shells store the spectra finer: shell b holds the modes with b = floor(|kappa| / delta + 1/2), where delta is
+    1 / max L if all axes are periodic and 1 / (2 max L) otherwise. They run from 1 to the smallest Nyquist wavenumber
+    B, and one more, the corner, holds all beyond. Shells and corner add up to the variance over the points (with
+    trapezoid weights on closed axes). The real part of P conj(U) is stored beside the energies.
+
+    Range: 0 for an exact prediction, 1 for predicting a band as zero, without upper bound.
+
+    Columns:
+        spec_low, spec_mid, spec_high: the ratio with sums over all samples.
+        spec_low_mean, spec_mid_mean, spec_high_mean: the mean over samples and channels of the ratio of each, with sums
+            over steps alone and the reference's energy bounded below by 1e-10 of its total.
+        n_floored_spec_low, n_floored_spec_mid, n_floored_spec_high: number of (sample, channel) at that bound.
     """
 
     name: ClassVar[str] = "spectra"

@@ -1,0 +1,120 @@
+"""The documentation: its links, its code, and the page that is made from docstrings."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import xarray as xr
+from pages import DOCS, ROOT, Session, blocks
+
+from data_gen.grids import Grid
+from data_gen.spec import DatasetSpec, FieldSpec
+from neuralop_bench.batch import Batch
+from neuralop_bench.metrics.metric import MetricContext
+
+PAGES = sorted([*ROOT.glob("*.md"), *DOCS.rglob("*.md")])
+# What a page builds on: the files of another page.
+BUILDS_ON = {"adding_a_model": "first_hour"}
+
+
+def _writer() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("write_metrics_page", ROOT / "scripts" / "write_metrics_page.py")
+    assert spec
+    assert spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+WRITER = _writer()
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda path: path.relative_to(ROOT).as_posix())
+def test_links_lead_somewhere(page: Path) -> None:
+    text = re.sub(r"```.*?```|`[^`]*`", "", page.read_text(), flags=re.DOTALL)
+    for target in re.findall(r"\]\(([^)]+)\)", text):
+        path, _, anchor = target.partition("#")
+        if "://" in path:
+            continue
+        linked = page.parent / path if path else page
+        assert linked.exists(), target
+        if anchor:
+            headings = re.findall(r"^#+ (.+)$", linked.read_text(), re.MULTILINE)
+            assert anchor in {re.sub(r"[^\w -]", "", h).lower().replace(" ", "-") for h in headings}, target
+
+
+def test_the_index_lists_every_page() -> None:
+    linked = set(re.findall(r"\]\(([^)#]+)\)", (DOCS / "README.md").read_text()))
+    pages = {path.relative_to(DOCS).as_posix(): path for path in DOCS.rglob("*.md")}
+    missing = [
+        f"- [{page.read_text().splitlines()[0].lstrip('# ')}]({name})"
+        for name, page in pages.items()
+        if name not in linked and name != "README.md"
+    ]
+    assert not missing, "add to docs/README.md: " + ", ".join(missing)
+
+
+# The page of metrics ------------------------------------------------------------------------------------------------
+
+
+def test_the_page_of_metrics_is_what_the_docstrings_say() -> None:
+    assert WRITER.PAGE.read_text() == WRITER.page(), "run `make docs`"
+
+
+@pytest.mark.parametrize("name", WRITER.metrics())
+def test_a_metric_documents_its_formula_its_range_and_each_of_its_columns(name: str) -> None:
+    kind: Any = WRITER.metrics()[name]
+    documented = [entry.strip() for names in WRITER.columns(kind.__doc__) for entry in names.split(",")]
+    grid = Grid.periodic(32)
+    spec = DatasetSpec("made up", 1, "", grid, (0.0, 1.0, 2.0), (FieldSpec("a", "a field"), FieldSpec("b", "another")))
+    metric = kind(MetricContext(spec, np.ones(2)))
+    fields = torch.randn(4, 3, 2, *grid.shape, generator=torch.Generator().manual_seed(0))
+    batch = Batch(fields[:, :1], fields[:, 0, :0], fields[:, 1:])
+    measured = metric.measure(fields[:, 1:] + 0.1, batch)
+    arrays = xr.Dataset({key: (metric.variables[key], values) for key, values in measured.items()})
+    assert sorted(documented) == sorted(metric.summarise(arrays))
+    assert "\nRange: " in re.sub(r"\n +", "\n", kind.__doc__)
+    assert "\n        " in kind.__doc__, "a formula, indented"
+
+
+# Code in pages ------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def session(tmp_path: Path) -> Session:
+    """A reader in a fresh clone of what is committed; see test_first_hour.py."""
+    if not (ROOT / ".git").exists() or not shutil.which("git"):
+        pytest.skip("not a git checkout")
+    subprocess.run(["git", "clone", "-q", str(ROOT), str(tmp_path / "clone")], check=True)
+    session = Session(tmp_path / "clone")
+    session.run(f'ln -s "{sys.prefix}" .venv\nsource .venv/bin/activate\nexport PYTHONPATH="$PWD"')
+    assert session.packages() == {tmp_path / "clone"}
+    return session
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["adding_a_model", "adding_a_dataset", "adding_a_metric"])
+def test_a_page_can_be_followed_literally(session: Session, name: str) -> None:
+    if name in BUILDS_ON:
+        for block in blocks(DOCS / f"{BUILDS_ON[name]}.md"):
+            if block.file:
+                session.write(block)
+    session.follow(blocks(DOCS / f"{name}.md"))
+    session.run("ruff check . && ruff format --check . && lint-imports")
+
+
+@pytest.mark.slow
+def test_the_examples_of_the_data_format_run(session: Session) -> None:
+    session.run("python run.py track=smoke trainer.epochs=1")
+    session.follow(block for block in blocks(DOCS / "data_format.md") if block.language == "python")
+    assert "time" in session.printed[-1]
