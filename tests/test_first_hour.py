@@ -13,6 +13,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import xarray as xr
 from pages import DOCS, ROOT, Block, Session, blocks
 
 PAGE = DOCS / "first_hour.md"
@@ -61,8 +62,29 @@ def test_the_own_model_is_on_the_board(clone: Path) -> None:
 
 def test_the_commands_showed_what_the_page_says(reader: Session) -> None:
     printed = "\n".join(reader.printed)
-    for text in ("record.json", "relative L2 (mean)", "This run is done", "| convnet |", "skipped"):
+    for text in (
+        "record.json",
+        "relative L2 (mean)",
+        "This run is done",
+        "1 skipped",
+        "3 runs: 3 finished",
+        "| convnet |",
+        "Relative L2 against the frames that follow",
+        "that was meant to fail",
+    ):
         assert text in printed, text
+
+
+def test_the_own_model_predicted_the_own_file(reader: Session, clone: Path) -> None:
+    with xr.open_dataset(clone / "outputs" / "predicted.hdf5", engine="h5netcdf") as predicted:
+        assert dict(predicted.sizes) == {"sample": 1, "time": 10, "x": 32, "y": 32}
+        error = predicted["relative_l2"].item()
+    assert 0.01 < error < 2
+    # The blocks in Python print the same error as the last word of their line.
+    from_python = next(
+        line for line in "\n".join(reader.printed).splitlines() if "torch.Size([1, 10, 1, 32, 32])" in line
+    )
+    assert float(from_python.split()[-1]) == pytest.approx(error, rel=1e-4)
 
 
 def test_a_dry_run_left_nothing(clone: Path) -> None:
