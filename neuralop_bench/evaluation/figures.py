@@ -1,118 +1,482 @@
-"""Pictures of an evaluation: fields of one sample, error over time, energy spectra."""
+"""Pictures of a run: training curve, error over the horizon, energy spectra, samples.
+
+They have the width of a page. Okabe and Ito's colours keep lines apart for colour-blind eyes, line styles and maps of
+monotone lightness do so in grey print.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any, Literal
 
-import matplotlib
 import numpy as np
+import torch
 import xarray as xr
+from matplotlib import rc_context
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.image import AxesImage
+from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 from numpy.typing import NDArray
 
-from data_gen.spec import DatasetSpec
-from data_gen.store import replacing
-from neuralop_bench.evaluation.tables import spectrum_by_shell
-from neuralop_bench.metrics.relative import relative_l2_step
-from neuralop_bench.metrics.spectral import BAND_EDGES, Shells
+from data_gen.files import replacing
+from data_gen.spec import DatasetSpec, FieldSpec
+from neuralop_bench.batch import Batch, Predictor
+from neuralop_bench.data import Windows
+from neuralop_bench.metrics.relative import relative_l2_per_sample, relative_l2_step
+from neuralop_bench.metrics.spectral import BAND_EDGES, BANDS, Shells
 
-# Okabe & Ito's colours keep apart for colour-blind eyes; line styles keep them apart in grey print.
+# Okabe & Ito (2008): black, blue, vermilion.
 REFERENCE, PREDICTION, ERROR = "#000000", "#0072B2", "#D55E00"
+FIELD_MAP, ERROR_MAP = "viridis", "magma_r"
 _N_COLUMNS = 5
+_WIDTH = 7.2  # inches: a page between its margins
+# An energy below this share of the largest is rounding of float32.
+_ENERGY_FLOOR = 1e-14
+_FEW_DECADES = 300
+
+_STYLE: dict[Any, Any] = {
+    "font.family": "DejaVu Sans",
+    "font.size": 8,
+    "axes.titlesize": 8,
+    "figure.titlesize": 9,
+    "legend.frameon": False,
+    "legend.fontsize": 8,
+    "lines.linewidth": 1.4,
+    "lines.markersize": 3.5,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": "0.9",
+    "grid.linewidth": 0.6,
+}
 
 
-def sample_figure(
-    prediction: NDArray[np.floating], target: NDArray[np.floating], times: NDArray[np.floating], spec: DatasetSpec
-) -> Figure:
-    """Reference, prediction and error of one sample over time.
+def run_figures(
+    curve: Sequence[Mapping[str, float]],
+    best_epoch: int,
+    errors: xr.Dataset,
+    predictor: Predictor,
+    windows: Windows,
+    *,
+    device: torch.device,
+    title: str = "",
+) -> dict[str, Figure]:
+    """Every figure of a run, by the name of its file.
+
+    ``training`` (if there was one), ``error_growth`` (of one step: ``error_distribution``), ``spectra`` (if measured),
+    ``sample_median`` and, of several samples, ``sample_worst``.
 
     Args:
-        prediction, target: [T, C, *S], of which the first channel is drawn, in one or two space dimensions.
-        times: of the snapshots, [T].
-        spec: names and grid.
+        curve: rows of curve.csv.
+        best_epoch: the epoch whose weights were evaluated.
+        errors: what ``evaluate`` returned.
+        predictor: predicts the samples that are drawn.
+        windows: the samples of ``errors``, in the same order.
+        device: where the predictor computes.
+        title: names the run in every figure.
     """
-    chosen = np.unique(np.linspace(0, len(times) - 1, min(_N_COLUMNS, len(times))).round().astype(int))
-    p, u = prediction[chosen, 0], target[chosen, 0]
-    if u.ndim == 2:
-        return _lines(p, u, times[chosen], spec)
-    if u.ndim != 3:
-        raise ValueError(f"Samples are drawn in one or two space dimensions, got {u.ndim - 1}.")
-    figure = Figure(figsize=(2.1 * len(chosen) + 1.2, 6.4), layout="constrained")
-    axes = figure.subplots(3, len(chosen), squeeze=False)
-    extent = (0.0, spec.grid.lengths[0], 0.0, spec.grid.lengths[1])
-    bound, error_bound = float(np.abs(u).max()), float(np.abs(p - u).max())
-    rows = (
-        ("reference", u, "RdBu_r", (-bound, bound)),
-        ("prediction", p, "RdBu_r", (-bound, bound)),
-        ("|prediction - reference|", np.abs(p - u), "cividis", (0.0, error_bound or 1.0)),
-    )
-    for row, (label, values, colours, (low, high)) in zip(axes, rows, strict=True):
-        image = None
-        for axis, frame in zip(row, values, strict=True):
-            # First index is x: transposed, so that x runs to the right and y up.
-            image = axis.imshow(frame.T, origin="lower", extent=extent, cmap=colours, vmin=low, vmax=high)
-            axis.set_xticks([])
-            axis.set_yticks([])
-        row[0].set_ylabel(label)
-        assert image is not None
-        figure.colorbar(image, ax=list(row), shrink=0.9, pad=0.01)
-    for axis, time in zip(axes[0], times[chosen], strict=True):
-        axis.set_title(f"t = {time:g}", fontsize=10)
-    figure.suptitle(f"{spec.name}: {spec.state[0].name} of the test sample with the median error", fontsize=11)
-    return figure
+    spec = windows.source.spec
+    figures: dict[str, Figure] = {}
+    if curve:
+        figures["training"] = training_figure(curve, best_epoch, title=title)
+    if errors.sizes["time"] > 1:
+        figures["error_growth"] = error_growth_figure(errors, title=title)
+    else:
+        figures["error_distribution"] = error_distribution_figure(errors, title=title)
+    if "energy_target" in errors:
+        figures["spectra"] = spectra_figure(errors, spec, title=title)
+    for which, sample in _chosen_samples(errors).items():
+        batch = windows[[sample]]
+        prediction = predictor.predict(Batch(*(x.to(device) for x in batch)), windows.n_steps)
+        figures[f"sample_{which}"] = sample_figure(
+            prediction[0].detach().cpu().numpy(),
+            batch.target[0].numpy(),
+            errors["time"].values,
+            spec,
+            static=batch.static[0].numpy(),
+            title=f"{title + ', ' if title else ''}test sample {sample} ({which} error)",
+        )
+    return figures
 
 
-def _lines(p: NDArray[np.floating], u: NDArray[np.floating], times: NDArray[np.floating], spec: DatasetSpec) -> Figure:
-    figure = Figure(figsize=(3.2 * len(times) + 1.0, 3.2), layout="constrained")
-    (x,) = spec.grid.coordinates()
-    for axis, time, prediction, target in zip(
-        figure.subplots(1, len(times), squeeze=False)[0], times, p, u, strict=True
-    ):
-        axis.plot(x, target, color=REFERENCE, label="reference")
-        axis.plot(x, prediction, color=PREDICTION, linestyle="--", label="prediction")
-        axis.plot(x, prediction - target, color=ERROR, linestyle=":", label="error")
-        axis.set(title=f"t = {time:g}", xlabel="x")
-    figure.axes[0].set_ylabel(spec.state[0].name)
-    figure.axes[0].legend(fontsize=8)
-    return figure
+# Curves --------------------------------------------------------------------------------------------------------------
 
 
-def spectra_figure(errors: xr.Dataset, spec: DatasetSpec) -> Figure:
-    """Energy per shell of reference, prediction and error at the last step, and relative L2 over time."""
-    figure = Figure(figsize=(9.5, 3.8), layout="constrained")
-    left, right = figure.subplots(1, 2)
-    wavenumbers = Shells(spec.grid).wavenumbers * max(spec.grid.lengths)
+@rc_context(_STYLE)
+def training_figure(curve: Sequence[Mapping[str, float]], best_epoch: int, *, title: str = "") -> Figure:
+    """Training loss and error on valid against the epoch; the best epoch is marked.
+
+    Args:
+        curve: rows with epoch, train_loss and valid_rel_l2. What isn't positive and finite is left out.
+        best_epoch: the epoch that is marked.
+        title: above the figure.
+    """
+    figure, axis = _single(title)
+    epochs = np.array([row["epoch"] for row in curve])
+    marker = "o" if len(epochs) <= 30 else ""
     for name, label, colour, style in (
-        ("energy_target", "reference", REFERENCE, "-"),
-        ("energy_prediction", "prediction", PREDICTION, "--"),
-        ("energy_error", "error", ERROR, ":"),
+        ("train_loss", "training loss", REFERENCE, "--"),
+        ("valid_rel_l2", "relative L2 on valid", PREDICTION, "-"),
     ):
-        energy = spectrum_by_shell(errors, name)
-        left.loglog(wavenumbers, np.where(energy > 0, energy, np.nan), color=colour, linestyle=style, label=label)
-    for edge in BAND_EDGES:
-        left.axvline(edge, color="0.8", linewidth=0.8, zorder=0)
-    left.set(
-        xlabel="cycles per domain", ylabel="energy per shell", title=f"Spectra at t = {float(errors['time'][-1]):g}"
-    )
-    left.legend()
-    steps = relative_l2_step(errors).mean("channel")
-    median = steps.median("sample")
-    right.plot(errors["time"], median, color=PREDICTION, marker="o", markersize=4, label="median over samples")
-    right.fill_between(
-        errors["time"],
-        steps.quantile(0.05, "sample"),
-        steps.quantile(0.95, "sample"),
+        values = _positive(np.array([row[name] for row in curve]))
+        axis.plot(epochs, values, color=colour, linestyle=style, marker=marker, label=label)
+    best = [row["valid_rel_l2"] for row in curve if row["epoch"] == best_epoch]
+    if best and np.isfinite(_positive(np.array(best))).all():
+        label = f"best, epoch {best_epoch}: {best[0]:.4g}"
+        axis.plot(best_epoch, best[0], color=ERROR, marker="*", markersize=10, linestyle="", label=label, zorder=3)
+    axis.set(xlabel="epoch", ylabel="loss, relative L2")
+    axis.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1, steps=[1, 2, 5, 10]))
+    if len(curve) == 1:
+        axis.set_xlim(epochs[0] - 1, epochs[0] + 1)
+    _logarithmic(axis)
+    _legend_below(figure, axis)
+    return figure
+
+
+@rc_context(_STYLE)
+def error_growth_figure(errors: xr.Dataset, *, title: str = "") -> Figure:
+    """Relative L2 of every step against time: median, mean and the range of nine tenths of the samples.
+
+    A sample that diverged has an infinite error: it draws the range to the top and ends the mean.
+
+    Args:
+        errors: with the statistics of ``rel_l2``.
+        title: above the figure.
+    """
+    figure, axis = _single(title)
+    times = errors["time"].values
+    steps = relative_l2_step(errors).mean("channel").transpose("time", "sample").values
+    # Errors of samples, not values between two of them: between a finite and an infinite one lies nothing.
+    low = np.percentile(steps, 5, axis=1, method="lower")
+    high = np.percentile(steps, 95, axis=1, method="higher")
+    median = np.median(steps, axis=1)
+    average = steps.mean(axis=1)
+    finite = steps[np.isfinite(steps) & (steps > 0)]
+    top = 10 * finite.max() if finite.size else 1.0
+    axis.fill_between(
+        times,
+        _positive(low),
+        _positive(np.minimum(high, top)),
         color=PREDICTION,
         alpha=0.2,
         linewidth=0,
-        label="5 % to 95 %",
+        label="5 % to 95 % of the samples",
     )
-    right.set(xlabel="time", ylabel="relative L2", title="Error over time", ylim=(0, None))
-    right.legend()
+    axis.plot(times, _positive(median), color=PREDICTION, marker="o", label="median")
+    axis.plot(times, _positive(average), color=ERROR, linestyle="--", label="mean")
+    axis.set(xlabel="time", ylabel="relative L2 of the step")
+    _logarithmic(axis)
+    if not np.isfinite(high).all() and finite.size:
+        axis.set_ylim(top=top)
+    _legend_below(figure, axis)
+    _note_diverged(axis, steps)
     return figure
+
+
+@rc_context(_STYLE)
+def error_distribution_figure(errors: xr.Dataset, *, title: str = "") -> Figure:
+    """Share of the samples with at most a given relative L2: what is left of the error growth if there is one step.
+
+    Args:
+        errors: with the statistics of ``rel_l2``.
+        title: above the figure.
+    """
+    figure, axis = _single(title)
+    per_sample = np.sort(relative_l2_per_sample(errors).mean("channel").values)
+    share = np.arange(1, len(per_sample) + 1) / len(per_sample)
+    axis.step(_positive(per_sample), share, where="post", color=PREDICTION, marker="o", label="samples")
+    for value, label, colour, style in (
+        (np.median(per_sample), "median", REFERENCE, ":"),
+        (per_sample.mean(), "mean", ERROR, "--"),
+    ):
+        if np.isfinite(value) and value > 0:
+            axis.axvline(value, color=colour, linestyle=style, label=f"{label}: {value:.4g}")
+    axis.set(xlabel="relative L2", ylabel="cumulative share of the samples", ylim=(0, 1.05))
+    _logarithmic(axis, "x")
+    _legend_below(figure, axis)
+    _note_diverged(axis, per_sample)
+    return figure
+
+
+@rc_context(_STYLE)
+def spectra_figure(errors: xr.Dataset, spec: DatasetSpec, *, title: str = "") -> Figure:
+    """Energy per shell of reference, prediction and error at the first, a middle and the last step; mean over channels
+    and over the samples that are finite.
+
+    Args:
+        errors: with the statistics of ``spectra``.
+        spec: of the fields.
+        title: above the figure.
+    """
+    n_steps = errors.sizes["time"]
+    chosen = sorted({0, (n_steps - 1) // 2, n_steps - 1} if n_steps > 2 else {0, n_steps - 1})
+    figure = Figure(figsize=(max(_WIDTH * len(chosen) / 3, 4.2), 3.0), layout="constrained")
+    figure.suptitle(title, wrap=True)
+    panels = figure.subplots(1, len(chosen), sharex=True, sharey=True, squeeze=False)[0]
+    wavenumbers = Shells(spec.grid).wavenumbers * max(spec.grid.lengths)
+    largest = 0.0
+    for axis, step in zip(panels, chosen, strict=True):
+        for name, label, colour, style in (
+            ("energy_target", "reference", REFERENCE, "-"),
+            ("energy_prediction", "prediction", PREDICTION, "--"),
+            ("energy_error", "error", ERROR, ":"),
+        ):
+            energy = _positive(_mean_spectrum(errors[name].isel(time=step)))
+            largest = max(largest, float(np.nanmax(energy, initial=0.0)))
+            axis.plot(wavenumbers, energy, color=colour, linestyle=style, label=label)
+        if not spec.is_steady:
+            axis.set_title(f"t = {float(errors['time'][step]):g}", pad=12)
+        axis.set_xlabel("wavenumber [cycles per domain]")
+    panels[0].set_ylabel(f"energy per shell{_squared(spec.state)}")
+    for axis in panels:
+        _logarithmic(axis, "x")
+        _logarithmic(axis, "y")
+    bottom, top = panels[0].get_ylim()
+    if largest > 0:
+        panels[0].set_ylim(max(bottom, _ENERGY_FLOOR * largest), top)
+    for axis in panels:
+        _mark_bands(axis)
+    _legend_below(figure, panels[0])
+    return figure
+
+
+# Samples -------------------------------------------------------------------------------------------------------------
+
+
+@rc_context(_STYLE)
+def sample_figure(
+    prediction: NDArray[np.floating],
+    target: NDArray[np.floating],
+    times: NDArray[np.floating],
+    spec: DatasetSpec,
+    *,
+    static: NDArray[np.floating] | None = None,
+    title: str = "",
+) -> Figure:
+    """Reference, prediction and error of one sample at up to five times.
+
+    The first channel is drawn; of three space dimensions, the plane in the middle of the last axis. A prediction that
+    isn't finite is grey there.
+
+    Args:
+        prediction, target: [T, C, *S].
+        times: of the snapshots, [T].
+        spec: names, units and grid.
+        static: coefficient fields [C_s, *S]; the first is drawn beside the fields of a single step.
+        title: above the figure.
+    """
+    chosen = np.unique(np.linspace(0, len(times) - 1, min(_N_COLUMNS, len(times))).round().astype(int))
+    p, u = (np.asarray(x, np.float64)[chosen, 0] for x in (prediction, target))
+    field = _name(spec.state[0])
+    where = ""
+    if u.ndim == 4:
+        middle = u.shape[-1] // 2
+        p, u = p[..., middle], u[..., middle]
+        static = None if static is None else static[..., middle]
+        where = f", plane {spec.grid.axis_names[2]} = {spec.grid.coordinates()[2][middle]:g}"
+    title = "\n".join(line for line in (title, f"{field}{where}") if line)
+    heads = [""] if spec.is_steady else [f"t = {time:g}" for time in times[chosen]]
+    if u.ndim == 2:
+        return _draw_lines(p, u, heads, spec, title)
+    if len(u) == 1:
+        beside = None if static is None or not len(static) else static[0]
+        return _draw_single(p[0], u[0], beside, spec, title if spec.is_steady else f"{title}, {heads[0]}")
+    return _draw_maps(p, u, heads, spec, title)
+
+
+def _draw_lines(
+    p: NDArray[np.float64], u: NDArray[np.float64], heads: Sequence[str], spec: DatasetSpec, title: str
+) -> Figure:
+    """[T, n]: fields above, the error with a scale of its own below."""
+    figure = Figure(figsize=(max(_WIDTH * len(u) / _N_COLUMNS, 4.2), 3.6), layout="constrained")
+    figure.suptitle(title, wrap=True)
+    panels = figure.subplots(2, len(u), sharex=True, sharey="row", squeeze=False, height_ratios=(2, 1))
+    (x,) = spec.grid.coordinates()
+    for above, below, head, prediction, target in zip(*panels, heads, p, u, strict=True):
+        above.plot(x, target, color=REFERENCE, label="reference")
+        above.plot(x, _finite(prediction), color=PREDICTION, linestyle="--", label="prediction")
+        below.plot(x, _finite(prediction - target), color=ERROR, label="prediction - reference")
+        above.set_title(head)
+        below.set_xlabel("x")
+        below.locator_params(axis="x", nbins=3)
+    panels[0, 0].set_ylabel(_name(spec.state[0]))
+    panels[1, 0].set_ylabel("error")
+    lines = [*panels[0, 0].get_lines(), *panels[1, 0].get_lines()]
+    figure.legend(handles=lines, loc="outside lower center", ncols=3)
+    return figure
+
+
+def _draw_maps(
+    p: NDArray[np.float64], u: NDArray[np.float64], heads: Sequence[str], spec: DatasetSpec, title: str
+) -> Figure:
+    """[T, n_x, n_y]: one row each of reference, prediction and error, with a common scale per row."""
+    longest, tallest = spec.grid.lengths[0], spec.grid.lengths[1]
+    width = min((_WIDTH - 1.2) / len(u), 2.0)
+    height = min(max(width * tallest / longest, 0.75), 3 * width)  # a row is at least as high as its label is long
+    figure = Figure(figsize=(width * len(u) + 1.2, 3 * height + 1.0), layout="constrained")
+    figure.suptitle(title, wrap=True)
+    panels = figure.subplots(3, len(u), squeeze=False)
+    limits = _limits(u)
+    error = np.abs(p - u)
+    rows = (
+        ("reference", u, FIELD_MAP, limits),
+        ("prediction", p, FIELD_MAP, limits),
+        ("|error|", error, ERROR_MAP, _error_limits(error)),
+    )
+    for row, (label, values, colours, scale) in zip(panels, rows, strict=True):
+        images = [_show(axis, frame, spec, colours, scale) for axis, frame in zip(row, values, strict=True)]
+        for axis in row:
+            axis.tick_params(labelleft=axis is row[0], labelbottom=axis in panels[-1])
+        row[0].set_ylabel(f"{label}\ny")
+        figure.colorbar(images[0], ax=list(row), pad=0.01, aspect=16)
+    for axis, head in zip(panels[0], heads, strict=True):
+        axis.set_title(head)
+    for axis in panels[-1]:
+        axis.set_xlabel("x")
+    return figure
+
+
+def _draw_single(
+    p: NDArray[np.float64],
+    u: NDArray[np.float64],
+    static: NDArray[np.floating] | None,
+    spec: DatasetSpec,
+    title: str,
+) -> Figure:
+    """[n_x, n_y]: coefficient, reference, prediction and error in a row."""
+    error, limits = np.abs(p - u), _limits(u)
+    columns = [
+        ("reference", u, FIELD_MAP, limits),
+        ("prediction", p, FIELD_MAP, limits),
+        ("|error|", error, ERROR_MAP, _error_limits(error)),
+    ]
+    if static is not None:
+        columns.insert(0, (_name(spec.static[0]), np.asarray(static, np.float64), "cividis", _limits(static)))
+    width = _WIDTH / 4
+    height = min(max(width * spec.grid.lengths[1] / spec.grid.lengths[0], 0.6), 3 * width)
+    figure = Figure(figsize=(width * len(columns), height + 1.2), layout="constrained")
+    figure.suptitle(title, wrap=True)
+    panels = figure.subplots(1, len(columns), squeeze=False)[0]
+    for axis, (label, values, colours, scale) in zip(panels, columns, strict=True):
+        image = _show(axis, values, spec, colours, scale)
+        axis.set(title=label, xlabel="x")
+        axis.tick_params(labelleft=axis is panels[0])
+        figure.colorbar(image, ax=axis, location="bottom", pad=0.03, aspect=16).locator = MaxNLocator(3)
+    panels[0].set_ylabel("y")
+    return figure
+
+
+def _show(
+    axis: Axes, frame: NDArray[np.float64], spec: DatasetSpec, colours: str, limits: tuple[float, float]
+) -> AxesImage:
+    (width, height), (low, high) = spec.grid.lengths[:2], limits
+    # The first index is x: transposed, so that x runs to the right and y up.
+    image = axis.imshow(
+        np.ma.masked_invalid(frame.T), origin="lower", extent=(0, width, 0, height), cmap=colours, vmin=low, vmax=high
+    )
+    axis.set_facecolor("0.7")
+    axis.grid(visible=False)
+    axis.set_xticks([0, width])
+    axis.set_yticks([0, height])
+    axis.spines[:].set_visible(True)
+    return image
+
+
+def _limits(values: NDArray[np.floating]) -> tuple[float, float]:
+    low, high = float(values.min()), float(values.max())
+    return (low, high) if high > low else (low - 0.5, high + 0.5)
+
+
+def _error_limits(error: NDArray[np.float64]) -> tuple[float, float]:
+    finite = error[np.isfinite(error)]
+    return 0.0, float(finite.max()) if finite.size and finite.max() > 0 else 1.0
+
+
+# What several share --------------------------------------------------------------------------------------------------
 
 
 def save(figure: Figure, path: Path) -> None:
     """Write a PNG atomically."""
-    with replacing(path) as temporary, matplotlib.rc_context({"savefig.dpi": 120}):
-        figure.savefig(temporary, format="png")
+    with replacing(path) as temporary:
+        figure.savefig(temporary, format="png", dpi=200)
+
+
+def _single(title: str) -> tuple[Figure, Axes]:
+    figure = Figure(figsize=(4.8, 3.2), layout="constrained")
+    figure.suptitle(title, wrap=True)
+    return figure, figure.subplots()
+
+
+def _legend_below(figure: Figure, axis: Axes) -> None:
+    # Outside, where it can't cover a line.
+    handles, labels = axis.get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=len(labels), columnspacing=1.5)
+
+
+def _logarithmic(axis: Axes, which: Literal["x", "y"] = "y") -> None:
+    """Logarithmic scale for what is drawn already; plain numbers between 1, 2 and 5 if it spans few decades."""
+    shared = axis.get_shared_x_axes() if which == "x" else axis.get_shared_y_axes()
+    boxes = [other.dataLim for other in shared.get_siblings(axis)]
+    if not np.isfinite(min(box.minposx if which == "x" else box.minposy for box in boxes)):
+        return  # nothing to show
+    axis.set(**{f"{which}scale": "log"})
+    low, high = axis.get_xlim() if which == "x" else axis.get_ylim()
+    if high < _FEW_DECADES * low:
+        ticks = axis.xaxis if which == "x" else axis.yaxis
+        ticks.set_major_locator(LogLocator(subs=(1, 2, 5)) if high > 5 * low else MaxNLocator(5))
+        ticks.set_major_formatter("{x:g}")
+        ticks.set_minor_formatter(NullFormatter())
+
+
+def _note_diverged(axis: Axes, values: NDArray[np.float64]) -> None:
+    """values: [..., sample]."""
+    n = int((~np.isfinite(values.reshape(-1, values.shape[-1]))).any(axis=0).sum())
+    if n:
+        axis.set_title(f"{n} of {values.shape[-1]} samples diverged", color=ERROR)
+
+
+def _mark_bands(axis: Axes) -> None:
+    low, high = axis.get_xlim()
+    edges = [low, *(edge for edge in BAND_EDGES if low < edge < high), high]
+    for band, left, right in zip(BANDS, edges, edges[1:], strict=False):
+        axis.text(np.sqrt(left * right), 1.01, band, color="0.4", ha="center", transform=axis.get_xaxis_transform())
+    for edge in edges[1:-1]:
+        axis.axvline(edge, color="0.6", linewidth=0.8, zorder=0)
+    axis.set_xlim(low, high)
+
+
+def _mean_spectrum(energy: xr.DataArray) -> NDArray[np.float64]:
+    """Shells 1 ... B of (sample, channel, shell), without the corner, mean over the finite samples."""
+    values = energy.transpose("sample", "channel", "shell").values[..., :-1].mean(axis=1)
+    finite = np.isfinite(values).all(axis=1)
+    return values[finite].mean(axis=0) if finite.any() else np.full(values.shape[-1], np.nan)
+
+
+def _chosen_samples(errors: xr.Dataset) -> dict[str, int]:
+    order = np.argsort(relative_l2_per_sample(errors).mean("channel").values, kind="stable")
+    chosen = {"median": int(order[len(order) // 2])}
+    if len(order) > 1:
+        chosen["worst"] = int(order[-1])
+    return chosen
+
+
+def _positive(values: NDArray[np.floating]) -> NDArray[np.float64]:
+    """What a logarithmic axis can show; NaN elsewhere."""
+    values = np.asarray(values, np.float64)
+    return np.where(np.isfinite(values) & (values > 0), values, np.nan)
+
+
+def _finite(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    return np.where(np.isfinite(values), values, np.nan)
+
+
+def _name(field: FieldSpec) -> str:
+    return field.name if field.unit in ("", "1") else f"{field.name} [{field.unit}]"
+
+
+def _squared(fields: Sequence[FieldSpec]) -> str:
+    units = {field.unit for field in fields}
+    return f" [({units.pop()})²]" if len(units) == 1 and units != {"1"} and units != {""} else ""

@@ -1,0 +1,272 @@
+"""Figures show the numbers they are given, in any number of dimensions and whatever the numbers are."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+
+import numpy as np
+import pytest
+import torch
+import xarray as xr
+from matplotlib.figure import Figure
+from matplotlib.image import imread
+from numpy.typing import NDArray
+
+from data_gen.grids import Grid
+from data_gen.spec import DatasetSpec, FieldSpec
+from neuralop_bench.batch import Batch
+from neuralop_bench.data import Windows
+from neuralop_bench.evaluation import figures
+from neuralop_bench.metrics.metric import MetricContext
+from neuralop_bench.metrics.relative import RelativeL2, relative_l2_per_sample, relative_l2_step
+from neuralop_bench.metrics.spectral import Spectra
+
+CLOSED = Grid((9, 9), (1.0, 1.0), ("dirichlet",) * 2, ("closed",) * 2)
+CASES = {
+    "1d": (Grid.periodic(32, 1), 6),
+    "1d_one_step": (Grid.periodic(32, 1), 1),
+    "2d": (Grid.periodic(16, 2), 7),
+    "2d_two_steps": (Grid.periodic(16, 2), 2),
+    "2d_wide": (Grid((32, 8), (4.0, 1.0), ("periodic",) * 2, ("periodic",) * 2), 3),
+    "2d_steady": (CLOSED, 0),
+    "3d": (Grid.periodic(8, 3), 3),
+    "3d_steady": (Grid.periodic(8, 3), 0),
+}
+NAN = float("nan")
+
+
+class _Case:
+    """Random fields with random errors: spec, target, prediction, errors, and what a run hands to run_figures."""
+
+    def __init__(self, grid: Grid, n_times: int, n_samples: int = 5, *, diverged: int | None = None) -> None:
+        rng = np.random.default_rng(0)
+        times = tuple(0.5 * (i + 1) for i in range(n_times))
+        static = (FieldSpec("permeability", "coefficient"),) if not n_times else ()
+        self.spec = DatasetSpec("toy", 1, "", grid, times, (FieldSpec("pressure", "p", "Pa"),), static)
+        n_steps = max(1, n_times)
+        shape = (n_samples, n_steps, 1, *grid.shape)
+        self.target = rng.standard_normal(shape)
+        scale = rng.uniform(0.01, 1, (n_samples, n_steps, *(1,) * (len(shape) - 2)))
+        self.prediction = self.target + scale * rng.standard_normal(shape)
+        if diverged is not None:
+            self.prediction[diverged, n_steps // 2 :] = NAN
+        self.static = rng.standard_normal((n_samples, len(static), *grid.shape))
+        self.batch = Batch(torch.zeros(n_samples, 0, 1), torch.from_numpy(self.static), torch.from_numpy(self.target))
+        context = MetricContext(self.spec, np.ones(1))
+        variables: dict[str, Any] = {}
+        for metric in (RelativeL2(context), Spectra(context)):
+            measured = metric.measure(torch.from_numpy(self.prediction), self.batch)
+            variables.update({name: (metric.variables[name], values) for name, values in measured.items()})
+        coordinates = {"sample": np.arange(n_samples), "time": np.array(times or (0.0,)), "channel": ["pressure"]}
+        self.errors = xr.Dataset(variables, coords=coordinates)
+
+    # Stand-ins for Windows and Predictor.
+    def __getitem__(self, indices: list[int]) -> Batch:
+        return Batch(*(x[indices] for x in self.batch))
+
+    @property
+    def source(self) -> SimpleNamespace:
+        return SimpleNamespace(spec=self.spec)
+
+    @property
+    def n_steps(self) -> int:
+        return self.target.shape[1]
+
+    def predict(self, batch: Batch, n_steps: int) -> torch.Tensor:
+        assert n_steps == self.n_steps
+        (sample,) = (i for i, u in enumerate(self.target) if np.array_equal(u, batch.target[0].numpy()))
+        return torch.from_numpy(self.prediction[[sample]])
+
+    def figures(self, curve: list[dict[str, float]] | None = None) -> dict[str, Figure]:
+        return figures.run_figures(
+            curve or [], 1, self.errors, self, cast(Windows, self), device=torch.device("cpu"), title="fno on toy"
+        )
+
+
+def _lines(figure: Figure, axis: int = 0) -> dict[str, NDArray[np.float64]]:
+    return {str(line.get_label()): np.asarray(line.get_ydata()) for line in figure.axes[axis].get_lines()}
+
+
+def _texts(figure: Figure) -> str:
+    return " ".join(text.get_text() for text in figure.findobj() if hasattr(text, "get_text"))
+
+
+@pytest.mark.parametrize(("name", "diverged"), [*((name, 2) for name in CASES), ("2d", None), ("2d_steady", None)])
+def test_every_kind_of_problem_is_drawn(name: str, diverged: int | None) -> None:
+    case = _Case(*CASES[name], diverged=diverged)
+    drawn = case.figures()
+    growth = "error_growth" if case.n_steps > 1 else "error_distribution"
+    assert set(drawn) == {growth, "spectra", "sample_median", "sample_worst"}
+    for figure in drawn.values():
+        figure.draw_without_rendering()
+        assert "fno on toy" in _texts(figure)
+    if diverged is not None:
+        assert "1 of 5 samples diverged" in _texts(drawn[growth])
+
+
+def test_a_figure_is_saved_in_print_quality(tmp_path: Path) -> None:
+    figures.save(figures.error_growth_figure(_Case(*CASES["1d"]).errors), tmp_path / "new" / "growth.png")
+    pixels = imread(tmp_path / "new" / "growth.png")
+    assert pixels.shape[1] == 960, "4.8 inches at 200 dots per inch"
+    assert pixels.std() > 0.1, "not blank"
+
+
+def test_the_figures_of_a_whole_run_have_a_training_curve() -> None:
+    curve = [{"epoch": 1.0, "train_loss": 0.5, "valid_rel_l2": 0.7}]
+    assert "training" in _Case(*CASES["2d"]).figures(curve)
+    assert "sample_worst" not in _Case(*CASES["2d"], n_samples=1).figures(), "it is the median"
+
+
+def test_training_curve() -> None:
+    curve = [
+        {"epoch": 1.0, "train_loss": 0.5, "valid_rel_l2": float("inf")},
+        {"epoch": 2.0, "train_loss": 0.2, "valid_rel_l2": 0.31256},
+        {"epoch": 3.0, "train_loss": -0.1, "valid_rel_l2": 0.4},
+    ]
+    figure = figures.training_figure(curve, best_epoch=2)
+    (axis,) = figure.axes
+    assert (axis.get_xlabel(), axis.get_ylabel(), axis.get_yscale()) == ("epoch", "loss, relative L2", "log")
+    lines = _lines(figure)
+    np.testing.assert_array_equal(lines["training loss"], [0.5, 0.2, NAN])
+    np.testing.assert_array_equal(lines["relative L2 on valid"], [NAN, 0.31256, 0.4])
+    np.testing.assert_array_equal(lines["best, epoch 2: 0.3126"], [0.31256])
+
+
+@pytest.mark.parametrize("value", [float("inf"), NAN, 0.0])
+def test_a_training_without_a_best_epoch_is_drawn(value: float) -> None:
+    curve = [{"epoch": 1.0, "train_loss": value, "valid_rel_l2": value}]
+    for best in (-1, 1):
+        figures.training_figure(curve, best).draw_without_rendering()
+
+
+def test_error_growth() -> None:
+    case = _Case(*CASES["2d"], n_samples=40)
+    figure = figures.error_growth_figure(case.errors)
+    (axis,) = figure.axes
+    assert (axis.get_xlabel(), axis.get_ylabel(), axis.get_yscale()) == ("time", "relative L2 of the step", "log")
+    error, reference = (np.sqrt((x**2).sum(axis=(2, 3, 4))) for x in (case.prediction - case.target, case.target))
+    steps = np.sort(error / reference, axis=0)
+    np.testing.assert_allclose(_lines(figure)["median"], np.median(steps, axis=0))
+    np.testing.assert_allclose(_lines(figure)["mean"], steps.mean(axis=0))
+    np.testing.assert_array_equal(axis.get_lines()[0].get_xdata(), case.spec.times)
+    (band,) = axis.collections
+    outline = cast(Any, band).get_paths()[0].vertices
+    for step, time in enumerate(case.spec.times):
+        y = outline[outline[:, 0] == time, 1]
+        # 39 gaps between 40 samples: 5 % is the sample below 1.95 of them, 95 % the one above 37.05.
+        np.testing.assert_allclose([y.min(), y.max()], [steps[1, step], steps[38, step]])
+
+
+def test_a_diverged_sample_draws_the_range_to_the_top_and_ends_the_mean() -> None:
+    case = _Case(*CASES["2d"], diverged=2)
+    figure = figures.error_growth_figure(case.errors)
+    (axis,) = figure.axes
+    at = case.n_steps // 2
+    lines = _lines(figure)
+    assert np.isfinite(lines["median"]).all()
+    assert np.isfinite(lines["mean"][:at]).all()
+    assert np.isnan(lines["mean"][at:]).all()
+    steps = relative_l2_step(case.errors).values
+    assert axis.get_ylim()[1] == pytest.approx(10 * steps[np.isfinite(steps)].max())
+
+
+@pytest.mark.parametrize("factor", [0.0, float("inf")])
+def test_exact_and_lost_predictions_are_drawn(factor: float) -> None:
+    for name in ("2d", "2d_steady"):
+        case = _Case(*CASES[name])
+        for variable in ("error_mean_square", "energy_error"):
+            case.errors[variable][:] = factor
+        for figure in case.figures().values():
+            figure.draw_without_rendering()
+
+
+def test_one_step_gives_the_distribution_of_the_errors() -> None:
+    case = _Case(*CASES["2d_steady"], n_samples=4)
+    figure = figures.error_distribution_figure(case.errors)
+    (axis,) = figure.axes
+    assert axis.get_xlabel() == "relative L2"
+    samples = next(line for line in axis.get_lines() if line.get_label() == "samples")
+    np.testing.assert_allclose(samples.get_xdata(), np.sort(relative_l2_per_sample(case.errors).values[:, 0]))
+    np.testing.assert_allclose(samples.get_ydata(), [0.25, 0.5, 0.75, 1.0])
+
+
+def test_spectra_at_the_first_a_middle_and_the_last_step() -> None:
+    case = _Case(*CASES["2d"])
+    figure = figures.spectra_figure(case.errors, case.spec)
+    assert [axis.get_title() for axis in figure.axes] == ["t = 0.5", "t = 2", "t = 3.5"]
+    assert figure.axes[0].get_ylabel() == "energy per shell [(Pa)²]"
+    for axis, step in enumerate((0, 3, 6)):
+        assert figure.axes[axis].get_xlabel() == "wavenumber [cycles per domain]"
+        for name, label in (("target", "reference"), ("prediction", "prediction"), ("error", "error")):
+            energy = case.errors[f"energy_{name}"].values[:, step, 0, :-1].mean(axis=0)
+            np.testing.assert_allclose(_lines(figure, axis)[label], energy)
+    np.testing.assert_allclose(figure.axes[0].get_lines()[0].get_xdata(), np.arange(1, 9))
+    # A grid of 16 points ends at wavenumber 8: within the second band.
+    marks = [text.get_text() for text in figure.axes[0].texts]
+    assert marks == ["low", "mid"]
+
+
+def test_spectra_leave_out_what_diverged() -> None:
+    case = _Case(*CASES["2d"], diverged=2)
+    figure = figures.spectra_figure(case.errors, case.spec)
+    energy = case.errors["energy_error"].values[[0, 1, 3, 4], -1, 0, :-1].mean(axis=0)
+    np.testing.assert_allclose(_lines(figure, 2)["error"], energy)
+
+
+@pytest.mark.parametrize("name", ["2d", "3d", "2d_steady"])
+def test_maps_show_the_fields(name: str) -> None:
+    case = _Case(*CASES[name])
+    drawn = case.figures()["sample_median"]
+    order = np.argsort(relative_l2_per_sample(case.errors).values[:, 0])
+    sample = order[len(order) // 2]
+    assert f"test sample {sample} (median error)" in _texts(drawn)
+    assert "pressure [Pa]" in _texts(drawn)
+    images = [np.asarray(axis.images[0].get_array()) for axis in drawn.axes if axis.images]
+    u, p = case.target[sample, :, 0], case.prediction[sample, :, 0]
+    if name == "3d":
+        u, p = u[..., 4], p[..., 4]
+        assert "plane z = 0.5" in _texts(drawn)
+    if name == "2d_steady":
+        expected = [case.static[sample, 0], u[0], p[0], np.abs(p - u)[0]]
+    else:
+        steps = [0, 2, 3, 4, 6] if name == "2d" else [0, 1, 2]
+        expected = [*u[steps], *p[steps], *np.abs(p - u)[steps]]
+    assert len(images) == len(expected)
+    for image, field in zip(images, expected, strict=True):
+        np.testing.assert_allclose(image, field.T, err_msg="x runs to the right")
+
+
+def test_lines_show_the_fields() -> None:
+    case = _Case(*CASES["1d"])
+    figure = figures.sample_figure(case.prediction[0], case.target[0], np.array(case.spec.times), case.spec)
+    above, below = _lines(figure, 0), _lines(figure, 5)
+    np.testing.assert_array_equal(above["reference"], case.target[0, 0, 0])
+    np.testing.assert_array_equal(above["prediction"], case.prediction[0, 0, 0])
+    np.testing.assert_allclose(below["prediction - reference"], (case.prediction - case.target)[0, 0, 0])
+    assert [axis.get_title() for axis in figure.axes[:5]] == ["t = 0.5", "t = 1", "t = 1.5", "t = 2.5", "t = 3"]
+
+
+def test_lines_differ_in_style_and_maps_in_lightness_alone() -> None:
+    # For grey print: no two lines of a panel have the same style and marker, and maps get lighter or darker all along.
+    import matplotlib
+
+    curve = [{"epoch": 1.0, "train_loss": 1.0, "valid_rel_l2": 1.0}]
+    for name in ("1d", "2d_steady"):
+        for figure in _Case(*CASES[name]).figures(curve).values():
+            lines = [line for line in figure.axes[0].get_lines() if not str(line.get_label()).startswith("_")]
+            styles = {(line.get_linestyle(), line.get_marker()) for line in lines}
+            assert len(styles) == len(lines)
+    for name in (figures.FIELD_MAP, figures.ERROR_MAP):
+        colours = matplotlib.colormaps[name](np.linspace(0, 1, 64))[:, :3]
+        lightness = colours @ [0.2126, 0.7152, 0.0722]
+        assert (np.diff(lightness) > 0).all() or (np.diff(lightness) < 0).all(), name
+
+
+def test_the_callers_settings_of_matplotlib_stay_his_own() -> None:
+    import matplotlib
+
+    before = dict(matplotlib.rcParams)
+    _Case(*CASES["2d"]).figures()
+    assert dict(matplotlib.rcParams) == before
