@@ -262,6 +262,12 @@ def _validate(run: RunConfig) -> None:
         raise ConfigError(
             "evaluator.metrics lacks rel_l2, by which the board ranks. Add it, or use evaluator=standard."
         )
+    if run.trainer.unroll < run.surrogate.bundle:
+        raise ConfigError(
+            f"surrogate.bundle={run.surrogate.bundle} predicts that many steps per call, but "
+            f"trainer.unroll={run.trainer.unroll} trains only the first of them. "
+            f"Set trainer.unroll={run.surrogate.bundle}."
+        )
     if run.surrogate.residual and run.dataset.history == 0:
         raise ConfigError(
             "surrogate.residual=true predicts increments over the last history frame, but dataset.history is 0. "

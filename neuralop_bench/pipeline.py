@@ -26,9 +26,8 @@ from neuralop_bench.data import Trajectories, Windows
 from neuralop_bench.evaluation import figures, tables
 from neuralop_bench.evaluation.evaluator import evaluate, summarise
 from neuralop_bench.memory import keep_freed_memory
-from neuralop_bench.metrics.cost import prediction_cost
+from neuralop_bench.metrics.cost import count_parameters, prediction_cost
 from neuralop_bench.metrics.metric import Metric, MetricContext
-from neuralop_bench.metrics.relative import relative_l2_per_sample
 from neuralop_bench.normalization import Moments, Normalizer
 from neuralop_bench.plan import Plan
 from neuralop_bench.record import RECORD_NAME, Evaluation, RecordError, RunRecord, Status
@@ -257,6 +256,7 @@ class _Run:
         pictures = self._draw(surrogate, test.whole(), score.errors, progress)
         cost: dict[str, float | None] = {
             "n_parameters": surrogate.n_parameters,
+            "n_parameters_complex_as_one": count_parameters(surrogate.operator, complex_as=1),
             "train_seconds": progress.seconds,
             "best_epoch": progress.best_epoch,
             "generation_seconds": _total([cache.generation_seconds(data.paths[name]) for name in ("train", "valid")]),
@@ -294,17 +294,14 @@ class _Run:
         )
 
     def _draw(self, surrogate: Surrogate, test: Windows, errors: xr.Dataset, progress: Progress) -> list[Path]:
-        sample = _median_sample(errors)
-        batch = test[[sample]]
-        prediction = surrogate.predict(Batch(*(x.to(self.device) for x in batch)), test.n_steps).cpu()
-        folder = self.folder / run_directory.FIGURES
-        times = errors["time"].values
-        spec = test.source.spec
-        figures.save(
-            figures.sample_figure(prediction[0].numpy(), batch.target[0].numpy(), times, spec), folder / "sample.png"
+        title = f"{self.who.model} on {self.who.dataset} ({self.who.track}), seed {self.cfg.seed}"
+        drawn = figures.run_figures(
+            progress.curve, progress.best_epoch, errors, surrogate, test, device=self.device, title=title
         )
-        figures.save(figures.spectra_figure(errors, spec), folder / "spectra.png")
-        return sorted(folder.glob("*.png"))
+        paths = {name: self.folder / run_directory.FIGURES / f"{name}.png" for name in drawn}
+        for name, figure in drawn.items():
+            figures.save(figure, paths[name])
+        return list(paths.values())
 
     def _save(
         self,
@@ -360,12 +357,6 @@ def _channel_variance(targets: Iterable[Batch]) -> np.ndarray:
     for batch in targets:
         moments.add(batch.target.double().transpose(0, 2).flatten(1))
     return moments.result()[1].square().numpy()
-
-
-def _median_sample(errors: Any) -> int:
-    """Index of the sample whose relative L2 is the median."""
-    order = np.argsort(relative_l2_per_sample(errors).mean("channel").values)
-    return int(order[len(order) // 2])
 
 
 def _total(values: Iterable[float | None]) -> float | None:

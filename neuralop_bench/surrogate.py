@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from data_gen.spec import DatasetSpec
 from neuralop_bench import checkpoint, constructors
 from neuralop_bench.batch import TIME, Batch, Field, Trajectory
+from neuralop_bench.metrics.cost import count_parameters
 from neuralop_bench.normalization import Normalizer
 from neuralop_bench.rollout import rollout
 from neuralop_bench.run_directory import BEST_NAME
@@ -120,7 +121,7 @@ class Surrogate(nn.Module):
     @property
     def n_parameters(self) -> int:
         """Trainable real numbers; a complex parameter counts as two."""
-        return sum(_real_numbers(p) for p in self.operator.parameters() if p.requires_grad)
+        return count_parameters(self.operator)
 
 
 def build_operator(
@@ -136,7 +137,3 @@ def build_operator(
             out_channels=bundle * len(spec.state),
             grid=spec.grid,
         )
-
-
-def _real_numbers(parameter: Tensor) -> int:
-    return parameter.numel() * (2 if parameter.is_complex() else 1)

@@ -41,7 +41,7 @@ def test_help_and_cfg_do_not_import_torch() -> None:
 def test_help_lists_the_choices() -> None:
     done = _run(sys.executable, "run.py", "--help")
     assert done.returncode == 0
-    assert "model: fno" in done.stdout
+    assert "fno, fno_2020" in done.stdout
     assert "track: lite, smoke" in done.stdout
 
 

@@ -13,7 +13,7 @@ import h5py
 import numpy as np
 import pytest
 
-from data_gen import cache, store
+from data_gen import files, store
 from data_gen.problems.ns2d import NavierStokes2D
 from data_gen.store import SHARD_SIZE, DatasetFile, Fields, StoreError
 
@@ -213,10 +213,10 @@ def test_content_is_flushed_to_the_disk_before_it_takes_its_place(
 ) -> None:
     # The other order can leave an empty file behind a power cut, where a sound one had been.
     events: list[str] = []
-    flush, replace = store.os.fsync, store.os.replace
+    flush, replace = files.os.fsync, files.os.replace
     monkeypatch.setattr(store.os, "fsync", lambda descriptor: (events.append("flush"), flush(descriptor)))
     monkeypatch.setattr(store.os, "replace", lambda *paths: (events.append("replace"), replace(*paths)))
-    with store.replacing(tmp_path / "d") as temporary:
+    with files.replacing(tmp_path / "d") as temporary:
         temporary.write_text("new")
     assert events == ["flush", "replace"]
     assert (tmp_path / "d").read_text() == "new"

@@ -72,7 +72,13 @@ def test_a_run_leaves_everything_it_promises(smoke: Smoke, capsys: pytest.Captur
     assert RunRecord.load(folder / "record.json") == record
     assert record.status == "finished"
     assert {path.name for path in folder.iterdir()} >= {"best.pt", "last.pt", "curve.csv", "errors.nc", "report.md"}
-    assert {path.name for path in (folder / "figures").iterdir()} == {"sample.png", "spectra.png"}
+    assert {path.name for path in (folder / "figures").iterdir()} == {
+        "training.png",
+        "error_growth.png",
+        "spectra.png",
+        "sample_median.png",
+        "sample_worst.png",
+    }
     for text in ("relative L2 (mean)", "Spectral error by band", "leaderboard.csv"):
         assert text in printed
     # A short training beats neither much nor nothing: better than predicting zero, and worse than exact.

@@ -11,6 +11,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from cells import NEEDED
 from hydra.utils import instantiate
 from torch import Tensor, nn
 
@@ -21,15 +22,6 @@ from neuralop_bench.config import CONFIG_DIR, RunConfig
 MODELS = sorted(path.stem for path in (CONFIG_DIR / "model").glob("*.yaml"))
 DATASETS = sorted(path.stem for path in (CONFIG_DIR / "task" / "smoke").glob("*.yaml"))
 BATCH = 3
-# What a model needs besides its own yaml.
-EXTRA = {
-    "external": (
-        "model.target=neuralop_bench.models.fno.FNO",
-        "model.arguments={n_modes: 8, width: 12, n_layers: 3}",
-        "model.pass.grid=grid",
-        "optimizer.lr=4e-3",
-    )
-}
 
 
 @pytest.fixture(scope="module", params=MODELS)
@@ -39,7 +31,7 @@ def cfg(request: pytest.FixtureRequest) -> RunConfig:
 
 
 def smoke(model: str, *overrides: str) -> RunConfig:
-    return config.compose(f"model={model}", "track=smoke", *EXTRA.get(model, ()), *overrides)
+    return config.compose(f"model={model}", "track=smoke", *NEEDED.get(model, ()), *overrides)
 
 
 def grid_of(cfg: RunConfig) -> Grid:

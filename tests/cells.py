@@ -1,0 +1,13 @@
+"""Which configurations a test over all of them takes."""
+
+from __future__ import annotations
+
+# Overrides without which an option says nothing: model=external is any module, here our own FNO as if it were foreign.
+NEEDED = {
+    "external": (
+        "model.target=neuralop_bench.models.fno.FNO",
+        "model.arguments={n_modes: 8, width: 12, n_layers: 3}",
+        "model.pass.grid=grid",
+        "optimizer.lr=4e-3",
+    )
+}
