@@ -11,11 +11,12 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
-from multiprocessing import connection
+from multiprocessing import connection, resource_tracker
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ import torch
 from filelock import FileLock, Timeout
 
 from data_gen import progress
-from data_gen.files import make_folder, replacing
+from data_gen.files import make_folder, replacing, replacing_stream, write_errors
 from data_gen.spec import DatasetSpec, Problem
 from data_gen.store import (
     FORMAT_VERSION,
@@ -38,6 +39,8 @@ from data_gen.store import (
     write,
 )
 
+# What lies in a dataset's folder besides its files: shards until a split is whole, the lock, and seconds of solving.
+_SCRATCH, _LOCK, _LEDGER = ".shards", ".lock", "generation.json"
 # Random streams. Every other test set (half or double resolution, longer, out of distribution) takes test's stream, so
 # that its samples are paired with test's.
 STREAMS = {"train": 0, "valid": 1, "test": 2}
@@ -104,20 +107,30 @@ def ensure(
 
     Raises:
         StoreError: a file that exists is damaged.
-        GenerationError: a worker process died.
+        GenerationError: a worker process died, or the memory doesn't suffice.
+        WriteError: the disk is full, or the folder can't be written.
     """
     base = folder(problem, seed, root)
     paths = {split: base / split / f"{problem.spec.name}.hdf5" for split in splits}
+    lock = FileLock(base / _LOCK)
     if all(_holds(paths[split], problem, seed, n) for split, n in splits.items()):
+        if (base / _SCRATCH).exists():
+            with suppress(OSError):  # another process is at work, or the folder can't be written: then it stays untidy
+                lock.acquire(timeout=0)
+                try:
+                    _tidy(base, problem.spec.name)
+                finally:
+                    lock.release()
         return paths
     make_folder(base)
-    lock = FileLock(base / ".lock")
+    with write_errors(base / _LOCK):
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            print(f"Waiting for another process that generates {base} ...", file=sys.stderr, flush=True)
+            lock.acquire()
     try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        print(f"Waiting for another process that generates {base} ...", file=sys.stderr, flush=True)
-        lock.acquire()
-    try:
+        _tidy(base, problem.spec.name)
         missing = {split: n for split, n in splits.items() if not _holds(paths[split], problem, seed, n)}
         _generate(problem, missing, seed, base, paths, workers)
     finally:
@@ -127,8 +140,15 @@ def ensure(
 
 def generation_seconds(path: Path) -> float | None:
     """Single-core seconds that solving the samples of a file took; None if unknown."""
-    entry = _ledger(path.parent.parent / "generation.json").get(path.parent.name)
+    entry = _ledger(path.parent.parent / _LEDGER).get(path.parent.name)
     return None if entry is None else entry["core_seconds"]
+
+
+def kept_bytes(base: Path) -> int:
+    """Bytes of the shards that an interrupted generation has left for the next."""
+    with suppress(OSError):
+        return sum(entry.stat().st_size for entry in os.scandir(base / _SCRATCH) if entry.name.endswith(".npz"))
+    return 0
 
 
 def n_stored(path: Path) -> int:
@@ -142,7 +162,7 @@ def n_stored(path: Path) -> int:
 
 def seconds_per_sample(base: Path) -> float | None:
     """Single-core seconds that solving one sample of a dataset took so far; None if none has been solved."""
-    entries = _ledger(base / "generation.json")
+    entries = _ledger(base / _LEDGER)
     n_samples = sum(entry["n_samples"] for entry in entries.values())
     return sum(entry["core_seconds"] for entry in entries.values()) / n_samples if n_samples else None
 
@@ -176,17 +196,13 @@ def _holds(path: Path, problem: Problem, seed: int, n_samples: int) -> bool:
 def _generate(
     problem: Problem, splits: Mapping[str, int], seed: int, base: Path, paths: Mapping[str, Path], workers: int | None
 ) -> None:
-    scratch = base / ".shards"
-    make_folder(scratch)
-    # What a killed process left half written. Nobody else is at work here: the caller holds the lock.
-    for leftover in base.rglob(".*.tmp"):
-        leftover.unlink(missing_ok=True)
+    make_folder(base / _SCRATCH)
     wanted: dict[tuple[str, int], Path] = {}
     kept: dict[str, int] = {}
     for split, n in splits.items():
         kept[split] = _whole_shards(paths[split])
         for shard in range(kept[split], -(-n // SHARD_SIZE)):
-            wanted[split, shard] = scratch / f"{split}-{shard:05d}.npz"
+            wanted[split, shard] = base / _SCRATCH / f"{split}-{shard:05d}.npz"
     todo = {key: path for key, path in wanted.items() if not _shard_is_whole(path, problem.spec)}
     done = len(wanted) - len(todo)
     with progress.track(
@@ -197,32 +213,66 @@ def _generate(
             bar.advance(SHARD_SIZE)
     for split, n in splits.items():
         shards = [wanted[split, shard] for shard in range(kept[split], -(-n // SHARD_SIZE))]
-        seconds = sum(_read_shard(shard)[1] for shard in shards)
         fields = _fields_of(paths[split], kept[split], shards)
         write(paths[split], problem.spec, fields, n, split=split, seed=seed, provenance=_provenance())
-        _note_seconds(base / "generation.json", split, n, seconds, extends=kept[split] > 0)
-        for shard in shards:
-            shard.unlink()
-    if not any(scratch.iterdir()):
-        scratch.rmdir()
+        _tidy(base, problem.spec.name)
 
 
-def _solve_shards(jobs: list[tuple[Problem, int, str, int, Path]], workers: int) -> Iterator[None]:
-    if workers == 1:
-        threads = torch.get_num_threads()
-        torch.set_num_threads(1)
-        try:
-            for job in jobs:
-                yield _solve_shard(*job)
-        finally:
-            torch.set_num_threads(threads)
+def _tidy(base: Path, name: str) -> None:
+    """Clear what is of no use any more: files half written by a process that was killed, and shards whose samples are
+    in a dataset file, once their solving times have been noted. Needs the lock."""
+    for leftover in base.rglob(".*.tmp"):
+        leftover.unlink(missing_ok=True)
+    if not (base / _SCRATCH).is_dir():
         return
+    shards: dict[str, dict[int, Path]] = {}
+    for shard in (base / _SCRATCH).glob("*-[0-9][0-9][0-9][0-9][0-9].npz"):
+        split, _, index = shard.stem.rpartition("-")
+        shards.setdefault(split, {})[int(index)] = shard
+    for split, found in shards.items():
+        n_samples = n_stored(base / split / f"{name}.hdf5")
+        if _note_seconds(base / _LEDGER, split, n_samples, found):
+            n_used = -(-n_samples // SHARD_SIZE)
+        else:  # noted before: the shard of which the file holds a part is one that a longer file will need
+            n_used = n_samples // SHARD_SIZE
+        # From the end: whoever is killed in here leaves none that seems to be a longer file's.
+        for index in sorted(found, reverse=True):
+            if index < n_used:
+                found[index].unlink()
+    if not any((base / _SCRATCH).iterdir()):
+        (base / _SCRATCH).rmdir()
+
+
+def _solve_shards(jobs: Sequence[tuple[Problem, int, str, int, Path]], workers: int) -> Iterator[None]:
+    try:
+        yield from _solve_in_turn(jobs) if workers == 1 else _solve_in_pool(jobs, workers)
+    except (MemoryError, RuntimeError) as error:
+        if isinstance(error, RuntimeError) and "allocate memory" not in str(error):  # as torch says it
+            raise
+        raise GenerationError(
+            "There isn't enough memory to generate the data. Run the same command again to go on with the shards that "
+            "are missing, with fewer workers (workers=1), a lower dataset.problem.resolution, or more memory."
+        ) from error
+
+
+def _solve_in_turn(jobs: Sequence[tuple[Problem, int, str, int, Path]]) -> Iterator[None]:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        for job in jobs:
+            yield _solve_shard(*job)
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _solve_in_pool(jobs: Sequence[tuple[Problem, int, str, int, Path]], workers: int) -> Iterator[None]:
     # Spawned, not forked: a forked copy of a process whose thread pools have started can hang.
     context = multiprocessing.get_context("spawn")
     pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_start_worker)
     others = multiprocessing.active_children()
-    futures = [pool.submit(_solve_shard, *job) for job in jobs]
     try:
+        with _signals_held():
+            futures = [pool.submit(_solve_shard, *job) for job in jobs]
         for future in as_completed(futures):
             yield future.result()
     except BrokenProcessPool as error:
@@ -234,16 +284,33 @@ def _solve_shards(jobs: list[tuple[Problem, int, str, int, Path]], workers: int)
         # Stopped, or a shard failed: nobody waits for those in work, which may take minutes.
         for worker in multiprocessing.active_children():
             if worker not in others:
-                worker.terminate()
+                worker.kill()
         raise
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
 
 
+@contextmanager
+def _signals_held() -> Iterator[None]:
+    """Processes started in the block begin with SIGINT and SIGTERM held back; this one answers them after it.
+
+    Ctrl-C reaches the whole group of processes: a worker that is still at its imports would show a traceback.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    resource_tracker.ensure_running()  # to start it lets signals through again, so not in the block
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGTERM))
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def _start_worker() -> None:
     torch.set_num_threads(1)
-    # Ctrl-C reaches the whole group of processes: the parent answers it.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent answers Ctrl-C
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGINT, signal.SIGTERM))
     # A worker must not outlive a parent that was killed: it would go on solving for nobody.
     parent = multiprocessing.parent_process()
     assert parent is not None
@@ -260,8 +327,8 @@ def _solve_shard(problem: Problem, seed: int, split: str, shard: int, path: Path
     rngs = [generator(seed, split, index) for index in range(shard * SHARD_SIZE, (shard + 1) * SHARD_SIZE)]
     fields = to_fields(problem.spec, problem.simulate(rngs))
     extra: dict[str, Any] = {"seconds": time.perf_counter() - started, "sha256": hash_fields(fields)}
-    with replacing(path) as temporary, open(temporary, "wb") as handle:
-        np.savez(handle, **fields, **extra)
+    with replacing_stream(path) as stream:
+        np.savez(stream, **fields, **extra)  # pyright: ignore[reportArgumentType]  (numpy's stubs ask for less)
 
 
 def _shard_is_whole(path: Path, spec: DatasetSpec) -> bool:
@@ -302,12 +369,22 @@ def _fields_of(path: Path, n_kept: int, shards: list[Path]) -> Iterator[Fields]:
         yield _read_shard(shard)[0]
 
 
-def _note_seconds(ledger: Path, split: str, n_samples: int, seconds: float, *, extends: bool) -> None:
+def _note_seconds(ledger: Path, split: str, n_samples: int, shards: Mapping[int, Path]) -> bool:
+    """Note what the samples of a file have cost, told by the shards it was made of; False if they don't tell."""
     entries = _ledger(ledger)
-    before = entries[split]["core_seconds"] if extends and split in entries else 0.0
-    entries[split] = {"n_samples": n_samples, "core_seconds": before + seconds}
+    before = entries.get(split, {"n_samples": 0, "core_seconds": 0.0})
+    n_kept = int(before["n_samples"]) // SHARD_SIZE
+    new = range(n_kept, -(-n_samples // SHARD_SIZE))
+    if n_samples <= before["n_samples"] or not set(new) <= set(shards):
+        return False
+    try:
+        seconds = sum(_read_shard(shards[index])[1] for index in new)
+    except Exception:  # damaged since, and no longer needed
+        return False
+    entries[split] = {"n_samples": n_samples, "core_seconds": seconds + (before["core_seconds"] if n_kept else 0.0)}
     with replacing(ledger) as temporary:
         temporary.write_text(json.dumps(entries, indent=2))
+    return True
 
 
 def _provenance() -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""Progress of long work: a bar on a terminal, one plain line at most every ten seconds anywhere else (a log file)."""
+"""Progress of long work: a bar on a terminal, a plain line now and then anywhere else (a log file)."""
 
 from __future__ import annotations
 
@@ -9,14 +9,24 @@ from contextlib import contextmanager
 from typing import Protocol
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, TaskID, TextColumn
+from rich.table import Column
 
+# In a log: lines are at least this far apart, ...
 LOG_INTERVAL_SECONDS = 10.0
+# ... and between milestones there is a sign of life after this long.
+SILENCE_SECONDS = 60.0
+# The bar has what the numbers leave of the terminal, if that is enough for one.
+_WIDTH_OF_TEXT, _WIDTH_FOR_BAR = 90, 100
 
 
 class Tracker(Protocol):
-    def advance(self, amount: int, note: str = "") -> None:
-        """Count ``amount`` more units as done and show ``note`` beside them."""
+    def advance(self, amount: int, note: str = "", *, milestone: bool = True) -> None:
+        """Count ``amount`` more units as done and show ``note`` beside them.
+
+        A log gets a line at milestones alone, at most one per ten seconds, the last one always; between milestones one
+        only if there was none for a minute.
+        """
         ...
 
 
@@ -27,55 +37,87 @@ def track(description: str, total: int, unit: str, done: int = 0) -> Iterator[Tr
     >>> with track("solving", total=4, unit="samples") as progress:
     ...     progress.advance(4)
     """
+    work = _Work(description, total, unit, done)
     console = Console(stderr=True)
-    if not console.is_terminal:
-        yield _LogTracker(description, total, unit, done)
+    # FORCE_COLOR makes rich take a file for a terminal, and a dumb terminal can't redraw a line.
+    if not sys.stderr.isatty() or not console.is_terminal or console.is_dumb_terminal:
+        yield _LogTracker(work)
         return
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn(f"{unit}  {{task.fields[rate]}}"),
-        TimeRemainingColumn(),
-        TextColumn("{task.fields[note]}"),
-    )
-    with Progress(*columns, console=console) as bars:
-        task = bars.add_task(description, total=total, completed=done, rate="", note="")
-        yield _BarTracker(bars, task, unit)
+    # Cropped where it doesn't fit: an ellipsis is no ASCII.
+    text = TextColumn("{task.description}", table_column=Column(no_wrap=True, overflow="crop"), markup=False)
+    bar = [BarColumn(bar_width=min(40, console.width - _WIDTH_OF_TEXT))] if console.width >= _WIDTH_FOR_BAR else []
+    with Progress(*bar, text, console=console) as bars:
+        yield _BarTracker(work, bars, bars.add_task(work.line(), total=total, completed=done))
+
+
+def printable(text: str, encoding: str | None) -> str:
+    """The text with ``?`` for what an encoding can't write: a terminal's settings must not end a run.
+
+    >>> printable("ν = 1e-3 ± 0", "ascii")
+    '? = 1e-3 ? 0'
+    """
+    encoding = encoding or "ascii"
+    return text.encode(encoding, errors="replace").decode(encoding)
+
+
+class _Work:
+    """How far it is, in words."""
+
+    def __init__(self, description: str, total: int, unit: str, done: int) -> None:
+        self._description, self._total, self._unit = description, total, unit
+        self._done = self._first = done
+        self._started = time.monotonic()
+        self._encoding = sys.stderr.encoding  # before a bar puts a stream of its own in its place
+
+    @property
+    def is_done(self) -> bool:
+        return self._done >= self._total
+
+    def advance(self, amount: int) -> None:
+        self._done += amount
+
+    def line(self, note: str = "") -> str:
+        parts = [f"{self._description}: {self._done}/{self._total} {self._unit}"]
+        counted = self._done - self._first
+        if counted:
+            elapsed = max(time.monotonic() - self._started, 1e-9)
+            parts.append(f"{counted / elapsed:.3g}/s")
+            parts.append(f"{_duration((self._total - self._done) * elapsed / counted)} left")
+        return printable(", ".join([*parts, note] if note else parts), self._encoding)
 
 
 class _BarTracker:
-    def __init__(self, bars: Progress, task: int, unit: str) -> None:
-        self._bars, self._task, self._unit = bars, task, unit
-        self._started, self._counted = time.monotonic(), 0
+    def __init__(self, work: _Work, bars: Progress, task: TaskID) -> None:
+        self._work, self._bars, self._task = work, bars, task
 
-    def advance(self, amount: int, note: str = "") -> None:
-        self._counted += amount
-        rate = _rate(self._counted, time.monotonic() - self._started, self._unit)
-        self._bars.update(self._task, advance=amount, rate=rate, note=note)  # pyright: ignore[reportArgumentType]
+    def advance(self, amount: int, note: str = "", *, milestone: bool = True) -> None:
+        del milestone
+        self._work.advance(amount)
+        self._bars.update(self._task, advance=amount, description=self._work.line(note))
 
 
 class _LogTracker:
-    def __init__(self, description: str, total: int, unit: str, done: int) -> None:
-        self._description, self._total, self._unit, self._done = description, total, unit, done
-        self._first = done
-        self._started = self._printed = time.monotonic()
+    def __init__(self, work: _Work) -> None:
+        self._work, self._printed = work, time.monotonic()
 
-    def advance(self, amount: int, note: str = "") -> None:
-        self._done += amount
+    def advance(self, amount: int, note: str = "", *, milestone: bool = True) -> None:
+        self._work.advance(amount)
         now = time.monotonic()
-        if self._done < self._total and now - self._printed < LOG_INTERVAL_SECONDS:
-            return
-        self._printed = now
-        elapsed, counted = now - self._started, self._done - self._first
-        remaining = (self._total - self._done) * elapsed / max(counted, 1)
-        print(
-            f"{self._description}: {self._done}/{self._total} {self._unit}, {_rate(counted, elapsed, self._unit)}, "
-            f"{remaining:.0f} s left{'  ' + note if note else ''}",
-            file=sys.stderr,
-            flush=True,
-        )
+        last = milestone and self._work.is_done
+        if last or now - self._printed >= (LOG_INTERVAL_SECONDS if milestone else SILENCE_SECONDS):
+            self._printed = now
+            print(self._work.line(note), file=sys.stderr, flush=True)
 
 
-def _rate(counted: int, elapsed: float, unit: str) -> str:
-    return f"{counted / max(elapsed, 1e-9):.3g} {unit}/s"
+def _duration(seconds: float) -> str:
+    """Two units at most.
+
+    >>> _duration(7.4), _duration(125), _duration(7500)
+    ('7 s', '2 min 05 s', '2 h 05 min')
+    """
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"

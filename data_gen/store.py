@@ -21,7 +21,7 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from data_gen.files import replacing
+from data_gen.files import replacing_stream
 from data_gen.spec import DatasetSpec, FieldSpec, Samples
 
 FORMAT_VERSION = 1
@@ -104,7 +104,7 @@ def write(
     Raises:
         ValueError: the shards hold fewer samples than ``n_samples``, or arrays that don't fit the spec.
     """
-    with replacing(path) as temporary, h5py.File(temporary, "w", libver=_LIBRARY_VERSION) as file:
+    with replacing_stream(path) as stream, h5py.File(stream, "w", libver=_LIBRARY_VERSION) as file:
         _write_header(file, spec, n_samples, split, seed, provenance)
         datasets = _create_fields(file, spec, n_samples)
         hashes: list[str] = []

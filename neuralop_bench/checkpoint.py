@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from data_gen.files import replacing
+from data_gen.files import replacing_stream
 
 
 class CheckpointError(RuntimeError):
@@ -17,8 +17,8 @@ class CheckpointError(RuntimeError):
 
 def save(path: Path, content: dict[str, Any]) -> None:
     """Write a checkpoint; ``path`` is always either the previous one or the whole new one."""
-    with replacing(path) as temporary:
-        torch.save(content, temporary)
+    with replacing_stream(path) as stream:
+        torch.save(content, stream)
 
 
 def load(path: Path, device: torch.device | str = "cpu") -> dict[str, Any]:

@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from data_gen import progress
-from data_gen.store import replacing
+from data_gen.files import replacing
 from neuralop_bench import checkpoint
 from neuralop_bench.batch import Batch, Predictor
 from neuralop_bench.data import Windows
@@ -130,11 +130,12 @@ class Trainer:
                     at.loss_sum += value
                     now = time.monotonic()
                     at.seconds, started = at.seconds + now - started, now
-                    bar.advance(1, _note(at, at.loss_sum / at.batch))
+                    bar.advance(1, self._note(at.epoch + 1, at.loss_sum / at.batch, at), milestone=False)
                     if now - saved > self.checkpoint_seconds:
                         state.save(at)
                         saved = now
                 self._end_epoch(state, at, valid, tracker, n_batches)
+                bar.advance(0, self._note(at.epoch, at.curve[-1]["train_loss"], at))
                 now = time.monotonic()
                 at.seconds, started = at.seconds + now - started, now
                 state.save(at)
@@ -152,6 +153,10 @@ class Trainer:
         torch.nn.utils.clip_grad_norm_(surrogate.parameters(), self.clip_norm)
         optim.step()
         return float(value.detach())
+
+    def _note(self, epoch: int, loss: float, at: Progress) -> str:
+        valid = f", valid {at.curve[-1]['valid_rel_l2']:.4g}" if at.curve else ""
+        return f"epoch {epoch}/{self.epochs}, loss {loss:.4g}{valid}"
 
     def _end_epoch(self, state: _Training, at: Progress, valid: Windows, tracker: Tracker, n_batches: int) -> None:
         error = validate(state.surrogate, valid, self.batch_size, state.device)
@@ -240,8 +245,3 @@ def _write_curve(path: Path, curve: list[dict[str, float]]) -> None:
         writer = csv.DictWriter(handle, fieldnames=list(curve[0]))
         writer.writeheader()
         writer.writerows(curve)
-
-
-def _note(at: Progress, loss: float) -> str:
-    valid = f", valid {at.curve[-1]['valid_rel_l2']:.4f}" if at.curve else ""
-    return f"epoch {at.epoch + 1}, loss {loss:.4f}{valid}"

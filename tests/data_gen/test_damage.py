@@ -13,7 +13,7 @@ import h5py
 import numpy as np
 import pytest
 
-from data_gen import files, store
+from data_gen import cache, files, store
 from data_gen.problems.ns2d import NavierStokes2D
 from data_gen.store import SHARD_SIZE, DatasetFile, Fields, StoreError
 
@@ -214,8 +214,8 @@ def test_content_is_flushed_to_the_disk_before_it_takes_its_place(
     # The other order can leave an empty file behind a power cut, where a sound one had been.
     events: list[str] = []
     flush, replace = files.os.fsync, files.os.replace
-    monkeypatch.setattr(store.os, "fsync", lambda descriptor: (events.append("flush"), flush(descriptor)))
-    monkeypatch.setattr(store.os, "replace", lambda *paths: (events.append("replace"), replace(*paths)))
+    monkeypatch.setattr(files.os, "fsync", lambda descriptor: (events.append("flush"), flush(descriptor)))
+    monkeypatch.setattr(files.os, "replace", lambda *paths: (events.append("replace"), replace(*paths)))
     with files.replacing(tmp_path / "d") as temporary:
         temporary.write_text("new")
     assert events == ["flush", "replace"]
@@ -239,7 +239,7 @@ def test_no_damage_of_a_kept_shard_reaches_the_file(tmp_path: Path, monkeypatch:
         path.write_bytes(content)
 
     monkeypatch.setattr(cache, "_solve_shard", solving)
-    monkeypatch.setattr(store.os, "fsync", lambda _: None)  # hundreds of files that need not survive a power cut
+    monkeypatch.setattr(files.os, "fsync", lambda _: None)  # hundreds of files that need not survive a power cut
     rng = random.Random(3)
     # Densely in the headers of zip and npy at both ends, and anywhere; and cut short at several lengths.
     ends = [*range(0, 160, 2), *range(len(content) - 320, len(content), 2)]
