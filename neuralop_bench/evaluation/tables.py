@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-import numpy as np
 import xarray as xr
 from rich import box
 from rich.console import Console
 from rich.table import Table as RichTable
 
+from data_gen.progress import printable
 from neuralop_bench.metrics.relative import relative_l2_step
 from neuralop_bench.metrics.spectral import BANDS
 
@@ -26,6 +27,7 @@ _SUMMARY = (
     ("diverged samples", "n_diverged"),
     ("relative L2 on valid", "valid_rel_l2"),
 )
+_LOG_WIDTH = 160
 _BAND_RANGES = {"low": "1-3", "mid": "4-11", "high": "12 and above"}
 
 
@@ -68,10 +70,16 @@ def result_tables(metrics: Mapping[str, float | None], errors: xr.Dataset) -> li
 
 
 def show(tables: Sequence[Table]) -> None:
-    """Print tables to the terminal (stdout)."""
-    console = Console()
+    """Print tables to stdout, with ``?`` for what its encoding can't write.
+
+    A log file gets plain text, as wide as the tables are.
+    """
+    console = Console() if sys.stdout.isatty() else Console(width=_LOG_WIDTH, color_system=None)
     for table in tables:
-        console.print(table.to_rich())
+        with console.capture() as captured:
+            console.print(table.to_rich())
+        sys.stdout.write(printable(captured.get(), sys.stdout.encoding))
+    sys.stdout.flush()
 
 
 def number(value: float | None) -> str:
@@ -83,11 +91,6 @@ def number(value: float | None) -> str:
     if value is None or math.isnan(value):
         return ""
     return f"{value:.4g}"
-
-
-def spectrum_by_shell(errors: xr.Dataset, name: str) -> np.ndarray:
-    """A stored spectrum at the last step, mean over samples and channels, shells 1 ... B without the corner."""
-    return errors[name].isel(time=-1).mean(("sample", "channel")).values[:-1]
 
 
 def _line(cells: Sequence[str]) -> str:
