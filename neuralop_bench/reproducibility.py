@@ -13,6 +13,8 @@ import torch
 _ROOT = Path(__file__).resolve().parents[1]
 # What computes a result: changes elsewhere (docs, tests) don't make a record dirty.
 _COMPUTING = ("neuralop_bench", "data_gen", "configs", "run.py")
+# What decides the last bits of a result on a CPU, by its entry in the environment.
+_DECIDE_BITS = ["libraries", "processor", "vector_instructions", "threads", "precision"]
 _LIBRARIES = ("torch", "numpy", "scipy", "h5py", "xarray", "hydra-core")
 
 
@@ -45,15 +47,33 @@ def resolve_device(name: str) -> torch.device:
 
 
 def environment(device: torch.device) -> dict[str, Any]:
-    """Versions, device and threads of this process."""
+    """Versions, device and threads of this process, and what its numbers depend on to the last bit.
+
+    ``bit_equal_with_the_same`` names the other entries in which a repetition must agree to give the same bits; None
+    says that even the same machine may differ (CUDA adds in an order that isn't fixed). With other libraries, threads or
+    processors sums are rounded in another order, so metrics differ by about 1e-6 before training amplifies it.
+    """
     return {
         "python": platform.python_version(),
         "platform": f"{platform.system()} {platform.machine()}",
         "libraries": {name: importlib.metadata.version(name) for name in _LIBRARIES},
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
+        "processor": _processor(),
+        "vector_instructions": torch.backends.cpu.get_cpu_capability(),
         "threads": torch.get_num_threads(),
         "precision": "float32",
+        "bit_equal_with_the_same": _DECIDE_BITS if device.type == "cpu" else None,
     }
+
+
+def _processor() -> str:
+    """The processor's name: libraries choose their code by it."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor()
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor()
 
 
 def bench_version() -> str:

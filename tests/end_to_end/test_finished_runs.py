@@ -1,0 +1,311 @@
+"""What can be done with a finished run: load it, evaluate it again, verify it, predict with it."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+import torch
+import xarray as xr
+
+from data_gen.store import DatasetFile
+from neuralop_bench import config, pipeline, predict, verify
+from neuralop_bench.batch import Batch
+from neuralop_bench.config import ConfigError, run_directory
+from neuralop_bench.predict import InputError
+from neuralop_bench.record import Evaluation, RecordError, RunRecord
+from neuralop_bench.run_directory import RunError
+from neuralop_bench.surrogate import Surrogate
+
+Change = Callable[[h5py.File], None]
+
+
+@pytest.fixture(scope="module")
+def finished(data_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The directory of a finished run; tests that change something copy it."""
+    outputs = tmp_path_factory.mktemp("finished")
+    cfg = config.compose("track=smoke", "trainer.epochs=1", f"paths.data={data_folder}", f"paths.outputs={outputs}")
+    pipeline.run(cfg)
+    return run_directory(cfg)
+
+
+@pytest.fixture
+def copied(finished: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(finished, tmp_path / "run"))
+
+
+@pytest.fixture
+def test_file(finished: Path, data_folder: Path) -> Path:
+    return data_folder / RunRecord.load(finished / "record.json").data["test"]["file"]
+
+
+def change_record(run: Path, **changes: object) -> None:
+    """Rewrite a record as somebody would who makes one up: consistent in itself."""
+    path = run / "record.json"
+    replace(RunRecord.load(path), **changes).save(path)  # pyright: ignore[reportArgumentType]
+
+
+# Surrogate.load ------------------------------------------------------------------------------------------------------
+
+
+def test_a_loaded_surrogate_scores_what_the_record_says(finished: Path, test_file: Path) -> None:
+    surrogate = Surrogate.load(finished)
+    assert not surrogate.training
+    assert surrogate.n_history == 10
+    with DatasetFile(test_file) as file:
+        frames = torch.from_numpy(file.read_states(slice(0, 8)))
+        assert surrogate.spec == file.spec
+    prediction = surrogate.predict(Batch.given(frames[:, :10]), n_steps=10)
+    error, norm = ((x.double()).square().sum(dim=(1, 2, 3, 4)) for x in (prediction - frames[:, 10:], frames[:, 10:]))
+    by_hand = float((error / norm).sqrt().mean())
+    assert by_hand == pytest.approx(RunRecord.load(finished / "record.json").metrics["rel_l2"], rel=1e-6)
+
+
+def test_the_checkpoint_alone_is_enough(finished: Path, tmp_path: Path) -> None:
+    shutil.copy(finished / "best.pt", tmp_path / "best.pt")
+    one, two = (Surrogate.load(folder).state_dict() for folder in (finished, tmp_path))
+    assert all(torch.equal(one[name], two[name]) for name in one)
+
+
+# mode=evaluate -------------------------------------------------------------------------------------------------------
+
+
+def test_evaluating_again_repeats_the_numbers_beside_the_record(
+    copied: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = (copied / "record.json").read_bytes()
+    asked = config.compose("mode=evaluate", f"run={copied}")
+    evaluation = pipeline.evaluate_again(asked)
+    record = RunRecord.load(copied / "record.json")
+    assert (copied / "record.json").read_bytes() == before, "a record is never changed"
+    assert evaluation == Evaluation.load(copied / "evaluations" / "standard.json")
+    assert evaluation.run_id == record.run_id
+    assert evaluation.metrics == pytest.approx(record.metrics, rel=1e-6)
+    assert evaluation.data["test"] == record.data["test"]
+    with (
+        xr.open_dataset(copied / "evaluations" / "standard.nc", engine="h5netcdf") as again,
+        xr.open_dataset(copied / "errors.nc", engine="h5netcdf") as first,
+    ):
+        xr.testing.assert_allclose(again, first)
+    capsys.readouterr()
+    assert pipeline.evaluate_again(asked) == evaluation
+    assert "This evaluation is done" in capsys.readouterr().out
+
+
+def test_another_evaluator_has_another_name(copied: Path) -> None:
+    one = "evaluator.metrics={rel_l2: {_target_: neuralop_bench.metrics.relative.RelativeL2, _partial_: true}}"
+    evaluation = pipeline.evaluate_again(
+        config.compose("mode=evaluate", f"run={copied}", "~evaluator.metrics", f"+{one}")
+    )
+    assert set(evaluation.metric_versions) == {"rel_l2"}
+    assert evaluation.evaluator.startswith("standard-")
+    assert (copied / "evaluations" / f"{evaluation.evaluator}.json").is_file()
+
+
+@pytest.mark.parametrize("override", ["model.width=8", "track=lite", "trainer.epochs=3", "seed=1", "model=fno_2020"])
+def test_what_the_run_decides_cannot_be_given_beside_it(copied: Path, override: str) -> None:
+    with pytest.raises(ConfigError, match=override.split("=")[0]):
+        pipeline.evaluate_again(config.compose("mode=evaluate", f"run={copied}", override))
+
+
+def test_evaluation_needs_a_finished_run(tmp_path: Path, copied: Path) -> None:
+    with pytest.raises(ConfigError, match="run="):
+        pipeline.evaluate_again(config.compose("mode=evaluate"))
+    with pytest.raises(RecordError, match="nowhere"):
+        pipeline.evaluate_again(config.compose("mode=evaluate", f"run={tmp_path / 'nowhere'}"))
+    change_record(copied, status="diverged")
+    with pytest.raises(RunError, match="diverged"):
+        pipeline.evaluate_again(config.compose("mode=evaluate", f"run={copied}"))
+
+
+# verify --------------------------------------------------------------------------------------------------------------
+
+
+def test_an_honest_record_is_confirmed(finished: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert verify.main([str(finished)]) == 0
+    assert "Confirmed: all" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("factor", "status"), [(1 + 1e-5, 1), (1 + 1e-8, 0), (0.9, 1)])
+def test_a_record_that_claims_other_numbers_is_not(
+    copied: Path, capsys: pytest.CaptureFixture[str], factor: float, status: int
+) -> None:
+    metrics = RunRecord.load(copied / "record.json").metrics
+    change_record(copied, metrics={**metrics, "rel_l2": (metrics["rel_l2"] or 0) * factor})
+    assert verify.main([str(copied)]) == status
+    printed = capsys.readouterr().out
+    assert ("NOT confirmed: rel_l2 differ" in printed) == bool(status)
+
+
+def test_a_record_that_leaves_a_number_out_or_makes_one_up_is_not(copied: Path) -> None:
+    metrics = RunRecord.load(copied / "record.json").metrics
+    change_record(copied, metrics={**{k: v for k, v in metrics.items() if k != "vrmse"}, "fantasy": 0.1})
+    wrong = {entry.column for entry in verify.verify(copied) if not entry.agrees}
+    assert wrong == {"vrmse", "fantasy"}
+
+
+def test_another_device_is_allowed_a_thousandth(copied: Path) -> None:
+    record = RunRecord.load(copied / "record.json")
+    change_record(
+        copied,
+        environment={**record.environment, "device": "some GPU"},
+        metrics={**record.metrics, "rel_l2": (record.metrics["rel_l2"] or 0) * (1 + 1e-4)},
+    )
+    assert all(entry.agrees for entry in verify.verify(copied))
+
+
+def test_other_weights_are_found_out(copied: Path) -> None:
+    content = torch.load(copied / "best.pt", weights_only=True)
+    name = next(name for name in content["model"] if name.startswith("operator"))
+    content["model"][name] += 0.05
+    torch.save(content, copied / "best.pt")
+    assert any(not entry.agrees for entry in verify.verify(copied))
+
+
+def test_other_data_and_redefined_metrics_are_found_out(copied: Path) -> None:
+    record = RunRecord.load(copied / "record.json")
+    change_record(copied, data={**record.data, "test": {**record.data["test"], "sha256": "0" * 64}})
+    with pytest.raises(RunError, match="test data"):
+        verify.verify(copied)
+    change_record(copied, data=record.data, metric_versions={**record.metric_versions, "rel_l2": 0})
+    with pytest.raises(RunError, match="rel_l2 are defined otherwise"):
+        verify.verify(copied)
+
+
+def test_a_record_of_somebody_elses_code_needs_trust(copied: Path) -> None:
+    record = RunRecord.load(copied / "record.json")
+    model = {"label": "theirs", "_target_": "somebody.Model", "_partial_": True}
+    change_record(copied, config={**record.config, "model": model})
+    with pytest.raises(ConfigError, match=r"trust=\[somebody\]"):
+        verify.verify(copied)
+
+
+# predict -------------------------------------------------------------------------------------------------------------
+
+
+def own_file(path: Path, source: Path, change: Change | None = None, n_frames: int = 10) -> Path:
+    """A user's own file: bare arrays, no metadata of ours."""
+    with h5py.File(source, "r") as given, h5py.File(path, "w") as file:
+        file["vorticity"] = given["vorticity"][:3, :n_frames]
+        for name in ("x", "y"):
+            file[name] = given[name][:]
+        file["time"] = given["time"][:n_frames]
+        if change is not None:
+            change(file)
+    return path
+
+
+def test_predictions_of_an_own_file_are_the_surrogates(finished: Path, test_file: Path, tmp_path: Path) -> None:
+    source, output = own_file(tmp_path / "in.hdf5", test_file), tmp_path / "new" / "out.hdf5"
+    assert predict.main([str(finished), str(source), "-o", str(output), "--steps", "4"]) == 0
+    with h5py.File(source, "r") as file:
+        history = torch.from_numpy(file["vorticity"][:])[:, :, None]
+    expected = Surrogate.load(finished).predict(Batch.given(history), n_steps=4)[:, :, 0].numpy()
+    with xr.open_dataset(output, engine="h5netcdf") as written:
+        assert dict(written.sizes) == {"sample": 3, "time": 4, "x": 32, "y": 32}
+        np.testing.assert_allclose(written["vorticity"].values, expected, rtol=0, atol=1e-6)
+        assert written["time"].values.tolist() == [10, 11, 12, 13]
+        assert written.attrs["run_id"] == RunRecord.load(finished / "record.json").run_id
+        assert "relative_l2" not in written
+
+
+def test_frames_beyond_the_history_are_compared(finished: Path, test_file: Path, tmp_path: Path) -> None:
+    result = predict.predict(finished, test_file, tmp_path / "out.hdf5")
+    record = RunRecord.load(finished / "record.json")
+    assert float(result["relative_l2"].mean()) == pytest.approx(record.metrics["rel_l2"], rel=1e-6)
+
+
+def test_a_finer_grid_is_fine_for_a_model_that_is_free_of_resolution(finished: Path, tmp_path: Path) -> None:
+    x = np.arange(64) / 64
+    wave = np.sin(2 * np.pi * x)[:, None] * np.cos(4 * np.pi * x)[None, :]
+    for n, name in ((64, "fine"), (32, "coarse")):
+        with h5py.File(tmp_path / f"{name}.hdf5", "w") as file:
+            file["vorticity"] = np.broadcast_to(wave[:: 64 // n, :: 64 // n], (1, 10, n, n))
+    fine, coarse = (
+        predict.predict(finished, tmp_path / f"{name}.hdf5", tmp_path / "out.hdf5", n_steps=2)["vorticity"].values
+        for name in ("fine", "coarse")
+    )
+    assert fine.shape == (1, 2, 64, 64)
+    assert np.abs(fine[:, :, ::2, ::2] - coarse).max() < 0.02 * np.abs(coarse).max()
+
+
+def _replace(name: str, value: object) -> Change:
+    def change(file: h5py.File) -> None:
+        del file[name]
+        if value is not None:
+            file[name] = value
+
+    return change
+
+
+def _spoil(file: h5py.File) -> None:
+    file["vorticity"][0, 0, 0, 0] = np.nan
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        (_replace("vorticity", None), "no dataset 'vorticity'"),
+        (_replace("vorticity", np.zeros((3, 10, 32))), "expected [sample, time, x, y]"),
+        (_replace("vorticity", np.zeros((3, 9, 32, 32))), "holds 9 frames per sample, but the model is given 10"),
+        (_replace("vorticity", np.zeros((0, 10, 32, 32))), "holds no sample"),
+        (_replace("vorticity", np.zeros((3, 10, 8, 8))), "coordinates 'x'"),
+        (_replace("x", np.linspace(0, 1, 32)), "coordinates 'x'"),  # a closed grid where a periodic one is needed
+        (_replace("time", np.arange(10) * 0.5), "1 apart"),
+        (_spoil, "aren't finite"),
+    ],
+)
+def test_a_file_that_does_not_fit_is_explained(
+    finished: Path, test_file: Path, tmp_path: Path, change: Change, expected: str
+) -> None:
+    source = own_file(tmp_path / "in.hdf5", test_file, change)
+    with pytest.raises(InputError) as raised:
+        predict.predict(finished, source, tmp_path / "out.hdf5")
+    assert expected in str(raised.value)
+    assert str(source) in str(raised.value)
+    assert not (tmp_path / "out.hdf5").exists()
+
+
+def test_no_file_and_no_hdf5_file_are_explained(finished: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="no file"):
+        predict.predict(finished, tmp_path / "nothing.hdf5", tmp_path / "out.hdf5")
+    (tmp_path / "text.hdf5").write_text("text")
+    with pytest.raises(InputError, match="can't be read as HDF5"):
+        predict.predict(finished, tmp_path / "text.hdf5", tmp_path / "out.hdf5")
+    with pytest.raises(InputError, match="At least 1 step"):
+        predict.predict(finished, tmp_path / "text.hdf5", tmp_path / "out.hdf5", n_steps=0)
+
+
+# dry_run -------------------------------------------------------------------------------------------------------------
+
+
+def test_a_dry_run_tells_and_does_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    cfg = config.compose(
+        "track=smoke", "dry_run=true", f"paths.data={tmp_path / 'd'}", f"paths.outputs={tmp_path / 'o'}"
+    )
+    pipeline.execute(cfg)
+    printed = capsys.readouterr().out
+    for text in ("new", "16 samples, 1.25 MiB, 16 to generate", "s per sample and core", "111,665", "about "):
+        assert text in printed
+    assert str(run_directory(cfg)) in printed
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_dry_run_of_a_finished_run_says_so(
+    finished: Path, data_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    outputs = json.loads((finished / "record.json").read_text())["config"]["paths"]["outputs"]
+    paths = (f"paths.data={data_folder}", f"paths.outputs={outputs}")
+    pipeline.execute(config.compose("track=smoke", "trainer.epochs=1", "dry_run=true", *paths))
+    printed = capsys.readouterr().out
+    assert "already finished" in printed
+    assert "nothing to do" in printed
+    pipeline.execute(config.compose("track=smoke", "trainer.epochs=1", "dry_run=true", "force=true", *paths))
+    assert "force=true moves it aside" in capsys.readouterr().out
+    assert (finished / "record.json").is_file()
