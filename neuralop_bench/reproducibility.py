@@ -50,8 +50,8 @@ def environment(device: torch.device) -> dict[str, Any]:
     """Versions, device and threads of this process, and what its numbers depend on to the last bit.
 
     ``bit_equal_with_the_same`` names the other entries in which a repetition must agree to give the same bits; None
-    says that even the same machine may differ (CUDA adds in an order that isn't fixed). With other libraries, threads or
-    processors sums are rounded in another order, so metrics differ by about 1e-6 before training amplifies it.
+    says that even the same machine may differ (CUDA adds in an order that isn't fixed). Elsewhere sums are rounded in
+    another order: 1e-7 in one step, which training amplifies.
     """
     return {
         "python": platform.python_version(),
