@@ -116,14 +116,14 @@ def test_the_time_axis_is_padded_and_the_periodic_ones_are_not() -> None:
 
 
 def test_the_number_of_steps_follows_the_bundle() -> None:
+    assert config.compose("model=fno_3d", "track=smoke", "~recipe").model["n_steps"] == 10, "the whole horizon"
     for bundle in (2, 5):
         cfg = config.compose("model=fno_3d", "track=smoke", f"surrogate.bundle={bundle}", "model.operator.n_modes=1")
         assert cfg.model["n_steps"] == bundle
 
 
 def test_one_step_is_refused_and_the_bundle_named() -> None:
-    cfg = config.compose("model=fno_3d", "track=smoke", "~recipe")
-    assert cfg.surrogate.bundle == 1
+    cfg = config.compose("model=fno_3d", "track=smoke", "surrogate.bundle=1")
     with pytest.raises(ValueError, match=r"at least 2, got n_steps=1\. Raise surrogate\.bundle"):
         instantiate(config.constructor(cfg.model))(in_channels=10, out_channels=1, grid=GRID)
 
