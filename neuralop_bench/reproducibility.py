@@ -81,9 +81,10 @@ def bench_version() -> str:
 
 
 def commit() -> tuple[str, bool]:
-    """Hash of the checked-out commit ("" outside a repository), and whether computing code has uncommitted changes."""
-    head = _git("rev-parse", "HEAD")
-    if head is None:
+    """Hash of the checked-out commit ("" outside our repository), and whether computing code has changes since."""
+    top, head = _git("rev-parse", "--show-toplevel"), _git("rev-parse", "HEAD")
+    # Installed into an environment that lies in somebody's own repository, the commit would be theirs.
+    if top is None or head is None or Path(top.strip()).resolve() != _ROOT:
         return "", False
     return head.strip(), bool((_git("status", "--porcelain", "--", *_COMPUTING) or "").strip())
 
