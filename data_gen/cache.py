@@ -118,7 +118,7 @@ def ensure(
             with suppress(OSError):  # another process is at work, or the folder can't be written: then it stays untidy
                 lock.acquire(timeout=0)
                 try:
-                    _tidy(base, problem.spec.name)
+                    _tidy(base, problem.spec.name, splits)
                 finally:
                     lock.release()
         return paths
@@ -130,7 +130,7 @@ def ensure(
             print(f"Waiting for another process that generates {base} ...", file=sys.stderr, flush=True)
             lock.acquire()
     try:
-        _tidy(base, problem.spec.name)
+        _tidy(base, problem.spec.name, splits)
         missing = {split: n for split, n in splits.items() if not _holds(paths[split], problem, seed, n)}
         _generate(problem, missing, seed, base, paths, workers)
     finally:
@@ -215,12 +215,18 @@ def _generate(
         shards = [wanted[split, shard] for shard in range(kept[split], -(-n // SHARD_SIZE))]
         fields = _fields_of(paths[split], kept[split], shards)
         write(paths[split], problem.spec, fields, n, split=split, seed=seed, provenance=_provenance())
-        _tidy(base, problem.spec.name)
+        _tidy(base, problem.spec.name, splits)
 
 
-def _tidy(base: Path, name: str) -> None:
+def _tidy(base: Path, name: str, splits: Mapping[str, int]) -> None:
     """Clear what is of no use any more: files half written by a process that was killed, and shards whose samples are
-    in a dataset file, once their solving times have been noted. Needs the lock."""
+    in a dataset file, once their solving times have been noted. Needs the lock.
+
+    Args:
+        base: folder of the dataset.
+        name: of the dataset.
+        splits: numbers of samples that are asked for.
+    """
     for leftover in base.rglob(".*.tmp"):
         leftover.unlink(missing_ok=True)
     if not (base / _SCRATCH).is_dir():
@@ -231,14 +237,13 @@ def _tidy(base: Path, name: str) -> None:
         shards.setdefault(split, {})[int(index)] = shard
     for split, found in shards.items():
         n_samples = n_stored(base / split / f"{name}.hdf5")
-        if _note_seconds(base / _LEDGER, split, n_samples, found):
-            n_used = -(-n_samples // SHARD_SIZE)
-        else:  # noted before: the shard of which the file holds a part is one that a longer file will need
-            n_used = n_samples // SHARD_SIZE
-        # From the end: whoever is killed in here leaves none that seems to be a longer file's.
-        for index in sorted(found, reverse=True):
+        noted = _note_seconds(base / _LEDGER, split, n_samples, found)
+        n_used = n_samples // SHARD_SIZE
+        if noted or splits.get(split, 0) <= n_samples:
+            n_used = -(-n_samples // SHARD_SIZE)  # with the shard of which the file holds a part: a longer one needs it
+        for index, shard in found.items():
             if index < n_used:
-                found[index].unlink()
+                shard.unlink()
     if not any((base / _SCRATCH).iterdir()):
         (base / _SCRATCH).rmdir()
 
@@ -328,7 +333,7 @@ def _solve_shard(problem: Problem, seed: int, split: str, shard: int, path: Path
     fields = to_fields(problem.spec, problem.simulate(rngs))
     extra: dict[str, Any] = {"seconds": time.perf_counter() - started, "sha256": hash_fields(fields)}
     with replacing_stream(path) as stream:
-        np.savez(stream, **fields, **extra)  # pyright: ignore[reportArgumentType]  (numpy's stubs ask for less)
+        np.savez(stream, **fields, **extra)
 
 
 def _shard_is_whole(path: Path, spec: DatasetSpec) -> bool:

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import NamedTemporaryFile
-from typing import Any
+from typing import Any, BinaryIO, cast
 
 _CANT_WRITE = (
     *(errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO),
@@ -54,7 +54,7 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def replacing_stream(path: Path) -> Iterator[io.RawIOBase]:
+def replacing_stream(path: Path) -> Iterator[BinaryIO]:
     """As ``replacing``, with an open binary file for writers that don't survive a full disk.
 
     HDF5 can't close a file that it can't write, and crashes the interpreter at its end; torch hides the reason. Here
@@ -66,7 +66,7 @@ def replacing_stream(path: Path) -> Iterator[io.RawIOBase]:
     with replacing(path) as temporary:
         stream = _Patient(temporary)
         try:
-            yield stream
+            yield cast(BinaryIO, stream)
         finally:
             stream.close()
             if stream.error is not None:  # whatever else went wrong in the block is a consequence

@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import csv
 import math
+import os
 import statistics
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -20,7 +21,7 @@ from pathlib import Path
 
 from filelock import FileLock
 
-from data_gen.files import replacing
+from data_gen.files import WriteError, make_folder, replacing, write_errors
 from neuralop_bench.record import RECORD_NAME, RecordError, RunRecord
 
 Cell = str | int | float | bool | None
@@ -65,11 +66,20 @@ def read_records(folders: Iterable[Path]) -> list[RunRecord]:
     Raises:
         RecordError: a record can't be read.
     """
+    return [RunRecord.load(path) for path in _record_paths(folders)]
+
+
+def _record_paths(folders: Iterable[Path]) -> list[Path]:
     paths: set[Path] = set()
     for folder in folders:
-        paths.update(path for path in folder.rglob(RECORD_NAME) if SUPERSEDED not in path.parts)
+        # Unlike rglob, walk goes on where a folder vanishes: another process may move an old run aside just now.
+        for parent, below, files in os.walk(folder):
+            if SUPERSEDED in below:
+                below.remove(SUPERSEDED)
+            if RECORD_NAME in files:
+                paths.add(Path(parent, RECORD_NAME))
         paths.update(folder.glob("records/*/*.json"))
-    return [RunRecord.load(path) for path in sorted(paths)]
+    return sorted(paths)
 
 
 def rows(records: Sequence[RunRecord]) -> list[dict[str, Cell]]:
@@ -112,7 +122,7 @@ def run_rows(records: Sequence[RunRecord]) -> list[dict[str, Cell]]:
 
 def write(records: Sequence[RunRecord], folder: Path) -> None:
     """Write runs.csv, leaderboard.csv and leaderboard.md into ``folder``, each atomically."""
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     table = rows(records)
     _write_csv(folder / "runs.csv", RUN_COLUMNS, run_rows(records))
     _write_csv(folder / "leaderboard.csv", COLUMNS, table)
@@ -121,11 +131,32 @@ def write(records: Sequence[RunRecord], folder: Path) -> None:
 
 
 def rebuild(outputs: Path) -> Path:
-    """Rebuild the board of an outputs folder under a lock; returns the path of its leaderboard.csv."""
+    """Rebuild the board of an outputs folder under a lock; returns the path of its leaderboard.csv.
+
+    A record that can't be read is left out with a warning: it must not keep the other runs off the board.
+
+    Raises:
+        LeaderboardError: the records can't stand in one table.
+        WriteError: the board can't be written.
+    """
     folder = outputs / "leaderboard"
-    folder.mkdir(parents=True, exist_ok=True)
-    with FileLock(folder / ".lock"):
-        write(read_records([outputs]), folder)
+    make_folder(folder)
+    lock = FileLock(folder / ".lock")
+    with write_errors(folder / ".lock"):
+        lock.acquire()
+    try:
+        for leftover in folder.glob(".*.tmp"):  # of a process that was killed while it wrote the board
+            leftover.unlink(missing_ok=True)
+        records = []
+        for path in _record_paths([outputs]):
+            try:
+                records.append(RunRecord.load(path))
+            except RecordError as error:
+                if path.exists():  # otherwise moved aside by another process just now
+                    print(f"Warning: the leaderboard lacks a run: {error}", file=sys.stderr)
+        write(records, folder)
+    finally:
+        lock.release()
     return folder / "leaderboard.csv"
 
 
@@ -258,7 +289,7 @@ def main(arguments: Sequence[str] | None = None, say: Callable[[str], None] = pr
     try:
         records = read_records(options.folders)
         write(records, options.output)
-    except (LeaderboardError, RecordError) as error:
+    except (LeaderboardError, RecordError, WriteError) as error:
         print(f"Error: {error}", file=sys.stderr)
         return 1
     say(f"{len(records)} records -> {options.output / 'leaderboard.csv'}")

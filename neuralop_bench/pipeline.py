@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import sys
 import time
 from collections.abc import Iterable, Mapping, Sequence
@@ -16,7 +17,7 @@ import xarray as xr
 from omegaconf import OmegaConf
 
 from data_gen import cache
-from data_gen.files import replacing
+from data_gen.files import WriteError, replacing, replacing_stream
 from data_gen.spec import Problem
 from neuralop_bench import config, constructors, leaderboard, reproducibility, run_directory
 from neuralop_bench import plan as planning
@@ -46,7 +47,7 @@ def execute(cfg: RunConfig) -> None:
             raise ConfigError("dry_run=true tells what a run would take, not what mode=evaluate does. Leave it out.")
         evaluate_again(cfg)
     elif cfg.dry_run:
-        print(planning.describe(planning.make(cfg)))
+        print(planning.describe(planning.make(cfg)), end="\n\n")  # a sweep prints one after another
     else:
         run(cfg)
 
@@ -108,7 +109,7 @@ def evaluate_again(asked: RunConfig) -> Evaluation:
     path, errors, report = (folder / run_directory.EVALUATIONS / f"{name}.{kind}" for kind in ("json", "nc", "md"))
     if path.exists() and not cfg.force:
         evaluation = Evaluation.load(path)
-        print(f"This evaluation is done: {path} (force=true repeats it)\n\n{report.read_text(encoding='utf-8')}")
+        print(f"This evaluation is done: {path} (force=true repeats it)\n{_report(report, evaluation.files)}")
         return evaluation
     started = time.monotonic()
     score = score_again(cfg, record, folder)
@@ -126,8 +127,8 @@ def evaluate_again(asked: RunConfig) -> Evaluation:
         dirty=dirty,
         date_utc=_now(),
         wall_seconds=time.monotonic() - started,
+        files=score.write(errors, report),
     )
-    score.write(errors, report)
     evaluation.save(path)
     tables.show(score.tables)
     print(f"Evaluation: {path}")
@@ -147,12 +148,17 @@ class Score:
     def tables(self) -> list[tables.Table]:
         return tables.result_tables(self.metrics, self.errors)
 
-    def write(self, errors: Path, report: Path) -> None:
-        """The errors as NetCDF and the tables as markdown."""
-        with replacing(errors) as temporary:
-            self.errors.to_netcdf(temporary, engine="h5netcdf")
+    def write(self, errors: Path, report: Path) -> dict[str, str]:
+        """The errors as NetCDF, with checksums that every reader compares, and the tables as markdown; their hashes."""
+        arrays = {
+            name: entry for name, entry in self.errors.variables.items() if entry.ndim and entry.dtype.kind in "fiu"
+        }
+        checked = {str(name): {"fletcher32": True} for name in arrays}
+        with replacing_stream(errors) as stream:
+            stream.write(self.errors.to_netcdf(engine="h5netcdf", encoding=checked))
         with replacing(report) as temporary:
             temporary.write_text("\n".join(table.to_markdown() for table in self.tables), encoding="utf-8")
+        return {path.name: _sha256(path) for path in (errors, report)}
 
 
 def score_again(cfg: RunConfig, record: RunRecord, folder: Path) -> Score:
@@ -225,8 +231,7 @@ class _Run:
 
     def execute(self) -> RunRecord:
         print(f"{self.who.model} on {self.who.dataset}, track {self.who.track}, seed {self.cfg.seed} -> {self.folder}")
-        with replacing(self.folder / run_directory.CONFIG_NAME) as temporary:
-            temporary.write_text(_yaml(self.cfg), encoding="utf-8")
+        run_directory.write_config(self.folder, _yaml(self.cfg))
         tracker = Guarded(constructors.build(self.cfg.tracker))
         tracker.start(self.run_id, self.folder, asdict(self.cfg))
         try:
@@ -251,7 +256,7 @@ class _Run:
         score = _score(self.cfg, surrogate, train, test, self.device)
         columns = {**score.metrics, "valid_rel_l2": progress.best_valid}
         score = Score(score.errors, columns, score.versions, {**opened, "test": data.describe(test)})
-        score.write(self.folder / run_directory.ERRORS_NAME, self.folder / run_directory.REPORT_NAME)
+        files = score.write(self.folder / run_directory.ERRORS_NAME, self.folder / run_directory.REPORT_NAME)
         tables.show(score.tables)
         pictures = self._draw(surrogate, test.whole(), score.errors, progress)
         cost: dict[str, float | None] = {
@@ -262,7 +267,8 @@ class _Run:
             "generation_seconds": _total([cache.generation_seconds(data.paths[name]) for name in ("train", "valid")]),
             **prediction_cost(surrogate, test.whole(), batch_sizes=_COST_BATCH_SIZES, device=self.device),
         }
-        return self._save("finished", "", score.data, columns, score.versions, cost), (score.tables, pictures)
+        record = self._save("finished", "", score.data, columns, score.versions, cost, files)
+        return record, (score.tables, pictures)
 
     def _build_surrogate(self, train: Trajectories) -> Surrogate:
         reproducibility.seed_everything(self.cfg.seed)
@@ -311,6 +317,7 @@ class _Run:
         metrics: Mapping[str, float | None] | None = None,
         versions: Mapping[str, int] | None = None,
         cost: Mapping[str, float | None] | None = None,
+        files: Mapping[str, str] | None = None,
     ) -> RunRecord:
         commit, dirty = reproducibility.commit()
         record = RunRecord(
@@ -335,6 +342,7 @@ class _Run:
             dirty=dirty,
             date_utc=_now(),
             wall_seconds=time.monotonic() - self.started,
+            files=dict(files or {}),
         )
         record.save(self.folder / RECORD_NAME)
         return record
@@ -379,9 +387,7 @@ def _returned(folder: Path, cfg: RunConfig) -> RunRecord:
     )
     for change in _changes_since(record, cfg):
         print(f"  {change}; force=true runs it again")
-    report = folder / run_directory.REPORT_NAME
-    if report.exists():
-        print(f"\n{report.read_text(encoding='utf-8')}")
+    print(_report(folder / run_directory.REPORT_NAME, record.files))
     return record
 
 
@@ -407,9 +413,22 @@ def _rebuild_board(outputs: Path) -> str:
     """Where the board lies. If it can't be rebuilt, a warning says why: the run itself is finished all the same."""
     try:
         return str(leaderboard.rebuild(outputs))
-    except (leaderboard.LeaderboardError, RecordError) as error:
-        print(f"Warning: the leaderboard wasn't rebuilt: {error}", file=sys.stderr)
+    except (leaderboard.LeaderboardError, RecordError, WriteError) as error:
+        print(f"Warning: the run is done, but the leaderboard wasn't rebuilt: {error}", file=sys.stderr)
         return "not rebuilt"
+
+
+def _report(path: Path, files: Mapping[str, str]) -> str:
+    """The tables of a run that is done; instead of one that has been changed since, a word about it."""
+    if not path.exists():
+        return f"  {path} is missing; the record has all numbers but those over time"
+    if path.name in files and _sha256(path) != files[path.name]:
+        return f"  {path} isn't what the run wrote, so it isn't shown; the record has all numbers but those over time"
+    return f"\n{path.read_text(encoding='utf-8')}"
+
+
+def _sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def _diverged_text(record: RunRecord, folder: Path) -> str:

@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal
 
 from data_gen.files import replacing
 
-RECORD_FORMAT = 1
+# 2 added the hash over the content. Records of format 1 are read without that check.
+RECORD_FORMAT = 2
 RECORD_NAME = "record.json"
 
 Status = Literal["finished", "diverged", "failed"]
 
 
 class RecordError(RuntimeError):
-    """A record can't be read; the message names the file and the reason."""
+    """A record can't be read; the message names the file, the reason and the remedy."""
 
 
 @dataclass(frozen=True)
@@ -38,6 +40,7 @@ class RunRecord:
         environment: versions, device, threads.
         bench_version, commit, dirty: the code; dirty means uncommitted changes in what computes the result.
         date_utc, wall_seconds: when it ended, and how long the last process took.
+        files: SHA-256 of errors.nc and report.md, which lie beside it.
     """
 
     run_id: str
@@ -61,11 +64,12 @@ class RunRecord:
     dirty: bool
     date_utc: str
     wall_seconds: float
+    files: dict[str, str] = field(default_factory=dict)
     format: int = RECORD_FORMAT
 
     def save(self, path: Path) -> None:
-        """Write the record atomically. Infinities become the string "inf", which JSON has no number for; NaN becomes
-        null."""
+        """Write the record atomically, with a hash over its content. Infinities become the string "inf", which JSON has
+        no number for; NaN becomes null."""
         _save(self, path)
 
     @classmethod
@@ -73,9 +77,9 @@ class RunRecord:
         """Read a record.
 
         Raises:
-            RecordError: the file isn't a record of this format.
+            RecordError: the file isn't a record of a known format, or its content doesn't match its hash.
         """
-        return cls(**_load(path, [field.name for field in fields(cls)]))
+        return cls(**_load(path, [entry.name for entry in fields(cls)]))
 
 
 @dataclass(frozen=True)
@@ -97,10 +101,11 @@ class Evaluation:
     dirty: bool
     date_utc: str
     wall_seconds: float
+    files: dict[str, str] = field(default_factory=dict)
     format: int = RECORD_FORMAT
 
     def save(self, path: Path) -> None:
-        """Write atomically, in the notation of records."""
+        """Write atomically, in the notation and with the hash of records."""
         _save(self, path)
 
     @classmethod
@@ -110,26 +115,43 @@ class Evaluation:
         Raises:
             RecordError: the file isn't an evaluation of this format.
         """
-        return cls(**_load(path, [field.name for field in fields(cls)]))
+        return cls(**_load(path, [entry.name for entry in fields(cls)]))
 
 
 def _save(content: RunRecord | Evaluation, path: Path) -> None:
+    values = _to_json(asdict(content))
     with replacing(path) as temporary:
-        text = json.dumps(_to_json(asdict(content)), indent=2, ensure_ascii=False, allow_nan=False)
+        text = json.dumps({**values, "sha256": _hash(values)}, indent=2, ensure_ascii=False, allow_nan=False)
         temporary.write_text(text + "\n", encoding="utf-8")
 
 
 def _load(path: Path, names: list[str]) -> dict[str, Any]:
     try:
         values = json.loads(Path(path).read_text(encoding="utf-8"))
-        if values["format"] != RECORD_FORMAT:
-            raise ValueError(f"record format {values['format']}, this code reads {RECORD_FORMAT}")
+        version = values["format"]
+        if version not in (1, RECORD_FORMAT):
+            raise RecordError(
+                f"{path} has format {version}, but this code reads {RECORD_FORMAT}. Use the release that wrote it, or "
+                "run again with force=true."
+            )
+        expected = values.pop("sha256", None)
+        if (version, expected) != (1, None) and expected != _hash(values):
+            raise ValueError("its content doesn't match the hash stored with it")
+        if version == 1:
+            values.setdefault("files", {})
         for table in ("metrics", "cost"):
             if table in names:
                 values[table] = {name: math.inf if v == "inf" else v for name, v in values[table].items()}
         return {name: values[name] for name in names}
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise RecordError(f"{path} is no readable record ({type(error).__name__}: {error}).") from error
+        raise RecordError(
+            f"{path} is no readable record ({type(error).__name__}: {error}). Get back a sound copy, or delete it: the "
+            "command that wrote it writes it again, from the checkpoint that lies beside it."
+        ) from error
+
+
+def _hash(values: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
 
 
 def _to_json(value: Any) -> Any:

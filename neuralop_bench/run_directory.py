@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import json
 import shlex
 from collections.abc import Iterator, Sequence
@@ -15,7 +16,7 @@ from typing import Literal
 import yaml
 from filelock import FileLock, Timeout
 
-from data_gen.files import WriteError, make_folder, replacing
+from data_gen.files import WriteError, make_folder, replacing, write_errors
 from neuralop_bench.record import RECORD_NAME, RecordError, RunRecord
 
 CONFIG_NAME = "run.yaml"  # the whole configuration, written before anything else
@@ -31,6 +32,8 @@ LOCK_NAME = ".lock"
 # Folder below the outputs for runs that force=true replaced; their records don't count.
 SUPERSEDED = ".superseded"
 
+# First line of run.yaml.
+_HASH_MARK = "# sha256 of the lines below: "
 # A look at the lock holds it for a moment: a run that starts just then waits that long.
 _LOCK_PATIENCE_SECONDS = 1.0
 
@@ -48,7 +51,7 @@ class State:
     progress: new (nothing is there), running (a process is at work), resumable, failed (the last attempt ended with an
         error; the same command goes on), finished or diverged.
     reason: in words.
-    command: what completes the run, or runs it again; empty if nothing needs to be done.
+    command: what completes the run, or runs it again; empty if nothing needs to be done, or if run.yaml doesn't tell.
     """
 
     progress: Progress
@@ -66,17 +69,24 @@ def sole_owner(folder: Path) -> Iterator[None]:
     make_folder(folder)
     lock = FileLock(folder / LOCK_NAME)
     try:
-        lock.acquire(timeout=_LOCK_PATIENCE_SECONDS)
+        with write_errors(folder / LOCK_NAME):
+            lock.acquire(timeout=_LOCK_PATIENCE_SECONDS)
     except Timeout:
         raise RunError(f"Another process is at work on this run in {folder}. Wait for it, or end it.") from None
-    except OSError as error:
-        raise WriteError(
-            f"{folder / LOCK_NAME} can't be written: {error.strerror}. Choose another folder with paths.outputs."
-        ) from error
     try:
         yield
     finally:
         lock.release()
+
+
+def write_config(folder: Path, text: str) -> None:
+    """Write run.yaml, with a hash over it: a command read from a damaged one would be another run's.
+
+    Raises:
+        WriteError: as for ``replacing``.
+    """
+    with replacing(folder / CONFIG_NAME) as temporary:
+        temporary.write_text(f"{_HASH_MARK}{_hash(text)}\n{text}", encoding="utf-8")
 
 
 def note_failure(folder: Path, message: str) -> None:
@@ -90,9 +100,14 @@ def note_failure(folder: Path, message: str) -> None:
 
 
 def clear_leftovers(folder: Path) -> None:
-    """Remove what an attempt that was killed left half written, and its note of failure. Needs the lock."""
+    """Remove what an attempt that was killed left half written, and its note of failure. Needs the lock.
+
+    Raises:
+        WriteError: the folder can't be written.
+    """
     for leftover in (*folder.rglob(".*.tmp"), folder / FAILURE_NAME):
-        leftover.unlink(missing_ok=True)
+        with write_errors(leftover):
+            leftover.unlink(missing_ok=True)
 
 
 def move_aside(folder: Path, outputs: Path) -> Path:
@@ -103,7 +118,8 @@ def move_aside(folder: Path, outputs: Path) -> Path:
     while (target := outputs / SUPERSEDED / f"{stamp}-{attempt}" / place).exists():
         attempt += 1  # two in one second, or a clock that was set back
     make_folder(target.parent)
-    folder.rename(target)
+    with write_errors(target):
+        folder.rename(target)
     return target
 
 
@@ -116,6 +132,8 @@ def state(folder: Path) -> State:
     command, n_epochs = _command_and_epochs(folder)
     done = _epochs_done(folder)
     where = f"{done} of {n_epochs or '?'} epochs done" if done else "before the end of the first epoch"
+    if not command:
+        where += f"; {folder / CONFIG_NAME} is missing or damaged: the command that started the run goes on with it"
     if _is_held(folder):
         return State("running", where)
     if (folder / FAILURE_NAME).exists():
@@ -137,7 +155,7 @@ def _state_of_record(folder: Path) -> State:
         record = RunRecord.load(folder / RECORD_NAME)
     except RecordError as error:
         command, _ = _command_and_epochs(folder)
-        return State("failed", f"{error} Delete it, or run again with force=true.", command and f"{command} force=true")
+        return State("failed", str(error), command and f"{command} force=true")
     if record.status == "finished":
         score = record.metrics.get("rel_l2")
         return State("finished", f"relative L2 {score:.4g}" if score is not None else "no relative L2")
@@ -147,10 +165,17 @@ def _state_of_record(folder: Path) -> State:
 
 def _command_and_epochs(folder: Path) -> tuple[str, int | None]:
     try:
-        config = yaml.safe_load((folder / CONFIG_NAME).read_text())
+        mark, _, text = (folder / CONFIG_NAME).read_text(encoding="utf-8").partition("\n")
+        if mark != _HASH_MARK + _hash(text):
+            return "", None
+        config = yaml.safe_load(text)
         return command_line(config["overrides"]), int(config["trainer"]["epochs"])
     except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError):
         return "", None
+
+
+def _hash(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _epochs_done(folder: Path) -> int:

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from neuralop_bench.record import RECORD_NAME
-from neuralop_bench.run_directory import CONFIG_NAME, SUPERSEDED, State, state
+from neuralop_bench.run_directory import CONFIG_NAME, FAILURE_NAME, LAST_NAME, SUPERSEDED, State, state
 
 # What needs somebody's attention comes last, where a long list ends on the terminal.
 _ORDER = ("finished", "running", "resumable", "diverged", "failed")
@@ -21,19 +22,20 @@ _ORDER = ("finished", "running", "resumable", "diverged", "failed")
 
 def states(outputs: Path) -> dict[Path, State]:
     """The state of every run directory below a folder, finished ones first."""
-    folders = {
-        path.parent
-        for name in (CONFIG_NAME, RECORD_NAME)
-        for path in outputs.rglob(name)
-        if SUPERSEDED not in path.parts
-    }
+    folders = set()
+    # Unlike rglob, walk goes on where a folder vanishes: a run with force=true may move an old one aside just now.
+    for parent, below, files in os.walk(outputs):
+        if SUPERSEDED in below:
+            below.remove(SUPERSEDED)
+        if not {CONFIG_NAME, RECORD_NAME, LAST_NAME, FAILURE_NAME}.isdisjoint(files):
+            folders.add(Path(parent))
     found = {folder: state(folder) for folder in sorted(folders)}
-    return dict(sorted(found.items(), key=lambda entry: _ORDER.index(entry[1].progress)))
+    known = {folder: where for folder, where in found.items() if where.progress in _ORDER}
+    return dict(sorted(known.items(), key=lambda entry: _ORDER.index(entry[1].progress)))
 
 
-def report(outputs: Path) -> str:
+def report(outputs: Path, found: Mapping[Path, State]) -> str:
     """One line per run, with the reason, and the command for what isn't finished; then a count."""
-    found = states(outputs)
     if not found:
         return f"No run lies below {outputs}."
     lines = []
@@ -57,12 +59,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if not options.outputs.is_dir():
         print(f"Error: no folder {options.outputs}.", file=sys.stderr)
         return 1
+    found = states(options.outputs)
     if options.json:
-        for folder, where in states(options.outputs).items():
+        for folder, where in found.items():
             print(json.dumps({"run": str(folder), **where.__dict__}))
     else:
-        print(report(options.outputs))
-    return 0 if all(where.command == "" for where in states(options.outputs).values()) else 3
+        print(report(options.outputs, found))
+    return 0 if all(where.progress in ("finished", "running") for where in found.values()) else 3
 
 
 if __name__ == "__main__":

@@ -19,11 +19,13 @@ from data_gen import progress
 from data_gen.files import replacing
 from neuralop_bench import checkpoint
 from neuralop_bench.batch import Batch, Predictor
+from neuralop_bench.checkpoint import CheckpointError
 from neuralop_bench.data import Windows
 from neuralop_bench.metrics.metric import mean
 from neuralop_bench.metrics.relative import per_sample_relative_l2
 from neuralop_bench.rollout import rollout
-from neuralop_bench.surrogate import BEST_NAME, Surrogate
+from neuralop_bench.run_directory import BEST_NAME, CURVE_NAME, LAST_NAME
+from neuralop_bench.surrogate import Surrogate
 from neuralop_bench.training.augmentation import Augmentation
 from neuralop_bench.training.losses import Loss
 from neuralop_bench.training.schedules import Schedule
@@ -142,7 +144,7 @@ class Trainer:
                 saved = now
         if at.best_epoch < 0:
             raise Diverged("No epoch gave a finite error on the validation split.")
-        surrogate.load_state_dict(checkpoint.load(folder / BEST_NAME, device)["model"])
+        surrogate.load_state_dict(state.load_best(at)["model"])
         return at
 
     def _step(self, surrogate: Surrogate, batch: Batch, optim: Optimizer, loss: Loss) -> float:
@@ -172,7 +174,7 @@ class Trainer:
         if error < at.best_valid:
             at.best_valid, at.best_epoch = error, at.epoch
             state.save_best(at)
-        _write_curve(state.folder / "curve.csv", at.curve)
+        _write_curve(state.folder / CURVE_NAME, at.curve)
         tracker.log(row)
 
 
@@ -208,7 +210,7 @@ class _Training:
             "rng_cuda": torch.cuda.get_rng_state(self.device) if self.device.type == "cuda" else None,
             "config": self.config,
         }
-        checkpoint.save(self.folder / "last.pt", content)
+        checkpoint.save(self.folder / LAST_NAME, content)
 
     def save_best(self, at: Progress) -> None:
         content = {
@@ -220,18 +222,41 @@ class _Training:
         }
         checkpoint.save(self.folder / BEST_NAME, content)
 
+    def load_best(self, at: Progress) -> dict[str, Any]:
+        """The checkpoint of the best epoch, or of the epoch that was cut off when it had just become the best."""
+        path = self.folder / BEST_NAME
+        content = checkpoint.load(path, self.device)
+        if content.get("epoch") not in (at.best_epoch, at.epoch + 1):
+            raise CheckpointError(
+                f"The checkpoint {path} is of epoch {content.get('epoch')}, but the best one was {at.best_epoch}. "
+                "Run the same command with force=true to start the run anew."
+            )
+        return content
+
     def resume(self) -> Progress:
-        path = self.folder / "last.pt"
+        path = self.folder / LAST_NAME
         if not path.exists():
             return Progress()
         content = checkpoint.load(path, self.device)
-        self.surrogate.load_state_dict(content["model"])
-        self.optim.load_state_dict(content["optimizer"])
-        self.scheduler.load_state_dict(content["scheduler"])
-        torch.set_rng_state(content["rng"].cpu())
-        if content["rng_cuda"] is not None:
-            torch.cuda.set_rng_state(content["rng_cuda"].cpu(), self.device)
-        at = Progress(**content["progress"])
+        try:
+            self.surrogate.load_state_dict(content["model"])
+            self.optim.load_state_dict(content["optimizer"])
+            self.scheduler.load_state_dict(content["scheduler"])
+            torch.set_rng_state(content["rng"].cpu())
+            if content["rng_cuda"] is not None:
+                torch.cuda.set_rng_state(content["rng_cuda"].cpu(), self.device)
+            at = Progress(**content["progress"])
+        except (KeyError, ValueError, TypeError, RuntimeError) as error:
+            raise CheckpointError(
+                f"The checkpoint {path} isn't one of this training ({type(error).__name__}: {error}). Another version "
+                "of the code wrote it, perhaps. Run the same command with force=true to start the run anew."
+            ) from error
+        if at.best_epoch >= 0:  # now: at the end of the training it would be too late
+            best = self.load_best(at)
+            # Killed after writing best.pt and before writing last.pt: the epoch that is repeated now is the best.
+            at.best_epoch, at.best_valid = best["epoch"], best["valid_rel_l2"]
+        if at.curve:
+            _write_curve(self.folder / CURVE_NAME, at.curve)
         print(f"Resuming {self.folder} after {at.epoch} epochs and {at.batch} steps.", flush=True)
         return at
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import BinaryIO
 
 import pytest
 import torch
@@ -23,9 +24,9 @@ def test_round_trip(tmp_path: Path) -> None:
 def test_a_failed_save_keeps_the_old_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     checkpoint.save(tmp_path / "last.pt", {"epoch": 1})
 
-    def torn(content: object, path: Path) -> None:
+    def torn(content: object, stream: BinaryIO) -> None:
         del content
-        path.write_bytes(b"half")
+        stream.write(b"half")
         raise OSError("disk full")
 
     monkeypatch.setattr(torch, "save", torn)
