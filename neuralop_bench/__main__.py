@@ -7,17 +7,21 @@ from __future__ import annotations
 
 import os
 import sys
+from typing import TYPE_CHECKING
 
-import hydra
-from hydra.core.hydra_config import HydraConfig
-from hydra.types import RunMode
-from omegaconf import DictConfig
+from neuralop_bench import invocation
+from neuralop_bench.stopping import report_stops
 
-from neuralop_bench import config
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
 
 
-@hydra.main(version_base="1.3", config_path=str(config.CONFIG_DIR), config_name="config")
 def _job(cfg: DictConfig) -> None:
+    from hydra.core.hydra_config import HydraConfig
+    from hydra.types import RunMode
+
+    from neuralop_bench import config
+
     with config.report_job_errors(is_sweep=HydraConfig.get().mode is RunMode.MULTIRUN):
         run = config.from_hydra(cfg)
         from neuralop_bench import pipeline  # torch takes seconds to import: --help and --cfg do without it
@@ -28,9 +32,25 @@ def _job(cfg: DictConfig) -> None:
 def main() -> None:
     """Do what the command line says; exit with status 1 and a message if it can't be done."""
     os.environ["HYDRA_FULL_ERROR"] = "1"  # config.report_errors prints errors itself
-    sys.argv[1:] = config.escaped(sys.argv[1:])
-    with config.report_errors():
-        _job()
+    with report_stops():
+        if sys.argv[1:] in (["--help"], ["-h"]):
+            _print_help()
+            return
+        import hydra  # Ctrl-C during the imports is answered as at any other time
+
+        from neuralop_bench import config
+
+        sys.argv[1:] = invocation.escaped(sys.argv[1:])
+        with config.report_errors(), invocation.guarded_composition():
+            invocation.refuse_pickles(sys.argv[1:])
+            hydra.main(version_base="1.3", config_path=str(config.CONFIG_DIR), config_name="config")(_job)()
+
+
+def _print_help() -> None:
+    try:
+        print(invocation.help_text(), flush=True)
+    except BrokenPipeError:  # "| head" has read enough
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115  (the interpreter flushes it at the end)
 
 
 if __name__ == "__main__":

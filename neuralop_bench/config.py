@@ -1,4 +1,4 @@
-"""The configuration of a run: its schema, its identity, and error messages that say which knob to turn.
+"""The configuration of a run: its composition, its identity, and error messages that say which knob to turn.
 
 Imports neither torch nor the project's own numerics, so ``--help`` and ``--cfg job`` answer at once.
 """
@@ -10,14 +10,11 @@ import hashlib
 import json
 import os
 import re
-import shlex
-import signal
 import sys
-import threading
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, fields, is_dataclass
 from pathlib import Path
 from typing import Any, cast
 
@@ -26,121 +23,23 @@ from hydra import initialize_config_dir
 from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
-from hydra.errors import HydraException, InstantiationException, MissingConfigException
-from omegaconf import MISSING, DictConfig, OmegaConf
-from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
+from hydra.errors import HydraException, InstantiationException, MissingConfigException, OverrideParseException
+from omegaconf import MISSING, DictConfig, ListConfig, OmegaConf
+from omegaconf.errors import ConfigAttributeError, ConfigKeyError, MissingMandatoryValue, OmegaConfBaseException
+from yaml import YAMLError
 
 from neuralop_bench import constructors
 from neuralop_bench.constructors import ConfigError, suggestion
+from neuralop_bench.invocation import CONFIG_DIR, escaped
 from neuralop_bench.record import RECORD_NAME, RunRecord
+from neuralop_bench.schema import RunConfig, components, constructor, validate
+from neuralop_bench.stopping import report_stops
 
-_PACKAGE = Path(__file__).resolve().parent
-# Inside an installed wheel the configurations lie in the package, in a checkout beside it.
-CONFIG_DIR = _PACKAGE / "configs" if (_PACKAGE / "configs").is_dir() else _PACKAGE.parent / "configs"
-
-MODES = ("run", "evaluate")
 # What may be given beside mode=evaluate: nothing that decides how the model was made.
 _BESIDE_EVALUATE = ("mode", "run", "evaluator", "device", "paths", "workers", "preload_gib", "force", "trust", "debug")
 
 _HASH_LENGTH = 8
 _MAX_LABEL = 40
-_SAFE_NAME = r"[A-Za-z0-9][A-Za-z0-9._+-]{0,39}"
-
-
-@dataclass
-class DatasetConfig:
-    """problem: constructor of a ``data_gen.spec.Problem``; history, horizon: frames given and predicted; seed: of the
-    data."""
-
-    problem: dict[str, Any] = field(default_factory=dict)
-    history: int = MISSING
-    horizon: int = MISSING
-    seed: int = 0
-
-
-@dataclass
-class SurrogateConfig:
-    """bundle: steps predicted per call; residual: predict increments over the last history frame."""
-
-    bundle: int = 1
-    residual: bool = False
-
-
-@dataclass
-class TrainerConfig:
-    """See ``neuralop_bench.training.trainer.Trainer``."""
-
-    epochs: int = MISSING
-    batch_size: int = 10
-    unroll: int = 1
-    clip_norm: float = 1.0
-    checkpoint_seconds: float = 60.0
-    workers: int = 0
-
-
-@dataclass
-class EvaluatorConfig:
-    """metrics: constructors by name; batch_size: samples predicted together."""
-
-    metrics: dict[str, Any] = field(default_factory=dict)
-    batch_size: int = 16
-
-
-@dataclass
-class PathsConfig:
-    """data: folder of all datasets; outputs: folder of all runs and of the user's leaderboard."""
-
-    data: str = "data"
-    outputs: str = "outputs"
-
-
-@dataclass
-class RunConfig:
-    """One run. Components (model, optimizer ...) are constructors: ``_target_`` and its arguments.
-
-    Attributes:
-        splits: number of samples of train, valid and test.
-        seed: of initial weights and shuffling; the data has its own.
-        device: auto, cpu, cuda, or cuda:<index>.
-        workers: processes that generate data; null takes one per core.
-        preload_gib: splits up to this size are held in memory.
-        mode: run, or evaluate: evaluate the finished run in ``run`` again, perhaps with another evaluator.
-        run: the run directory that mode=evaluate looks at.
-        dry_run: tell what would be done, and what it would take, without doing it.
-        force: run again although there is a record; the old run directory is moved aside.
-        trust: packages, besides the project's own, whose constructors may be imported and called.
-        debug: show tracebacks.
-        choices: the option chosen in each configuration group; filled in by the composition.
-        overrides: what the command line said; filled in by the composition.
-    """
-
-    model: dict[str, Any] = field(default_factory=dict)
-    dataset: DatasetConfig = field(default_factory=DatasetConfig)
-    track: str = MISSING
-    task: str = MISSING
-    splits: dict[str, int] = field(default_factory=dict)
-    surrogate: SurrogateConfig = field(default_factory=SurrogateConfig)
-    optimizer: dict[str, Any] = field(default_factory=dict)
-    scheduler: dict[str, Any] = field(default_factory=dict)
-    loss: dict[str, Any] = field(default_factory=dict)
-    augmentation: dict[str, Any] = field(default_factory=dict)
-    trainer: TrainerConfig = field(default_factory=TrainerConfig)
-    evaluator: EvaluatorConfig = field(default_factory=EvaluatorConfig)
-    tracker: dict[str, Any] = field(default_factory=dict)
-    paths: PathsConfig = field(default_factory=PathsConfig)
-    seed: int = 0
-    device: str = "auto"
-    workers: int | None = None
-    preload_gib: float = 2.0
-    mode: str = "run"
-    run: str | None = None
-    dry_run: bool = False
-    force: bool = False
-    trust: list[str] = field(default_factory=list)
-    debug: bool = False
-    choices: dict[str, str] = field(default_factory=dict)
-    overrides: list[str] = field(default_factory=list)
-
 
 ConfigStore.instance().store(name="run_schema", node=RunConfig)
 
@@ -150,21 +49,7 @@ ConfigStore.instance().store(name="run_schema", node=RunConfig)
 
 def from_hydra(cfg: DictConfig) -> RunConfig:
     """The typed configuration of the job that ``hydra.main`` has composed."""
-    hydra = HydraConfig.get()
-    return _resolve(cfg, hydra.runtime.choices, hydra.overrides.task)
-
-
-def escaped(arguments: Sequence[str]) -> list[str]:
-    """Arguments of a command line, with the = inside folder names escaped, which Hydra's grammar asks for.
-
-    >>> escaped(["run=outputs/smoke/seed=0", "model.width=8"])
-    ['run=outputs/smoke/seed\\\\=0', 'model.width=8']
-    """
-    done = []
-    for argument in arguments:
-        found = re.fullmatch(r"(\+{0,2}(?:run|paths\.\w+))=([^'\"\\]*=[^'\"\\]*)", argument)
-        done.append(f"{found[1]}={found[2].replace('=', chr(92) + '=')}" if found else argument)
-    return done
+    return _resolve(cfg, cast(DictConfig, HydraConfig.get()))
 
 
 def compose(*overrides: str) -> RunConfig:
@@ -174,30 +59,98 @@ def compose(*overrides: str) -> RunConfig:
     2
     """
     if GlobalHydra.instance().is_initialized():
-        cfg = hydra_compose("config", overrides=escaped(overrides), return_hydra_config=True)
-    else:
-        with initialize_config_dir(str(CONFIG_DIR), version_base="1.3"):
-            cfg = hydra_compose("config", overrides=escaped(overrides), return_hydra_config=True)
+        return _composed(overrides)
+    with initialize_config_dir(str(CONFIG_DIR), version_base="1.3"):
+        return _composed(overrides)
+
+
+def _composed(overrides: Sequence[str]) -> RunConfig:
+    cfg = hydra_compose("config", overrides=escaped(overrides), return_hydra_config=True)
     hydra = cfg.hydra
     OmegaConf.set_struct(cfg, False)
     del cfg["hydra"]
-    return _resolve(cfg, hydra.runtime.choices, hydra.overrides.task)
+    return _resolve(cfg, hydra)
 
 
-def _resolve(cfg: DictConfig, choices: Mapping[str, str | None], overrides: Sequence[str]) -> RunConfig:
-    known = [entry.name for entry in fields(RunConfig)]
-    for key in cfg:
-        if key not in known:  # "+key=value" adds keys that the schema doesn't have
-            raise ConfigError(f"Unknown key {key}.{suggestion(str(key), known)}")
-    OmegaConf.resolve(cfg)
+def _resolve(cfg: DictConfig, hydra: DictConfig) -> RunConfig:
+    choices: Mapping[str, str | None] = hydra.runtime.choices
+    # As they were typed: an interpolation among them is one of the run's configuration, not of Hydra's.
+    overrides = cast(list[str], OmegaConf.to_container(hydra.overrides.task, resolve=False))
+    _require_known_keys(cfg, RunConfig())
+    for key in ("choices", "overrides"):
+        if cfg[key]:
+            raise ConfigError(f"{key} can't be set: the composition fills it in.")
+    if cfg.trust and not any(override.lstrip("+").partition("=")[0] == "trust" for override in overrides):
+        raise ConfigError(
+            "trust can be given on the command line alone: a file may be somebody else's and can't vouch for itself."
+        )
+    _require_options(choices, overrides)
+    _resolve_interpolations(cfg)
     _require_effect(cfg, choices, overrides)
     run = cast(RunConfig, OmegaConf.to_object(cfg))
     run.choices = {
         group: str(option) for group, option in choices.items() if option is not None and not group.startswith("hydra")
     }
-    run.overrides = list(overrides)
-    _validate(run)
+    run.overrides = overrides
+    validate(run)
+    if run.run is not None and run.mode != "evaluate":
+        raise ConfigError(f"run={run.run} has an effect with mode=evaluate alone. Add mode=evaluate or leave it out.")
     return run
+
+
+def _require_known_keys(cfg: DictConfig, schema: Any, prefix: str = "") -> None:
+    """Refuse keys that "+key=value" added and the schema doesn't have: nothing would read them."""
+    known = [entry.name for entry in fields(schema)]
+    for key in cfg:
+        if key not in known:
+            close = suggestion(str(key), known, prefix) or suggestion(str(key), _known_keys(_base()))
+            raise ConfigError(f"Unknown key {prefix}{key}.{close}")
+        if is_dataclass(getattr(schema, str(key), None)):
+            _require_known_keys(cfg[key], getattr(schema, str(key)), f"{prefix}{key}.")
+
+
+def _require_options(choices: Mapping[str, str | None], overrides: Sequence[str]) -> None:
+    """Refuse names that Hydra would pass over in silence: an experiment or a recipe that isn't there, because both are
+    optional, and detours to an option (model=fno.yaml), which recipes don't know."""
+    for group in ("model", "dataset", "track"):
+        if group in choices and not re.fullmatch(r"\w[\w-]*", str(choices[group])):
+            raise ConfigError(f"{group} must be the name of an option, got {choices[group]!r}. --help lists them.")
+    for override in overrides:
+        group, _, value = override.lstrip("+").partition("=")
+        if group not in ("experiment", "recipe") or value == "null":
+            continue
+        for option in re.findall(r"[^\s,\[\]'\"]+", value):
+            folder, _, name = f"{group}/{option}".rpartition("/")
+            known = GlobalHydra.instance().config_loader().get_group_options(folder)
+            if name not in known:
+                raise ConfigError(
+                    f"There is no {group} {option!r}.{suggestion(name, known)} Known: {', '.join(known) or 'none'}."
+                )
+
+
+def _resolve_interpolations(cfg: DictConfig) -> None:
+    try:
+        OmegaConf.resolve(cfg)
+    except RecursionError as error:
+        raise ConfigError(f"{_unresolved(cfg)} contains itself: look for ${{...}} in it.") from error
+    except OmegaConfBaseException as error:
+        raise ConfigError(f"{_unresolved(cfg)} has no value: {_first_line(error)}") from error
+
+
+def _unresolved(cfg: DictConfig | ListConfig, prefix: str = "") -> str:
+    """The first key whose interpolation has no value, as key=${...}; an empty string if there is none."""
+    container: Any = cfg
+    for key in cfg if isinstance(cfg, DictConfig) else range(len(cfg)):
+        if OmegaConf.is_missing(cfg, key):
+            continue
+        if OmegaConf.is_interpolation(cfg, cast(Any, key)):
+            try:
+                OmegaConf.to_container(OmegaConf.create([container[key]]), resolve=True)
+            except (OmegaConfBaseException, RecursionError):
+                return f"{prefix}{key}={cast(Any, OmegaConf.to_container(cfg, resolve=False))[key]}"
+        elif OmegaConf.is_config(container[key]) and (found := _unresolved(container[key], f"{prefix}{key}.")):
+            return found
+    return ""
 
 
 def _require_effect(cfg: DictConfig, choices: Mapping[str, str | None], overrides: Sequence[str]) -> None:
@@ -219,82 +172,6 @@ def _require_effect(cfg: DictConfig, choices: Mapping[str, str | None], override
                 )
 
 
-def _validate(run: RunConfig) -> None:
-    """Check everything that can be checked without torch: names and types of constructor arguments, ranges."""
-    for name, value in {"model.label": run.model.get("label"), "task": run.task, "track": run.track}.items():
-        if not re.fullmatch(_SAFE_NAME, str(value)):  # they name folders
-            raise ConfigError(f"{name} must be 1 to 40 letters, digits and any of ._+- , got {value!r}.")
-    for name, node in components(run).items():
-        constructors.check(name, node, run.trust)
-        if name == "model":
-            run.model.update(node)  # numbers whose type has been set right
-    if run.mode not in MODES:
-        raise ConfigError(f"mode must be one of {', '.join(MODES)}, got {run.mode!r}.")
-    at_least = {
-        "trainer.epochs": (run.trainer.epochs, 1),
-        "trainer.batch_size": (run.trainer.batch_size, 1),
-        "trainer.unroll": (run.trainer.unroll, 1),
-        "trainer.workers": (run.trainer.workers, 0),
-        "evaluator.batch_size": (run.evaluator.batch_size, 1),
-        "dataset.history": (run.dataset.history, 0),
-        "dataset.horizon": (run.dataset.horizon, 1),
-        "dataset.seed": (run.dataset.seed, 0),
-        "surrogate.bundle": (run.surrogate.bundle, 1),
-        "seed": (run.seed, 0),
-        "workers": (1 if run.workers is None else run.workers, 1),
-        **{f"splits.{split}": (n, 1) for split, n in run.splits.items()},
-    }
-    for name, (value, bound) in at_least.items():
-        if value < bound:
-            raise ConfigError(f"{name} must be at least {bound}, got {value}.")
-    for name in ("clip_norm", "checkpoint_seconds"):
-        if not getattr(run.trainer, name) > 0:
-            raise ConfigError(f"trainer.{name} must be positive, got {getattr(run.trainer, name)}.")
-    if not run.preload_gib >= 0:
-        raise ConfigError(f"preload_gib must be at least 0, got {run.preload_gib}.")
-    missing = {"train", "valid", "test"} - set(run.splits)
-    if missing:
-        raise ConfigError(f"splits lacks {sorted(missing)}: a run needs train, valid and test.")
-    for split in run.splits:
-        if not re.fullmatch(r"train|valid|test|test_\w+", split):
-            raise ConfigError(f"Unknown split splits.{split}: there are train, valid, test and test_<name>.")
-    if "rel_l2" not in run.evaluator.metrics:
-        raise ConfigError(
-            "evaluator.metrics lacks rel_l2, by which the board ranks. Add it, or use evaluator=standard."
-        )
-    if run.trainer.unroll < run.surrogate.bundle:
-        raise ConfigError(
-            f"surrogate.bundle={run.surrogate.bundle} predicts that many steps per call, but "
-            f"trainer.unroll={run.trainer.unroll} trains only the first of them. "
-            f"Set trainer.unroll={run.surrogate.bundle}."
-        )
-    if run.surrogate.residual and run.dataset.history == 0:
-        raise ConfigError(
-            "surrogate.residual=true predicts increments over the last history frame, but dataset.history is 0. "
-            "Use surrogate.residual=false."
-        )
-
-
-def components(run: RunConfig) -> dict[str, dict[str, Any]]:
-    """Every constructor node of a configuration, by its key."""
-    nodes = {
-        "model": constructor(run.model),
-        "dataset.problem": run.dataset.problem,
-        "optimizer": run.optimizer,
-        "scheduler": run.scheduler,
-        "loss": run.loss,
-        "augmentation": run.augmentation,
-        "tracker": run.tracker,
-    }
-    nodes.update({f"evaluator.metrics.{name}": node for name, node in run.evaluator.metrics.items()})
-    return nodes
-
-
-def constructor(model: Mapping[str, Any]) -> dict[str, Any]:
-    """A model node without its label: what ``constructors.build`` takes."""
-    return {key: value for key, value in model.items() if key != "label"}
-
-
 # A run that was made before ------------------------------------------------------------------------------------------
 
 
@@ -314,8 +191,8 @@ def of_record(record: RunRecord, folder: Path, trust: Sequence[str] = ()) -> Run
             f"The configuration in {folder / RECORD_NAME} isn't one of this version: {describe(error)} "
             f"Version {record.bench_version or 'unknown'} wrote it."
         ) from error
-    run.trust = [*run.trust, *trust]
-    _validate(run)
+    run.trust = list(trust)  # the record's own list is its writer's word
+    validate(run)
     return run
 
 
@@ -449,10 +326,6 @@ def _label(changed: Mapping[str, Any]) -> str:
 # Errors --------------------------------------------------------------------------------------------------------------
 
 
-class Terminated(BaseException):
-    """The process was asked to end (SIGTERM)."""
-
-
 class _JobReported(Exception):
     """A job of a sweep failed, and its message has been printed."""
 
@@ -463,19 +336,9 @@ def report_errors() -> Iterator[None]:
 
     SIGINT and SIGTERM end the process with a word about how to go on.
     """
-    in_main_thread = threading.current_thread() is threading.main_thread()
-    before = signal.signal(signal.SIGTERM, _terminate) if in_main_thread else None
     try:
-        yield
-    except (KeyboardInterrupt, Terminated) as stop:
-        name, status = ("SIGTERM", 143) if isinstance(stop, Terminated) else ("SIGINT", 130)
-        command = shlex.join([Path(sys.executable).name, *sys.argv])
-        print(
-            f"\nStopped by {name}. What was done until the last checkpoint is kept; the same command goes on from "
-            f"there:\n  {command}",
-            file=sys.stderr,
-        )
-        raise SystemExit(status) from None
+        with report_stops():
+            yield
     except BrokenPipeError:  # "| head" has read enough
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115  (the interpreter flushes it at the end)
         raise SystemExit(1) from None
@@ -483,9 +346,6 @@ def report_errors() -> Iterator[None]:
         if not any(isinstance(cause, _JobReported) for cause in _chain(error)):
             _report(error)
         raise SystemExit(1) from None
-    finally:
-        if before is not None:
-            signal.signal(signal.SIGTERM, before)
 
 
 @contextmanager
@@ -502,11 +362,6 @@ def report_job_errors(*, is_sweep: bool) -> Iterator[None]:
         raise SystemExit(1) from None
 
 
-def _terminate(signum: int, frame: object) -> None:
-    del signum, frame
-    raise Terminated
-
-
 def _report(error: Exception) -> None:
     if any(argument.replace(" ", "").lower() in ("debug=true", "+debug=true") for argument in sys.argv):
         traceback.print_exception(error)
@@ -517,19 +372,39 @@ def describe(error: BaseException) -> str:
     """An error in words: Hydra's and OmegaConf's with the names that come closest to what was typed."""
     chain = list(_chain(error))
     for cause in chain:
+        if isinstance(cause, ConfigError):
+            return str(cause)
         if isinstance(cause, MissingConfigException) and cause.missing_cfg_file:
             return _describe_missing(cause)
+        if isinstance(cause, OverrideParseException):
+            return (
+                f"The argument {cause.override!r} can't be read: {_first_line(cause)} Write key=value, and quotes "
+                "around a value with anything but letters, digits and ._/:-+ in it: 'key=\"value\"'."
+            )
+        if isinstance(cause, YAMLError):
+            return _describe_yaml(cause)
+        if isinstance(cause, UnicodeDecodeError | RecursionError) or "Invalid loaded object type" in str(cause):
+            return f"{_chosen()} can't be read as a configuration: {_first_line(cause)}"
     for cause in chain:
         if isinstance(cause, OmegaConfBaseException):
             return _describe_omegaconf(cause)
     root = next((cause for cause in chain if not isinstance(cause, InstantiationException)), chain[0])
-    if isinstance(root, ValueError | RuntimeError | HydraException):
+    if isinstance(root, MemoryError) or _is_torchs_memory_error(root):
+        return (
+            "Out of memory. Lower trainer.batch_size, model.width or preload_gib, or use a machine with more. A run "
+            "whose configuration stays the same goes on from its last checkpoint."
+        )
+    if isinstance(root, HydraException) or "Config group override must be" in str(root):
+        return _describe_hydra(root)
+    if isinstance(root, ValueError | RuntimeError):
         return str(root).strip() or type(root).__name__
-    if isinstance(root, MemoryError):
-        return "Out of memory. Lower trainer.batch_size, model.width or preload_gib, or use a machine with more."
     if isinstance(root, OSError) and root.errno is not None:
         return _describe_os(root)
     return f"{type(root).__name__}: {root} (debug=true shows where)"
+
+
+def _is_torchs_memory_error(error: BaseException) -> bool:
+    return type(error).__name__ == "OutOfMemoryError" or "allocate memory" in str(error).partition("\n")[0]
 
 
 def _describe_os(error: OSError) -> str:
@@ -538,6 +413,7 @@ def _describe_os(error: OSError) -> str:
         errno.EROFS: "Choose folders that can be written with paths.data and paths.outputs.",
         errno.ENOSPC: "Free some space, or choose another disk with paths.data and paths.outputs.",
         errno.ENOTDIR: "A file stands where a folder is needed: choose others with paths.data and paths.outputs.",
+        errno.ENAMETOOLONG: "Choose shorter names with paths.data and paths.outputs.",
         errno.EEXIST: "A file stands where a folder is needed: choose others with paths.data and paths.outputs.",
     }
     where = f"{error.filename}: " if error.filename else ""
@@ -545,7 +421,9 @@ def _describe_os(error: OSError) -> str:
 
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:
-    while error is not None:
+    seen: set[int] = set()  # "raise cause from None" in the handler of what it caused closes the chain to a circle
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
         yield error
         error = error.__cause__ or error.__context__
 
@@ -553,23 +431,60 @@ def _chain(error: BaseException | None) -> Iterator[BaseException]:
 def _describe_missing(error: MissingConfigException) -> str:
     group, _, option = str(error.missing_cfg_file).rpartition("/")
     options = list(error.options or [])
-    if group.startswith("task/"):
+    if group.split("/")[0] == "task":
         # The task belongs to (track, dataset): the file is missing because that pair is not offered.
-        known = sorted(path.stem for path in (CONFIG_DIR / group).glob("*.yaml"))
+        known = sorted(path.stem for path in (CONFIG_DIR / group).glob("[!.]*.yaml"))
         offers = ", ".join(known) or "no dataset yet"
-        return f"There is no task {group.removeprefix('task/')}/{option}: this track offers {offers}."
-    return f"Unknown {group or 'option'} {option!r}.{suggestion(option, options)} Known: {', '.join(options)}."
+        return (
+            f"There is no task {str(error.missing_cfg_file).removeprefix('task/')}: this track offers {offers}. "
+            "Choose track and dataset instead of the task."
+        )
+    known = f" Known: {', '.join(options)}." if options else ""
+    return f"Unknown {group or 'option'} {option!r}.{suggestion(option, options)}{known}"
+
+
+def _describe_hydra(error: BaseException) -> str:
+    text = " ".join(line.strip() for line in str(error).splitlines() if "https://" not in line)
+    if "Config group override must be" in text:
+        groups = {path.name for path in CONFIG_DIR.iterdir() if path.is_dir()} | {""}
+        given = [a for a in sys.argv[1:] if "=" in a and a.lstrip("+").partition("=")[0].partition("@")[0] in groups]
+        return f"A group takes the name of one of its options, as in model=fno. Look at {' '.join(given)}."
+    return text or type(error).__name__
+
+
+def _describe_yaml(error: YAMLError) -> str:
+    mark = getattr(error, "problem_mark", None)
+    where = f"{mark.name}, line {mark.line + 1}" if mark is not None else "A configuration file"
+    return f"{where}: this is no YAML ({getattr(error, 'problem', None) or _first_line(error)})."
 
 
 def _describe_omegaconf(error: OmegaConfBaseException) -> str:
     key = str(error.full_key or error.key or "")
-    first = (error.msg or str(error)).strip().splitlines()[0]
+    first = _first_line(error)
     if isinstance(error, ConfigAttributeError | ConfigKeyError):
         base = _base()
         if key in _accepted(base):
             return f"{key} is not set by the configuration, but its constructor takes it: write +{key}=<value>."
         return f"Unknown key {key}.{suggestion(key, _known_keys(base))}"
-    return f"{key}: {first}" if key else first
+    if key == "_dummy_":  # where Hydra resolves the names of files
+        return f"model, dataset and track each need the name of one option, as in model=fno. {first}"
+    if isinstance(error, MissingMandatoryValue):
+        return f"{key} isn't set: write {key}=<value>."
+    if "is not Optional" in first:
+        return f"{key} must have a value, got null."
+    return f"{key or _chosen()}: {first}"
+
+
+def _chosen() -> str:
+    """The files that the command line chooses; where an error doesn't name one, it is in one of them."""
+    groups = [argument for argument in sys.argv[1:] if re.match(r"\+?[a-z/]+(@[^=]*)?=[A-Za-z_/\[]", argument)]
+    return " or ".join(groups) or "config.yaml"
+
+
+def _first_line(error: BaseException) -> str:
+    """What an error says, without the details that other libraries append in lines of their own."""
+    text = next(iter(str(getattr(error, "msg", None) or error).strip().splitlines()), type(error).__name__)
+    return text if text[-1:] in ".!?" else f"{text}."
 
 
 def _base() -> RunConfig:

@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import difflib
 import inspect
+import math
+import re
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, get_type_hints
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from beartype import BeartypeConf
 from beartype.door import is_bearable
@@ -28,7 +30,15 @@ TRUSTED = (
     "torch.optim",
 )
 _INT_IS_FLOAT = BeartypeConf(is_pep484_tower=True)
-_DIRECTIVES = ("_target_", "_partial_", "_convert_", "_recursive_")
+_DIRECTIVES: dict[str, tuple[Any, ...]] = {
+    "_partial_": (True, False),
+    "_recursive_": (True, False),
+    "_convert_": ("none", "partial", "object", "all"),
+}
+# No model or problem has more layers, channels or points per axis. A larger number is a slip, and to try it out would
+# take the machine's memory or the user's day: a million layers are a million modules, even where they take no memory.
+_MOST = 2**16
+_LARGEST_SEED = 2**32 - 1
 
 
 class ConfigError(ValueError):
@@ -63,7 +73,7 @@ def require_trusted(name: str, node: Any, trust: Sequence[str] = (), *, foreign:
         ConfigError: naming the key and what ``trust`` must hold.
     """
     for key, target in _targets(name, node, ("_target_", "target") if foreign else ("_target_",)):
-        if not isinstance(target, str):
+        if not isinstance(target, str) or not re.fullmatch(r"[^\W\d]\w*(\.[^\W\d]\w*)+", target):
             raise ConfigError(f"{key} must be a dotted name such as neuralop_bench.models.fno.FNO, got {target!r}.")
         if not _is_below(target, (*TRUSTED, *trust)) or any(part.startswith("_") for part in target.split(".")):
             package = target.split(".")[0]
@@ -84,20 +94,28 @@ def check(name: str, node: Any, trust: Sequence[str] = ()) -> None:
     if not isinstance(node, Mapping) or "_target_" not in node:
         raise ConfigError(f"{name} must name a constructor in {name}._target_, got {node!r}.")
     require_trusted(name, node, trust)
+    _require_possible_numbers(name, node)
     target = _imported(name, str(node["_target_"]), trust)
     parameters = inspect.signature(target).parameters
     takes_any = any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters.values())
     hints = _hints(target)
     for key, value in node.items():
-        if key in _DIRECTIVES:
+        if key == "_target_":
             continue
-        if key not in parameters and not takes_any:
+        if key in _DIRECTIVES:
+            if not any(type(value) is type(known) and value == known for known in _DIRECTIVES[key]):
+                raise ConfigError(f"{name}.{key} must be one of {_DIRECTIVES[key]}, got {value!r}.")
+            continue
+        if key not in parameters and (not takes_any or str(key).startswith("_")):
             raise ConfigError(f"Unknown key {name}.{key}.{suggestion(str(key), list(parameters), name + '.')}")
         if isinstance(value, Mapping) and "_target_" in value:
             check(f"{name}.{key}", value, trust)
-        elif not isinstance(value, Mapping) and key in hints:
+            _require_kind(f"{name}.{key}", value, hints.get(key), trust)
+        elif key in hints:
             if not _fits(value, hints[key]):
                 raise ConfigError(f"{name}.{key} must be of type {_readable(hints[key])}, got {value!r}.")
+            if isinstance(value, Sequence) and not value and parameters[key].default != value:
+                raise ConfigError(f"{name}.{key} is empty.")
             if type(value) is int and not is_bearable(value, hints[key]):
                 node[key] = float(value)  # pyright: ignore[reportIndexIssue]
     missing = [
@@ -133,6 +151,28 @@ def suggestion(name: str, known: Sequence[str], prefix: str = "") -> str:
     return f" Did you mean {' or '.join(prefix + entry for entry in close)}?" if close else ""
 
 
+def _require_possible_numbers(name: str, node: Any) -> None:
+    if isinstance(node, Mapping):
+        for key, value in node.items():
+            _require_possible_numbers(f"{name}.{key}", value)
+    elif isinstance(node, list | tuple):
+        for index, value in enumerate(node):
+            _require_possible_numbers(f"{name}[{index}]", value)
+    elif isinstance(node, float) and not math.isfinite(node):
+        raise ConfigError(f"{name} must be a finite number, got {node}.")
+    elif isinstance(node, int):
+        most = _LARGEST_SEED if name.endswith("seed") else _MOST
+        if abs(node) > most:
+            raise ConfigError(f"{name} must be at most {most}, got {node}.")
+
+
+def _require_kind(name: str, node: Mapping[str, Any], hint: Any, trust: Sequence[str]) -> None:
+    """A nested constructor makes what its place asks for, where a class says what that is."""
+    target = _imported(name, str(node["_target_"]), trust)
+    if inspect.isclass(hint) and inspect.isclass(target) and not issubclass(target, hint):
+        raise ConfigError(f"{name} must be of type {_readable(hint)}, got a {target.__name__}.")
+
+
 def _targets(name: str, node: Any, keys: Sequence[str]) -> Iterator[tuple[str, Any]]:
     if isinstance(node, Mapping):
         for key, value in node.items():
@@ -150,7 +190,8 @@ def _imported(name: str, dotted: str, trust: Sequence[str]) -> Any:
     try:
         target = get_object(dotted)
     except Exception as error:
-        raise ConfigError(f"{name}._target_={dotted!r} can't be imported: {error}") from error
+        reason = " ".join(str(error).split())
+        raise ConfigError(f"{name}._target_={dotted!r} can't be imported: {reason}") from error
     # A trusted module has imported others: neuralop_bench.models.fno.nn.Module is torch's, not ours to vouch for.
     home = getattr(target, "__module__", None) or ""
     if not callable(target) or not _is_below(home, (*TRUSTED, *trust)):
@@ -162,15 +203,23 @@ def _imported(name: str, dotted: str, trust: Sequence[str]) -> Any:
 
 def _fits(value: Any, hint: Any) -> bool:
     # A bool is an int to Python, but width=true is a slip.
-    if isinstance(value, bool) and (hint in (int, float) or not is_bearable(value, hint)):
+    flags = [entry for entry in (value if isinstance(value, list) else [value]) if isinstance(entry, bool)]
+    if flags and not _admits_flags(hint):
         return False
     if value == "":
         value = "text"  # an empty string is a sequence of anything, so it would pass for a list of numbers
     if isinstance(value, list):
-        # YAML has no tuples. Of a list beartype looks at one entry, of a tuple at each.
-        as_lists = all(is_bearable([entry], hint, conf=_INT_IS_FLOAT) for entry in value)
-        return as_lists or is_bearable(tuple(value), hint, conf=_INT_IS_FLOAT)
+        # YAML has no tuples. Of a list beartype looks at one entry, of a tuple of fixed length at each.
+        as_lists = [is_bearable([entry], hint, conf=_INT_IS_FLOAT) for entry in value]
+        return all(as_lists) if any(as_lists) else is_bearable(tuple(value), hint, conf=_INT_IS_FLOAT)
     return is_bearable(value, hint, conf=_INT_IS_FLOAT)
+
+
+def _admits_flags(hint: Any) -> bool:
+    if get_origin(hint) is Literal:
+        return any(isinstance(value, bool) for value in get_args(hint))
+    parts = [part for part in get_args(hint) if part is not Ellipsis]
+    return any(_admits_flags(part) for part in parts) if parts else hint not in (int, float) and is_bearable(True, hint)
 
 
 def _hints(target: Any) -> dict[str, Any]:

@@ -75,8 +75,10 @@ class Plan:
 
     @property
     def missing_bytes(self) -> int:
-        """Disk space for what has to be generated; shards are kept beside the file until it is whole."""
-        return sum(2 * e.n_bytes * e.n_missing // e.n_samples for e in self.splits.values())
+        """Disk space for what has to be generated; shards are kept beside the file until it is whole, and those of an
+        interrupted generation take theirs already."""
+        whole = sum(2 * e.n_bytes * e.n_missing // e.n_samples for e in self.splits.values())
+        return max(0, whole - cache.kept_bytes(self.data_folder))
 
     @property
     def n_missing(self) -> int:
@@ -92,7 +94,8 @@ def make(cfg: RunConfig) -> Plan:
     """
     device = reproducibility.resolve_device(cfg.device)
     problem = cast(Problem, _built("dataset.problem", cfg.dataset.problem))
-    spec = problem.spec
+    _require_offers("dataset.problem", problem, "simulate", "solve", "version")
+    spec = _called("dataset.problem", lambda: problem.spec)
     require_frames(spec, cfg.dataset.history, max(cfg.dataset.horizon, cfg.trainer.unroll))
     surrogate, activation_bytes = _rehearse(cfg, spec)
     folder = cache.folder(problem, cfg.dataset.seed, Path(cfg.paths.data))
@@ -147,13 +150,17 @@ def describe(plan: Plan) -> str:
 
 def _rehearse(cfg: RunConfig, spec: DatasetSpec) -> tuple[Surrogate, int | None]:
     """All parts of a training, built and used once without memory; bytes kept for the backward pass."""
-    operator = build_operator(
+    operator = _called(
+        "model",
+        build_operator,
         config.constructor(cfg.model),
         spec,
         n_history=cfg.dataset.history,
         bundle=cfg.surrogate.bundle,
         device=_META,
     )
+    if not isinstance(operator, nn.Module):
+        raise ConfigError(f"model makes a {type(operator).__name__}, but has to make a torch.nn.Module.")
     n_state, n_static = len(spec.state), len(spec.static)
     lags = min(cfg.surrogate.bundle, cfg.dataset.history + cfg.dataset.horizon - 1)
     sizes = ((n_state,), (n_state,), (n_static,), (n_static,), (lags, n_state))
@@ -164,18 +171,29 @@ def _rehearse(cfg: RunConfig, spec: DatasetSpec) -> tuple[Surrogate, int | None]
     parameters = [p for p in surrogate.parameters() if p.requires_grad]
     if parameters:
         # One number stands for all: an optimiser's and a schedule's arguments don't depend on how many there are.
-        optimizer = _called("optimizer", _built("optimizer", cfg.optimizer), [nn.Parameter(torch.zeros(1))])
+        number = nn.Parameter(torch.zeros(1))
+        number.grad = torch.zeros(1)
+        optimizer = _called("optimizer", _built("optimizer", cfg.optimizer), [number])
+        _require_offers("optimizer", optimizer, "step", "zero_grad", "state_dict", "param_groups")
         n_batches = -(-n_windows // trainer.batch_size)
-        schedule = _built("scheduler", cfg.scheduler)
-        _called("scheduler", schedule, optimizer, n_epochs=trainer.epochs, steps_per_epoch=n_batches)
+        make_schedule = _built("scheduler", cfg.scheduler)
+        schedule = _called("scheduler", make_schedule, optimizer, n_epochs=trainer.epochs, steps_per_epoch=n_batches)
+        _require_offers("scheduler", schedule, "step", "state_dict", "get_last_lr")
+        _called("optimizer", optimizer.step)
+        _called("scheduler", schedule.step)
     loss = _built("loss", cfg.loss)
     _called("augmentation", _built("augmentation", cfg.augmentation), spec)
-    _built("tracker", cfg.tracker)
+    _require_offers("tracker", _built("tracker", cfg.tracker), "start", "log", "finish")
     context = MetricContext(spec, np.ones(n_state))
     for name, node in cfg.evaluator.metrics.items():
-        _called(f"evaluator.metrics.{name}", _built(f"evaluator.metrics.{name}", node), context)
+        key = f"evaluator.metrics.{name}"
+        metric = _called(key, _built(key, node), context)
+        _require_offers(key, metric, "name", "version", "variables", "measure", "summarise")
+        if name == "rel_l2" and metric.name != "rel_l2":
+            raise ConfigError(f"{key} must be the metric rel_l2, by which the board ranks, got {metric.name}.")
     batch = _empty_batch(spec, min(trainer.batch_size, n_windows), cfg.dataset.history, trainer.unroll)
-    return surrogate, _kept_bytes(surrogate, batch, trainer.unroll, loss) if parameters else 0
+    kept = _called("model or loss", _kept_bytes, surrogate, batch, trainer.unroll, loss) if parameters else 0
+    return surrogate, kept
 
 
 def _empty_batch(spec: DatasetSpec, n: int, history: int, n_steps: int) -> Batch:
@@ -197,11 +215,13 @@ def _kept_bytes(surrogate: Surrogate, batch: Batch, n_steps: int, loss: Any) -> 
 
     try:
         with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-            loss(rollout(surrogate, batch.history, batch.static, n_steps), batch.target)
+            value = loss(rollout(surrogate, batch.history, batch.static, n_steps), batch.target)
     except (NotImplementedError, RuntimeError) as error:
         if isinstance(error, NotImplementedError) or "meta" in str(error).lower():
             return None  # a foreign operation that can't do without values
         raise
+    if not isinstance(value, Tensor) or value.numel() != 1:
+        raise ConfigError(f"loss must give one number, got {getattr(value, 'shape', value)}. Change loss._target_.")
     return sum(tensor.untyped_storage().nbytes() for tensor in kept.values())
 
 
@@ -213,9 +233,22 @@ def _called(name: str, function: Any, *arguments: Any, **options: Any) -> Any:
     """Call what a key of the configuration names, so that an error names the key."""
     try:
         return function(*arguments, **options)
-    except (ValueError, TypeError, ArithmeticError) as error:
-        text = str(error)
+    except (ValueError, TypeError, ArithmeticError, AttributeError, LookupError, RuntimeError) as error:
+        if isinstance(error, ValueError):
+            text = str(error)
+        else:  # torch appends a list of signatures, or a trace in C++
+            first = next(iter(str(error).strip().splitlines()), "")
+            text = f"{name} can't be used as it is configured ({type(error).__name__}: {first})."
         raise ConfigError(text if name.split(".")[0] in text else f"{name}: {text}") from error
+
+
+def _require_offers(name: str, made: Any, *attributes: str) -> None:
+    """A constructor made what its place in the configuration asks for, as far as names tell."""
+    lacking = [attribute for attribute in attributes if not hasattr(made, attribute)]
+    if lacking:
+        raise ConfigError(
+            f"{name} makes a {type(made).__name__}, which has no {' and no '.join(lacking)}. Change {name}._target_."
+        )
 
 
 def _split_plan(spec: DatasetSpec, folder: Path, n: int) -> SplitPlan:
@@ -235,13 +268,22 @@ def _require_room(plan: Plan) -> None:
             f"Training needs about {_size(plan.memory_bytes)} of memory, but {plan.device} has {_size(memory)}. Lower "
             "trainer.batch_size, the model's size (model.width ...) or preload_gib."
         )
-    root = next(folder for folder in (plan.data_folder, *plan.data_folder.parents) if folder.exists())
+    for name, wanted in (("outputs", plan.folder), ("data", plan.data_folder)):
+        nearest = _nearest(wanted)
+        if not nearest.is_dir():
+            raise RunError(f"paths.{name}: {nearest} is a file, so {wanted} can't be made. Choose another folder.")
+    root = _nearest(plan.data_folder)
     free = shutil.disk_usage(root).free
     if plan.missing_bytes > free:
         raise RunError(
             f"Generating the data needs about {_size(plan.missing_bytes)} in {plan.data_folder}, but {_size(free)} are "
             "free there. Choose another folder with paths.data, or lower splits or dataset.problem.resolution."
         )
+
+
+def _nearest(path: Path) -> Path:
+    """The path itself, or the first above it that is there."""
+    return next(folder for folder in (path, *path.parents) if folder.exists())
 
 
 def _describe_split(entry: SplitPlan) -> str:

@@ -1,0 +1,230 @@
+"""What a run may be configured with: its keys, their types and their ranges.
+
+Imports neither torch nor Hydra, so it answers at once.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from omegaconf import MISSING
+
+from neuralop_bench import constructors
+from neuralop_bench.constructors import ConfigError
+
+MODES = ("run", "evaluate")
+
+_SAFE_NAME = r"[A-Za-z0-9][A-Za-z0-9._+-]{0,39}"
+# Beyond these a number is a slip, and trying it out would take the machine's memory or the user's day.
+_MOST = 2**31 - 1
+_MOST_WORKERS = 1024
+_MOST_GIB = 2**20
+_MOST_POINTS = 8192  # per axis, of a solver's grid
+# torch takes 64 bits, and the order of an epoch's samples is drawn from a million times the seed.
+_LARGEST_SEED = 2**32 - 1
+
+
+@dataclass
+class DatasetConfig:
+    """problem: constructor of a ``data_gen.spec.Problem``; history, horizon: frames given and predicted; seed: of the
+    data."""
+
+    problem: dict[str, Any] = field(default_factory=dict)
+    history: int = MISSING
+    horizon: int = MISSING
+    seed: int = 0
+
+
+@dataclass
+class SurrogateConfig:
+    """bundle: steps predicted per call; residual: predict increments over the last history frame."""
+
+    bundle: int = 1
+    residual: bool = False
+
+
+@dataclass
+class TrainerConfig:
+    """See ``neuralop_bench.training.trainer.Trainer``."""
+
+    epochs: int = MISSING
+    batch_size: int = 10
+    unroll: int = 1
+    clip_norm: float = 1.0
+    checkpoint_seconds: float = 60.0
+    workers: int = 0
+
+
+@dataclass
+class EvaluatorConfig:
+    """metrics: constructors by name; batch_size: samples predicted together."""
+
+    metrics: dict[str, Any] = field(default_factory=dict)
+    batch_size: int = 16
+
+
+@dataclass
+class PathsConfig:
+    """data: folder of all datasets; outputs: folder of all runs and of the user's leaderboard."""
+
+    data: str = "data"
+    outputs: str = "outputs"
+
+
+@dataclass
+class RunConfig:
+    """One run. Components (model, optimizer ...) are constructors: ``_target_`` and its arguments.
+
+    Attributes:
+        splits: number of samples of train, valid and test.
+        seed: of initial weights and shuffling; the data has its own.
+        device: auto, cpu, cuda, or cuda:<index>.
+        workers: processes that generate data; null takes one per core.
+        preload_gib: splits up to this size are held in memory.
+        mode: run, or evaluate: evaluate the finished run in ``run`` again, perhaps with another evaluator.
+        run: the run directory that mode=evaluate looks at.
+        dry_run: tell what would be done, and what it would take, without doing it.
+        force: run again although there is a record; the old run directory is moved aside.
+        trust: packages, besides the project's own, whose constructors may be imported and called.
+        debug: show tracebacks.
+        choices: the option chosen in each configuration group; filled in by the composition.
+        overrides: what the command line said; filled in by the composition.
+    """
+
+    model: dict[str, Any] = field(default_factory=dict)
+    dataset: DatasetConfig = field(default_factory=DatasetConfig)
+    track: str = MISSING
+    task: str = MISSING
+    splits: dict[str, int] = field(default_factory=dict)
+    surrogate: SurrogateConfig = field(default_factory=SurrogateConfig)
+    optimizer: dict[str, Any] = field(default_factory=dict)
+    scheduler: dict[str, Any] = field(default_factory=dict)
+    loss: dict[str, Any] = field(default_factory=dict)
+    augmentation: dict[str, Any] = field(default_factory=dict)
+    trainer: TrainerConfig = field(default_factory=TrainerConfig)
+    evaluator: EvaluatorConfig = field(default_factory=EvaluatorConfig)
+    tracker: dict[str, Any] = field(default_factory=dict)
+    paths: PathsConfig = field(default_factory=PathsConfig)
+    seed: int = 0
+    device: str = "auto"
+    workers: int | None = None
+    preload_gib: float = 2.0
+    mode: str = "run"
+    run: str | None = None
+    dry_run: bool = False
+    force: bool = False
+    trust: list[str] = field(default_factory=list)
+    debug: bool = False
+    choices: dict[str, str] = field(default_factory=dict)
+    overrides: list[str] = field(default_factory=list)
+
+
+def validate(run: RunConfig) -> None:
+    """Check everything that can be checked without torch: names and types of constructor arguments, ranges.
+
+    Whole numbers given for floating-point arguments of constructors become floats in place.
+
+    Raises:
+        ConfigError: naming the key.
+    """
+    for name, value in {"model.label": run.model.get("label"), "task": run.task, "track": run.track}.items():
+        if not isinstance(value, str) or not re.fullmatch(_SAFE_NAME, value):  # they name folders
+            raise ConfigError(f"{name} must be 1 to 40 letters, digits and any of ._+- , got {value!r}.")
+    if run.mode not in MODES:
+        raise ConfigError(f"mode must be one of {', '.join(MODES)}, got {run.mode!r}.")
+    for package in run.trust:
+        if not re.fullmatch(r"[A-Za-z_]\w*(\.\w+)*", package):
+            raise ConfigError(f"trust must list names of packages, such as trust=[neuralop], got {package!r}.")
+    for name, value in asdict(run.paths).items():
+        if not value.strip() or "\0" in value:
+            raise ConfigError(f"paths.{name} must name a folder, got {value!r}.")
+    _require_ranges(run)
+    for name, node in components(run).items():
+        constructors.check(name, node, run.trust)
+        if name == "model":
+            run.model.update(node)  # numbers whose type has been set right
+    _require_possible_grid(run.dataset.problem)
+    missing = {"train", "valid", "test"} - set(run.splits)
+    if missing:
+        raise ConfigError(f"splits lacks {sorted(missing)}: a run needs train, valid and test.")
+    for split in run.splits:
+        if not re.fullmatch(r"train|valid|test|test_\w+", split, re.ASCII):
+            raise ConfigError(f"Unknown split splits.{split}: there are train, valid, test and test_<name>.")
+    if "rel_l2" not in run.evaluator.metrics:
+        raise ConfigError(
+            "evaluator.metrics lacks rel_l2, by which the board ranks. Add it, or use evaluator=standard."
+        )
+    if run.trainer.unroll < run.surrogate.bundle:
+        raise ConfigError(
+            f"surrogate.bundle={run.surrogate.bundle} predicts that many steps per call, but "
+            f"trainer.unroll={run.trainer.unroll} trains only the first of them. "
+            f"Set trainer.unroll={run.surrogate.bundle}."
+        )
+    if run.surrogate.residual and run.dataset.history == 0:
+        raise ConfigError(
+            "surrogate.residual=true predicts increments over the last history frame, but dataset.history is 0. "
+            "Use surrogate.residual=false."
+        )
+
+
+def _require_ranges(run: RunConfig) -> None:
+    bounds = {
+        "trainer.epochs": (run.trainer.epochs, 1, _MOST),
+        "trainer.batch_size": (run.trainer.batch_size, 1, _MOST),
+        "trainer.unroll": (run.trainer.unroll, 1, _MOST),
+        "trainer.workers": (run.trainer.workers, 0, _MOST_WORKERS),
+        "evaluator.batch_size": (run.evaluator.batch_size, 1, _MOST),
+        "dataset.history": (run.dataset.history, 0, _MOST),
+        "dataset.horizon": (run.dataset.horizon, 1, _MOST),
+        "dataset.seed": (run.dataset.seed, 0, _LARGEST_SEED),
+        "surrogate.bundle": (run.surrogate.bundle, 1, _MOST),
+        "seed": (run.seed, 0, _LARGEST_SEED),
+        "workers": (1 if run.workers is None else run.workers, 1, _MOST_WORKERS),
+        "preload_gib": (run.preload_gib, 0, _MOST_GIB),
+        **{f"splits.{split}": (n, 1, _MOST) for split, n in run.splits.items()},
+    }
+    for name, (value, least, most) in bounds.items():
+        if value == MISSING:
+            raise ConfigError(f"{name} isn't set: write {name}=<value>.")
+        if not value >= least:  # true for NaN, too
+            raise ConfigError(f"{name} must be at least {least}, got {value}.")
+        if value > most:
+            raise ConfigError(f"{name} must be at most {most}, got {value}.")
+    for name in ("clip_norm", "checkpoint_seconds"):
+        if not getattr(run.trainer, name) > 0:
+            raise ConfigError(f"trainer.{name} must be positive, got {getattr(run.trainer, name)}.")
+
+
+def _require_possible_grid(problem: Mapping[str, Any]) -> None:
+    """A problem's spec may compute with its grid, so an impossible one has to be found before it is asked for."""
+    resolution, finer = problem.get("resolution", 1), problem.get("oversampling", 1)
+    points = [n for n in (resolution, finer) if isinstance(n, int | float) and n > 0]
+    if math.prod(points) > _MOST_POINTS:
+        raise ConfigError(
+            f"dataset.problem.resolution={resolution} with dataset.problem.oversampling={finer} makes a solver's grid "
+            f"of more than {_MOST_POINTS} points per axis. Lower one of them."
+        )
+
+
+def components(run: RunConfig) -> dict[str, dict[str, Any]]:
+    """Every constructor node of a configuration, by its key."""
+    nodes = {
+        "model": constructor(run.model),
+        "dataset.problem": run.dataset.problem,
+        "optimizer": run.optimizer,
+        "scheduler": run.scheduler,
+        "loss": run.loss,
+        "augmentation": run.augmentation,
+        "tracker": run.tracker,
+    }
+    nodes.update({f"evaluator.metrics.{name}": node for name, node in run.evaluator.metrics.items()})
+    return nodes
+
+
+def constructor(model: Mapping[str, Any]) -> dict[str, Any]:
+    """A model node without its label: what ``constructors.build`` takes."""
+    return {key: value for key, value in model.items() if key != "label"}
