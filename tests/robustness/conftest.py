@@ -130,7 +130,7 @@ class Place:
 
     @property
     def run_directory(self) -> Path:
-        (found,) = {path.parent for path in self.outputs.rglob(".lock") if path.parent.name.startswith("seed=")}
+        (found,) = {path.parent for path in self.outputs.glob("*/*/*/*/seed=*/.lock")}  # none of .superseded
         return found
 
     @property

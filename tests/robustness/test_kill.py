@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from itertools import count
 from pathlib import Path
 
 import pytest
@@ -108,9 +109,9 @@ def test_a_run_killed_at_every_one_of_its_writes_ends_as_if_nothing_had_been(
 ) -> None:
     for name, stage in _WRITES:
         # Of the checkpoints not the first, so that each attempt gets a little further.
-        count = 5 if name == "last.pt" else 1
+        nth = 5 if name == "last.pt" else 1
         run = runs.finish(
-            *place.arguments(), strikes=(("kill_at_replace", {"name": name, "stage": stage, "count": count}),)
+            *place.arguments(), strikes=(("kill_at_replace", {"name": name, "stage": stage, "count": nth}),)
         )
         assert run.status == -signal.SIGKILL, f"{name} was not written: {run.err}"
         assert any(place.root.rglob(f".{name}.*.tmp")) == (stage != "after")
@@ -132,11 +133,11 @@ def test_thirty_kills_at_random_moments_change_no_bit(runs: Runs, alone: Place, 
     while sum(phases.values()) < 30:
         place = Place(tmp_path / str(chains))
         chains += 1
-        while True:
+        for attempt in count():
             run = runs.start(*place.arguments())
-            if sum(phases.values()) < 30:
-                # Short delays as well: a resumed run has less left to do.
-                deadline = time.monotonic() + duration * rng.random() ** 1.5
+            if sum(phases.values()) < 30 and attempt < 4:
+                # Early in the run at first, while there are data to generate and steps to train; then anywhere.
+                deadline = time.monotonic() + duration * rng.random() * (0.2, 0.4, 0.4, 1.0)[attempt]
                 while run.status is None and time.monotonic() < deadline:
                     time.sleep(0.002)
                 run.send(signal.SIGKILL)

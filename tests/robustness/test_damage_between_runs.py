@@ -1,0 +1,351 @@
+"""A file that is deleted, cut or altered between two runs: harmless, or an error that names it and the remedy; never a
+wrong number."""
+
+from __future__ import annotations
+
+import json
+import random
+import shutil
+import signal
+from collections.abc import Callable
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+import torch
+import xarray as xr
+
+from conftest import Place, Runs
+from data_gen.store import DatasetFile, StoreError
+from neuralop_bench import checkpoint, config, leaderboard, pipeline
+from neuralop_bench.checkpoint import CheckpointError
+from neuralop_bench.record import Evaluation, RecordError, RunRecord
+from neuralop_bench.run_directory import state
+from neuralop_bench.status import states
+
+
+def _cut(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def _flip(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[len(content) * 3 // 5] ^= 4
+    path.write_bytes(content)
+
+
+DAMAGES: dict[str, Callable[[Path], None]] = {"deleted": Path.unlink, "cut": _cut, "altered": _flip}
+
+
+@pytest.fixture(scope="module")
+def finished(runs: Runs, tmp_path_factory: pytest.TempPathFactory) -> Place:
+    place = Place(tmp_path_factory.mktemp("finished"))
+    run = runs.finish(*place.arguments("trainer.epochs=1"))
+    assert run.status == 0, run.err
+    return place
+
+
+@pytest.fixture(scope="module")
+def stopped(runs: Runs, tmp_path_factory: pytest.TempPathFactory) -> Place:
+    """In the second epoch of two."""
+    place = Place(tmp_path_factory.mktemp("stopped"))
+    stop = ("stop_at_step", {"count": 25, "signum": signal.SIGTERM})
+    assert runs.finish(*place.arguments(), strikes=(stop,)).status == 143
+    return place
+
+
+def _copy(place: Place, root: Path) -> Place:
+    shutil.copytree(place.root, root, dirs_exist_ok=True)
+    return Place(root)
+
+
+def _run(place: Place, *overrides: str) -> RunRecord:
+    return pipeline.run(config.compose(*place.arguments(*overrides)))
+
+
+def _remedied(place: Place, path: Path, error: BaseException, *overrides: str) -> RunRecord:
+    """What the message of an error says helps: the file's deletion, or force=true."""
+    text = config.describe(error)
+    assert str(path) in text
+    if "elete" in text:
+        path.unlink(missing_ok=True)
+        return _run(place, *overrides)
+    assert "force=true" in text
+    return _run(place, *overrides, "force=true")
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+@pytest.mark.parametrize(
+    "name", ["record.json", "report.md", "errors.nc", "curve.csv", "run.yaml", "best.pt", "last.pt"]
+)
+def test_damage_in_a_finished_run_yields_no_wrong_number(
+    finished: Place, tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str, damage: str
+) -> None:
+    place = _copy(finished, tmp_path)
+    path, report = place.run_directory / name, (finished.run_directory / "report.md").read_text()
+    DAMAGES[damage](path)
+    capsys.readouterr()
+    try:
+        record = _run(place, "trainer.epochs=1")
+    except RecordError as error:
+        assert name == "record.json"
+        record = _remedied(place, path, error, "trainer.epochs=1")
+    assert record.metrics == finished.record.metrics
+    assert (name, damage) != ("record.json", "deleted") or "Resuming" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    if name == "report.md":
+        assert str(path) in out
+        assert "the record has all numbers" in out
+        assert "relative L2 (mean)" not in out
+    elif name != "record.json":
+        assert report in out
+    assert place.record.metrics == finished.record.metrics
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("damage", DAMAGES)
+@pytest.mark.parametrize("name", ["last.pt", "best.pt", "curve.csv", "run.yaml"])
+def test_damage_in_a_stopped_run_is_reported_before_it_goes_on_or_harmless(
+    stopped: Place, alone: Place, tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str, damage: str
+) -> None:
+    place = _copy(stopped, tmp_path)
+    path = place.run_directory / name
+    DAMAGES[damage](path)
+    capsys.readouterr()
+    try:
+        record = _run(place)
+    except CheckpointError as error:
+        assert name in ("last.pt", "best.pt")
+        assert "Training:" not in capsys.readouterr().err, "said at the end of a training it would be too late"
+        where = state(place.run_directory)
+        assert where.progress == "failed"
+        assert str(path) in where.reason
+        record = _remedied(place, path, error)
+    else:
+        assert name in ("curve.csv", "run.yaml") or (name, damage) == ("last.pt", "deleted")
+    assert record.metrics == alone.record.metrics
+    rows = [place.run_directory / "curve.csv" for place in (place, alone)]
+    curves = [[line.rpartition(",")[0] for line in path.read_text().splitlines()] for path in rows]
+    assert curves[0] == curves[1]
+
+
+def test_status_gives_no_command_of_another_run(stopped: Place, tmp_path: Path) -> None:
+    place = _copy(stopped, tmp_path)
+    path = place.run_directory / "run.yaml"
+    sound, content = state(place.run_directory), path.read_bytes()
+    assert sound.command
+    rng = random.Random(0)
+    lost = 0
+    for at in rng.sample(range(len(content)), 150):
+        path.write_bytes(content[:at] + bytes([content[at] ^ 1 << rng.randrange(8)]) + content[at + 1 :])
+        where = state(place.run_directory)
+        assert where.progress == "resumable"
+        assert where.command in ("", sound.command)
+        if not where.command:
+            lost += 1
+            assert f"{path} is missing or damaged" in where.reason
+    assert lost > 100
+    path.unlink()
+    (where,) = states(place.outputs).values()
+    assert (where.progress, where.command) == ("resumable", "")
+
+
+def test_no_altered_bit_of_a_record_passes(finished: Place, tmp_path: Path) -> None:
+    path = tmp_path / "record.json"
+    content = (finished.run_directory / "record.json").read_bytes()
+    rng = random.Random(0)
+    for at in [*rng.sample(range(len(content)), 400), *range(len(content) - 120, len(content))]:
+        path.write_bytes(content[:at] + bytes([content[at] ^ 1 << rng.randrange(8)]) + content[at + 1 :])
+        try:
+            record = RunRecord.load(path)
+        except RecordError as error:
+            text = str(error)
+        else:
+            text = f"{path}: delete it" if record == finished.record else "passed for sound"
+        assert str(path) in text
+        assert "delete it" in text or "force=true" in text
+
+
+def test_no_altered_bit_of_a_checkpoint_passes(finished: Place, tmp_path: Path) -> None:
+    path = tmp_path / "best.pt"
+    content = (finished.run_directory / "best.pt").read_bytes()
+    sound = checkpoint.load(finished.run_directory / "best.pt")
+    rng = random.Random(0)
+    caught = 0
+    for at in [*rng.sample(range(len(content)), 60), *rng.sample(range(len(content) - 4000, len(content)), 60)]:
+        path.write_bytes(content[:at] + bytes([content[at] ^ 1 << rng.randrange(8)]) + content[at + 1 :])
+        try:
+            found = checkpoint.load(path)
+        except CheckpointError:
+            caught += 1
+            continue
+        assert found.keys() == sound.keys()
+        assert all(torch.equal(found["model"][name], values) for name, values in sound["model"].items())
+    assert caught > 60
+
+
+def test_an_altered_error_is_noticed_by_whoever_reads_it(finished: Place, tmp_path: Path) -> None:
+    path = tmp_path / "errors.nc"
+    content = (finished.run_directory / "errors.nc").read_bytes()
+    with xr.open_dataset(finished.run_directory / "errors.nc", engine="h5netcdf") as errors:
+        sound = errors.load()
+    values = np.ascontiguousarray(sound["error_mean_square"].values)
+    at = content.index(values.tobytes()[:64])
+    path.write_bytes(content[: at + 13] + bytes([content[at + 13] ^ 1]) + content[at + 14 :])
+    with xr.open_dataset(path, engine="h5netcdf") as errors, pytest.raises(OSError, match=r"(?i)read"):
+        errors.load()
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_damage_to_the_board_is_mended_by_the_next_run(finished: Place, tmp_path: Path, damage: str) -> None:
+    place = _copy(finished, tmp_path)
+    names = ("leaderboard.csv", "runs.csv", "leaderboard.md")
+    for name in names:
+        DAMAGES[damage](place.outputs / "leaderboard" / name)
+    _run(place, "trainer.epochs=1")
+    for name in names:
+        assert (place.outputs / "leaderboard" / name).read_text() == (
+            finished.outputs / "leaderboard" / name
+        ).read_text()
+
+
+def test_a_damaged_record_keeps_no_other_run_off_the_board(
+    finished: Place, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    place = _copy(finished, tmp_path)
+    damaged = place.run_directory / "record.json"
+    sound = damaged.parent.with_name("seed=1")
+    shutil.copytree(damaged.parent, sound)
+    other = RunRecord.load(sound / "record.json")
+    _cut(damaged)
+    board = leaderboard.rebuild(place.outputs)
+    assert other.run_id in board.read_text()
+    warning = capsys.readouterr().err
+    assert f"Warning: the leaderboard lacks a run: {damaged}" in warning
+    assert "delete it" in warning
+    found = {folder.name: where for folder, where in states(place.outputs).items()}
+    assert found["seed=0"].progress == "failed"
+    assert str(damaged) in found["seed=0"].reason
+    assert found["seed=0"].command.endswith("force=true")
+    assert found["seed=1"].progress == "finished"
+    with pytest.raises(RecordError, match="no readable record"):  # a board that is published must not lack one
+        leaderboard.read_records([place.outputs])
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+@pytest.mark.parametrize("name", ["train/ns2d.hdf5", "test/ns2d.hdf5", "generation.json"])
+def test_damaged_data_are_named_and_made_again(finished: Place, tmp_path: Path, name: str, damage: str) -> None:
+    place = _copy(finished, tmp_path)
+    shutil.rmtree(place.outputs)
+    (path,) = place.data.glob(f"*/{name}")
+    DAMAGES[damage](path)
+    try:
+        record = _run(place, "trainer.epochs=1")
+    except StoreError as error:
+        assert path.suffix == ".hdf5"
+        assert damage != "deleted"
+        record = _remedied(place, path, error, "trainer.epochs=1")
+    assert record.metrics == finished.record.metrics
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"message": 3}', '{"message": "x"}'])
+def test_a_damaged_note_of_a_failure_is_harmless(stopped: Place, tmp_path: Path, text: str) -> None:
+    place = _copy(stopped, tmp_path)
+    (place.run_directory / "failure.json").write_text(text)
+    where = state(place.run_directory)
+    assert where.progress == "failed"
+    assert where.command == state(stopped.run_directory).command
+
+
+# Newer formats --------------------------------------------------------------------------------------------------------
+
+
+def test_a_record_of_a_newer_format_is_left_alone_with_a_word(finished: Place, tmp_path: Path) -> None:
+    place = _copy(finished, tmp_path)
+    path = place.run_directory / "record.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "format": 3}))
+    before = path.read_bytes()
+    with pytest.raises(
+        RecordError, match=r"record\.json has format 3, but this code reads 2.*the release that wrote it"
+    ):
+        _run(place, "trainer.epochs=1")
+    assert path.read_bytes() == before
+    record = _run(place, "trainer.epochs=1", "force=true")
+    assert record.metrics == finished.record.metrics
+    assert before in [kept.read_bytes() for kept in (place.outputs / ".superseded").rglob("record.json")]
+
+
+def test_records_of_the_first_format_are_still_read(finished: Place, tmp_path: Path) -> None:
+    values = json.loads((finished.run_directory / "record.json").read_text())
+    del values["sha256"], values["files"]
+    path = tmp_path / "record.json"
+    path.write_text(json.dumps({**values, "format": 1}))
+    assert RunRecord.load(path).metrics == finished.record.metrics
+    path.write_text(json.dumps(values))
+    with pytest.raises(RecordError, match="hash"):  # a second format without its hash
+        RunRecord.load(path)
+
+
+@pytest.mark.parametrize("change", ["cut", "newer"])
+def test_an_evaluation_that_cannot_be_read_is_named_and_can_be_repeated(
+    finished: Place, tmp_path: Path, change: str
+) -> None:
+    place = _copy(finished, tmp_path)
+    asked = ("mode=evaluate", f"run={place.run_directory}", f"paths.data={place.data}")
+    first = pipeline.evaluate_again(config.compose(*asked))
+    path = place.run_directory / "evaluations" / "standard.json"
+    if change == "cut":
+        _cut(path)
+    else:
+        path.write_text(json.dumps({**json.loads(path.read_text()), "format": 3}))
+    with pytest.raises(RecordError) as raised:
+        pipeline.evaluate_again(config.compose(*asked))
+    assert str(path) in str(raised.value)
+    again = pipeline.evaluate_again(config.compose(*asked, "force=true"))
+    assert again.metrics == first.metrics
+    assert Evaluation.load(path) == again
+    path.with_suffix(".md").unlink()
+    assert pipeline.evaluate_again(config.compose(*asked)) == again
+
+
+@pytest.mark.parametrize("name", ["last.pt", "best.pt"])
+def test_a_checkpoint_of_a_newer_format_is_left_alone_with_a_word(stopped: Place, tmp_path: Path, name: str) -> None:
+    place = _copy(stopped, tmp_path)
+    path = place.run_directory / name
+    torch.save({**torch.load(path, weights_only=True), "format": 2}, path)
+    before = path.read_bytes()
+    with pytest.raises(CheckpointError, match=rf"{name} can't be read .*format 2, this code reads 1.*force=true"):
+        _run(place)
+    assert path.read_bytes() == before
+
+
+def test_a_checkpoint_of_another_training_is_refused(stopped: Place, tmp_path: Path) -> None:
+    place = _copy(stopped, tmp_path)
+    path = place.run_directory / "last.pt"
+    content = torch.load(path, weights_only=True)
+    content["model"].pop(next(iter(content["model"])))
+    torch.save(content, path)
+    with pytest.raises(CheckpointError, match=r"isn't one of this training .*force=true"):
+        _run(place)
+
+
+def test_the_best_weights_are_those_of_the_best_epoch(stopped: Place, tmp_path: Path) -> None:
+    # Weights of an epoch that wasn't the best would be scored under its name.
+    place = _copy(stopped, tmp_path)
+    path = place.run_directory / "best.pt"
+    content = torch.load(path, weights_only=True)
+    torch.save({**content, "epoch": 7}, path)
+    with pytest.raises(CheckpointError, match=r"best\.pt is of epoch 7, but the best one was 1\. .*force=true"):
+        _run(place)
+
+
+def test_a_dataset_of_a_newer_format_is_left_alone_with_a_word(finished: Place, tmp_path: Path) -> None:
+    place = _copy(finished, tmp_path)
+    (path,) = place.data.glob("*/test/ns2d.hdf5")
+    with h5py.File(path, "r+") as file:
+        file.attrs["format_version"] = 99
+    with pytest.raises(StoreError, match=r"has format version 99.*the release that wrote it"):
+        DatasetFile(path)
+    with pytest.raises(StoreError, match="has format version 99"):
+        _run(place, "trainer.epochs=1", "seed=5")
