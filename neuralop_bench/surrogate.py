@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 import yaml
-from torch import Tensor, nn
+from torch import nn
 
 from data_gen.spec import DatasetSpec
 from neuralop_bench import checkpoint, constructors
@@ -63,9 +63,9 @@ class Surrogate(nn.Module):
             ConfigError: a constructor that isn't trusted, or whose arguments have changed since.
 
         >>> from neuralop_bench import config, pipeline
-        >>> cfg = config.compose("model=fno", "track=smoke")
+        >>> cfg = config.compose("model=fno", "track=smoke", "seed=1")
         >>> record = pipeline.run(cfg)  # doctest: +ELLIPSIS
-        ...
+        fno on ns2d, track smoke, seed 1 -> ...
         >>> surrogate = Surrogate.load(config.run_directory(cfg))
         >>> history = torch.zeros(1, surrogate.n_history, 1, *surrogate.spec.grid.shape)
         >>> surrogate.predict(Batch.given(history), n_steps=3).shape
