@@ -229,13 +229,25 @@ def _assert_one_test_set(table: Sequence[Mapping[str, Cell]]) -> None:
         if row["track"] in UNRANKED_TRACKS or not row["n_seeds"]:
             continue
         other = seen.setdefault(tuple(row[name] for name in ("track", "dataset", "task")), row)
-        for name in ("data_sha256", "metric_version"):
-            if other[name] != row[name]:
+        shared, versions = _versions(other), _versions(row)
+        differ = {
+            "data_sha256": other["data_sha256"] != row["data_sha256"],
+            # A metric that only one of them has measured is an empty cell of the other.
+            "metric_version": any(versions.get(name, version) != version for name, version in shared.items()),
+        }
+        for name, differs in differ.items():
+            if differs:
                 one, two = (f"{entry['model']} ({entry['variant']})" for entry in (row, other))
                 raise LeaderboardError(
                     f"{one} and {two} of {row['track']}/{row['task']} differ in {name}, so they can't be ranked "
                     "together. Run the older one again with force=true."
                 )
+
+
+def _versions(row: Mapping[str, Cell]) -> dict[str, str]:
+    """Metric to version, from a row's list of them."""
+    entries = (entry.partition("/") for entry in str(row["metric_version"]).split(";"))
+    return {name: version for name, _, version in entries}
 
 
 def _test_hash(record: RunRecord) -> str:

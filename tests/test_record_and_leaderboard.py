@@ -106,6 +106,16 @@ def test_different_test_data_or_metric_versions_never_share_a_row_or_a_ranking(c
         rows([_with(0), _with(0, model="other", **change)])
 
 
+def test_a_metric_that_only_one_model_has_leaves_an_empty_cell() -> None:
+    more = _with(0, 0.1, model="other", metric_versions={"rel_l2": 1, "vrmse": 3})
+    more = replace(more, metrics={**more.metrics, "vrmse": 0.5})
+    first, second = rows([_with(0), more])
+    assert (first["model"], first["rank"], first["vrmse"]) == ("other", 1, 0.5)
+    assert (second["rank"], second["vrmse"]) == (2, None)
+    with pytest.raises(LeaderboardError, match="share a row"):
+        rows([more, replace(_with(1), model="other")])  # a mean over some of the seeds would pass for one over all
+
+
 def test_a_seed_counts_once() -> None:
     with pytest.raises(LeaderboardError, match="same seed"):
         rows([_with(0), _with(0)])
