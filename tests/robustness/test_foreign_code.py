@@ -1,0 +1,366 @@
+"""What comes from somebody else is data: no file that is read can run code, unless its package is trusted by name."""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import io
+import os
+import pickle
+import shutil
+import sys
+import zipfile
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import pytest
+import torch
+import yaml
+
+from neuralop_bench import __main__ as program
+from neuralop_bench import config, pipeline, plan, predict, verify
+from neuralop_bench.checkpoint import CheckpointError
+from neuralop_bench.config import ConfigError, run_directory
+from neuralop_bench.record import RunRecord
+from neuralop_bench.surrogate import Surrogate
+
+ROOT = Path(__file__).parents[2]
+SOURCES = sorted(path for package in ("data_gen", "neuralop_bench") for path in (ROOT / package).rglob("*.py"))
+
+# The sources ---------------------------------------------------------------------------------------------------------
+
+FORBIDDEN = ("eval", "exec", "compile", "__import__")
+UNSAFE_MODULES = ("pickle", "cPickle", "cloudpickle", "dill", "joblib", "marshal", "shelve")
+UNSAFE_LOADERS = ("load", "load_all", "full_load", "unsafe_load", "full_load_all", "unsafe_load_all")
+
+
+def unsafe_calls(source: str) -> Iterator[str]:
+    """Calls and imports that run what they read."""
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+            yield from (name for name in names if name.split(".")[0] in UNSAFE_MODULES)
+        elif isinstance(node, ast.ImportFrom):
+            if (node.module or "").split(".")[0] in UNSAFE_MODULES:
+                yield str(node.module)
+        elif isinstance(node, ast.Call):
+            name = ast.unparse(node.func)
+            options = {keyword.arg: ast.unparse(keyword.value) for keyword in node.keywords}
+            if (
+                name in FORBIDDEN
+                or name.endswith("read_pickle")
+                or (name == "torch.load" and options.get("weights_only") != "True")
+                or (name == "np.load" and options.get("allow_pickle", "False") != "False")
+                or (name.startswith("yaml.") and name.removeprefix("yaml.") in UNSAFE_LOADERS)
+            ):
+                yield name
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: path.relative_to(ROOT).as_posix())
+def test_no_source_runs_what_it_reads(path: Path) -> None:
+    assert list(unsafe_calls(path.read_text(encoding="utf-8"))) == []
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "eval('1')",
+        "exec('x = 1')",
+        "__import__('os')",
+        "import pickle",
+        "from pickle import loads",
+        "import joblib.numpy_pickle",
+        "torch.load(path)",
+        "torch.load(path, weights_only=False)",
+        "torch.load(path, weights_only=flag)",
+        "np.load(path, allow_pickle=True)",
+        "yaml.load(text, Loader)",
+        "yaml.unsafe_load(text)",
+        "pandas.read_pickle(path)",
+    ],
+)
+def test_the_search_finds_what_it_looks_for(source: str) -> None:
+    assert len(list(unsafe_calls(source))) == 1
+
+
+def test_the_search_lets_safe_readers_pass() -> None:
+    safe = "torch.load(p, weights_only=True); np.load(p); np.load(p, allow_pickle=False); yaml.safe_load(t); m.eval()"
+    assert list(unsafe_calls(safe)) == []
+
+
+# Files that would run code -------------------------------------------------------------------------------------------
+
+
+class Malicious:
+    """Unpickling it makes a folder."""
+
+    def __init__(self, canary: Path) -> None:
+        self._canary = str(canary)
+
+    def __reduce__(self) -> tuple[Callable[..., Any], tuple[str]]:
+        return os.mkdir, (self._canary,)
+
+
+@pytest.fixture
+def canary(tmp_path: Path) -> Iterator[Path]:
+    """A folder that code in a file would make; nothing may."""
+    path = tmp_path / "canary"
+    yield path
+    assert not path.exists(), "foreign code was run"
+
+
+@pytest.fixture(scope="module")
+def finished(data_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    outputs = tmp_path_factory.mktemp("finished")
+    cfg = config.compose("track=smoke", "trainer.epochs=1", f"paths.data={data_folder}", f"paths.outputs={outputs}")
+    pipeline.run(cfg)
+    return run_directory(cfg)
+
+
+@pytest.fixture
+def run(finished: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(finished, tmp_path / "run"))
+
+
+@pytest.fixture
+def own_input(tmp_path: Path) -> Path:
+    path = tmp_path / "input.hdf5"
+    with h5py.File(path, "w") as file:
+        file["vorticity"] = np.ones((1, 10, 32, 32), dtype=np.float32)
+    return path
+
+
+@pytest.fixture(params=["load", "evaluate", "verify", "predict"])
+def use(request: pytest.FixtureRequest, run: Path, own_input: Path, tmp_path: Path) -> Callable[..., object]:
+    """Everything that can be done with somebody else's run."""
+    ways: dict[str, Callable[..., object]] = {
+        "load": lambda *trust: Surrogate.load(run, trust=trust),
+        "evaluate": lambda *trust: pipeline.evaluate_again(
+            config.compose("mode=evaluate", f"run={run}", "force=true", f"trust=[{','.join(trust)}]")
+        ),
+        "verify": lambda *trust: verify.verify(run, trust=trust),
+        "predict": lambda *trust: predict.predict(run, own_input, tmp_path / "out.hdf5", trust=trust),
+    }
+    return ways[request.param]
+
+
+def as_plain_pickle(content: Any, path: Path) -> None:
+    path.write_bytes(pickle.dumps(content))
+
+
+def as_checkpoint(content: Any, path: Path) -> None:
+    torch.save(content, path)
+
+
+@pytest.mark.parametrize("write", [as_plain_pickle, as_checkpoint])
+def test_a_pickle_in_place_of_the_weights_is_refused(
+    use: Callable[..., object], run: Path, canary: Path, write: Callable[[Any, Path], None]
+) -> None:
+    content = torch.load(run / "best.pt", weights_only=True)
+    write({**content, "extra": Malicious(canary)}, run / "best.pt")
+    with pytest.raises((CheckpointError, pipeline.RunError), match=r"best\.pt"):
+        use()
+
+
+def test_the_pickle_would_run_code_if_it_were_trusted(tmp_path: Path) -> None:
+    # A canary that can't sing proves nothing.
+    as_checkpoint(Malicious(tmp_path / "made"), tmp_path / "best.pt")
+    torch.load(tmp_path / "best.pt", weights_only=False)
+    assert (tmp_path / "made").is_dir()
+
+
+@pytest.mark.parametrize("write", [as_plain_pickle, as_checkpoint])
+def test_a_run_does_not_go_on_from_a_pickle(
+    smoke: Callable[..., Any], canary: Path, write: Callable[[Any, Path], None]
+) -> None:
+    cfg = smoke("trainer.epochs=1")
+    pipeline.run(cfg)
+    folder = run_directory(cfg)
+    (folder / "record.json").unlink()
+    content = torch.load(folder / "last.pt", weights_only=True)
+    write({**content, "extra": Malicious(canary)}, folder / "last.pt")
+    with pytest.raises(CheckpointError, match=r"last\.pt"):
+        pipeline.run(cfg)
+
+
+@pytest.mark.parametrize("whole", [True, False])
+def test_a_pickle_in_place_of_a_shard_is_solved_again(tmp_path: Path, canary: Path, whole: bool) -> None:
+    cfg = config.compose(
+        "track=smoke",
+        "trainer.epochs=1",
+        "splits={train: 4, valid: 2, test: 2}",
+        f"paths.data={tmp_path / 'data'}",
+        f"paths.outputs={tmp_path / 'outputs'}",
+    )
+    folder = plan.make(cfg).data_folder
+    shard = folder / ".shards" / "train-00000.npz"
+    shard.parent.mkdir(parents=True)
+    if whole:
+        as_plain_pickle(Malicious(canary), shard)
+    else:  # an archive with one array of objects, which NumPy stores as a pickle
+        array = np.empty(1, dtype=object)
+        array[0] = Malicious(canary)
+        entry = io.BytesIO()
+        np.lib.format.write_array(entry, array, allow_pickle=True)
+        with zipfile.ZipFile(shard, "w") as archive:
+            archive.writestr("vorticity.npy", entry.getvalue())
+    assert pipeline.run(cfg).status == "finished"
+
+
+# Configurations of others --------------------------------------------------------------------------------------------
+
+
+def change_record(run: Path, change: Callable[[dict[str, Any]], None]) -> None:
+    """Rewrite the configuration in a record as somebody would who makes one up: consistent in itself."""
+    record = RunRecord.load(run / "record.json")
+    change(record.config)
+    record.save(run / "record.json")
+
+
+def change_checkpoint(run: Path, change: Callable[[dict[str, Any]], None]) -> None:
+    content = torch.load(run / "best.pt", weights_only=True)
+    cfg = yaml.safe_load(content["config"])
+    change(cfg)
+    torch.save({**content, "config": yaml.safe_dump(cfg)}, run / "best.pt")
+    record = RunRecord.load(run / "record.json")
+    if "best.pt" in record.files:  # its hash is in the record
+        digest = hashlib.sha256((run / "best.pt").read_bytes()).hexdigest()
+        replace(record, files={**record.files, "best.pt": digest}).save(run / "record.json")
+
+
+PLACES = {
+    "model": lambda cfg, node: cfg.update(model={"label": "fno", **node}),
+    "problem": lambda cfg, node: cfg["dataset"].update(problem=node),
+    "law of inputs": lambda cfg, node: cfg["dataset"]["problem"].update(initial=node),
+    "metric": lambda cfg, node: cfg["evaluator"]["metrics"].update(other=node),
+    "list in a metric": lambda cfg, node: cfg["evaluator"]["metrics"]["rel_l2"].update(x=[{"y": [node]}]),
+    "tracker": lambda cfg, node: cfg.update(tracker=node),
+    "optimizer": lambda cfg, node: cfg["optimizer"].update(x=node),
+}
+
+
+@pytest.mark.parametrize("target", ["os.mkdir", "builtins.eval", "neuralop_bench.reproducibility.subprocess.run"])
+@pytest.mark.parametrize("place", PLACES)
+def test_a_record_that_names_foreign_constructors_is_refused(run: Path, canary: Path, place: str, target: str) -> None:
+    node = {"_target_": target, "path": str(canary)}
+    change_record(run, lambda cfg: PLACES[place](cfg, node))
+    for use in (
+        lambda: pipeline.evaluate_again(config.compose("mode=evaluate", f"run={run}")),
+        lambda: verify.verify(run),
+    ):
+        with pytest.raises(ConfigError, match=rf"_target_={target}.*trust="):
+            use()
+
+
+def test_a_checkpoint_that_names_a_foreign_constructor_is_refused(
+    use: Callable[..., object], run: Path, canary: Path
+) -> None:
+    change_checkpoint(run, lambda cfg: cfg["model"].update(_target_="os.mkdir", path=str(canary)))
+    with pytest.raises(ConfigError, match=r"model\._target_=os\.mkdir.*trust=\[os\]"):
+        use()
+
+
+def test_a_record_cannot_vouch_for_itself_or_for_its_checkpoint(
+    use: Callable[..., object], run: Path, foreign: str
+) -> None:
+    # The record lists the package as trusted, the checkpoint beside it names a constructor there.
+    change_checkpoint(run, lambda cfg: cfg.update(model=foreign_model(foreign), trust=[foreign]))
+    change_record(run, lambda cfg: cfg.update(trust=[foreign]))
+    with pytest.raises(ConfigError, match=rf"_target_={foreign}\.Model.*trust=\[{foreign}\]"):
+        use()
+    assert foreign not in sys.modules, "to import it is to run its code"
+
+
+@pytest.fixture
+def foreign(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """An installed package of somebody else, and one whose name begins alike."""
+    for name in ("foreign_package", "foreign_package_two"):
+        folder = tmp_path / "site" / name
+        folder.mkdir(parents=True)
+        (folder / "__init__.py").write_text(
+            "from neuralop_bench.models.fno import FNO\n\nclass Model(FNO):\n    pass\n"
+        )
+    monkeypatch.syspath_prepend(str(tmp_path / "site"))
+    yield "foreign_package"
+    for name in ("foreign_package", "foreign_package_two"):
+        sys.modules.pop(name, None)
+
+
+def foreign_model(package: str) -> dict[str, Any]:
+    """The smoke track's model, under a foreign name."""
+    model = dict(config.compose("track=smoke").model)
+    return {**model, "_target_": f"{package}.Model"}
+
+
+def test_trust_opens_the_package_it_names_and_no_other(use: Callable[..., object], run: Path, foreign: str) -> None:
+    def trusted_or_not(cfg: dict[str, Any]) -> None:
+        cfg["model"] = foreign_model(foreign)
+
+    change_checkpoint(run, trusted_or_not)
+    change_record(run, trusted_or_not)
+    for trust in ((), ("foreign",), (f"{foreign}_two",), ("os",)):
+        with pytest.raises(ConfigError, match=rf"trust=\[{foreign}\]"):
+            use(*trust)
+    use(foreign)
+
+
+@pytest.mark.parametrize("name", ["foreign_package", "foreign_package_two"])
+def test_trust_on_the_command_line_is_for_one_package_as_well(
+    smoke: Callable[..., Any], foreign: str, name: str
+) -> None:
+    override = f"model._target_={name}.Model"
+    if name == foreign:
+        assert smoke(override, f"trust=[{foreign}]").model["_target_"] == f"{foreign}.Model"
+        return
+    with pytest.raises(ConfigError, match=rf"trust=\[{name}\]"):
+        smoke(override, f"trust=[{foreign}]")
+
+
+def test_hydra_does_not_run_a_pickle_again(
+    canary: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    as_plain_pickle(Malicious(canary), tmp_path / "config.pickle")
+    for flag in ("--experimental-rerun", "--experimental", "--e"):
+        for arguments in ([flag, str(tmp_path / "config.pickle")], [f"{flag}={tmp_path / 'config.pickle'}"]):
+            monkeypatch.setattr("sys.argv", ["run.py", *arguments])
+            with pytest.raises(SystemExit) as stop:
+                program.main()
+            assert stop.value.code == 1
+            assert "unpickle" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "hydra",
+    [
+        {"callbacks": {"x": {"_target_": "os.mkdir", "path": "CANARY"}}},
+        {"callbacks": {"x": {"_target_": "hydra.experimental.callbacks.Callback", "y": {"_target_": "os.mkdir"}}}},
+        {"launcher": {"_target_": "os.mkdir"}},
+        {"job_logging": {"handlers": {"x": {"()": "os.mkdir", "path": "CANARY"}}, "root": {"handlers": ["x"]}}},
+        {"hydra_logging": {"handlers": {"x": {"class": "os.mkdir", "path": "CANARY"}}, "root": {"handlers": ["x"]}}},
+    ],
+)
+def test_an_experiment_file_cannot_hand_code_to_hydra(
+    hydra: dict[str, Any],
+    canary: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    text = yaml.safe_dump({"hydra": hydra}).replace("CANARY", str(canary))
+    (tmp_path / "files" / "experiment").mkdir(parents=True)
+    (tmp_path / "files" / "experiment" / "theirs.yaml").write_text(f"# @package _global_\n{text}")
+    files = ("--config-dir", str(tmp_path / "files"))
+    for arguments in ((), ("-m", "seed=0,1")):
+        flags = [argument for argument in arguments if argument.startswith("-")]
+        overrides = [argument for argument in arguments if not argument.startswith("-")]
+        command = ["run.py", *files, *flags, "track=smoke", "dry_run=true", "experiment=theirs", *overrides]
+        monkeypatch.setattr("sys.argv", command)
+        monkeypatch.chdir(tmp_path)
+        with pytest.raises(SystemExit) as stop:
+            program.main()
+        assert stop.value.code == 1
+        assert "os.mkdir isn't Hydra's own" in capsys.readouterr().err
