@@ -30,8 +30,8 @@ hooks: install ## check every commit: style, types, import rules, no large files
 run: install ## the main job: data, training, evaluation, leaderboard (about 7 minutes on 2 cores)
 	$(BIN)/python run.py model=fno dataset=ns2d
 
-test: install ## all tests
-	$(BIN)/python -m pytest -q
+test: install ## all tests, one process per core
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto --dist loadfile
 
 lint: install ## style and import rules
 	$(BIN)/ruff check .
