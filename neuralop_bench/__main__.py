@@ -9,7 +9,7 @@ import os
 import sys
 from typing import TYPE_CHECKING
 
-from neuralop_bench import invocation
+# Nothing else here: Ctrl-C during the other imports is answered as at any other time.
 from neuralop_bench.stopping import report_stops
 
 if TYPE_CHECKING:
@@ -33,10 +33,12 @@ def main() -> None:
     """Do what the command line says; exit with status 1 and a message if it can't be done."""
     os.environ["HYDRA_FULL_ERROR"] = "1"  # config.report_errors prints errors itself
     with report_stops():
+        from neuralop_bench import invocation
+
         if sys.argv[1:] in (["--help"], ["-h"]):
-            _print_help()
+            _print(invocation.help_text())
             return
-        import hydra  # Ctrl-C during the imports is answered as at any other time
+        import hydra
 
         from neuralop_bench import config
 
@@ -46,9 +48,9 @@ def main() -> None:
             hydra.main(version_base="1.3", config_path=str(config.CONFIG_DIR), config_name="config")(_job)()
 
 
-def _print_help() -> None:
+def _print(text: str) -> None:
     try:
-        print(invocation.help_text(), flush=True)
+        print(text, flush=True)
     except BrokenPipeError:  # "| head" has read enough
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115  (the interpreter flushes it at the end)
 
