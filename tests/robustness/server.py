@@ -9,12 +9,15 @@ from __future__ import annotations
 import ctypes
 import fnmatch
 import json
+import multiprocessing
 import os
 import resource
 import select
 import signal
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -103,24 +106,23 @@ def exhaust_in_solver() -> None:
 
     from data_gen.problems.ns2d import NavierStokes2D
 
-    NavierStokes2D.simulate = lambda *_: np.empty(2**60)  # pyright: ignore[reportAttributeAccessIssue]
+    NavierStokes2D.simulate = lambda *_: np.empty(2**45)  # pyright: ignore[reportAttributeAccessIssue]
 
 
 def limit_memory_of_workers(size: int) -> None:
-    """Processes that generate data get so much address space; this one keeps its own."""
+    """Processes that generate data get so much address space, from their start on; this one keeps its own."""
     from data_gen import cache
 
-    solve = cache._solve_in_pool
+    starting = cache._signals_held
 
-    def limited(*arguments: Any) -> Any:
-        before = resource.getrlimit(resource.RLIMIT_AS)
-        resource.setrlimit(resource.RLIMIT_AS, (size, before[1]))
-        try:
-            yield from solve(*arguments)
-        finally:
-            resource.setrlimit(resource.RLIMIT_AS, before)
+    @contextmanager
+    def limiting() -> Iterator[None]:
+        with starting():
+            yield
+            for worker in multiprocessing.active_children():
+                resource.prlimit(worker.pid, resource.RLIMIT_AS, (size, size))
 
-    cache._solve_in_pool = limited
+    cache._signals_held = limiting
 
 
 def jump_clock(days: float, at_step: int = 0) -> None:
@@ -141,6 +143,13 @@ def jump_clock(days: float, at_step: int = 0) -> None:
         _at_step(at_step, lambda: off.__setitem__(0, days))
 
 
+def without_foresight() -> None:
+    """The space that a run looks for at its start is taken by somebody else after that."""
+    from neuralop_bench import plan
+
+    plan._require_room = lambda _: None
+
+
 def count_solved_shards(file: str) -> None:
     """Append a line for every shard that this process solves."""
     from data_gen import cache
@@ -159,7 +168,7 @@ STRIKES = {
     function.__name__: function
     for function in (
         *(kill_at_replace, limit_file, without_privileges, stop_at_step, exhaust_at_step, exhaust_in_solver),
-        *(limit_memory_of_workers, jump_clock, count_solved_shards),
+        *(limit_memory_of_workers, jump_clock, without_foresight, count_solved_shards),
     )
 }
 

@@ -349,3 +349,17 @@ def test_a_dataset_of_a_newer_format_is_left_alone_with_a_word(finished: Place, 
         DatasetFile(path)
     with pytest.raises(StoreError, match="has format version 99"):
         _run(place, "trainer.epochs=1", "seed=5")
+
+
+def test_weights_written_just_before_a_kill_count_as_the_best_of_the_epoch_that_is_repeated(
+    stopped: Place, tmp_path: Path
+) -> None:
+    # On a GPU the repeated epoch can come out a little worse: then these weights stay, and so must their score.
+    place = _copy(stopped, tmp_path)
+    path = place.run_directory / "best.pt"
+    content = torch.load(path, weights_only=True)
+    torch.save({**content, "epoch": 2, "valid_rel_l2": 1e-9}, path)
+    record = _run(place)
+    assert (record.cost["best_epoch"], record.metrics["valid_rel_l2"]) == (2, 1e-9)
+    kept = torch.load(path, weights_only=True)["model"]
+    assert all(torch.equal(kept[name], values) for name, values in content["model"].items())

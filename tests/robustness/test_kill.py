@@ -18,6 +18,7 @@ import xarray as xr
 
 from conftest import ROOT, Place, Run, Runs
 from data_gen.store import DatasetFile
+from neuralop_bench import config, plan
 from neuralop_bench.record import RunRecord
 from neuralop_bench.status import states
 
@@ -195,3 +196,14 @@ def test_the_phase_is_read_from_what_a_kill_left(runs: Runs, place: Place) -> No
         run: Run = runs.finish(*place.arguments("trainer.epochs=2"), strikes=(strike,))
         assert run.status == -signal.SIGKILL
         assert _phase(place) == phase
+
+
+def test_shards_that_are_there_need_no_room_again(runs: Runs, place: Place) -> None:
+    # A disk that was large enough for a generation must be large enough to go on with it.
+    cfg = config.compose(*place.arguments())
+    before = plan.make(cfg).missing_bytes
+    strike = ("kill_at_replace", {"name": "ns2d.hdf5", "stage": "before"})
+    assert runs.finish(*place.arguments(), strikes=(strike,)).status == -signal.SIGKILL
+    shards = sum(path.stat().st_size for path in place.data.rglob("*.npz"))
+    assert shards > before // 2
+    assert plan.make(cfg).missing_bytes == max(0, before - shards)
