@@ -248,8 +248,8 @@ class _Training:
             at = Progress(**content["progress"])
         except (KeyError, ValueError, TypeError, RuntimeError) as error:
             raise CheckpointError(
-                f"The checkpoint {path} isn't one of this training ({' '.join(str(error).split())}). Another version of "
-                "the code wrote it, perhaps. Run the same command with force=true to start the run anew."
+                f"The checkpoint {path} isn't one of this training ({' '.join(str(error).split())}). Another version "
+                "of the code wrote it, perhaps. Run the same command with force=true to start the run anew."
             ) from error
         if at.best_epoch >= 0:  # now: at the end of the training it would be too late
             best = self.load_best(at)
