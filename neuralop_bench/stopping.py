@@ -33,14 +33,9 @@ def report_stops() -> Iterator[None]:
         yield
         return
     stops: list[tuple[int, float]] = []
-    owner = os.getpid()
 
     def stop(signum: int, frame: object) -> None:
         del frame
-        if os.getpid() != owner:  # a forked process, which loads data: its parent answers Ctrl-C
-            if signum == signal.SIGTERM:
-                os._exit(128 + signum)
-            return
         now = time.monotonic()
         if stops and now - stops[0][1] > _SAME_BREATH_SECONDS:
             _say(signum)

@@ -158,3 +158,9 @@ def wait_until(condition: Callable[[], bool], run: Run, seconds: float = 60) -> 
         assert run.status is None, f"it ended before: {run.err}"
         assert time.monotonic() < deadline, run.err
         time.sleep(0.001)
+
+
+def workers_of(pid: int) -> list[int]:
+    """Processes that generate data for another."""
+    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    return [int(child) for child in children if b"spawn_main" in Path(f"/proc/{child}/cmdline").read_bytes()]

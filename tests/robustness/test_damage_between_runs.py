@@ -103,6 +103,17 @@ def test_damage_in_a_finished_run_yields_no_wrong_number(
     assert place.record.metrics == finished.record.metrics
 
 
+def test_a_damaged_curve_is_written_again_though_no_epoch_is_left(runs: Runs, alone: Place, place: Place) -> None:
+    strike = ("kill_at_replace", {"name": "errors.nc", "stage": "before"})
+    assert runs.finish(*place.arguments(), strikes=(strike,)).status == -signal.SIGKILL
+    path = place.run_directory / "curve.csv"
+    sound = path.read_bytes()
+    _cut(path)
+    record = _run(place)
+    assert record.metrics == alone.record.metrics
+    assert path.read_bytes() == sound
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("damage", DAMAGES)
 @pytest.mark.parametrize("name", ["last.pt", "best.pt", "curve.csv", "run.yaml"])

@@ -89,7 +89,13 @@ def _assert_equal_runs(one: Place, other: Place) -> None:
 # Every write of a run in its order, and how many files of the name there are to choose from.
 _WRITES = [
     *(("train-00000.npz", "half"), ("valid-00000.npz", "after"), ("ns2d.hdf5", "half"), ("ns2d.hdf5", "after")),
-    *(("generation.json", "half"), ("ns2d.hdf5", "before"), ("generation.json", "after"), ("run.yaml", "half")),
+    *(
+        ("generation.json", "half"),
+        ("ns2d.hdf5", "before"),
+        ("generation.json", "after"),
+        ("generation.json", "after"),
+        ("run.yaml", "half"),
+    ),
     *(("last.pt", "half"), ("last.pt", "after"), ("best.pt", "half"), ("best.pt", "after"), ("curve.csv", "half")),
     *(
         ("curve.csv", "after"),
