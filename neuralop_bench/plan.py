@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from data_gen import cache
 from data_gen.spec import DatasetSpec, Problem
+from data_gen.store import DatasetFile
 from neuralop_bench import config, constructors, reproducibility
 from neuralop_bench.batch import Batch
 from neuralop_bench.config import ConfigError, Identity, RunConfig
@@ -255,7 +256,11 @@ def _split_plan(spec: DatasetSpec, folder: Path, n: int) -> SplitPlan:
     frames = spec.n_snapshots * len(spec.state) + len(spec.static)
     if spec.stores_initial:
         frames += len(spec.state)
-    present = cache.n_stored(folder / f"{spec.name}.hdf5")
+    path = folder / f"{spec.name}.hdf5"
+    present = 0
+    if path.is_file():  # a damaged one is an error here as it would be in the run
+        with DatasetFile(path) as file:
+            present = file.n_samples
     return SplitPlan(n, 4 * spec.grid.n_points * frames * n, max(0, n - present))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
@@ -10,6 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from data_gen.store import StoreError
 from neuralop_bench import config, pipeline, plan
 from neuralop_bench.config import ConfigError, RunConfig
 from neuralop_bench.rollout import rollout
@@ -60,6 +62,16 @@ def test_parameters_and_data_are_those_of_the_run(smoke: Smoke, tmp_path: Path) 
     absent = plan.make(smoke("trainer.epochs=1", f"paths.data={tmp_path / 'elsewhere'}"))
     assert absent.n_missing == 32
     assert plan.make(smoke("splits.train=40")).splits["train"].n_missing == 24
+
+
+def test_a_damaged_dataset_is_known_before_the_run(smoke: Smoke, tmp_path: Path) -> None:
+    pipeline.run(smoke("trainer.epochs=1"))
+    elsewhere = tmp_path / "copied"
+    shutil.copytree(smoke().paths.data, elsewhere)
+    for path in elsewhere.rglob("test/*.hdf5"):
+        path.write_bytes(path.read_bytes()[:1000])
+    with pytest.raises(StoreError, match="Delete the file"):
+        plan.make(smoke("seed=1", f"paths.data={elsewhere}"))
 
 
 @pytest.mark.parametrize(
