@@ -394,7 +394,7 @@ def describe(error: BaseException) -> str:
             "Out of memory. Lower trainer.batch_size, model.width or preload_gib, or use a machine with more. A run "
             "whose configuration stays the same goes on from its last checkpoint."
         )
-    if isinstance(root, HydraException) or "Config group override must be" in str(root):
+    if isinstance(root, HydraException) or re.match("Config group override must be|Unsupported .* defaults", str(root)):
         return _describe_hydra(root)
     if isinstance(root, ValueError | RuntimeError):
         return str(root).strip() or type(root).__name__
@@ -449,7 +449,7 @@ def _describe_hydra(error: BaseException) -> str:
         groups = {path.name for path in CONFIG_DIR.iterdir() if path.is_dir()} | {""}
         given = [a for a in sys.argv[1:] if "=" in a and a.lstrip("+").partition("=")[0].partition("@")[0] in groups]
         return f"A group takes the name of one of its options, as in model=fno. Look at {' '.join(given)}."
-    return text or type(error).__name__
+    return f"{text} Look at {_chosen()}." if "in defaults" in text else text or type(error).__name__
 
 
 def _describe_yaml(error: YAMLError) -> str:

@@ -66,18 +66,28 @@ def refuse_pickles(arguments: Sequence[str]) -> None:
 
 @contextmanager
 def guarded_composition() -> Iterator[None]:
-    """Refuse configurations whose node ``hydra`` names code that isn't Hydra's.
+    """Refuse configurations whose node ``hydra`` names code that isn't Hydra's, and put what Hydra stumbles over in
+    words.
 
     Hydra builds callbacks, launchers, sweepers and log handlers on its own, before a job sees its configuration. An
     experiment file of somebody else can name any function there.
     """
     # Each composition, those of a sweep's jobs included, passes through this method; there is no public hook.
     from hydra._internal.config_loader_impl import ConfigLoaderImpl
+    from omegaconf.errors import OmegaConfBaseException
 
     load = ConfigLoaderImpl.load_configuration
 
     def load_guarded(self: ConfigLoaderImpl, *arguments: Any, **options: Any) -> Any:
-        cfg = load(self, *arguments, **options)
+        try:
+            cfg = load(self, *arguments, **options)
+        except (AssertionError, AttributeError, LookupError, TypeError) as error:
+            if isinstance(error, OmegaConfBaseException):
+                raise
+            # Hydra takes for granted that an option is a name and a key isn't empty.
+            typed = [text for text in map(str, options.get("overrides", ())) if not text.startswith("hydra.mode=")]
+            given = " ".join(map(repr, typed))
+            raise InvocationError(f"Hydra can't compose {given}: look for a malformed argument or file.") from error
         _require_hydras_own(cfg.hydra, "hydra")
         return cfg
 

@@ -155,6 +155,8 @@ MALFORMED = [
     ("overrides=[a]", "overrides can't be set"),
     # The grammar of the command line
     ("=3", "=3"),
+    ("+=", "Hydra can't compose 'track=smoke' '+='"),
+    ("tracker=[[]]", "'tracker=[[]]'"),
     ("++", "'++' can't be read"),
     ("model.width=[", "'model.width=[' can't be read"),
     ("model.width={a", "'model.width={a' can't be read"),
@@ -407,6 +409,9 @@ FILES = [
     (GLOBAL + "defaults: [{override /model: nope}]\n", "Unknown model 'nope'"),
     (GLOBAL + "defaults: {model: fno}\n", "defaults"),
     (GLOBAL + "defaults: 3\n", "defaults"),
+    (GLOBAL + "defaults: [{a: {b: 1}}]\n", "experiment=mine"),
+    (GLOBAL + "defaults: [verride /optimizer: adam]\n", "optimizer"),
+    (GLOBAL + "defaults: [o @verride /optimizer: adam]\n", "experiment=mine"),
     (GLOBAL + "hydra: {callbacks: {x: {_target_: os.system, command: touch canary}}}\n", "hydra.callbacks.x._target_"),
     (
         GLOBAL + "hydra: {callbacks: {x: '${optimizer.x}'}}\noptimizer: {x: {_target_: os.system}}\n",
