@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from collections.abc import Callable
 from itertools import count
 from pathlib import Path
 
@@ -128,6 +129,17 @@ def test_a_run_killed_at_every_one_of_its_writes_ends_as_if_nothing_had_been(
     _assert_equal_runs(alone, place)
 
 
+# How far a run has got, and for which share of a run's duration it may go on from there.
+_MARKS: list[tuple[Callable[[Place], bool], float]] = [
+    (lambda place: place.root.exists(), 0.2),
+    (lambda place: any(place.data.rglob("*.npz")), 0.1),
+    (lambda place: len(list(place.data.rglob("*.hdf5"))) == 3, 0.2),
+    (lambda place: any(place.outputs.rglob("curve.csv")), 0.2),
+    (lambda place: any(place.outputs.rglob("report.md")), 0.2),
+    (lambda place: any(place.outputs.rglob("record.json")), 0.01),
+]
+
+
 @pytest.mark.slow
 def test_thirty_kills_at_random_moments_change_no_bit(runs: Runs, alone: Place, tmp_path: Path) -> None:
     rng = random.Random(0)
@@ -139,12 +151,16 @@ def test_thirty_kills_at_random_moments_change_no_bit(runs: Runs, alone: Place, 
     chains = 0
     while sum(phases.values()) < 30:
         place = Place(tmp_path / str(chains))
+        place.root.mkdir()
         chains += 1
         for attempt in count():
             run = runs.start(*place.arguments())
-            if sum(phases.values()) < 30 and attempt < 4:
-                # Early in the run at first, while there are data to generate and steps to train; then anywhere.
-                deadline = time.monotonic() + duration * rng.random() * (0.2, 0.4, 0.4, 1.0)[attempt]
+            if sum(phases.values()) < 30 and attempt < len(_MARKS):
+                # One attempt after the other gets further: some random time after each of the marks.
+                reached, share = _MARKS[attempt]
+                while run.status is None and not reached(place):
+                    time.sleep(0.002)
+                deadline = time.monotonic() + duration * share * rng.random()
                 while run.status is None and time.monotonic() < deadline:
                     time.sleep(0.002)
                 run.send(signal.SIGKILL)
