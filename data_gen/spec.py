@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from types import MappingProxyType
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -41,6 +42,7 @@ class DatasetSpec:
         conserved: names of conserved or balanced quantities.
         symmetries: names of exact symmetries of the equation with its forcing.
         state_variance: variance of the initial state under its law, per state field; empty if unknown.
+        diagnostics: numbers that the solver notes of every sample (iterations, residual, drift of an invariant ...).
         reference: where the problem comes from.
     """
 
@@ -55,6 +57,7 @@ class DatasetSpec:
     conserved: tuple[str, ...] = ()
     symmetries: tuple[str, ...] = ()
     state_variance: tuple[float, ...] = ()
+    diagnostics: tuple[FieldSpec, ...] = ()
     reference: str = ""
 
     def __post_init__(self) -> None:
@@ -91,7 +94,7 @@ class DatasetSpec:
         """
         values: dict[str, Any] = json.loads(text)
         values["grid"] = Grid.from_dict(values["grid"])
-        for name in ("state", "static"):
+        for name in ("state", "static", "diagnostics"):
             values[name] = tuple(FieldSpec(**entry) for entry in values[name])
         for name in ("times", "conserved", "symmetries", "state_variance"):
             values[name] = tuple(values[name])
@@ -104,16 +107,19 @@ class Samples(NamedTuple):
     history: [sample, 1, field, *space], the states the solver started from ([sample, 0, ...] for a steady problem).
     static: [sample, static field, *space].
     trajectory: [sample, time, field, *space] at the spec's times (one step for a steady problem).
+    diagnostics: what the solver noted of every sample, [sample] each, under the names of the spec's diagnostics.
     """
 
     history: NDArray[np.floating]
     static: NDArray[np.floating]
     trajectory: NDArray[np.floating]
+    diagnostics: Mapping[str, NDArray[np.floating]] = MappingProxyType({})
 
 
 class Problem(Protocol):
     """The solver's side of a dataset: a PDE, a law of random inputs and a discretisation. Frozen dataclasses implement
-    it; every field of the dataclass is part of the dataset's address."""
+    it; every field of the dataclass is part of the dataset's address. Inputs are drawn on the CPU; solvers made of tensors
+    work on torch's default device."""
 
     @property
     def version(self) -> int:
@@ -125,6 +131,11 @@ class Problem(Protocol):
 
     def simulate(self, rngs: Sequence[np.random.Generator]) -> Samples:
         """Draw one input from each generator, then solve. Sample i depends on ``rngs[i]`` alone."""
+        ...
+
+    def simulate_refined(self, rngs: Sequence[np.random.Generator]) -> Samples:
+        """The very inputs that ``simulate`` draws, solved with half the step at twice the resolution and given on the
+        same grid: what the certificate compares with."""
         ...
 
     def solve(self, history: NDArray[np.floating], static: NDArray[np.floating], n_steps: int) -> Samples:

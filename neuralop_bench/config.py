@@ -286,9 +286,12 @@ def _deciding(run: RunConfig) -> dict[str, Any]:
     trainer = asdict(run.trainer)
     for key in ("workers", "checkpoint_seconds"):
         del trainer[key]
+    dataset = asdict(run.dataset)
+    for key in ("tolerance", "test_splits"):  # what else is measured of a model decides nothing about it
+        del dataset[key]
     return {
         "model": constructor(run.model),
-        "dataset": asdict(run.dataset),
+        "dataset": dataset,
         "splits": run.splits,
         "surrogate": asdict(run.surrogate),
         "optimizer": run.optimizer,

@@ -29,14 +29,38 @@ _LARGEST_SEED = 2**32 - 1
 
 
 @dataclass
+class ExtraSplitConfig:
+    """Another test set: the samples of test, solved or given otherwise.
+
+    Attributes:
+        n: number of samples.
+        problem: what differs from ``dataset.problem``.
+        source: name of the split whose stored fields are brought to another grid; null solves the samples.
+        refine: points per length of the grid, relative to the source's, e.g. 2 or 0.5.
+        horizon: frames to predict; null takes the dataset's.
+        tolerance: largest error of the data; null takes the dataset's.
+    """
+
+    n: int = MISSING
+    problem: dict[str, Any] = field(default_factory=dict)
+    source: str | None = None
+    refine: float = 1.0
+    horizon: int | None = None
+    tolerance: float | None = None
+
+
+@dataclass
 class DatasetConfig:
     """problem: constructor of a ``data_gen.spec.Problem``; history, horizon: frames given and predicted; seed: of the
-    data."""
+    data; tolerance: generation fails if the data's measured error (relative L2) exceeds it, null accepts any;
+    test_splits: further test sets by name (test_...), made on demand."""
 
     problem: dict[str, Any] = field(default_factory=dict)
     history: int = MISSING
     horizon: int = MISSING
     seed: int = 0
+    tolerance: float | None = None
+    test_splits: dict[str, ExtraSplitConfig] = field(default_factory=dict)
 
 
 @dataclass
