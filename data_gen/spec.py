@@ -118,8 +118,8 @@ class Samples(NamedTuple):
 
 class Problem(Protocol):
     """The solver's side of a dataset: a PDE, a law of random inputs and a discretisation. Frozen dataclasses implement
-    it; every field of the dataclass is part of the dataset's address. Inputs are drawn on the CPU; solvers made of tensors
-    work on torch's default device."""
+    it; every field of the dataclass is part of the dataset's address. Inputs are drawn on the CPU; solvers made of
+    tensors work on torch's default device."""
 
     @property
     def version(self) -> int:
