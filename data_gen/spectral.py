@@ -1,8 +1,9 @@
 """Fourier coefficients of real periodic fields, kept in compact form.
 
 A real field with wavenumbers |k_i| <= K is a half spectrum of 2K+1 by K+1 complex numbers (2D): rows k1 = 0..K, -K..-1,
-columns k2 = 0..K. Coefficients are those of the Fourier series (transforms normalised "forward"), so they don't depend
-on the grid: changing the resolution is embedding into, or cutting out of, the transform of another grid.
+columns k2 = 0..K. In one dimension (functions that end in _1d) it is the K+1 numbers of k = 0..K. Coefficients are those
+of the Fourier series (transforms normalised "forward"), so they don't depend on the grid: changing the resolution is
+embedding into, or cutting out of, the transform of another grid.
 """
 
 from __future__ import annotations
@@ -52,3 +53,23 @@ def from_grid(u: Float[Tensor, "... n n"], k_max: int) -> Complex[Tensor, "... r
     if held:
         compact[..., -held:, : held + 1] = full[..., -held:, : held + 1]
     return compact
+
+
+def wavenumbers_1d(k_max: int, device: torch.device | str = "cpu") -> Float[Tensor, " modes"]:
+    """Integer wavenumbers 0 ... k_max, float64."""
+    return torch.arange(k_max + 1, dtype=torch.float64, device=device)
+
+
+def to_grid_1d(u_hat: Complex[Tensor, "... modes"], resolution: int) -> Float[Tensor, "... resolution"]:
+    """Values on ``resolution`` points of the field with coefficients ``u_hat``; a grid too coarse for them takes their
+    spectral truncation |k| < n/2."""
+    k_max = min(u_hat.shape[-1] - 1, max_wavenumber(resolution, dealiased=False))
+    return torch.fft.irfft(u_hat[..., : k_max + 1], resolution, norm="forward")
+
+
+def from_grid_1d(u: Float[Tensor, "... n"], k_max: int) -> Complex[Tensor, "... modes"]:
+    """Coefficients k = 0 ... k_max of grid values: the spectral truncation, or zero padding where the grid holds fewer
+    wavenumbers than asked for."""
+    held = min(k_max, max_wavenumber(u.shape[-1], dealiased=False))
+    u_hat = torch.fft.rfft(u, norm="forward")[..., : held + 1]
+    return torch.nn.functional.pad(u_hat, (0, k_max - held))
