@@ -24,7 +24,7 @@ from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException, InstantiationException, MissingConfigException, OverrideParseException
-from omegaconf import MISSING, DictConfig, ListConfig, OmegaConf
+from omegaconf import MISSING, DictConfig, ListConfig, OmegaConf, open_dict
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, MissingMandatoryValue, OmegaConfBaseException
 from yaml import YAMLError
 
@@ -58,21 +58,25 @@ def compose(*overrides: str) -> RunConfig:
     >>> compose("model=fno", "track=smoke").trainer.epochs
     2
     """
+    return _compose(overrides)
+
+
+def _compose(overrides: Sequence[str], like: RunConfig | None = None) -> RunConfig:
     if GlobalHydra.instance().is_initialized():
-        return _composed(overrides)
+        return _composed(overrides, like)
     with initialize_config_dir(str(CONFIG_DIR), version_base="1.3"):
-        return _composed(overrides)
+        return _composed(overrides, like)
 
 
-def _composed(overrides: Sequence[str]) -> RunConfig:
+def _composed(overrides: Sequence[str], like: RunConfig | None) -> RunConfig:
     cfg = hydra_compose("config", overrides=escaped(overrides), return_hydra_config=True)
     hydra = cfg.hydra
     OmegaConf.set_struct(cfg, False)
     del cfg["hydra"]
-    return _resolve(cfg, hydra)
+    return _resolve(cfg, hydra, like)
 
 
-def _resolve(cfg: DictConfig, hydra: DictConfig) -> RunConfig:
+def _resolve(cfg: DictConfig, hydra: DictConfig, like: RunConfig | None = None) -> RunConfig:
     choices: Mapping[str, str | None] = hydra.runtime.choices
     # As they were typed: an interpolation among them is one of the run's configuration, not of Hydra's.
     overrides = cast(list[str], OmegaConf.to_container(hydra.overrides.task, resolve=False))
@@ -85,6 +89,7 @@ def _resolve(cfg: DictConfig, hydra: DictConfig) -> RunConfig:
             "trust can be given on the command line alone: a file may be somebody else's and can't vouch for itself."
         )
     _require_options(choices, overrides)
+    _fill_in_imported(cfg, like)
     _resolve_interpolations(cfg)
     _require_effect(cfg, choices, overrides)
     run = cast(RunConfig, OmegaConf.to_object(cfg))
@@ -126,6 +131,38 @@ def _require_options(choices: Mapping[str, str | None], overrides: Sequence[str]
                 raise ConfigError(
                     f"There is no {group} {option!r}.{suggestion(name, known)} Known: {', '.join(known) or 'none'}."
                 )
+
+
+def _fill_in_imported(cfg: DictConfig, like: RunConfig | None) -> None:
+    """What a configuration with imported data leaves open follows from the files, or from another run on them: name,
+    hashes, sizes of the splits (all samples), history (one frame, none of a steady problem) and horizon (the rest)."""
+    dataset = cfg.dataset
+    if dataset.name is not None or dataset.content:
+        raise ConfigError("dataset.name and dataset.content can't be set: imported files tell them.")
+    if like is not None and like.dataset.path is not None:
+        known, sizes = asdict(like.dataset), like.splits
+    elif OmegaConf.is_missing(dataset, "path") or dataset.path == "":
+        raise ConfigError(
+            "dataset=file needs the folder of imported data: dataset.path=<folder>. How to import files is shown in "
+            "docs/importing_data.md."
+        )
+    elif dataset.path is None:
+        return
+    else:
+        from neuralop_bench.imported import ImportedDataset  # imports xarray, so only where it is needed
+
+        source = ImportedDataset(dataset.path)
+        history = int(not source.spec.is_steady) if OmegaConf.is_missing(dataset, "history") else dataset.history
+        horizon = max(1, source.spec.n_snapshots - history)
+        known = {"name": source.spec.name, "content": source.content, "history": history, "horizon": horizon}
+        sizes = source.sizes
+    with open_dict(cfg):
+        dataset.name, dataset.content = known["name"], known["content"]
+        for key in ("path", "history", "horizon"):
+            if OmegaConf.is_missing(dataset, key):
+                dataset[key] = known[key]
+        for split in [split for split in cfg.splits if OmegaConf.is_missing(cfg.splits, split)]:
+            cfg.splits[split] = sizes[split]
 
 
 def _resolve_interpolations(cfg: DictConfig) -> None:
@@ -207,8 +244,9 @@ def for_evaluation(asked: RunConfig) -> tuple[RunConfig, RunRecord]:
         raise ConfigError("mode=evaluate needs the directory of a finished run: run=outputs/lite/ns2d/...")
     keys = {override.lstrip("+~").partition("=")[0].partition("@")[0] for override in asked.overrides}
     roots = {key: re.split(r"[./]", key)[0] for key in keys}
+    has_moved = asked.dataset.path is not None  # dataset=file dataset.path=<folder>: where the files are now
     for key, root in roots.items():
-        if root not in (*_BESIDE_EVALUATE, "hydra"):
+        if root not in (*_BESIDE_EVALUATE, "hydra") and not (has_moved and key in ("dataset", "dataset.path")):
             raise ConfigError(
                 f"mode=evaluate takes {key} from the run's own record, so it can't be given beside it. Leave it out; "
                 f"only {', '.join(_BESIDE_EVALUATE[2:])} may be given."
@@ -220,10 +258,23 @@ def for_evaluation(asked: RunConfig) -> tuple[RunConfig, RunRecord]:
         run.evaluator, run.choices["evaluator"] = asked.evaluator, asked.choices.get("evaluator", "standard")
     if "paths" in roots.values():
         run.paths = asked.paths
+    if asked.dataset.path is not None:
+        move_data(run, Path(asked.dataset.path))
     for name in ("device", "workers", "preload_gib", "force", "debug"):
         setattr(run, name, getattr(asked, name))
     run.mode, run.run = asked.mode, asked.run
     return run, record
+
+
+def move_data(run: RunConfig, folder: Path) -> None:
+    """Say where the data of a finished run are now: the folder of the imported dataset, or that of all generated ones.
+
+    What is found there is compared with the record's hashes when it is read.
+    """
+    if run.dataset.path is None:
+        run.paths.data = str(folder)
+    else:
+        run.dataset.path = str(folder)
 
 
 def evaluator_name(run: RunConfig) -> str:
@@ -262,14 +313,15 @@ def identity(run: RunConfig) -> Identity:
     """Where a run belongs; a default that is spelled out changes nothing."""
     deciding = _deciding(run)
     groups = ("model", "dataset", "track", "task")
-    base = compose(*(f"{group}={run.choices[group]}" for group in groups if group in run.choices))
+    # Imported data, the samples used and the frames given are the task itself, so they set no run of it apart.
+    base = _compose([f"{group}={run.choices[group]}" for group in groups if group in run.choices], like=run)
     standard = _flatten(_deciding(base))
     changed = {key: value for key, value in _flatten(deciding).items() if standard.get(key, MISSING) != value}
     fixed = any(key.startswith(("dataset.", "splits.")) or key == "trainer.epochs" for key in changed)
     return Identity(
         track="custom" if fixed else run.track,
-        dataset=run.choices["dataset"],
-        task=run.task,
+        dataset=run.dataset.name or run.choices["dataset"],
+        task=_task(run),
         model=str(run.model["label"]),
         label=_label(changed),
         config_hash=_hash(deciding),
@@ -282,12 +334,22 @@ def run_directory(run: RunConfig) -> Path:
     return Path(run.paths.outputs) / who.track / who.dataset / who.model / who.variant / f"seed={run.seed}"
 
 
+def _task(run: RunConfig) -> str:
+    """Name of the task. No task file fixes what is asked of imported data, so their task's name holds a hash of it:
+    runs with another history, or on other files with the same name, are never ranked together."""
+    if run.dataset.path is None:
+        return run.task
+    return f"{run.task}-{_hash({'dataset': _deciding(run)['dataset'], 'splits': run.splits})}"
+
+
 def _deciding(run: RunConfig) -> dict[str, Any]:
     trainer = asdict(run.trainer)
     for key in ("workers", "checkpoint_seconds"):
         del trainer[key]
     dataset = asdict(run.dataset)
     for key in ("tolerance", "test_splits"):  # what else is measured of a model decides nothing about it
+        del dataset[key]
+    for key in ("path", "problem", "seed") if run.dataset.path is not None else ("path", "name", "content"):
         del dataset[key]
     return {
         "model": constructor(run.model),

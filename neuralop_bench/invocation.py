@@ -45,7 +45,7 @@ def escaped(arguments: Sequence[str]) -> list[str]:
     """
     done = []
     for argument in arguments:
-        found = re.fullmatch(r"(\+{0,2}(?:run|paths\.\w+))=([^'\"\\]*=[^'\"\\]*)", argument)
+        found = re.fullmatch(r"(\+{0,2}(?:run|paths\.\w+|dataset\.path))=([^'\"\\]*=[^'\"\\]*)", argument)
         done.append(f"{found[1]}={found[2].replace('=', chr(92) + '=')}" if found else argument)
     return done
 

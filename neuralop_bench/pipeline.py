@@ -16,9 +16,7 @@ import torch
 import xarray as xr
 from omegaconf import OmegaConf
 
-from data_gen import cache
 from data_gen.files import WriteError, replacing, replacing_stream
-from data_gen.spec import Problem
 from neuralop_bench import config, constructors, leaderboard, reproducibility, run_directory
 from neuralop_bench import plan as planning
 from neuralop_bench.batch import Batch
@@ -33,6 +31,7 @@ from neuralop_bench.normalization import Moments, Normalizer
 from neuralop_bench.plan import Plan
 from neuralop_bench.record import RECORD_NAME, Evaluation, RecordError, RunRecord, Status
 from neuralop_bench.run_directory import RunError
+from neuralop_bench.sources import Source
 from neuralop_bench.surrogate import Surrogate, build_operator
 from neuralop_bench.training.tracking import Guarded
 from neuralop_bench.training.trainer import Diverged, Progress, Trainer, validate
@@ -176,8 +175,7 @@ def score_again(cfg: RunConfig, record: RunRecord, folder: Path) -> Score:
     if record.status != "finished":
         raise RunError(f"{folder} holds a run that {record.status}, so there is no model to evaluate.")
     device = reproducibility.resolve_device(cfg.device)
-    problem = cast(Problem, constructors.build(cfg.dataset.problem))
-    data = _Data(cfg, problem)
+    data = _Data(cfg, planning.source_of(cfg))
     surrogate = Surrogate.load(folder, device=device, trust=cfg.trust)
     train, valid, test = (data.open(split) for split in ("train", "valid", "test"))
     found = {"train": data.describe(train), "valid": data.describe(valid), "test": data.describe(test)}
@@ -185,7 +183,8 @@ def score_again(cfg: RunConfig, record: RunRecord, folder: Path) -> Score:
         if entry["sha256"] != record.data[split]["sha256"]:
             raise RunError(
                 f"The {split} data in {data.paths[split]} aren't those of the record in {folder}: their hashes differ. "
-                "Generated with another version of the libraries, perhaps; paths.data points to other files."
+                "Generated with another version of the libraries, or changed since; paths.data (of imported data, "
+                "dataset=file dataset.path) points to other files."
             )
     score = _score(cfg, surrogate, train, test, device)
     score.metrics["valid_rel_l2"] = validate(surrogate, valid.whole(), cfg.trainer.batch_size, device)
@@ -195,11 +194,9 @@ def score_again(cfg: RunConfig, record: RunRecord, folder: Path) -> Score:
 class _Data:
     """The datasets of a configuration, generated if they are missing."""
 
-    def __init__(self, cfg: RunConfig, problem: Problem) -> None:
-        self._cfg, self._spec = cfg, problem.spec
-        self.paths = cache.ensure(
-            problem, dict(cfg.splits), cfg.dataset.seed, Path(cfg.paths.data), workers=cfg.workers
-        )
+    def __init__(self, cfg: RunConfig, source: Source) -> None:
+        self._cfg, self._source = cfg, source
+        self.paths = source.ensure(cfg.splits, workers=cfg.workers)
 
     def open(self, split: str) -> Trajectories:
         return Trajectories(
@@ -208,12 +205,12 @@ class _Data:
             history=self._cfg.dataset.history,
             horizon=self._cfg.dataset.horizon,
             preload_bytes=int(self._cfg.preload_gib * 2**30),
-            expected=self._spec,
+            expected=self._source.spec,
         )
 
     def describe(self, source: Trajectories) -> dict[str, Any]:
         return {
-            "file": source.path.relative_to(self._cfg.paths.data).as_posix(),
+            "file": source.path.relative_to(self._source.root).as_posix(),
             "sha256": source.sha256,
             "n": source.n_samples,
             "version": source.spec.version,
@@ -226,7 +223,7 @@ class _Run:
 
     def __init__(self, plan: Plan) -> None:
         self.cfg, self.who, self.folder, self.device = plan.cfg, plan.who, plan.folder, plan.device
-        self.problem, self.started = plan.problem, time.monotonic()
+        self.source, self.started = plan.source, time.monotonic()
         self.run_id = f"{self.who.track}-{self.who.dataset}-{self.who.model}-{self.who.config_hash}-s{self.cfg.seed}"
 
     def execute(self) -> RunRecord:
@@ -243,7 +240,7 @@ class _Run:
         return record
 
     def _work(self, tracker: Guarded) -> tuple[RunRecord, tuple[Sequence[tables.Table], Sequence[Path]]]:
-        data = _Data(self.cfg, self.problem)
+        data = _Data(self.cfg, self.source)
         # Only train and valid are open while the model is fitted; test is opened once, after that.
         train, valid = data.open("train"), data.open("valid")
         opened = {"train": data.describe(train), "valid": data.describe(valid)}
@@ -264,7 +261,7 @@ class _Run:
             "n_parameters_complex_as_one": count_parameters(surrogate.operator, complex_as=1),
             "train_seconds": progress.seconds,
             "best_epoch": progress.best_epoch,
-            "generation_seconds": _total([cache.generation_seconds(data.paths[name]) for name in ("train", "valid")]),
+            "generation_seconds": _total(self.source.generation_seconds(name) for name in ("train", "valid")),
             **prediction_cost(surrogate, test.whole(), batch_sizes=_COST_BATCH_SIZES, device=self.device),
         }
         record = self._save("finished", "", score.data, columns, score.versions, cost, files)

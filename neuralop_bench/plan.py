@@ -16,15 +16,16 @@ from torch import Tensor, nn
 
 from data_gen import cache
 from data_gen.spec import DatasetSpec, Problem
-from data_gen.store import DatasetFile
 from neuralop_bench import config, constructors, reproducibility
 from neuralop_bench.batch import Batch
 from neuralop_bench.config import ConfigError, Identity, RunConfig
 from neuralop_bench.data import require_frames
+from neuralop_bench.imported import ImportedDataset
 from neuralop_bench.metrics.metric import MetricContext
 from neuralop_bench.normalization import Normalizer
 from neuralop_bench.rollout import rollout
 from neuralop_bench.run_directory import RunError, state
+from neuralop_bench.sources import GeneratedDataset, Source
 from neuralop_bench.surrogate import Surrogate, build_operator
 from neuralop_bench.training.trainer import Trainer
 
@@ -49,9 +50,8 @@ class Plan:
 
     Attributes:
         who, folder: identity and run directory.
-        device, problem: what it would run on, and what it would solve.
+        device, source: what it would run on, and where its data come from.
         splits: by name.
-        data_folder: of the dataset.
         n_parameters: trainable real numbers.
         activation_bytes: tensors that one training step keeps for its backward pass; None if the model can't tell
             without computing.
@@ -61,12 +61,15 @@ class Plan:
     who: Identity
     folder: Path
     device: torch.device
-    problem: Problem
-    spec: DatasetSpec
+    source: Source
     splits: Mapping[str, SplitPlan]
-    data_folder: Path
     n_parameters: int
     activation_bytes: int | None
+
+    @property
+    def data_folder(self) -> Path:
+        """Of the dataset."""
+        return self.source.folder
 
     @property
     def memory_bytes(self) -> int:
@@ -79,7 +82,7 @@ class Plan:
         """Disk space for what has to be generated; shards are kept beside the file until it is whole, and those of an
         interrupted generation take theirs already."""
         whole = sum(2 * e.n_bytes * e.n_missing // e.n_samples for e in self.splits.values())
-        return max(0, whole - cache.kept_bytes(self.data_folder))
+        return max(0, whole - self.source.kept_bytes)
 
     @property
     def n_missing(self) -> int:
@@ -94,26 +97,36 @@ def make(cfg: RunConfig) -> Plan:
         RunError: more memory or disk than this machine has.
     """
     device = reproducibility.resolve_device(cfg.device)
-    problem = cast(Problem, _built("dataset.problem", cfg.dataset.problem))
-    _require_offers("dataset.problem", problem, "simulate", "solve", "version")
-    spec = _called("dataset.problem", lambda: problem.spec)
-    require_frames(spec, cfg.dataset.history, max(cfg.dataset.horizon, cfg.trainer.unroll))
-    surrogate, activation_bytes = _rehearse(cfg, spec)
-    folder = cache.folder(problem, cfg.dataset.seed, Path(cfg.paths.data))
+    source = source_of(cfg)
+    require_frames(source.spec, cfg.dataset.history, max(cfg.dataset.horizon, cfg.trainer.unroll))
+    surrogate, activation_bytes = _rehearse(cfg, source.spec)
     plan = Plan(
         cfg=cfg,
         who=config.identity(cfg),
         folder=config.run_directory(cfg),
         device=device,
-        problem=problem,
-        spec=spec,
-        splits={split: _split_plan(spec, folder / split, n) for split, n in cfg.splits.items()},
-        data_folder=folder,
+        source=source,
+        splits={split: _split_plan(source, split, n) for split, n in cfg.splits.items()},
         n_parameters=surrogate.n_parameters,
         activation_bytes=activation_bytes,
     )
     _require_room(plan)
     return plan
+
+
+def source_of(cfg: RunConfig) -> Source:
+    """Where the data of a run come from.
+
+    Raises:
+        ConfigError: a problem that can't be built.
+        StoreError: imported files that are missing or damaged.
+    """
+    if cfg.dataset.path is not None:
+        return ImportedDataset(cfg.dataset.path)
+    problem = cast(Problem, _built("dataset.problem", cfg.dataset.problem))
+    _require_offers("dataset.problem", problem, "simulate", "solve", "version")
+    _called("dataset.problem", lambda: problem.spec)
+    return GeneratedDataset(problem, cfg.dataset.seed, Path(cfg.paths.data))
 
 
 def describe(plan: Plan) -> str:
@@ -252,16 +265,12 @@ def _require_offers(name: str, made: Any, *attributes: str) -> None:
         )
 
 
-def _split_plan(spec: DatasetSpec, folder: Path, n: int) -> SplitPlan:
+def _split_plan(source: Source, split: str, n: int) -> SplitPlan:
+    spec = source.spec
     frames = spec.n_snapshots * len(spec.state) + len(spec.static)
     if spec.stores_initial:
         frames += len(spec.state)
-    path = folder / f"{spec.name}.hdf5"
-    present = 0
-    if path.is_file():  # a damaged one is an error here as it would be in the run
-        with DatasetFile(path) as file:
-            present = file.n_samples
-    return SplitPlan(n, 4 * spec.grid.n_points * frames * n, max(0, n - present))
+    return SplitPlan(n, 4 * spec.grid.n_points * frames * n, source.n_missing(split, n))
 
 
 def _require_room(plan: Plan) -> None:
@@ -297,7 +306,7 @@ def _describe_split(entry: SplitPlan) -> str:
 
 
 def _describe_generation(plan: Plan) -> str:
-    if not plan.n_missing:
+    if not plan.n_missing or plan.source.problem is None:
         return "nothing to do"
     workers = min(plan.cfg.workers or os.cpu_count() or 1, -(-plan.n_missing // cache.SHARD_SIZE))
     known = cache.seconds_per_sample(plan.data_folder)
@@ -307,11 +316,13 @@ def _describe_generation(plan: Plan) -> str:
 
 
 def _seconds_of_one(plan: Plan) -> float:
+    problem = plan.source.problem
+    assert problem is not None
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
         started = time.perf_counter()
-        plan.problem.simulate([cache.generator(plan.cfg.dataset.seed, "train", 0)])
+        problem.simulate([cache.generator(plan.cfg.dataset.seed, "train", 0)])
         return time.perf_counter() - started
     finally:
         torch.set_num_threads(threads)

@@ -51,16 +51,27 @@ class ExtraSplitConfig:
 
 @dataclass
 class DatasetConfig:
-    """problem: constructor of a ``data_gen.spec.Problem``; history, horizon: frames given and predicted; seed: of the
-    data; tolerance: generation fails if the data's measured error (relative L2) exceeds it, null accepts any;
-    test_splits: further test sets by name (test_...), made on demand."""
+    """What is learned.
+
+    Attributes:
+        problem: constructor of a ``data_gen.spec.Problem``.
+        path: folder of imported data, in place of a problem.
+        history, horizon: frames given and predicted.
+        seed: of the data.
+        tolerance: generation fails if the data's measured error (relative L2) exceeds it, null accepts any.
+        test_splits: further test sets by name (test_...), made on demand.
+        name, content: of imported data, and a hash of each split's file; filled in by the composition.
+    """
 
     problem: dict[str, Any] = field(default_factory=dict)
+    path: str | None = None
     history: int = MISSING
     horizon: int = MISSING
     seed: int = 0
     tolerance: float | None = None
     test_splits: dict[str, ExtraSplitConfig] = field(default_factory=dict)
+    name: str | None = None
+    content: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass
@@ -155,7 +166,10 @@ def validate(run: RunConfig) -> None:
     Raises:
         ConfigError: naming the key.
     """
-    for name, value in {"model.label": run.model.get("label"), "task": run.task, "track": run.track}.items():
+    names = {"model.label": run.model.get("label"), "task": run.task, "track": run.track}
+    if run.dataset.path is not None:
+        names["dataset.name (of the imported file)"] = run.dataset.name
+    for name, value in names.items():
         if not isinstance(value, str) or not re.fullmatch(_SAFE_NAME, value):  # they name folders
             raise ConfigError(f"{name} must be 1 to 40 letters, digits and any of ._+- , got {value!r}.")
     if run.mode not in MODES:
@@ -167,6 +181,8 @@ def validate(run: RunConfig) -> None:
         if not value.strip() or "\0" in value:
             raise ConfigError(f"paths.{name} must name a folder, got {value!r}.")
     _require_ranges(run)
+    if run.dataset.path is not None:
+        _require_nothing_to_solve(run.dataset)
     for name, node in components(run).items():
         constructors.check(name, node, run.trust)
         if name == "model":
@@ -223,6 +239,15 @@ def _require_ranges(run: RunConfig) -> None:
             raise ConfigError(f"trainer.{name} must be positive, got {getattr(run.trainer, name)}.")
 
 
+def _require_nothing_to_solve(dataset: DatasetConfig) -> None:
+    for name in ("problem", "seed", "tolerance", "test_splits"):
+        if getattr(dataset, name):
+            raise ConfigError(
+                f"dataset.{name} goes with data that are generated, but dataset.path={dataset.path} names imported "
+                "data. Leave one of them out; imported data are chosen by dataset=file dataset.path=<folder>."
+            )
+
+
 def _require_possible_grid(problem: Mapping[str, Any]) -> None:
     """A problem's spec may compute with its grid, so an impossible one has to be found before it is asked for."""
     resolution, finer = problem.get("resolution", 1), problem.get("oversampling", 1)
@@ -238,7 +263,7 @@ def components(run: RunConfig) -> dict[str, dict[str, Any]]:
     """Every constructor node of a configuration, by its key."""
     nodes = {
         "model": constructor(run.model),
-        "dataset.problem": run.dataset.problem,
+        **({"dataset.problem": run.dataset.problem} if run.dataset.path is None else {}),
         "optimizer": run.optimizer,
         "scheduler": run.scheduler,
         "loss": run.loss,

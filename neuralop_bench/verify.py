@@ -48,7 +48,8 @@ def verify(run: Path, *, data: Path | None = None, device: str = "auto", trust: 
 
     Args:
         run: a run directory.
-        data: folder of the datasets, if it isn't the one in the record; missing ones are generated.
+        data: folder of the datasets, if it isn't the one in the record; missing ones are generated. For imported data,
+            the folder of the dataset.
         device: where to compute.
         trust: packages, besides the project's own, whose constructors may be called.
 
@@ -60,7 +61,7 @@ def verify(run: Path, *, data: Path | None = None, device: str = "auto", trust: 
     cfg = config.of_record(record, run, trust)
     cfg.device = device
     if data is not None:
-        cfg.paths.data = str(data)
+        config.move_data(cfg, data)
     score = pipeline.score_again(cfg, record, run)
     changed = sorted(name for name, version in record.metric_versions.items() if score.versions.get(name) != version)
     if changed:

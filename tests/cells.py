@@ -11,3 +11,6 @@ NEEDED = {
         "optimizer.lr=4e-3",
     )
 }
+
+# Datasets that are files of the user's: no test over all datasets can take them. tests/end_to_end/test_imported.py does.
+GIVEN_AS_FILES = ("file",)
