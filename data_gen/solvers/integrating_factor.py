@@ -12,14 +12,12 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from data_gen.solvers.errors import SolverError
+
 # dv/dt = L v + N(v, t): maps the states [sample, *modes] and their times [sample] to N.
 Nonlinearity = Callable[[Tensor, Tensor], Tensor]
 # Largest stable step of each sample: maps the states [sample, *modes] to [sample].
 StepBound = Callable[[Tensor], Tensor]
-
-
-class SolverError(RuntimeError):
-    """A solver left its region of validity; the message names the sample, the time and the knob to turn."""
 
 
 def integrate(
@@ -31,8 +29,8 @@ def integrate(
     *,
     start: float = 0.0,
     max_substeps: int = 100_000,
-) -> Tensor:
-    """States at the given output times, of shape [sample, time, *modes].
+) -> tuple[Tensor, Tensor]:
+    """States at the given output times, [sample, time, *modes], and the steps that each sample has taken, [sample].
 
     Every output interval is cut into equal substeps, as few as ``step_bound`` (evaluated at the start of the interval)
     allows, so steps land on the output times exactly. Each sample has its own number of substeps: within an interval
@@ -53,10 +51,12 @@ def integrate(
     """
     modes = (1,) * linear.ndim
     outputs = state.new_empty(state.shape[0], len(times), *linear.shape)
+    n_steps = torch.zeros(state.shape[0], dtype=torch.int64, device=state.device)
     now = start
     for index, end in enumerate(times):
         if end > now:
             n_substeps = _count_substeps(step_bound(state), end - now, now, max_substeps)
+            n_steps += n_substeps
             order = torch.argsort(n_substeps, descending=True, stable=True)
             counts = n_substeps[order]
             v = state[order]
@@ -75,7 +75,7 @@ def integrate(
             _assert_finite(state, end)
         outputs[:, index] = state
         now = end
-    return outputs
+    return outputs, n_steps
 
 
 class _Factors(NamedTuple):
