@@ -1,9 +1,9 @@
 """Fourier coefficients of real periodic fields, kept in compact form.
 
 A real field with wavenumbers |k_i| <= K is a half spectrum of 2K+1 by K+1 complex numbers (2D): rows k1 = 0..K, -K..-1,
-columns k2 = 0..K. In one dimension (functions that end in _1d) it is the K+1 numbers of k = 0..K. Coefficients are those
-of the Fourier series (transforms normalised "forward"), so they don't depend on the grid: changing the resolution is
-embedding into, or cutting out of, the transform of another grid.
+columns k2 = 0..K. In one dimension (functions that end in _1d) it is the K+1 numbers of k = 0..K. Coefficients are
+those of the Fourier series (transforms normalised "forward"), so they don't depend on the grid: changing the resolution
+is embedding into, or cutting out of, the transform of another grid.
 """
 
 from __future__ import annotations
@@ -53,6 +53,26 @@ def from_grid(u: Float[Tensor, "... n n"], k_max: int) -> Complex[Tensor, "... r
     if held:
         compact[..., -held:, : held + 1] = full[..., -held:, : held + 1]
     return compact
+
+
+def pad(u_hat: Complex[Tensor, "... rows columns"], k_max: int) -> Complex[Tensor, "... more more"]:
+    """The same field with room for wavenumbers up to ``k_max``, at least those it has."""
+    held = u_hat.shape[-1] - 1
+    wide = u_hat.new_zeros(*u_hat.shape[:-2], 2 * k_max + 1, k_max + 1)
+    wide[..., : held + 1, : held + 1] = u_hat[..., : held + 1, :]
+    if held:
+        wide[..., -held:, : held + 1] = u_hat[..., -held:, :]
+    return wide
+
+
+def tail(u_hat: Complex[Tensor, "sample rows columns"]) -> Float[Tensor, " sample"]:
+    """Share of the variance in the upper third of the kept wavenumbers (the larger of |k1|, |k2| above 2/3 K)."""
+    k_max = u_hat.shape[-1] - 1
+    k1, k2 = wavenumbers(k_max, u_hat.device)
+    energy = u_hat.abs().square() * torch.where(k2 > 0, 2.0, 1.0)  # a column k2 > 0 stands for -k2, too
+    upper = torch.maximum(k1.abs(), k2.abs()) > 2 / 3 * k_max
+    total = energy.sum(dim=(-2, -1)) - energy[..., 0, 0]
+    return (energy * upper).sum(dim=(-2, -1)) / total.clamp(min=torch.finfo(total.dtype).tiny)
 
 
 def wavenumbers_1d(k_max: int, device: torch.device | str = "cpu") -> Float[Tensor, " modes"]:

@@ -14,6 +14,7 @@ closed forms must not be used near 0.
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
@@ -58,7 +59,7 @@ def graded_steps(times: Sequence[float], first: float, growth: float, largest: f
         raise ValueError(f"Need 0 < first <= largest and growth >= 1, got {first}, {largest} and {growth}.")
     intervals = []
     step = first
-    for start, end in zip(times, times[1:], strict=False):
+    for start, end in itertools.pairwise(times):
         if not start < end < math.inf:
             raise ValueError(f"The times must increase, got {tuple(times)}.")
         steps: list[float] = []
