@@ -23,10 +23,9 @@ MAX_CONTRAST = 1e8
 
 
 class PermeabilityLaw(Protocol):
-    """A law of random permeabilities."""
+    """A law of random permeabilities; ``name`` is what files and tables call it."""
 
-    @property
-    def name(self) -> str: ...
+    name: ClassVar[str]
 
     @property
     def parameters(self) -> Mapping[str, float]:

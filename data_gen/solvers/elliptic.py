@@ -116,6 +116,11 @@ def choose(contrast: float, roughness: float, n_nodes: int) -> int:
     return POISSON if poisson <= scaled else SCALED
 
 
+def samples_together(n_nodes: int) -> int:
+    """How many samples on n x n nodes are best solved in one call. A matter of speed and memory alone."""
+    return max(1, _POINTS_TOGETHER // n_nodes**2)
+
+
 def solve(
     faces: Faces,
     right: NDArray[np.floating],
@@ -151,7 +156,7 @@ def solve(
     kappa, jump = contrast(faces), roughness(faces)
     chosen = [method if method is not None else choose(k, j, b.shape[1]) for k, j in zip(kappa, jump, strict=True)]
     result.method[:] = chosen
-    together = max(1, _POINTS_TOGETHER // b[0].size) if n_samples else 1
+    together = samples_together(b.shape[1])
     for iterative in (POISSON, SCALED):
         members = np.flatnonzero(result.method == iterative)
         for start in range(0, len(members), together):
