@@ -5,18 +5,13 @@ from __future__ import annotations
 import hashlib
 import importlib.metadata
 import json
-import multiprocessing
 import os
-import signal
 import sys
-import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from concurrent.futures.process import BrokenProcessPool
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import asdict
-from multiprocessing import connection, resource_tracker
+from dataclasses import asdict, dataclass, replace
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -24,10 +19,16 @@ import numpy as np
 import torch
 from filelock import FileLock, Timeout
 
-from data_gen import progress
+from data_gen import certificate, progress
+from data_gen.certificate import Certificate
 from data_gen.files import make_folder, replacing, replacing_stream, write_errors
+from data_gen.grids import Grid
+from data_gen.memory import keep_freed_memory
+from data_gen.pool import Job, run_jobs
+from data_gen.regrid import regrid
 from data_gen.spec import DatasetSpec, Problem
 from data_gen.store import (
+    DIAGNOSTICS,
     FORMAT_VERSION,
     SHARD_SIZE,
     DatasetFile,
@@ -40,14 +41,14 @@ from data_gen.store import (
 )
 
 # What lies in a dataset's folder besides its files: shards until a split is whole, the lock, and seconds of solving.
-_SCRATCH, _LOCK, _LEDGER = ".shards", ".lock", "generation.json"
+_SCRATCH, _LOCK, _LEDGER, _PART = ".shards", ".lock", "generation.json", ".part-"
+# Stands for a split's certificate where its shards are listed by number.
+_CERTIFICATE = -1
+# On a device: a rough bound on the memory of a sample in units of its stored trajectory, and on the size of a batch.
+_COPIES_ON_DEVICE, _MOST_SHARDS_AT_ONCE = 40, 64
 # Random streams. Every other test set (half or double resolution, longer, out of distribution) takes test's stream, so
 # that its samples are paired with test's.
 STREAMS = {"train": 0, "valid": 1, "test": 2}
-
-
-class GenerationError(RuntimeError):
-    """A dataset could not be generated; the message says why and how to go on."""
 
 
 def stream(split: str) -> int:
@@ -90,13 +91,20 @@ def folder(problem: Problem, seed: int, root: Path) -> Path:
 
 
 def ensure(
-    problem: Problem, splits: Mapping[str, int], seed: int, root: Path, *, workers: int | None = None
+    problem: Problem,
+    splits: Mapping[str, int],
+    seed: int,
+    root: Path,
+    *,
+    workers: int | None = None,
+    tolerance: float | None = None,
+    device: str = "cpu",
 ) -> dict[str, Path]:
     """Paths of the files of the given splits, each with at least as many samples as asked for; what is missing is made.
 
     Shards of 16 consecutive samples are solved by worker processes of one thread each and kept until a split is whole:
     a run that was killed goes on with the shards that are missing. One process generates a dataset at a time; others
-    wait for it.
+    wait for it. The error of every file is measured (``data_gen.certificate``) and printed.
 
     Args:
         problem: what to solve.
@@ -104,25 +112,173 @@ def ensure(
         seed: the dataset's seed.
         root: folder of all datasets.
         workers: worker processes, default one per core. The bytes don't depend on it.
+        tolerance: largest measured error that is accepted; None accepts any.
+        device: where solvers made of tensors work. Another device changes float32 values in their last digits.
 
     Raises:
         StoreError: a file that exists is damaged.
+        CertificateError: the measured error is above the tolerance.
         GenerationError: a worker process died, or the memory doesn't suffice.
         WriteError: the disk is full, or the folder can't be written.
     """
-    base = folder(problem, seed, root)
-    paths = {split: base / split / f"{problem.spec.name}.hdf5" for split in splits}
-    lock = FileLock(base / _LOCK)
-    if all(_holds(paths[split], problem, seed, n) for split, n in splits.items()):
-        if (base / _SCRATCH).exists():
+    work = _Work(problem, dict(splits), seed, folder(problem, seed, root), tolerance, device)
+    if work.is_done():
+        if (work.base / _SCRATCH).exists():
             with suppress(OSError):  # another process is at work, or the folder can't be written: then it stays untidy
+                lock = FileLock(work.base / _LOCK)
                 lock.acquire(timeout=0)
                 try:
-                    _tidy(base, problem.spec.name, splits)
+                    _tidy(work.base, work.name, work.splits)
                 finally:
                     lock.release()
-        return paths
+        return work.paths
+    with _locked(work.base):
+        _wait_for_parts(work.base)
+        _tidy(work.base, work.name, work.splits)
+        _generate(work.missing(), workers)
+    return work.paths
+
+
+def solve_part(
+    problem: Problem,
+    splits: Mapping[str, int],
+    seed: int,
+    root: Path,
+    *,
+    part: int,
+    n_parts: int,
+    workers: int | None = None,
+    tolerance: float | None = None,
+    device: str = "cpu",
+) -> None:
+    """Solve one of ``n_parts`` equal shares of the shards that a dataset needs, and leave them where ``ensure`` finds
+    them: several machines that share a file system make one dataset, with the bytes that one machine would have made.
+
+    Args:
+        part: 0 <= part < n_parts. Other arguments as for ``ensure``.
+
+    Raises:
+        ValueError: there is no such part. Otherwise as for ``ensure``.
+    """
+    if not 0 <= part < n_parts:
+        raise ValueError(f"There is no part {part} of {n_parts}: parts count from 0. Change part or n_parts.")
+    work = _Work(problem, dict(splits), seed, folder(problem, seed, root), tolerance, device)
+    # While a part is at work its lock tells ``ensure`` to wait. It is taken under the dataset's own: whoever generates
+    # the whole is done by then, and whoever comes later sees it.
+    own = FileLock(work.base / f"{_PART}{part}-of-{n_parts}.lock")
+    with _locked(work.base):
+        if work.is_done():
+            return
+        own.acquire()
+    try:
+        make_folder(work.base / _SCRATCH)
+        _solve(work.missing(), workers, range(part, sys.maxsize, n_parts))
+    finally:
+        own.release()
+
+
+def ensure_regridded(
+    problem: Problem, split: str, n_samples: int, seed: int, root: Path, *, source: str, refine: float
+) -> Path:
+    """Path of a split that holds the first samples of another on a finer or coarser grid (``data_gen.regrid``): of a
+    periodic field its own Fourier series, of one on a closed grid its values at every second node, or the like.
+
+    Args:
+        problem: that of the source.
+        split: name of the new split, test_<name>.
+        n_samples: how many of the source's samples.
+        seed: of the dataset.
+        root: folder of all datasets.
+        source: the split whose file, which must be there, holds at least ``n_samples``.
+        refine: points per length of the new grid relative to the source's.
+
+    Raises:
+        ValueError: the grid has no such refinement.
+        StoreError: the source is missing or damaged, or too short.
+    """
+    base = folder(problem, seed, root)
+    origin, path = (base / name / f"{problem.spec.name}.hdf5" for name in (source, split))
+    spec = replace(problem.spec, grid=_refined(problem.spec.grid, refine, split))
+    if stream(split) != stream(source):
+        raise ValueError(f"{split} can't be made from {source}: only test sets are made from one another.")
+    if _file_holds(path, spec, seed, n_samples):
+        return path
+    with _locked(base):
+        if not _file_holds(path, spec, seed, n_samples):
+            with DatasetFile(origin) as file:
+                if file.n_samples < n_samples:
+                    raise StoreError(
+                        f"{origin} holds {file.n_samples} samples, fewer than {n_samples}. Make it longer first."
+                    )
+                file.sha256()
+                known = {**file.certificate, "regridded_from": f"{source} {file.spec.grid.shape}"}
+                made = (_regridded(file, shard, spec.grid) for shard in range(-(-n_samples // SHARD_SIZE)))
+                write(
+                    path,
+                    spec,
+                    made,
+                    n_samples,
+                    split=split,
+                    seed=seed,
+                    provenance=_provenance("cpu"),
+                    certificate=known,
+                )
+    return path
+
+
+def _refined(grid: Grid, refine: float, split: str) -> Grid:
+    try:
+        return grid.coarsen(1 / Fraction(refine).limit_denominator(64))
+    except (ValueError, ZeroDivisionError) as error:
+        raise ValueError(f"dataset.test_splits.{split}.refine={refine:g}: {error}") from error
+
+
+def _regridded(file: DatasetFile, shard: int, grid: Grid) -> Fields:
+    constant = file.read_shard(shard)
+    return {
+        name: values if values.ndim == 1 else regrid(values, file.spec.grid, grid).astype(np.float32)
+        for name, values in constant.items()
+    }
+
+
+@dataclass(frozen=True)
+class _Work:
+    """What is asked for of one dataset."""
+
+    problem: Problem
+    splits: dict[str, int]
+    seed: int
+    base: Path
+    tolerance: float | None
+    device: str
+
+    @property
+    def name(self) -> str:
+        return self.problem.spec.name
+
+    @property
+    def paths(self) -> dict[str, Path]:
+        return {split: self.base / split / f"{self.name}.hdf5" for split in self.splits}
+
+    def is_done(self) -> bool:
+        return not self.missing().splits
+
+    def missing(self) -> _Work:
+        """The part whose files aren't there, or too short."""
+        spec = self.problem.spec
+        lacking = {
+            split: n
+            for split, n in self.splits.items()
+            if not _file_holds(self.paths[split], spec, self.seed, n, self.tolerance)
+        }
+        return replace(self, splits=lacking)
+
+
+@contextmanager
+def _locked(base: Path) -> Iterator[None]:
+    """One process at a time makes a dataset; says so if it has to wait."""
     make_folder(base)
+    lock = FileLock(base / _LOCK)
     with write_errors(base / _LOCK):
         try:
             lock.acquire(timeout=0)
@@ -130,12 +286,22 @@ def ensure(
             print(f"Waiting for another process that generates {base} ...", file=sys.stderr, flush=True)
             lock.acquire()
     try:
-        _tidy(base, problem.spec.name, splits)
-        missing = {split: n for split, n in splits.items() if not _holds(paths[split], problem, seed, n)}
-        _generate(problem, missing, seed, base, paths, workers)
+        yield
     finally:
         lock.release()
-    return paths
+
+
+def _wait_for_parts(base: Path) -> None:
+    """Until no process solves a part of the dataset any more. Needs the lock, so that none can begin."""
+    for path in sorted(base.glob(f"{_PART}*.lock")):
+        lock = FileLock(path)
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            print(f"Waiting for another process that solves a part of {base} ...", file=sys.stderr, flush=True)
+            lock.acquire()
+        path.unlink(missing_ok=True)
+        lock.release()
 
 
 def generation_seconds(path: Path) -> float | None:
@@ -179,43 +345,133 @@ def _ledger(path: Path) -> dict[str, dict[str, float]]:
         return {}
 
 
-def _holds(path: Path, problem: Problem, seed: int, n_samples: int) -> bool:
+def _file_holds(path: Path, spec: DatasetSpec, seed: int, n_samples: int, tolerance: float | None = None) -> bool:
     if n_samples < 1:
         raise ValueError(f"Split {path.parent.name!r} needs at least 1 sample, got {n_samples}. Change splits.")
     if not path.is_file():
         return False
     with DatasetFile(path) as file:
-        if file.spec != problem.spec or file.seed != seed:
+        if file.spec != spec or file.seed != seed:
             raise StoreError(
                 f"{path} holds another dataset than its folder's name says. Delete the folder {path.parent.parent}; "
                 "the same command generates it again."
             )
+        certificate.require(file.certificate.get("error", np.inf), tolerance, str(path))
         return file.n_samples >= n_samples
 
 
-def _generate(
-    problem: Problem, splits: Mapping[str, int], seed: int, base: Path, paths: Mapping[str, Path], workers: int | None
-) -> None:
-    make_folder(base / _SCRATCH)
-    wanted: dict[tuple[str, int], Path] = {}
-    kept: dict[str, int] = {}
-    for split, n in splits.items():
-        kept[split] = _whole_shards(paths[split])
-        for shard in range(kept[split], -(-n // SHARD_SIZE)):
-            wanted[split, shard] = base / _SCRATCH / f"{split}-{shard:05d}.npz"
-    todo = {key: path for key, path in wanted.items() if not _shard_is_whole(path, problem.spec)}
-    done = len(wanted) - len(todo)
-    with progress.track(
-        f"Generating {problem.spec.name}", len(wanted) * SHARD_SIZE, "samples", done * SHARD_SIZE
-    ) as bar:
-        jobs = [(problem, seed, split, shard, path) for (split, shard), path in todo.items()]
-        for _ in _solve_shards(jobs, min(workers or os.cpu_count() or 1, max(1, len(jobs)))):
-            bar.advance(SHARD_SIZE)
-    for split, n in splits.items():
-        shards = [wanted[split, shard] for shard in range(kept[split], -(-n // SHARD_SIZE))]
-        fields = _fields_of(paths[split], kept[split], shards)
-        write(paths[split], problem.spec, fields, n, split=split, seed=seed, provenance=_provenance())
-        _tidy(base, problem.spec.name, splits)
+def _generate(work: _Work, workers: int | None) -> None:
+    """Make all files of the work, none of which is there whole. Needs the lock."""
+    make_folder(work.base / _SCRATCH)
+    errors = _solve(work, workers)
+    for split, n in work.splits.items():
+        path, n_kept = work.paths[split], _whole_shards(work.paths[split])
+        shards = [_shard_path(work, split, shard) for shard in range(n_kept, -(-n // SHARD_SIZE))]
+        diagnostics = _diagnostics_of(work.problem.spec, _fields_of(path, n_kept, shards), n)
+        found = certificate.certify(errors[split], diagnostics)
+        write(
+            path,
+            work.problem.spec,
+            _fields_of(path, n_kept, shards),
+            n,
+            split=split,
+            seed=work.seed,
+            provenance=_provenance(work.device),
+            certificate=found.to_dict(),
+        )
+        _tidy(work.base, work.name, work.splits)
+        print(f"{path}: {n} samples\n{_indented(found.describe(work.problem.spec))}", file=sys.stderr, flush=True)
+
+
+def _solve(work: _Work, workers: int | None, share: range | None = None) -> dict[str, list[list[float]]]:
+    """Solve the shards that are missing, and measure errors; those by split, if they are in the share.
+
+    Args:
+        share: which of the work to do, counted over all of it in a fixed order; None does everything.
+    """
+    wanted = [
+        (split, shard)
+        for split, n in work.splits.items()
+        for shard in (_CERTIFICATE, *range(_whole_shards(work.paths[split]), -(-n // SHARD_SIZE)))
+    ]
+    if share is not None:
+        wanted = [entry for number, entry in enumerate(wanted) if number in share]
+    errors = {split: _known_errors(work, split) for split, shard in wanted if shard == _CERTIFICATE}
+    for split, known in errors.items():
+        _require(work, split, known)
+    shards = [(split, shard) for split, shard in wanted if shard != _CERTIFICATE]
+    todo = [
+        (split, shard)
+        for split, shard in shards
+        if not _shard_is_whole(_shard_path(work, split, shard), work.problem.spec)
+    ]
+    # The certificate comes first: data that are too inaccurate shall be found out before they are all solved.
+    jobs: list[Job] = [(_measure, (work, split)) for split, known in errors.items() if not known]
+    if work.device == "cpu":
+        jobs += [
+            (_solve_shard, (work.problem, work.seed, split, shard, _shard_path(work, split, shard)))
+            for split, shard in todo
+        ]
+    else:  # one process drives the device, with as many samples at once as fit
+        jobs += [(_solve_shards, (work, split, group)) for split, group in _groups(work, todo)]
+        workers = 1
+    done = SHARD_SIZE * (len(shards) - len(todo))
+    with progress.track(f"Generating {work.name}", len(shards) * SHARD_SIZE, "samples", done) as bar:
+        for result in run_jobs(jobs, min(workers or os.cpu_count() or 1, max(1, len(jobs)))):
+            if isinstance(result, tuple):
+                split, errors[split] = result
+                _require(work, split, errors[split])
+            else:
+                bar.advance(SHARD_SIZE * (result or 1))
+    return errors
+
+
+def _require(work: _Work, split: str, errors: list[list[float]]) -> None:
+    if errors:
+        certificate.require(float(np.max(errors)), work.tolerance, f"{work.base.name}, {split}")
+
+
+def _known_errors(work: _Work, split: str) -> list[list[float]]:
+    """Errors that have been measured before, [sample][time]; empty if none have."""
+    with suppress(OSError, ValueError):
+        measured = json.loads(_errors_path(work, split).read_text())
+        if np.shape(measured) == (certificate.N_CHECKED, work.problem.spec.n_snapshots):
+            return measured
+    if work.paths[split].is_file():
+        with DatasetFile(work.paths[split]) as file, suppress(KeyError, TypeError):
+            return [list(times) for times in Certificate.from_dict(file.certificate).errors]
+    return []
+
+
+def _measure(work: _Work, split: str) -> tuple[str, list[list[float]]]:
+    keep_freed_memory()
+    first, again = ([generator(work.seed, split, index) for index in range(certificate.N_CHECKED)] for _ in range(2))
+    with torch.device(work.device):
+        errors = certificate.measure(work.problem, first, again)
+    with replacing(_errors_path(work, split)) as temporary:
+        temporary.write_text(json.dumps(errors))
+    return split, errors
+
+
+def _errors_path(work: _Work, split: str) -> Path:
+    return work.base / _SCRATCH / f"{split}-errors.json"
+
+
+def _shard_path(work: _Work, split: str, shard: int) -> Path:
+    return work.base / _SCRATCH / f"{split}-{shard:05d}.npz"
+
+
+def _diagnostics_of(spec: DatasetSpec, shards: Iterable[Fields], n_samples: int) -> dict[str, np.ndarray]:
+    """Diagnostics of the first ``n_samples``, [sample] each."""
+    names = {entry.name: DIAGNOSTICS + entry.name for entry in spec.diagnostics}
+    if not names:
+        return {}
+    found = [{name: fields[key] for name, key in names.items()} for fields in shards]
+    return {name: np.concatenate([entry[name] for entry in found])[:n_samples] for name in names}
+
+
+def _indented(text: str) -> str:
+    return "\n".join(f"  {line}" for line in text.splitlines())
 
 
 def _tidy(base: Path, name: str, splits: Mapping[str, int]) -> None:
@@ -244,94 +500,48 @@ def _tidy(base: Path, name: str, splits: Mapping[str, int]) -> None:
         for index, shard in found.items():
             if index < n_used:
                 shard.unlink()
+    for path in (base / _SCRATCH).glob("*-errors.json"):
+        if n_stored(base / path.name.removesuffix("-errors.json") / f"{name}.hdf5"):
+            path.unlink()  # the file has them
     if not any((base / _SCRATCH).iterdir()):
         (base / _SCRATCH).rmdir()
 
 
-def _solve_shards(jobs: Sequence[tuple[Problem, int, str, int, Path]], workers: int) -> Iterator[None]:
-    try:
-        yield from _solve_in_turn(jobs) if workers == 1 else _solve_in_pool(jobs, workers)
-    except (MemoryError, RuntimeError) as error:
-        if isinstance(error, RuntimeError) and "allocate memory" not in str(error):  # as torch says it
-            raise
-        raise GenerationError(
-            "There isn't enough memory to generate the data. Run the same command again to go on with the shards that "
-            "are missing, with fewer workers (workers=1), a lower dataset.problem.resolution, or more memory."
-        ) from error
-
-
-def _solve_in_turn(jobs: Sequence[tuple[Problem, int, str, int, Path]]) -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        for job in jobs:
-            yield _solve_shard(*job)
-    finally:
-        torch.set_num_threads(threads)
-
-
-def _solve_in_pool(jobs: Sequence[tuple[Problem, int, str, int, Path]], workers: int) -> Iterator[None]:
-    # Spawned, not forked: a forked copy of a process whose thread pools have started can hang.
-    context = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_start_worker)
-    others = multiprocessing.active_children()
-    try:
-        with _signals_held():
-            futures = [pool.submit(_solve_shard, *job) for job in jobs]
-        for future in as_completed(futures):
-            yield future.result()
-    except BrokenProcessPool as error:
-        raise GenerationError(
-            "A worker process died, perhaps for lack of memory. Run the same command again to go on with the "
-            "shards that are missing, with fewer workers (workers=1) if it happens again."
-        ) from error
-    except BaseException:
-        # Stopped, or a shard failed: nobody waits for those in work, which may take minutes.
-        for worker in multiprocessing.active_children():
-            if worker not in others:
-                worker.kill()
-        raise
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)
-
-
-@contextmanager
-def _signals_held() -> Iterator[None]:
-    """Processes started in the block begin with SIGINT and SIGTERM held back; this one answers them after it.
-
-    Ctrl-C reaches the whole group of processes: a worker that is still at its imports would show a traceback.
-    """
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    resource_tracker.ensure_running()  # to start it lets signals through again, so not in the block
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGTERM))
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
-def _start_worker() -> None:
-    torch.set_num_threads(1)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent answers Ctrl-C
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGINT, signal.SIGTERM))
-    # A worker must not outlive a parent that was killed: it would go on solving for nobody.
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-    threading.Thread(target=_exit_with, args=(parent.sentinel,), daemon=True).start()
-
-
-def _exit_with(sentinel: int) -> None:
-    connection.wait([sentinel])
-    os._exit(1)
-
-
 def _solve_shard(problem: Problem, seed: int, split: str, shard: int, path: Path) -> None:
+    keep_freed_memory()
     started = time.perf_counter()
     rngs = [generator(seed, split, index) for index in range(shard * SHARD_SIZE, (shard + 1) * SHARD_SIZE)]
     fields = to_fields(problem.spec, problem.simulate(rngs))
-    extra: dict[str, Any] = {"seconds": time.perf_counter() - started, "sha256": hash_fields(fields)}
+    _write_shard(path, fields, time.perf_counter() - started)
+
+
+def _solve_shards(work: _Work, split: str, shards: Sequence[int]) -> int:
+    """Several shards at once, on a device that is idle with one; how many they were."""
+    started = time.perf_counter()
+    indices = [shard * SHARD_SIZE + i for shard in shards for i in range(SHARD_SIZE)]
+    with torch.device(work.device):
+        samples = work.problem.simulate([generator(work.seed, split, index) for index in indices])
+    fields = to_fields(work.problem.spec, samples)
+    seconds = (time.perf_counter() - started) / len(shards)
+    for number, shard in enumerate(shards):
+        part = slice(number * SHARD_SIZE, (number + 1) * SHARD_SIZE)
+        _write_shard(_shard_path(work, split, shard), {name: values[part] for name, values in fields.items()}, seconds)
+    return len(shards)
+
+
+def _groups(work: _Work, todo: Sequence[tuple[str, int]]) -> Iterator[tuple[str, list[int]]]:
+    """Shards of one split that are solved together on a device, as many as its memory takes."""
+    n_bytes = 8 * work.problem.spec.grid.n_points * work.problem.spec.n_snapshots * _COPIES_ON_DEVICE * SHARD_SIZE
+    free = torch.cuda.mem_get_info(work.device)[0] if work.device.startswith("cuda") else 0
+    size = max(1, min(_MOST_SHARDS_AT_ONCE, free // n_bytes))
+    for split in work.splits:
+        shards = [shard for other, shard in todo if other == split]
+        for first in range(0, len(shards), size):
+            yield split, shards[first : first + size]
+
+
+def _write_shard(path: Path, fields: Fields, seconds: float) -> None:
+    extra: dict[str, Any] = {"seconds": seconds, "sha256": hash_fields(fields)}
     with replacing_stream(path) as stream:
         np.savez(stream, **fields, **extra)
 
@@ -392,8 +602,9 @@ def _note_seconds(ledger: Path, split: str, n_samples: int, shards: Mapping[int,
     return True
 
 
-def _provenance() -> dict[str, str]:
+def _provenance(device: str) -> dict[str, str]:
     return {
+        "device": device,
         "generator": f"neuralop-bench {importlib.metadata.version('neuralop-bench')}",
         "libraries": f"torch {torch.__version__}, numpy {np.__version__}",
     }

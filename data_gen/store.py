@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import TracebackType
@@ -24,17 +24,20 @@ from numpy.typing import NDArray
 from data_gen.files import replacing_stream
 from data_gen.spec import DatasetSpec, FieldSpec, Samples
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 # Samples per shard: the unit of generation, of resuming and of hashing.
 SHARD_SIZE = 16
 # HDF5 1.10 metadata carries checksums, so a flipped bit in it is found when it is read.
 _LIBRARY_VERSION = "v110"
 _INITIAL = "initial_"
+# What diagnostics are stored under.
+DIAGNOSTICS = "diagnostics/"
 
 # An h5py object. Its stubs type every child as Group | Dataset | Datatype, so checking it statically finds nothing.
 _File = Any
-# The arrays a file stores for some samples, by field name, in the order in which they are hashed.
-Fields = dict[str, NDArray[np.float32]]
+# The arrays a file stores for some samples, by name: fields, float32, in the order in which they are hashed, and
+# diagnostics/<name>, float64, one number per sample.
+Fields = dict[str, NDArray[np.floating]]
 
 
 class StoreError(RuntimeError):
@@ -42,10 +45,10 @@ class StoreError(RuntimeError):
 
 
 def to_fields(spec: DatasetSpec, samples: Samples) -> Fields:
-    """What a file stores of some samples, as float32.
+    """What a file stores of some samples: fields as float32, diagnostics as float64.
 
     Raises:
-        ValueError: arrays whose shapes aren't those of the spec.
+        ValueError: arrays whose names or shapes aren't those of the spec.
     """
     space = spec.grid.shape
     n = len(samples.trajectory)
@@ -63,7 +66,15 @@ def to_fields(spec: DatasetSpec, samples: Samples) -> Fields:
             arrays[_INITIAL + field.name] = samples.history[:, -1, channel]
         states = samples.trajectory[:, :, channel]
         arrays[field.name] = states[:, 0] if spec.is_steady else states
-    return {name: np.ascontiguousarray(arrays[name], dtype=np.float32) for name in _field_names(spec)}
+    fields: Fields = {name: np.ascontiguousarray(arrays[name], dtype=np.float32) for name in _field_names(spec)}
+    if set(samples.diagnostics) != {entry.name for entry in spec.diagnostics}:
+        raise ValueError(
+            f"The diagnostics {sorted(samples.diagnostics)} aren't those of the spec of {spec.name}: "
+            f"{sorted(entry.name for entry in spec.diagnostics)}."
+        )
+    for entry in spec.diagnostics:
+        fields[DIAGNOSTICS + entry.name] = np.asarray(samples.diagnostics[entry.name], dtype=np.float64)
+    return fields
 
 
 def require_fields(spec: DatasetSpec, fields: Fields) -> None:
@@ -88,8 +99,9 @@ def write(
     split: str,
     seed: int,
     provenance: dict[str, str],
+    certificate: Mapping[str, Any] | None = None,
 ) -> None:
-    """Write ``n_samples`` samples atomically, as float32.
+    """Write ``n_samples`` samples atomically.
 
     Args:
         path: the file to make or replace.
@@ -100,6 +112,7 @@ def write(
         split: name of the split, stored as a root attribute.
         seed: the dataset's seed, stored as a root attribute.
         provenance: versions of the code that made the samples, stored as root attributes.
+        certificate: what is known of the samples' error (``data_gen.certificate``), stored as JSON.
 
     Raises:
         ValueError: the shards hold fewer samples than ``n_samples``, or arrays that don't fit the spec.
@@ -123,14 +136,20 @@ def write(
             raise ValueError(f"{path.name} was to hold {n_samples} samples, but the shards held {written}.")
         # What the reader relies on is text of fixed length: text of variable length lies in a heap without checksums,
         # where a flipped bit can send the HDF5 library into an endless loop.
-        header = [spec.to_json(), json.dumps({"split": split, "seed": seed, "n_samples": n_samples}), *hashes]
+        values = {"split": split, "seed": seed, "n_samples": n_samples, "certificate": dict(certificate or {})}
+        header = [spec.to_json(), json.dumps(values), *hashes]
         file.attrs["spec"], file.attrs["header"] = (np.bytes_(text.encode()) for text in header[:2])
+        file.attrs["certificate"] = json.dumps(values["certificate"], indent=2)
         file.attrs["shard_sha256"] = np.array(hashes, dtype="S64")
         file.attrs["header_sha256"] = np.bytes_(_hash_header(header).encode())
 
 
 class DatasetFile:
     """A dataset file open for reading; a context manager.
+
+    Attributes:
+        spec, split, seed, n_samples: what it holds.
+        certificate: what is known of its error (``data_gen.certificate``); empty if nothing was measured.
 
     Raises:
         StoreError: the file is missing, isn't a dataset, is damaged, or has another format version.
@@ -156,6 +175,7 @@ class DatasetFile:
             self.spec = DatasetSpec.from_json(spec)
             values = json.loads(header)
             self.split, self.seed, self.n_samples = str(values["split"]), int(values["seed"]), int(values["n_samples"])
+            self.certificate: dict[str, Any] = values["certificate"]
             self._check_header()
             on_failure.pop_all()
 
@@ -195,11 +215,16 @@ class DatasetFile:
             raise StoreError(f"{self.path} holds no separate initial state: its trajectories start at t = 0.")
         return self._read_constant(self.spec.state, _INITIAL, index)
 
+    def read_diagnostics(self) -> dict[str, NDArray[np.float64]]:
+        """What the solver noted of every sample, [sample] each."""
+        with _damage_reported(self.path):
+            return {entry.name: self._file[DIAGNOSTICS + entry.name][:] for entry in self.spec.diagnostics}
+
     def read_shard(self, shard: int) -> Fields:
-        """All stored fields of a shard."""
+        """All that is stored of a shard's samples."""
         stop = min((shard + 1) * SHARD_SIZE, self.n_samples)
         with _damage_reported(self.path):
-            return {name: self._file[name][shard * SHARD_SIZE : stop] for name in _field_names(self.spec)}
+            return {name: self._file[name][shard * SHARD_SIZE : stop] for name in _shapes(self.spec, 0)}
 
     def sha256(self, n_samples: int | None = None) -> str:
         """Hash over the first ``n_samples`` samples (default: all), after comparing every shard read with its stored
@@ -279,7 +304,8 @@ def _shapes(spec: DatasetSpec, n_samples: int) -> dict[str, tuple[int, ...]]:
     constant = (n_samples, *spec.grid.shape)
     evolving = constant if spec.is_steady else (n_samples, spec.n_snapshots, *spec.grid.shape)
     states = {field.name for field in spec.state}
-    return {name: evolving if name in states else constant for name in _field_names(spec)}
+    shapes = {name: evolving if name in states else constant for name in _field_names(spec)}
+    return {**shapes, **{DIAGNOSTICS + entry.name: (n_samples,) for entry in spec.diagnostics}}
 
 
 def _scales(spec: DatasetSpec, n_samples: int) -> dict[str, NDArray[Any]]:
@@ -342,7 +368,8 @@ def _create_fields(file: _File, spec: DatasetSpec, n_samples: int) -> dict[str, 
     datasets: dict[str, _File] = {}
     scalars = file.create_group("t0_fields")
     scalars.attrs["field_names"] = _field_names(spec)
-    for name, shape in _shapes(spec, n_samples).items():
+    for name in _field_names(spec):
+        shape = _shapes(spec, n_samples)[name]
         # One sample per chunk and no compression: smooth float32 fields hardly compress, and samples are read whole.
         field = file.create_dataset(name, shape, np.float32, chunks=(1, *shape[1:]))
         evolving = len(shape) == 2 + spec.grid.n_dims
@@ -360,6 +387,14 @@ def _create_fields(file: _File, spec: DatasetSpec, n_samples: int) -> dict[str, 
         )
         scalars[name] = field
         datasets[name] = field
+    for entry in spec.diagnostics:
+        name = DIAGNOSTICS + entry.name
+        # No hash covers them (they differ between machines where the samples don't), so they carry checksums.
+        datasets[name] = file.create_dataset(
+            name, (n_samples,), np.float64, chunks=(min(SHARD_SIZE, n_samples),), fletcher32=True
+        )
+        datasets[name].dims[0].attach_scale(file["sample"])
+        datasets[name].attrs.update({"units": entry.unit, "long_name": entry.description})
     for order in ("t1_fields", "t2_fields"):
         file.create_group(order).attrs["field_names"] = np.array([], dtype="S1")
     return datasets
@@ -370,9 +405,11 @@ def _hash_header(texts: list[str]) -> str:
 
 
 def hash_fields(arrays: Fields) -> str:
-    """SHA-256 over names, shapes and values."""
+    """SHA-256 over names, shapes and values of the fields; diagnostics aren't what a model sees."""
     digest = hashlib.sha256()
     for name, values in arrays.items():
+        if name.startswith(DIAGNOSTICS):
+            continue
         digest.update(f"{name}{values.shape}".encode())
         digest.update(np.ascontiguousarray(values, dtype="<f4").tobytes())
     return digest.hexdigest()

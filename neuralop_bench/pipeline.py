@@ -17,6 +17,7 @@ import xarray as xr
 from omegaconf import OmegaConf
 
 from data_gen.files import WriteError, replacing, replacing_stream
+from data_gen.memory import keep_freed_memory
 from neuralop_bench import config, constructors, leaderboard, reproducibility, run_directory
 from neuralop_bench import plan as planning
 from neuralop_bench.batch import Batch
@@ -24,7 +25,6 @@ from neuralop_bench.config import ConfigError, RunConfig
 from neuralop_bench.data import Trajectories, Windows
 from neuralop_bench.evaluation import figures, tables
 from neuralop_bench.evaluation.evaluator import evaluate, summarise
-from neuralop_bench.memory import keep_freed_memory
 from neuralop_bench.metrics.cost import count_parameters, prediction_cost
 from neuralop_bench.metrics.metric import Metric, MetricContext
 from neuralop_bench.normalization import Moments, Normalizer

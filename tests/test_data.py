@@ -58,14 +58,14 @@ def noise(spec: DatasetSpec) -> Samples:
     rng = np.random.default_rng(0)
     space = spec.grid.shape
     trajectory = rng.standard_normal((N_SAMPLES, spec.n_snapshots, len(spec.state), *space))
-    return Samples(trajectory[:, :1], rng.standard_normal((N_SAMPLES, len(spec.static), *space)), trajectory)
+    static = rng.standard_normal((N_SAMPLES, len(spec.static), *space))
+    return Samples(trajectory[:, :1], static, trajectory, {e.name: np.zeros(N_SAMPLES) for e in spec.diagnostics})
 
 
 def save(path: Path, spec: DatasetSpec, samples: Samples) -> Path:
-    shards = [
-        to_fields(spec, Samples(*(x[start : start + SHARD_SIZE] for x in samples)))
-        for start in range(0, N_SAMPLES, SHARD_SIZE)
-    ]
+    fields = to_fields(spec, samples)
+    starts = range(0, N_SAMPLES, SHARD_SIZE)
+    shards = [{name: values[i : i + SHARD_SIZE] for name, values in fields.items()} for i in starts]
     write(path, spec, shards, N_SAMPLES, split="train", seed=0, provenance={})
     return path
 

@@ -37,7 +37,7 @@ def windows(tmp_path_factory: pytest.TempPathFactory) -> Windows:
     samples = problem.simulate([np.random.default_rng(i) for i in range(N_SAMPLES)])
     # Samples of different size, so that an average over all points isn't the mean over samples.
     size = np.linspace(1, 2, N_SAMPLES)[:, None, None, None, None]
-    samples = Samples(size * samples.history, samples.static, size * samples.trajectory)
+    samples = samples._replace(history=size * samples.history, trajectory=size * samples.trajectory)
     path = tmp_path_factory.mktemp("evaluator") / "ns2d.hdf5"
     write(path, problem.spec, [to_fields(problem.spec, samples)], N_SAMPLES, split="test", seed=0, provenance={})
     return Trajectories(path, n_samples=N_SAMPLES, history=HISTORY, horizon=HORIZON).whole()
@@ -221,7 +221,7 @@ def test_metrics_that_share_a_statistic_agree_on_it(windows: Windows, metrics: l
 
 
 def test_a_steady_problem_has_one_step_at_time_zero(metrics: list[Metric], tmp_path: Path) -> None:
-    spec = replace(NavierStokes2D(viscosity=1e-3, resolution=16).spec, times=())
+    spec = replace(NavierStokes2D(viscosity=1e-3, resolution=16).spec, times=(), diagnostics=())
     fields = np.random.default_rng(0).standard_normal((2, 1, 1, 16, 16))
     samples = Samples(fields[:, :0], np.empty((2, 0, 16, 16)), fields)
     write(tmp_path / "steady.hdf5", spec, [to_fields(spec, samples)], 2, split="test", seed=0, provenance={})

@@ -1,19 +1,21 @@
-"""Two-dimensional incompressible Navier-Stokes in vorticity form on the unit torus, driven by a fixed force.
+"""Two-dimensional incompressible Navier-Stokes in vorticity form on the torus, driven by a steady force.
 
-    w_t + u . grad w = nu Laplacian w + f,    -Laplacian psi = w,    (u, v) = (psi_y, -psi_x)
-    f(x, y) = 0.1 (sin 2 pi (x + y) + cos 2 pi (x + y))
+    w_t + u . grad w = nu Laplacian w - drag w + f,    -Laplacian psi = w,    (u, v) = (psi_y, -psi_x)
+    f(x) = A_s sin(2 pi k.x / L) + A_c cos(2 pi k.x / L)
 
-Smooth vortices are stretched into filaments, the thinner the smaller nu; the force feeds a steady shear along x + y.
-Good values of the viscosity nu: 1e-3 (nearly laminar, 32 points will do) to 1e-5 (256 points). Problem of Li et al.
-(2021), Fourier Neural Operator for Parametric Partial Differential Equations, section 5.3.
+Smooth vortices are stretched into filaments, the thinner the smaller nu. With k = (1, 1) and A_s = A_c = 0.1 on the
+unit torus it is the problem of Li et al. (2021), Fourier Neural Operator, section 5.3: the force feeds a steady shear
+along x + y; good values of the viscosity are 1e-3 (nearly laminar, 32 points will do) to 1e-5 (256 points). With
+k = (0, 4) and a drag it is Kolmogorov flow, which stays turbulent; without a force and from a narrow band of vortices
+the decaying turbulence of McWilliams (1984), The emergence of isolated coherent vortices, J. Fluid Mech. 146.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
-from typing import ClassVar
+from dataclasses import asdict, dataclass, field, replace
+from typing import ClassVar, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -25,13 +27,49 @@ from data_gen import spectral
 from data_gen.grids import Grid
 from data_gen.random_fields import PeriodicGaussianField
 from data_gen.solvers.integrating_factor import integrate
-from data_gen.spec import DatasetSpec, FieldSpec, Samples
+from data_gen.spec import DatasetSpec, FieldSpec, Samples, Scalar
 
 # RK4 is stable for purely imaginary eigenvalues up to 2.83 i; advection's largest is k_max max(|u| + |v|).
 RK4_STABILITY = 2.8
 # Largest decay of the forced mode in one step: the quadrature of the force then errs by (0.1)^4 / 2880 = 3e-8. Binds
 # for viscosities above about 1e-2 only; below, the CFL condition asks for smaller steps.
 FORCED_DECAY_PER_STEP = 0.1
+# Points of a complex grid that the transforms of one pass work on: what a core's cache holds, 2 MiB.
+_POINTS_AT_ONCE = 2**17
+
+
+@runtime_checkable
+class InitialLaw(Protocol):
+    """Law of the initial vorticity on a torus (``data_gen.random_fields``)."""
+
+    def draw(self, rngs: Sequence[np.random.Generator], k_max: int) -> Complex[Tensor, "sample rows columns"]: ...
+
+    def variance(self, k_max: int) -> float: ...
+
+
+@dataclass(frozen=True)
+class SinusoidalForcing:
+    """f = sine sin t + cosine cos t with t = 2 pi (k1 x + k2 y) / L, a steady source of vorticity.
+
+    A force (a sin(2 pi k y / L), 0) on the velocity, that of Kolmogorov flow, is the vorticity source
+    -a (2 pi k / L) cos(2 pi k y / L).
+
+    Attributes:
+        wavenumber: (k1, k2), integers, not both zero.
+        sine, cosine: amplitudes, in 1 / time^2. Both zero: a free flow.
+    """
+
+    wavenumber: tuple[int, int] = (1, 1)
+    sine: float = 0.1
+    cosine: float = 0.1
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "wavenumber", tuple(self.wavenumber))
+        whole = len(self.wavenumber) == 2 and all(k == int(k) for k in self.wavenumber)
+        if not whole or not any(self.wavenumber):
+            raise ValueError(
+                f"dataset.problem.forcing.wavenumber must be two integers, not both zero, got {self.wavenumber}."
+            )
 
 
 @dataclass(frozen=True)
@@ -42,15 +80,18 @@ class NavierStokes2D:
     condition, float64 throughout.
 
     Attributes:
-        viscosity: nu > 0, in units of (domain length)^2 / time.
+        viscosity: nu > 0, in units of length^2 / time.
         resolution: points per axis of the stored snapshots.
         oversampling: the solver's grid has ``oversampling * resolution`` points per axis. At 1.5 the solver keeps just
             the wavenumbers that the file's grid can hold; the file is a spectral truncation in any case.
         first_time, interval, n_snapshots: the stored times first_time + i interval. A first time after 0 stores the
             initial vorticity apart.
-        forcing_amplitude: 0.1 in the paper.
+        forcing: the source of vorticity.
+        drag: linear damping of all scales, 1 / time.
+        length: side of the torus.
         initial: law of the initial vorticity.
         cfl_safety: fraction of the stable step that is taken.
+        step_scale: further factor of the step, for measuring the error that steps make.
         inner_batch: samples solved together; a matter of speed, yet part of the address, so that bytes can't depend
             on it silently.
 
@@ -67,12 +108,15 @@ class NavierStokes2D:
     first_time: float = 0.0
     interval: float = 1.0
     n_snapshots: int = 20
-    forcing_amplitude: float = 0.1
-    initial: PeriodicGaussianField = field(default_factory=PeriodicGaussianField)
+    forcing: SinusoidalForcing = field(default_factory=SinusoidalForcing)
+    drag: float = 0.0
+    length: float = 1.0
+    initial: InitialLaw = field(default_factory=PeriodicGaussianField)
     cfl_safety: float = 0.9
+    step_scale: float = 1.0
     inner_batch: int = 16
 
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
 
     def __post_init__(self) -> None:
         _require(self.viscosity > 0, "viscosity", self.viscosity, "positive (an inviscid flow has no resolved limit)")
@@ -81,8 +125,22 @@ class NavierStokes2D:
         _require(self.first_time >= 0, "first_time", self.first_time, "0 or more")
         _require(self.interval > 0, "interval", self.interval, "positive")
         _require(self.n_snapshots >= 1, "n_snapshots", self.n_snapshots, "at least 1")
+        _require(self.drag >= 0, "drag", self.drag, "0 or more (a negative one feeds every scale)")
+        _require(self.length > 0, "length", self.length, "positive")
         _require(0 < self.cfl_safety <= 1, "cfl_safety", self.cfl_safety, "in (0, 1]")
+        _require(0 < self.step_scale <= 1, "step_scale", self.step_scale, "in (0, 1]")
         _require(self.inner_batch >= 1, "inner_batch", self.inner_batch, "at least 1")
+        k_max = self.k_max
+        if self.is_forced and max(map(abs, self.forcing.wavenumber)) > k_max:
+            raise ValueError(
+                f"The force has wavenumber {self.forcing.wavenumber}, but the solver's grid of "
+                f"{self.solver_resolution} points keeps wavenumbers up to {k_max}. Raise dataset.problem.resolution."
+            )
+        if getattr(self.initial, "length", self.length) != self.length:
+            raise ValueError(
+                f"dataset.problem.initial.length={getattr(self.initial, 'length', None)} must be the side of the "
+                f"torus, dataset.problem.length={self.length}."
+            )
 
     @property
     def solver_resolution(self) -> int:
@@ -90,34 +148,84 @@ class NavierStokes2D:
         return round(self.oversampling * self.resolution)
 
     @property
+    def k_max(self) -> int:
+        """Largest wavenumber per axis that the solver keeps."""
+        return spectral.max_wavenumber(self.solver_resolution, dealiased=True)
+
+    @property
+    def is_forced(self) -> bool:
+        return bool(self.forcing.sine or self.forcing.cosine)
+
+    @property
     def spec(self) -> DatasetSpec:
-        k_max = spectral.max_wavenumber(self.solver_resolution, dealiased=True)
+        force = ", f = A sin θ + B cos θ, θ = 2π k·x/L" if self.is_forced else ""
+        law = {name: value for name, value in asdict(self.initial).items() if name != "length"}  # pyright: ignore
+        parameters: dict[str, Scalar] = {
+            "viscosity": self.viscosity,
+            "drag": self.drag,
+            "length": self.length,
+            "solver_resolution": self.solver_resolution,
+            "forcing_sine": self.forcing.sine,
+            "forcing_cosine": self.forcing.cosine,
+            "forcing_k1": self.forcing.wavenumber[0],
+            "forcing_k2": self.forcing.wavenumber[1],
+            **{f"initial_{name}": value for name, value in law.items()},
+            "cfl_safety": self.cfl_safety,
+        }
         return DatasetSpec(
             name="ns2d",
             version=self.version,
-            equation="∂ₜω + u·∇ω = νΔω + f,  -Δψ = ω,  u = (∂ᵧψ, -∂ₓψ),  f = A(sin 2π(x+y) + cos 2π(x+y))",
-            grid=Grid.periodic(self.resolution),
+            equation="∂ₜω + u·∇ω = νΔω"
+            + (" - μω" if self.drag else "")
+            + (" + f" if self.is_forced else "")
+            + ",  -Δψ = ω,  u = (∂ᵧψ, -∂ₓψ)"
+            + force,
+            grid=Grid.periodic(self.resolution, length=self.length),
             times=tuple(self.first_time + self.interval * i for i in range(self.n_snapshots)),
             state=(FieldSpec("vorticity", "vorticity ω = ∂ₓv - ∂ᵧu", "1/time"),),
-            parameters={
-                "viscosity": self.viscosity,
-                "solver_resolution": self.solver_resolution,
-                "forcing_amplitude": self.forcing_amplitude,
-                "initial_scale": self.initial.scale,
-                "initial_tau": self.initial.tau,
-                "initial_exponent": self.initial.exponent,
-                "cfl_safety": self.cfl_safety,
-            },
+            parameters=parameters,
             conserved=("mean_vorticity",),
-            symmetries=("translation_along_antidiagonal", "rotation_by_pi", "reflection_with_sign"),
-            state_variance=(self.initial.variance(k_max),),
-            reference="Li et al. (2021), Fourier Neural Operator, arXiv 2010.08895, section 5.3",
+            symmetries=self._symmetries,
+            state_variance=(self.initial.variance(self.k_max),),
+            diagnostics=(
+                FieldSpec("n_steps", "time steps from the initial state to the last snapshot"),
+                FieldSpec("mean_drift", "mean vorticity of the last snapshot", "1/time"),
+                FieldSpec(
+                    "spectrum_tail",
+                    "share of the last snapshot's enstrophy in the upper third of the solver's wavenumbers",
+                ),
+            ),
+            reference="Li et al. (2021), Fourier Neural Operator, arXiv 2010.08895, section 5.3"
+            if self.forcing.wavenumber == (1, 1)
+            else "",
         )
+
+    @property
+    def _symmetries(self) -> tuple[str, ...]:
+        """Maps of the torus under which solutions with this force stay solutions."""
+        if not self.is_forced:
+            return ("translation", "quarter_turn", "reflection_with_sign")
+        if self.forcing.wavenumber == (1, 1) and self.forcing.sine == self.forcing.cosine:
+            return ("translation_along_antidiagonal", "rotation_by_pi", "reflection_with_sign")
+        along = [axis for axis, k in zip("xy", self.forcing.wavenumber, strict=True) if k == 0]
+        return tuple(f"translation_along_{axis}" for axis in along)
 
     def simulate(self, rngs: Sequence[np.random.Generator]) -> Samples:
         """Draw initial vorticities, one per generator, and solve to the stored times."""
-        k_max = spectral.max_wavenumber(self.solver_resolution, dealiased=True)
-        return self._run(self.initial.draw(rngs, k_max), self.spec.times)
+        return self._run(self.initial.draw(rngs, self.k_max), self.spec.times)
+
+    def simulate_refined(self, rngs: Sequence[np.random.Generator]) -> Samples:
+        """The same initial vorticities, cut off where ``simulate`` cuts them, solved with half the step on a grid twice
+        as fine."""
+        # The CFL condition halves the step with the grid; step_scale halves it where accuracy bounds it.
+        fine = replace(
+            self,
+            oversampling=2 * self.oversampling,
+            step_scale=self.step_scale / 2,
+            inner_batch=max(1, self.inner_batch // 4),
+        )
+        w_hat = self.initial.draw(rngs, self.k_max)
+        return fine._run(spectral.pad(w_hat, fine.k_max), self.spec.times)
 
     def solve(self, history: NDArray[np.floating], static: NDArray[np.floating], n_steps: int) -> Samples:
         """``n_steps`` snapshots, ``interval`` apart, that follow the last frame of ``history`` [sample, time, 1, n, n].
@@ -136,103 +244,156 @@ class NavierStokes2D:
             raise ValueError(f"NavierStokes2D.solve needs n_steps of at least 1, got {n_steps}.")
         if static.shape[1] != 0:
             raise ValueError(f"NavierStokes2D has no static fields, got {static.shape[1]}.")
-        k_max = spectral.max_wavenumber(self.solver_resolution, dealiased=True)
         last = torch.as_tensor(np.asarray(history[:, -1, 0], dtype=np.float64))
-        w_hat = spectral.from_grid(last, k_max)
+        w_hat = spectral.from_grid(last, self.k_max)
         return self._run(w_hat, tuple(self.interval * (i + 1) for i in range(n_steps)))
 
     def at(self, grid: Grid) -> NavierStokes2D:
         """The same equation solved, and stored, at ``grid``'s own resolution.
 
         Raises:
-            ValueError: the grid isn't a square periodic grid on the unit square.
+            ValueError: the grid isn't a square periodic grid on this problem's torus.
         """
-        if grid != Grid.periodic(grid.shape[0]):
-            raise ValueError(f"NavierStokes2D needs a square periodic grid on the unit square, got {grid}.")
+        if grid != Grid.periodic(grid.shape[0], length=self.length):
+            raise ValueError(f"NavierStokes2D needs a square periodic grid of length {self.length}, got {grid}.")
         return replace(self, resolution=grid.shape[0], oversampling=1.0)
 
     def _run(self, w_hat: Complex[Tensor, "sample rows columns"], times: Sequence[float]) -> Samples:
-        dynamics = VorticityDynamics(self.viscosity, self.solver_resolution, self.forcing_amplitude, w_hat.device)
+        w_hat = w_hat.to(torch.get_default_device())
+        dynamics = VorticityDynamics(
+            self.viscosity,
+            self.solver_resolution,
+            self.forcing,
+            drag=self.drag,
+            length=self.length,
+            device=w_hat.device,
+        )
+        # The integrating factor sees the force by quadrature: the decay of its mode per step must stay small.
+        accurate = FORCED_DECAY_PER_STEP / dynamics.forced_decay if dynamics.forced_decay else math.inf
+        bound = lambda state: (self.cfl_safety * dynamics.stable_step(state)).clamp(  # noqa: E731
+            max=self.step_scale * accurate
+        )
         # Transformed chunk by chunk: a whole batch of outputs at the solver's resolution would not fit a small machine.
-        chunks = []
-        # The integrating factor sees the force by quadrature: its mode's decay per step, 8 pi^2 nu dt, must stay small.
-        accurate = FORCED_DECAY_PER_STEP / (8 * math.pi**2 * self.viscosity)
-        for chunk in w_hat.split(self.inner_batch):
-            bound = lambda state: self.cfl_safety * dynamics.stable_step(state).clamp(max=accurate)  # noqa: E731
-            states = integrate(dynamics.linear, dynamics.nonlinear, chunk, times, bound)
-            chunks.append(spectral.to_grid(states, self.resolution))
-        trajectory = torch.cat(chunks)[:, :, None].cpu().numpy()
+        # A device with memory of its own is idle with so few samples.
+        chunks, n_steps, tails, means = [], [], [], []
+        for chunk in w_hat.split(self.inner_batch if w_hat.device.type == "cpu" else len(w_hat)):
+            states, steps = integrate(dynamics.linear, dynamics.nonlinear, chunk, times, bound)
+            chunks.append(spectral.to_grid(states, self.resolution).cpu())
+            n_steps.append(steps.cpu())
+            tails.append(spectral.tail(states[:, -1]).cpu())
+            means.append(states[:, -1, 0, 0].real.cpu())
+        trajectory = torch.cat(chunks)[:, :, None].numpy()
         initial = spectral.to_grid(w_hat, self.resolution)[:, None, None].cpu().numpy()
         static = np.empty((len(w_hat), 0, self.resolution, self.resolution))
-        return Samples(initial, static, trajectory)
+        columns = {"n_steps": n_steps, "mean_drift": means, "spectrum_tail": tails}
+        return Samples(
+            initial, static, trajectory, {name: torch.cat(parts).double().numpy() for name, parts in columns.items()}
+        )
 
 
 class VorticityDynamics:
     """Right-hand side of the vorticity equation on compact Fourier coefficients (``data_gen.spectral``).
 
-    ``linear`` is the symbol -nu (2 pi |k|)^2. ``nonlinear`` is -(u . grad w) + f in Basdevant's form
+    ``linear`` is the symbol -nu kappa^2 - drag, kappa = 2 pi k / L. ``nonlinear`` is -(u . grad w) + f in Basdevant's
+    form
 
         u . grad w = d_x d_y (v^2 - u^2) + (d_xx - d_yy)(u v),
 
     evaluated with two complex transforms instead of five real ones: z = u + i v by one inverse transform, then
     z^2 = (u^2 - v^2) + 2 i u v by one forward transform Q. The two real products are the Hermitian and anti-Hermitian
     parts of Q, and the multipliers fold that split: N_k = m_k Q_k + conj(m_k Q_-k),
-    m = -kappa_1 kappa_2 / 2 - i (kappa_1^2 - kappa_2^2) / 4 with kappa = 2 pi k. Reference: Basdevant (1983), Technical
-    improvements for direct numerical simulation of homogeneous three-dimensional turbulence, J. Comput. Phys. 50.
+    m = -kappa_1 kappa_2 / 2 - i (kappa_1^2 - kappa_2^2) / 4. Reference: Basdevant (1983), Technical improvements for
+    direct numerical simulation of homogeneous three-dimensional turbulence, J. Comput. Phys. 50.
+
+    The transforms are cut short: of each axis only the kept wavenumbers are transformed along the other. Along y the
+    spectrum is shifted by K, so that k2 = -K..K lie side by side; that multiplies z by a phase factor, z^2 by its
+    square, and the wavenumbers of the product lie at k2 + 2K: side by side again, since 3K < n.
     """
 
     def __init__(
-        self, viscosity: float, resolution: int, forcing_amplitude: float, device: torch.device | str = "cpu"
+        self,
+        viscosity: float,
+        resolution: int,
+        forcing: SinusoidalForcing,
+        *,
+        drag: float = 0.0,
+        length: float = 1.0,
+        device: torch.device | str = "cpu",
     ) -> None:
-        self.resolution = resolution
+        self.resolution, self._length = resolution, length
         self.k_max = spectral.max_wavenumber(resolution, dealiased=True)
-        k1, k2 = (2 * math.pi * k for k in spectral.wavenumbers(self.k_max, device))
-        squared = k1**2 + k2**2
-        self.linear = -viscosity * squared
-        # psi = w / |kappa|^2, u = i kappa_2 psi, v = -i kappa_1 psi, z = u + i v; the mean carries no velocity.
-        inverse = torch.where(squared > 0, 1 / squared.clamp(min=1), 0.0)
-        self._velocity = torch.complex(k1 * inverse, k2 * inverse)
-        self._multiplier = torch.complex(-k1 * k2 / 2, -(k1**2 - k2**2) / 4)
-        # A (sin t + cos t), t = 2 pi (x + y), has coefficient A (1 - i) / 2 at k = (1, 1).
+        kappa1, kappa2 = (2 * math.pi / length * k for k in spectral.wavenumbers(self.k_max, device))
+        squared = kappa1**2 + kappa2**2
+        self.linear = -viscosity * squared - drag
+        # psi = w / kappa^2, u = i kappa_2 psi, v = -i kappa_1 psi, z = u + i v; the mean carries no velocity.
+        inverse = torch.where(squared > 0, 1 / torch.where(squared > 0, squared, 1.0), 0.0)
+        self._velocity = torch.complex(kappa1 * inverse, kappa2 * inverse)
+        # z at -k is the conjugate of u - i v at k.
+        self._mirrored = torch.complex(-kappa1 * inverse, kappa2 * inverse)
+        self._multiplier = torch.complex(-kappa1 * kappa2 / 2, -(kappa1**2 - kappa2**2) / 4)
+        # A sin t + B cos t has the coefficient (B - i A) / 2 at k, and its conjugate at -k.
         self._forcing = torch.zeros_like(self._velocity)
-        self._forcing[1, 1] = torch.tensor(forcing_amplitude * (1 - 1j) / 2, dtype=torch.complex128)
+        self.forced_decay = 0.0
+        if forcing.sine or forcing.cosine:
+            k1, k2 = forcing.wavenumber
+            for sign in (1, -1):
+                if sign * k2 >= 0:
+                    self._forcing[sign * k1, sign * k2] = torch.tensor(
+                        complex(forcing.cosine, -sign * forcing.sine) / 2, dtype=torch.complex128
+                    )
+            self.forced_decay = viscosity * (2 * math.pi / length) ** 2 * (k1**2 + k2**2) + drag
 
     def velocity(self, w_hat: Complex[Tensor, "sample rows columns"]) -> Complex[Tensor, "sample n n"]:
         """u + i v on the solver's grid."""
         k, n = self.k_max, self.resolution
-        half = self._velocity * w_hat
-        mirrored = -self._velocity * w_hat.conj()  # the velocity symbol is odd in k
-        z_hat = half.new_zeros(w_hat.shape[0], n, n)
-        # Columns -k2 first, so that the column k2 = 0, which both halves hold, is taken from the stored half.
-        mirrored = mirrored.flip(-1)[..., :k]
-        z_hat[:, 0, n - k :] = mirrored[:, 0]
-        z_hat[:, 1 : k + 1, n - k :] = mirrored[:, k + 1 :].flip(-2)
-        z_hat[:, n - k :, n - k :] = mirrored[:, 1 : k + 1].flip(-2)
-        z_hat[:, : k + 1, : k + 1] = half[:, : k + 1]
-        z_hat[:, n - k :, : k + 1] = half[:, k + 1 :]
-        return torch.fft.ifft2(z_hat, norm="forward")
+        return self._shifted_velocity(w_hat) * torch.exp(
+            -2j * math.pi * k / n * torch.arange(n, dtype=torch.float64, device=w_hat.device)
+        )
 
     def nonlinear(self, w_hat: Complex[Tensor, "sample rows columns"], time: Tensor) -> Tensor:
         """-(u . grad w) + f, dealiased."""
         del time  # the flow is autonomous
-        return self.advection(w_hat) + self._forcing
+        return self.advection(w_hat).add_(self._forcing)
 
     def advection(self, w_hat: Complex[Tensor, "sample rows columns"]) -> Complex[Tensor, "sample rows columns"]:
         """-(u . grad w), dealiased."""
-        k, n = self.k_max, self.resolution
-        z = self.velocity(w_hat)
-        q = torch.fft.fft2(z * z, norm="forward")
-        here = torch.cat([q[:, : k + 1, : k + 1], q[:, n - k :, : k + 1]], dim=1)
-        # Q at -k: rows 0, -1..-K, K..1 and columns 0, -1..-K.
-        rows = torch.cat([q[:, :1], q[:, n - k :].flip(1), q[:, 1 : k + 1].flip(1)], dim=1)
-        opposite = torch.cat([rows[..., :1], rows[..., n - k :].flip(-1)], dim=-1)
-        return self._multiplier * here + (self._multiplier * opposite).conj()
+        if w_hat.device.type == "cpu":
+            size = max(1, _POINTS_AT_ONCE // self.resolution**2)
+            if size < len(w_hat):
+                return torch.cat([self._advection(part) for part in w_hat.split(size)])
+        return self._advection(w_hat)
 
     def stable_step(self, w_hat: Complex[Tensor, "sample rows columns"]) -> Float[Tensor, " sample"]:
-        """Largest stable step of each sample: 2.8 / (2 pi k_max max(|u| + |v|)), with k_max = n/3 (CFL condition)."""
+        """Largest stable step of each sample: 2.8 / (kappa_max max(|u| + |v|)), with k_max = n/3 (CFL condition)."""
         z = self.velocity(w_hat)
         speed = (z.real.abs() + z.imag.abs()).flatten(1).amax(dim=1)
-        return RK4_STABILITY / (2 * math.pi * self.resolution / 3 * speed.clamp(min=1e-12))
+        return RK4_STABILITY / (2 * math.pi / self._length * self.resolution / 3 * speed.clamp(min=1e-12))
+
+    def _shifted_velocity(self, w_hat: Complex[Tensor, "sample rows columns"]) -> Complex[Tensor, "sample n n"]:
+        """u + i v on the solver's grid, times exp(2 pi i K y / L)."""
+        k, n = self.k_max, self.resolution
+        columns = w_hat.new_zeros(len(w_hat), 2 * k + 1, n)
+        torch.mul(self._velocity, w_hat, out=columns[..., k : 2 * k + 1])
+        mirrored = (self._mirrored * w_hat)[..., 1:].flip(-1)
+        # Rows at -k1: 0, then K..1 and -1..-K read backwards.
+        torch.conj_physical(mirrored[:, :1], out=columns[:, :1, :k])
+        torch.conj_physical(mirrored[:, 1:].flip(-2), out=columns[:, 1:, :k])
+        along_y = torch.fft.ifft(columns, norm="forward").transpose(-1, -2)
+        rows = w_hat.new_zeros(len(w_hat), n, n)
+        rows[..., : k + 1] = along_y[..., : k + 1]
+        rows[..., n - k :] = along_y[..., k + 1 :]
+        return torch.fft.ifft(rows, norm="forward").transpose(-1, -2)
+
+    def _advection(self, w_hat: Complex[Tensor, "sample rows columns"]) -> Complex[Tensor, "sample rows columns"]:
+        k, n = self.k_max, self.resolution
+        z = self._shifted_velocity(w_hat).transpose(-1, -2)
+        q = torch.fft.fft(z.mul_(z), norm="forward").transpose(-1, -2)
+        q = torch.fft.fft(torch.cat([q[:, : k + 1], q[:, n - k :]], dim=1), norm="forward")
+        here = self._multiplier * q[..., 2 * k : 3 * k + 1]
+        # Q at -k: columns 0..-K, rows 0, -1..-K, K..1.
+        opposite = q[..., k : 2 * k + 1].flip(-1)
+        opposite = torch.cat([opposite[:, :1], opposite[:, 1:].flip(-2)], dim=1).mul_(self._multiplier)
+        return here.add_(opposite.conj_physical_())
 
 
 def _require(holds: bool, name: str, value: float, condition: str) -> None:

@@ -20,6 +20,13 @@ Nonlinearity = Callable[[Tensor, Tensor], Tensor]
 StepBound = Callable[[Tensor], Tensor]
 
 
+class Solution(NamedTuple):
+    """states: [sample, time, *modes]; n_steps: all steps that a sample has taken, [sample]."""
+
+    states: Tensor
+    n_steps: Tensor
+
+
 def integrate(
     linear: Tensor,
     nonlinear: Nonlinearity,
@@ -29,8 +36,8 @@ def integrate(
     *,
     start: float = 0.0,
     max_substeps: int = 100_000,
-) -> tuple[Tensor, Tensor]:
-    """States at the given output times, [sample, time, *modes], and the steps that each sample has taken, [sample].
+) -> Solution:
+    """States at the given output times, and how many steps they took.
 
     Every output interval is cut into equal substeps, as few as ``step_bound`` (evaluated at the start of the interval)
     allows, so steps land on the output times exactly. Each sample has its own number of substeps: within an interval
@@ -75,7 +82,7 @@ def integrate(
             _assert_finite(state, end)
         outputs[:, index] = state
         now = end
-    return outputs, n_steps
+    return Solution(outputs, n_steps)
 
 
 class _Factors(NamedTuple):

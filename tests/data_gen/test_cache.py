@@ -115,7 +115,7 @@ def test_the_address_is_that_of_the_numbers() -> None:
 
 def test_a_raised_problem_version_is_another_dataset(monkeypatch: pytest.MonkeyPatch) -> None:
     before = cache.address(PROBLEM, 0)
-    monkeypatch.setattr(NavierStokes2D, "version", 2)
+    monkeypatch.setattr(NavierStokes2D, "version", NavierStokes2D.version + 1)
     assert cache.address(PROBLEM, 0) != before
 
 

@@ -12,11 +12,12 @@ from torch import Tensor
 
 from data_gen import spectral
 from data_gen.cache import generator
-from data_gen.problems.ns2d import NavierStokes2D, VorticityDynamics
+from data_gen.problems.ns2d import NavierStokes2D, SinusoidalForcing, VorticityDynamics
 from data_gen.random_fields import PeriodicGaussianField
 from data_gen.solvers.integrating_factor import SolverError, integrate
 
 ROUNDING = 1e-14
+FREE = SinusoidalForcing(sine=0.0, cosine=0.0)
 
 
 def _nodes(n: int) -> tuple[np.ndarray, np.ndarray]:
@@ -32,7 +33,7 @@ def _solve(problem: NavierStokes2D, start: np.ndarray, n_steps: int) -> np.ndarr
 @pytest.mark.parametrize("amplitude", [0.1, 1 / 3])
 def test_the_forcing_has_all_its_digits(amplitude: float) -> None:
     n = 12
-    dynamics = VorticityDynamics(1e-3, n, amplitude)
+    dynamics = VorticityDynamics(1e-3, n, SinusoidalForcing((1, 1), amplitude, amplitude))
     still = torch.zeros(1, 2 * dynamics.k_max + 1, dynamics.k_max + 1, dtype=torch.complex128)
     forcing = dynamics.nonlinear(still, torch.zeros(1, dtype=torch.float64))
     x, y = _nodes(n)
@@ -58,9 +59,7 @@ def test_a_force_on_a_fluid_at_rest_has_the_exact_response() -> None:
 @pytest.mark.parametrize("n", [24, 25])
 def test_taylor_green_vortex_decays_to_thirteen_digits(n: int) -> None:
     viscosity, interval = 1e-2, 0.5
-    problem = NavierStokes2D(
-        viscosity=viscosity, resolution=n, oversampling=1.0, interval=interval, forcing_amplitude=0.0
-    )
+    problem = NavierStokes2D(viscosity=viscosity, resolution=n, oversampling=1.0, interval=interval, forcing=FREE)
     x, y = _nodes(n)
     start = 2 * np.cos(2 * math.pi * x) * np.cos(2 * math.pi * y)
     for step, state in enumerate(_solve(problem, start, 4), start=1):
@@ -99,7 +98,7 @@ def test_sixteen_samples_solved_together_equal_each_solved_alone() -> None:
     problem = NavierStokes2D(viscosity=1e-4, resolution=16, n_snapshots=8)
     indices = range(16)
     together = problem.simulate([generator(0, "test", i) for i in indices]).trajectory
-    dynamics = VorticityDynamics(problem.viscosity, problem.solver_resolution, problem.forcing_amplitude)
+    dynamics = VorticityDynamics(problem.viscosity, problem.solver_resolution, problem.forcing)
     states = spectral.from_grid(torch.from_numpy(together[:, 1, 0]), 7)
     bounds = 0.9 * dynamics.stable_step(states)
     assert len(set(torch.ceil(1 / bounds).tolist())) >= 3, "the samples must differ in their number of substeps"
@@ -111,7 +110,7 @@ def test_sixteen_samples_solved_together_equal_each_solved_alone() -> None:
 def test_the_cfl_bound_is_the_documented_one() -> None:
     # Taylor-Green: u = -cos X sin Y / (2 pi), v = sin X cos Y / (2 pi), so max(|u| + |v|) = 1 / (2 pi).
     n = 24
-    dynamics = VorticityDynamics(1e-3, n, 0.1)
+    dynamics = VorticityDynamics(1e-3, n, FREE)
     x, y = _nodes(n)
     w = torch.from_numpy(2 * np.cos(2 * math.pi * x) * np.cos(2 * math.pi * y))
     slow, fast = spectral.from_grid(w, dynamics.k_max), spectral.from_grid(5 * w, dynamics.k_max)
@@ -133,7 +132,7 @@ def test_each_sample_is_given_its_own_time_in_every_interval() -> None:
 
     start = torch.zeros(3, 1, dtype=torch.float64)
     times = [1.5, 1.9, 3.0]
-    states = integrate(linear, nonlinear, start, times, lambda state: steps[: state.shape[0]], start=1.0)
+    states = integrate(linear, nonlinear, start, times, lambda state: steps[: state.shape[0]], start=1.0).states
     for index, t in enumerate(times):
         assert np.abs(states[:, index, 0].numpy() - (t**4 - 1)).max() < 1e-12 * t**4
     assert min(seen) == 1.0
@@ -154,7 +153,7 @@ def test_an_interval_takes_as_few_substeps_as_the_bound_allows(bound: float, n_s
 
     start = torch.zeros(1, 1, dtype=torch.float64)
     linear = torch.zeros(1, dtype=torch.float64)
-    states = integrate(linear, nonlinear, start, times, lambda v: v.new_full((v.shape[0],), bound))
+    states = integrate(linear, nonlinear, start, times, lambda v: v.new_full((v.shape[0],), bound)).states
     assert len(calls) == 4 * n_steps
     assert states.flatten().tolist() == pytest.approx(times, rel=1e-14)
 
@@ -162,7 +161,7 @@ def test_an_interval_takes_as_few_substeps_as_the_bound_allows(bound: float, n_s
 def test_a_flow_with_too_large_a_step_is_stopped() -> None:
     # Ten times the stable step: the state grows without bound, and the error says which sample and what to change.
     n = 32
-    dynamics = VorticityDynamics(1e-5, n, 0.1)
+    dynamics = VorticityDynamics(1e-5, n, SinusoidalForcing())
     calm, wild = (
         replace(PeriodicGaussianField(), scale=scale).draw([np.random.default_rng(0)], dynamics.k_max)
         for scale in (343.0, 343.0e6)
@@ -179,7 +178,8 @@ def test_a_flow_with_too_large_a_step_is_stopped() -> None:
         )
     # The stable step itself carries the same state as far.
     bound = lambda v: 0.9 * dynamics.stable_step(v)  # noqa: E731
-    assert bool(torch.isfinite(integrate(dynamics.linear, dynamics.nonlinear, state, [200 * step], bound).abs()).all())
+    states = integrate(dynamics.linear, dynamics.nonlinear, state, [200 * step], bound).states
+    assert bool(torch.isfinite(states.abs()).all())
 
 
 def test_a_translation_along_the_diagonal_is_no_symmetry() -> None:
@@ -191,7 +191,7 @@ def test_a_translation_along_the_diagonal_is_no_symmetry() -> None:
     solved = problem.solve(moved[:, :1], np.empty((1, 0, n, n)), 2).trajectory
     assert np.abs(solved - moved[:, 1:]).max() > 1e-2
     # Without the force every translation is one.
-    free = replace(problem, forcing_amplitude=0.0)
+    free = replace(problem, forcing=FREE)
     original = free.simulate([np.random.default_rng(0)]).trajectory
     moved = np.roll(original, (3, 3), axis=(-2, -1))
     assert np.abs(free.solve(moved[:, :1], np.empty((1, 0, n, n)), 2).trajectory - moved[:, 1:]).max() < 1e-12

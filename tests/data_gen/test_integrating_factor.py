@@ -24,7 +24,7 @@ def _rotation(v: Tensor, t: Tensor) -> Tensor:
 def test_linear_decay_is_exact_for_any_step() -> None:
     linear = torch.tensor([-1.0, -1e4], dtype=torch.float64)
     start = torch.ones(3, 2, dtype=torch.float64)
-    states = integrate(linear, lambda v, t: torch.zeros_like(v), start, [0.3, 2.0], _fixed(10.0))  # noqa: ARG005
+    states = integrate(linear, lambda v, t: torch.zeros_like(v), start, [0.3, 2.0], _fixed(10.0)).states  # noqa: ARG005
     for index, t in enumerate((0.3, 2.0)):
         assert torch.allclose(states[:, index], torch.exp(linear * t).expand(3, 2), rtol=1e-14, atol=0)
 
@@ -39,7 +39,7 @@ def test_order_four_with_time_dependent_forcing() -> None:
 
     errors = []
     for dt in (0.05, 0.025, 0.0125):
-        end = integrate(linear, nonlinear, torch.ones(1, 1, dtype=torch.float64), [1.0], _fixed(dt))
+        end = integrate(linear, nonlinear, torch.ones(1, 1, dtype=torch.float64), [1.0], _fixed(dt)).states
         errors.append(abs(float(end) - math.cos(3)))
     orders = [math.log2(a / b) for a, b in itertools.pairwise(errors)]
     assert all(3.8 < order < 4.2 for order in orders), (errors, orders)
@@ -49,7 +49,7 @@ def test_outputs_land_on_the_times_and_the_start_is_returned_as_it_is() -> None:
     linear = torch.zeros(1, dtype=torch.float64)
     start = torch.tensor([[1.0 + 0j]], dtype=torch.complex128)
     times = [1.0, 1.37, 2.0]
-    states = integrate(linear, _rotation, start, times, _fixed(0.01), start=1.0)
+    states = integrate(linear, _rotation, start, times, _fixed(0.01), start=1.0).states
     assert torch.equal(states[0, 0], start[0])
     for state, t in zip(states[0, :, 0], times, strict=True):
         assert complex(state) == pytest.approx(complex(math.cos(2 * (t - 1)), math.sin(2 * (t - 1))), abs=1e-8)
@@ -65,12 +65,12 @@ def test_each_sample_takes_its_own_steps_and_keeps_its_place() -> None:
     linear = torch.zeros(1, dtype=torch.float64)
     start = torch.tensor([[1.0], [2.0], [3.0]], dtype=torch.complex128)
     bound = torch.tensor([0.5, 0.1, 0.25], dtype=torch.float64)
-    states = integrate(linear, counting, start, [1.0], lambda state: bound[: state.shape[0]])
+    states = integrate(linear, counting, start, [1.0], lambda state: bound[: state.shape[0]]).states
     # 2, 10 and 4 substeps of 4 evaluations each: three samples, then two, then one.
     assert seen == [3] * 8 + [2] * 8 + [1] * 24
     for i in range(3):
         step = bound[i : i + 1]
-        alone = integrate(linear, _rotation, start[i : i + 1], [1.0], lambda state, step=step: step)  # noqa: ARG005
+        alone = integrate(linear, _rotation, start[i : i + 1], [1.0], lambda state, step=step: step).states  # noqa: ARG005
         assert torch.equal(states[i], alone[0])
     assert states[:, 0, 0].abs().round().tolist() == [1.0, 2.0, 3.0]
 

@@ -19,6 +19,7 @@ import pytest
 from filelock import FileLock
 
 from data_gen import cache
+from data_gen.pool import GenerationError
 from data_gen.problems.ns2d import NavierStokes2D
 from data_gen.spec import Samples
 from data_gen.store import DatasetFile
@@ -208,7 +209,7 @@ def test_a_worker_that_dies_is_reported_and_the_next_run_goes_on(tmp_path: Path)
     poison = tmp_path / "poison"
     poison.touch()
     problem = Mortal(viscosity=1e-3, resolution=16, oversampling=1.0, n_snapshots=2, poison=str(poison))
-    with pytest.raises(cache.GenerationError, match="Run the same command again"):
+    with pytest.raises(GenerationError, match="Run the same command again"):
         cache.ensure(problem, {"train": 20}, 0, tmp_path, workers=2)
     poison.unlink()
     path = cache.ensure(problem, {"train": 20}, 0, tmp_path, workers=1)["train"]

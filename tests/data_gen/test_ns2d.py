@@ -14,12 +14,13 @@ from torch import Tensor
 
 from data_gen import spectral
 from data_gen.grids import Grid
-from data_gen.problems.ns2d import NavierStokes2D, VorticityDynamics
+from data_gen.problems.ns2d import NavierStokes2D, SinusoidalForcing, VorticityDynamics
 from data_gen.random_fields import PeriodicGaussianField
 from data_gen.solvers.integrating_factor import integrate
 
 # An amplitude at which the advection of a random field is of order 1, so absolute and relative tolerances agree.
 LAW = PeriodicGaussianField(scale=3e5)
+FORCE, FREE = SinusoidalForcing(), SinusoidalForcing(sine=0.0, cosine=0.0)
 
 
 def _field(k_max: int, n_samples: int = 2, law: PeriodicGaussianField = LAW) -> Tensor:
@@ -78,14 +79,14 @@ def _assert_is_advection(advection: Callable[[Tensor], Tensor], w_hat: Tensor, e
 
 @pytest.mark.parametrize("n", [12, 13, 32, 33, 64, 65])
 def test_packed_term_equals_the_plain_form(n: int) -> None:
-    dynamics = VorticityDynamics(1e-3, n, 0.1)
+    dynamics = VorticityDynamics(1e-3, n, FORCE)
     w_hat = _field(dynamics.k_max)
     _assert_is_advection(dynamics.advection, w_hat, _plain_advection(w_hat, n))
 
 
 @pytest.mark.parametrize("n", [12, 13])
 def test_packed_term_equals_a_direct_convolution(n: int) -> None:
-    dynamics = VorticityDynamics(1e-3, n, 0.1)
+    dynamics = VorticityDynamics(1e-3, n, FORCE)
     w_hat = _field(dynamics.k_max, 1)
     _assert_is_advection(dynamics.advection, w_hat, _convolved_advection(w_hat[0])[None])
 
@@ -93,7 +94,7 @@ def test_packed_term_equals_a_direct_convolution(n: int) -> None:
 @pytest.mark.parametrize("factor", [-1.0, 0.0, 0.5, 1 + 1e-9])
 def test_a_wrong_sign_or_factor_of_the_term_is_noticed(factor: float) -> None:
     # Taylor-Green, the energy budget and the order of convergence don't notice any of these.
-    dynamics = VorticityDynamics(1e-3, 12, 0.1)
+    dynamics = VorticityDynamics(1e-3, 12, FORCE)
     w_hat = _field(dynamics.k_max, 1)
     with pytest.raises(AssertionError):
         _assert_is_advection(lambda w: factor * dynamics.advection(w), w_hat, _plain_advection(w_hat, 12))
@@ -104,7 +105,7 @@ def test_velocity_is_that_of_the_stream_function() -> None:
     n = 24
     x = torch.arange(n, dtype=torch.float64) / n * 2 * math.pi
     big_x, big_y = x[:, None], x[None, :]
-    dynamics = VorticityDynamics(1e-3, n, 0.1)
+    dynamics = VorticityDynamics(1e-3, n, FORCE)
     w_hat = spectral.from_grid((2 * torch.cos(big_x) * torch.cos(big_y))[None], dynamics.k_max)
     z = dynamics.velocity(w_hat)[0]
     assert torch.allclose(z.real, -torch.cos(big_x) * torch.sin(big_y) / (2 * math.pi), atol=1e-15)
@@ -113,7 +114,7 @@ def test_velocity_is_that_of_the_stream_function() -> None:
 
 def test_forcing_is_the_published_one() -> None:
     n = 16
-    dynamics = VorticityDynamics(1e-3, n, 0.1)
+    dynamics = VorticityDynamics(1e-3, n, FORCE)
     still = torch.zeros(1, 2 * dynamics.k_max + 1, dynamics.k_max + 1, dtype=torch.complex128)
     x = torch.arange(n, dtype=torch.float64) / n
     s = 2 * math.pi * (x[:, None] + x[None, :])
@@ -127,7 +128,7 @@ class _Manufactured:
     viscosity = 5e-3
 
     def __init__(self, n: int = 24) -> None:
-        self.dynamics = VorticityDynamics(self.viscosity, n, 0.0)
+        self.dynamics = VorticityDynamics(self.viscosity, n, FREE)
         self._modes = torch.zeros(3, 2 * self.dynamics.k_max + 1, self.dynamics.k_max + 1, dtype=torch.complex128)
         self._modes[0, 1, 0] = self._modes[0, -1, 0] = 1.0  # 2 cos 2 pi x
         self._modes[1, 1, 2] = 0.5 - 0.5j
@@ -157,7 +158,7 @@ class _Manufactured:
         def nonlinear(w: Tensor, t: Tensor) -> Tensor:
             return factor * self.dynamics.advection(w) + self.force(t)
 
-        states = integrate(self.dynamics.linear, nonlinear, self.exact(start), [1.0], _no_bound(dt))
+        states = integrate(self.dynamics.linear, nonlinear, self.exact(start), [1.0], _no_bound(dt)).states
         exact = self.exact(start + 1)
         return float((states[:, -1] - exact).abs().max() / exact.abs().max())
 
@@ -179,30 +180,30 @@ def test_a_forced_flow_with_a_wrong_term_does_not_converge(factor: float) -> Non
 def test_taylor_green_vortex_decays_exactly() -> None:
     # w = 2 cos X cos Y is a solution of the full equation without forcing: its advection vanishes.
     viscosity, n = 1e-2, 24
-    dynamics = VorticityDynamics(viscosity, n, 0.0)
+    dynamics = VorticityDynamics(viscosity, n, FREE)
     w_hat = torch.zeros(1, 2 * dynamics.k_max + 1, dynamics.k_max + 1, dtype=torch.complex128)
     w_hat[0, 1, 1] = w_hat[0, -1, 1] = 0.5
     times = [0.5, 1.0, 3.0]
-    states = integrate(dynamics.linear, dynamics.nonlinear, w_hat, times, _no_bound(0.05))
+    states = integrate(dynamics.linear, dynamics.nonlinear, w_hat, times, _no_bound(0.05)).states
     for state, t in zip(states[0], times, strict=True):
         assert torch.allclose(state, w_hat[0] * math.exp(-8 * math.pi**2 * viscosity * t), atol=1e-14)
 
 
 def test_the_laminar_forced_state_is_steady() -> None:
     # nu Laplacian w + f = 0 for w = f / (8 pi^2 nu); the advection of a shear along x + y vanishes.
-    dynamics = VorticityDynamics(1e-2, 24, 0.1)
+    dynamics = VorticityDynamics(1e-2, 24, FORCE)
     still = torch.zeros(1, 2 * dynamics.k_max + 1, dynamics.k_max + 1, dtype=torch.complex128)
     steady = dynamics.nonlinear(still, torch.zeros(1)) / (8 * math.pi**2 * 1e-2)
-    states = integrate(dynamics.linear, dynamics.nonlinear, steady, [1.0, 5.0], _no_bound(0.05))
+    states = integrate(dynamics.linear, dynamics.nonlinear, steady, [1.0, 5.0], _no_bound(0.05)).states
     # The integrating factor treats the force by quadrature, so steadiness holds to the scheme's accuracy.
     assert torch.allclose(states[0, -1], steady[0], rtol=0, atol=1e-9)
 
 
 def _inviscid_drift(dt: float) -> tuple[float, float]:
     """Relative drift of energy and enstrophy of an unforced inviscid flow over 5 time units."""
-    dynamics = VorticityDynamics(0.0, 64, 0.0)
+    dynamics = VorticityDynamics(0.0, 64, FREE)
     w_hat = PeriodicGaussianField().draw([np.random.default_rng(3)], dynamics.k_max)
-    states = integrate(dynamics.linear, dynamics.nonlinear, w_hat, [0.0, 5.0], _no_bound(dt))[0]
+    states = integrate(dynamics.linear, dynamics.nonlinear, w_hat, [0.0, 5.0], _no_bound(dt)).states[0]
     k1, k2 = (2 * math.pi * k for k in spectral.wavenumbers(dynamics.k_max))
     squared = (k1**2 + k2**2).clamp(min=1)
     weights = torch.where(k2 > 0, 2.0, 1.0)  # the column k2 = 0 holds both signs
@@ -221,10 +222,11 @@ def test_an_inviscid_flow_conserves_energy_and_enstrophy() -> None:
 def test_energy_and_enstrophy_budgets_close() -> None:
     # dZ/dt = -2 nu P + <w f> with Z = <w^2>/2, P = <|grad w|^2>/2, and dE/dt = -2 nu Z + <psi f> with E = <|u|^2>/2.
     problem = NavierStokes2D(viscosity=1e-2, resolution=48)
-    dynamics = VorticityDynamics(1e-2, problem.solver_resolution, 0.1)
+    dynamics = VorticityDynamics(1e-2, problem.solver_resolution, FORCE)
     w_hat = _field(dynamics.k_max, 1, PeriodicGaussianField())
     h = 1e-3
-    before, now, after = integrate(dynamics.linear, dynamics.nonlinear, w_hat, [0.5 - h, 0.5, 0.5 + h], _no_bound(h))[0]
+    times = [0.5 - h, 0.5, 0.5 + h]
+    before, now, after = integrate(dynamics.linear, dynamics.nonlinear, w_hat, times, _no_bound(h)).states[0]
     k1, k2 = (2 * math.pi * k for k in spectral.wavenumbers(dynamics.k_max))
     squared = (k1**2 + k2**2).clamp(min=1)
     weights = torch.where(k2 > 0, 2.0, 1.0)

@@ -28,7 +28,13 @@ def _samples(spec: DatasetSpec, n: int, seed: int = 0) -> Samples:
         rng.standard_normal((n, 0 if spec.is_steady else 1, n_state, *space)),
         rng.standard_normal((n, len(spec.static), *space)),
         rng.standard_normal((n, spec.n_snapshots, n_state, *space)),
+        {entry.name: rng.standard_normal(n) for entry in spec.diagnostics},
     )
+
+
+def _first(samples: Samples, n: int) -> Samples:
+    diagnostics = {name: values[:n] for name, values in samples.diagnostics.items()}
+    return Samples(*(array[:n] for array in samples[:3]), diagnostics)
 
 
 def _write(path: Path, spec: DatasetSpec, samples: Samples) -> None:
@@ -143,7 +149,7 @@ def test_the_same_samples_give_the_same_bytes(tmp_path: Path) -> None:
 def test_the_hash_covers_the_samples_used_and_not_the_length_of_the_file(tmp_path: Path) -> None:
     everything = _samples(PROBLEM.spec, 40)
     for n in (20, 33, 40):
-        _write(tmp_path / str(n), PROBLEM.spec, Samples(*(array[:n] for array in everything)))
+        _write(tmp_path / str(n), PROBLEM.spec, _first(everything, n))
     hashes = {}
     for n in (20, 33, 40):
         with DatasetFile(tmp_path / str(n)) as file:

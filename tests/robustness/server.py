@@ -111,9 +111,9 @@ def exhaust_in_solver() -> None:
 
 def limit_memory_of_workers(size: int) -> None:
     """Processes that generate data get so much address space, from their start on; this one keeps its own."""
-    from data_gen import cache
+    from data_gen import pool
 
-    starting = cache._signals_held
+    starting = pool._signals_held
 
     @contextmanager
     def limiting() -> Iterator[None]:
@@ -122,7 +122,7 @@ def limit_memory_of_workers(size: int) -> None:
             for worker in multiprocessing.active_children():
                 resource.prlimit(worker.pid, resource.RLIMIT_AS, (size, size))
 
-    cache._signals_held = limiting
+    pool._signals_held = limiting
 
 
 def jump_clock(days: float, at_step: int = 0) -> None:
