@@ -10,7 +10,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import ClassVar, Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import scipy.fft
@@ -22,14 +22,12 @@ N_MODES = 421
 MAX_CONTRAST = 1e8
 
 
+@runtime_checkable
 class PermeabilityLaw(Protocol):
-    """A law of random permeabilities; ``name`` is what files and tables call it."""
+    """A law of random permeabilities."""
 
-    name: ClassVar[str]
-
-    @property
-    def parameters(self) -> Mapping[str, float]:
-        """Scalar parameters by name."""
+    def parameters(self) -> Mapping[str, float | str]:
+        """The law's name, as ``law``, and its scalar parameters."""
         ...
 
     def draw(self, rng: np.random.Generator, n_nodes: int) -> NDArray[np.float64]:
@@ -133,15 +131,18 @@ class TwoPhase:
     contrast: float = 4.0
     field: CosineGaussianField = field(default_factory=CosineGaussianField)
 
-    name: ClassVar[str] = "two_phase"
-
     def __post_init__(self) -> None:
         _require(0 < self.low < math.inf, "low", self.low, "positive")
         _require(1 <= self.contrast <= MAX_CONTRAST, "contrast", self.contrast, f"from 1 to {MAX_CONTRAST:g}")
 
-    @property
-    def parameters(self) -> Mapping[str, float]:
-        return {"low": self.low, "contrast": self.contrast, "tau": self.field.tau, "exponent": self.field.exponent}
+    def parameters(self) -> Mapping[str, float | str]:
+        return {
+            "law": "two_phase",
+            "low": self.low,
+            "contrast": self.contrast,
+            "tau": self.field.tau,
+            "exponent": self.field.exponent,
+        }
 
     def draw(self, rng: np.random.Generator, n_nodes: int) -> NDArray[np.float64]:
         return np.where(self.field.draw(rng, n_nodes) >= 0, self.low * self.contrast, self.low)
@@ -157,11 +158,8 @@ class LogNormal:
 
     field: CosineGaussianField = field(default_factory=CosineGaussianField)
 
-    name: ClassVar[str] = "log_normal"
-
-    @property
-    def parameters(self) -> Mapping[str, float]:
-        return {"scale": self.field.scale, "tau": self.field.tau, "exponent": self.field.exponent}
+    def parameters(self) -> Mapping[str, float | str]:
+        return {"law": "log_normal", "scale": self.field.scale, "tau": self.field.tau, "exponent": self.field.exponent}
 
     def draw(self, rng: np.random.Generator, n_nodes: int) -> NDArray[np.float64]:
         return _require_finite(np.exp(self.field.draw(rng, n_nodes)), "field.scale", self.field.scale)
@@ -185,15 +183,12 @@ class SmoothHighContrast:
     contrast: float = 1e3
     length: float = 0.1
 
-    name: ClassVar[str] = "smooth_high_contrast"
-
     def __post_init__(self) -> None:
         _require(1 <= self.contrast <= MAX_CONTRAST, "contrast", self.contrast, f"from 1 to {MAX_CONTRAST:g}")
         _require(0.02 <= self.length <= 1, "length", self.length, "from 0.02 to 1")
 
-    @property
-    def parameters(self) -> Mapping[str, float]:
-        return {"contrast": self.contrast, "length": self.length}
+    def parameters(self) -> Mapping[str, float | str]:
+        return {"law": "smooth_high_contrast", "contrast": self.contrast, "length": self.length}
 
     def draw(self, rng: np.random.Generator, n_nodes: int) -> NDArray[np.float64]:
         # Amplitudes fall by e^-(pi k length)^2 / 4: the last mode kept has 1e-14 of the first.
@@ -223,14 +218,11 @@ class MultiscaleTrigonometric:
 
     n_scales: int = 6
 
-    name: ClassVar[str] = "multiscale_trigonometric"
-
     def __post_init__(self) -> None:
         _require(1 <= self.n_scales <= 8, "n_scales", self.n_scales, "from 1 to 8")
 
-    @property
-    def parameters(self) -> Mapping[str, float]:
-        return {"n_scales": self.n_scales}
+    def parameters(self) -> Mapping[str, float | str]:
+        return {"law": "multiscale_trigonometric", "n_scales": self.n_scales}
 
     def draw(self, rng: np.random.Generator, n_nodes: int) -> NDArray[np.float64]:
         x = np.arange(n_nodes)[:, None] / (n_nodes - 1)

@@ -21,8 +21,8 @@ from hydra.utils import get_object, instantiate
 
 # Where constructors may come from. Not all of torch: torch.hub.load, for one, downloads code and runs it.
 TRUSTED = (
-    "data_gen.problems",
     "data_gen.permeability",
+    "data_gen.problems",
     "data_gen.random_fields",
     "neuralop_bench.metrics",
     "neuralop_bench.models",

@@ -86,7 +86,6 @@ class Darcy2D:
 
     @property
     def spec(self) -> DatasetSpec:
-        law = self.permeability
         return DatasetSpec(
             name="darcy2d",
             version=self.version,
@@ -99,8 +98,7 @@ class Darcy2D:
                 "forcing": self.forcing,
                 "solver_resolution": self.solver_resolution,
                 "residual_tolerance": self.residual_tolerance,
-                "permeability_law": law.name,
-                **{f"permeability_{name}": value for name, value in law.parameters.items()},
+                **{f"permeability_{name}": value for name, value in self.permeability.parameters().items()},
             },
             conserved=("flux_balance", "positivity", "maximum_principle"),
             symmetries=("square_symmetries",),
