@@ -21,7 +21,7 @@ from data_gen.problems.burgers1d import Burgers1D, BurgersDynamics
 from data_gen.random_fields import PeriodicGaussianField1D
 from data_gen.solvers.errors import SolverError
 
-Array = NDArray[np.float64]
+Array = NDArray[np.floating]
 
 
 def _rngs(*indices: int) -> list[np.random.Generator]:
@@ -284,7 +284,7 @@ def test_solving_goes_on_where_a_trajectory_ends() -> None:
     samples = problem.simulate(_rngs(1, 2))
     again = problem.solve(samples.trajectory[:, :2], samples.static, 2)
     assert again.trajectory.shape == (2, 2, 1, 512)
-    # The steps start small again, so the two agree to the scheme's error, larger here than at t = 1: fronts are forming.
+    # The steps start small again, so the two agree to the error of the steps: fronts are forming.
     assert _errors(again.trajectory, samples.trajectory[:, 2:]).max() < 3e-5
     # A history in single precision and on another grid.
     coarse = samples.trajectory[:, :2, :, ::2].astype(np.float32)
