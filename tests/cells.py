@@ -12,5 +12,11 @@ NEEDED = {
     )
 }
 
-# Datasets that are files of the user's: no test over all datasets can take them. tests/end_to_end/test_imported.py does.
+# Datasets that are files of the user's: no test over all datasets takes them. tests/end_to_end/test_imported.py does.
 GIVEN_AS_FILES = ("file",)
+
+# Cells that can't be: what the error must say.
+REFUSED = {
+    ("fno_3d", "burgers1d"): "needs at least 2",  # one step is predicted
+    ("fno_3d", "darcy2d"): "needs at least 2",
+}

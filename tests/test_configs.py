@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from cells import GIVEN_AS_FILES, NEEDED
+from cells import GIVEN_AS_FILES, NEEDED, REFUSED
 
 from neuralop_bench import config, constructors, plan
 from neuralop_bench.config import CONFIG_DIR, ConfigError, compose, describe, identity, run_directory
@@ -32,6 +32,10 @@ GROUPS = [
 @pytest.mark.parametrize(("track", "dataset"), CELLS)
 def test_every_cell_composes_and_its_model_builds(track: str, dataset: str, model: str) -> None:
     cfg = compose(f"track={track}", f"dataset={dataset}", f"model={model}", *NEEDED.get(model, ()))
+    if (model, dataset) in REFUSED:
+        with pytest.raises(ConfigError, match=REFUSED[model, dataset]):
+            plan.make(cfg)
+        return
     assert plan.make(cfg).n_parameters > 0
     assert identity(cfg).track == track, "a track's own cells are never custom"
 
