@@ -177,60 +177,51 @@ def solve_part(
         own.release()
 
 
-def ensure_regridded(
-    problem: Problem, split: str, n_samples: int, seed: int, root: Path, *, source: str, refine: float
-) -> Path:
-    """Path of a split that holds the first samples of another on a finer or coarser grid (``data_gen.regrid``): of a
+def ensure_regridded(origin: Path, spec: DatasetSpec, path: Path, n_samples: int) -> None:
+    """Make a file that holds the first samples of another on a finer or coarser grid (``data_gen.regrid``): of a
     periodic field its own Fourier series, of one on a closed grid its values at every second node, or the like.
 
     Args:
-        problem: that of the source.
-        split: name of the new split, test_<name>.
-        n_samples: how many of the source's samples.
-        seed: of the dataset.
-        root: folder of all datasets.
-        source: the split whose file, which must be there, holds at least ``n_samples``.
-        refine: points per length of the new grid relative to the source's.
+        origin: a dataset's file, with at least ``n_samples``.
+        spec: the origin's on another grid.
+        path: the file to make, unless it is there: <dataset>/<split>/<name>.hdf5.
+        n_samples: how many of the origin's samples.
 
     Raises:
-        ValueError: the grid has no such refinement.
-        StoreError: the source is missing or damaged, or too short.
+        ValueError: the origin's fields can't be brought to that grid.
+        StoreError: a file is damaged, or the origin is too short.
     """
-    base = folder(problem, seed, root)
-    origin, path = (base / name / f"{problem.spec.name}.hdf5" for name in (source, split))
-    spec = replace(problem.spec, grid=_refined(problem.spec.grid, refine, split))
+    split, source = path.parent.name, origin.parent.name
     if stream(split) != stream(source):
         raise ValueError(f"{split} can't be made from {source}: only test sets are made from one another.")
+    with DatasetFile(origin) as file:
+        seed = file.seed
     if _file_holds(path, spec, seed, n_samples):
-        return path
-    with _locked(base):
-        if not _file_holds(path, spec, seed, n_samples):
-            with DatasetFile(origin) as file:
-                if file.n_samples < n_samples:
-                    raise StoreError(
-                        f"{origin} holds {file.n_samples} samples, fewer than {n_samples}. Make it longer first."
-                    )
-                file.sha256()
-                known = {**file.certificate, "regridded_from": f"{source} {file.spec.grid.shape}"}
-                made = (_regridded(file, shard, spec.grid) for shard in range(-(-n_samples // SHARD_SIZE)))
-                write(
-                    path,
-                    spec,
-                    made,
-                    n_samples,
-                    split=split,
-                    seed=seed,
-                    provenance=_provenance("cpu"),
-                    certificate=known,
+        return
+    with _locked(path.parent.parent):
+        if _file_holds(path, spec, seed, n_samples):
+            return
+        with DatasetFile(origin) as file:
+            if file.n_samples < n_samples:
+                raise StoreError(
+                    f"{origin} holds {file.n_samples} samples, fewer than {n_samples}. Make it longer first."
                 )
-    return path
+            file.sha256()
+            known = {**file.certificate, "regridded_from": f"{source}, {'x'.join(map(str, file.spec.grid.shape))}"}
+            made = (_regridded(file, shard, spec.grid) for shard in range(-(-n_samples // SHARD_SIZE)))
+            write(path, spec, made, n_samples, split=split, seed=seed, provenance=_provenance("cpu"), certificate=known)
 
 
-def _refined(grid: Grid, refine: float, split: str) -> Grid:
+def refined(grid: Grid, refine: float) -> Grid:
+    """The grid with ``refine`` times as many points per length, e.g. 2 or 0.5.
+
+    Raises:
+        ValueError: that isn't a whole number of points.
+    """
     try:
         return grid.coarsen(1 / Fraction(refine).limit_denominator(64))
     except (ValueError, ZeroDivisionError) as error:
-        raise ValueError(f"dataset.test_splits.{split}.refine={refine:g}: {error}") from error
+        raise ValueError(f"refine={refine:g} of a test split: {error}") from error
 
 
 def _regridded(file: DatasetFile, shard: int, grid: Grid) -> Fields:

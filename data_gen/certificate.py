@@ -117,4 +117,4 @@ def require(error: float, tolerance: float | None, what: str) -> None:
 
 
 def _rounded(value: float) -> str:
-    return f"{value:.2g}"
+    return f"{value:.3g}" if abs(value) >= 1 else f"{value:.2g}"

@@ -18,7 +18,7 @@ from omegaconf import OmegaConf
 
 from data_gen.files import WriteError, replacing, replacing_stream
 from data_gen.memory import keep_freed_memory
-from neuralop_bench import config, constructors, leaderboard, reproducibility, run_directory
+from neuralop_bench import config, constructors, datasets, leaderboard, reproducibility, run_directory
 from neuralop_bench import plan as planning
 from neuralop_bench.batch import Batch
 from neuralop_bench.config import ConfigError, RunConfig
@@ -40,11 +40,13 @@ _COST_BATCH_SIZES = (4, 16)
 
 
 def execute(cfg: RunConfig) -> None:
-    """Do what the command line asked for: a run, an evaluation of a finished run, or a dry run."""
+    """Do what the command line asked for: a run, an evaluation of a finished run, data alone, or a dry run."""
     if cfg.mode == "evaluate":
         if cfg.dry_run:
             raise ConfigError("dry_run=true tells what a run would take, not what mode=evaluate does. Leave it out.")
         evaluate_again(cfg)
+    elif cfg.mode == "generate":
+        datasets.generate(cfg)
     elif cfg.dry_run:
         print(planning.describe(planning.make(cfg)), end="\n\n")  # a sweep prints one after another
     else:

@@ -124,9 +124,15 @@ def source_of(cfg: RunConfig) -> Source:
     if cfg.dataset.path is not None:
         return ImportedDataset(cfg.dataset.path)
     problem = cast(Problem, _built("dataset.problem", cfg.dataset.problem))
-    _require_offers("dataset.problem", problem, "simulate", "solve", "version")
+    _require_offers("dataset.problem", problem, "simulate", "simulate_refined", "solve", "version")
     _called("dataset.problem", lambda: problem.spec)
-    return GeneratedDataset(problem, cfg.dataset.seed, Path(cfg.paths.data))
+    return GeneratedDataset(
+        problem,
+        cfg.dataset.seed,
+        Path(cfg.paths.data),
+        tolerance=cfg.dataset.tolerance,
+        device=cfg.generation.device,
+    )
 
 
 def describe(plan: Plan) -> str:

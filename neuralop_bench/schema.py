@@ -14,9 +14,9 @@ from typing import Any
 from omegaconf import MISSING
 
 from neuralop_bench import constructors
-from neuralop_bench.constructors import ConfigError
+from neuralop_bench.constructors import ConfigError, suggestion
 
-MODES = ("run", "evaluate")
+MODES = ("run", "evaluate", "generate")
 
 _SAFE_NAME = r"[A-Za-z0-9][A-Za-z0-9._+-]{0,39}"
 # Beyond these a number is a slip, and trying it out would take the machine's memory or the user's day.
@@ -111,6 +111,23 @@ class PathsConfig:
 
 
 @dataclass
+class GenerationConfig:
+    """How data are made.
+
+    Attributes:
+        splits: what mode=generate makes; [all] means every split that the configuration knows.
+        device: where solvers made of tensors work. Beside cpu, float32 values differ in their last digits, so their
+            hashes aren't those of other people's data.
+        part, n_parts: solve this share of the shards alone and leave the files to a later command without part.
+    """
+
+    splits: list[str] = field(default_factory=lambda: ["train", "valid", "test"])
+    device: str = "cpu"
+    part: int | None = None
+    n_parts: int = 1
+
+
+@dataclass
 class RunConfig:
     """One run. Components (model, optimizer ...) are constructors: ``_target_`` and its arguments.
 
@@ -120,7 +137,9 @@ class RunConfig:
         device: auto, cpu, cuda, or cuda:<index>.
         workers: processes that generate data; null takes one per core.
         preload_gib: splits up to this size are held in memory.
-        mode: run, or evaluate: evaluate the finished run in ``run`` again, perhaps with another evaluator.
+        generation: of the data.
+        mode: run; evaluate: evaluate the finished run in ``run`` again, perhaps with another evaluator; or generate:
+            make data and nothing else.
         run: the run directory that mode=evaluate looks at.
         dry_run: tell what would be done, and what it would take, without doing it.
         force: run again although there is a record; the old run directory is moved aside.
@@ -148,6 +167,7 @@ class RunConfig:
     device: str = "auto"
     workers: int | None = None
     preload_gib: float = 2.0
+    generation: GenerationConfig = field(default_factory=GenerationConfig)
     mode: str = "run"
     run: str | None = None
     dry_run: bool = False
@@ -187,7 +207,9 @@ def validate(run: RunConfig) -> None:
         constructors.check(name, node, run.trust)
         if name == "model":
             run.model.update(node)  # numbers whose type has been set right
-    _require_possible_grid(run.dataset.problem)
+    for node in components(run).values():
+        _require_possible_grid(node)
+    _require_splits(run)
     missing = {"train", "valid", "test"} - set(run.splits)
     if missing:
         raise ConfigError(f"splits lacks {sorted(missing)}: a run needs train, valid and test.")
@@ -225,8 +247,15 @@ def _require_ranges(run: RunConfig) -> None:
         "seed": (run.seed, 0, _LARGEST_SEED),
         "workers": (1 if run.workers is None else run.workers, 1, _MOST_WORKERS),
         "preload_gib": (run.preload_gib, 0, _MOST_GIB),
+        "generation.n_parts": (run.generation.n_parts, 1, _MOST),
+        "generation.part": (run.generation.part or 0, 0, run.generation.n_parts - 1),
         **{f"splits.{split}": (n, 1, _MOST) for split, n in run.splits.items()},
     }
+    for split, extra in run.dataset.test_splits.items():
+        key = f"dataset.test_splits.{split}"
+        bounds[f"{key}.n"] = (extra.n, 1, _MOST)
+        bounds[f"{key}.refine"] = (extra.refine, 1 / 64, 64)
+        bounds[f"{key}.horizon"] = (run.dataset.horizon if extra.horizon is None else extra.horizon, 1, _MOST)
     for name, (value, least, most) in bounds.items():
         if value == MISSING:
             raise ConfigError(f"{name} isn't set: write {name}=<value>.")
@@ -237,6 +266,35 @@ def _require_ranges(run: RunConfig) -> None:
     for name in ("clip_norm", "checkpoint_seconds"):
         if not getattr(run.trainer, name) > 0:
             raise ConfigError(f"trainer.{name} must be positive, got {getattr(run.trainer, name)}.")
+
+
+def _require_splits(run: RunConfig) -> None:
+    """Check the names of all splits, and that further test sets are made of something."""
+    known = sorted({*run.splits, *run.dataset.test_splits})
+    for name, extra in run.dataset.test_splits.items():
+        key = f"dataset.test_splits.{name}"
+        if not re.fullmatch(r"test_\w+", name, re.ASCII) or name in run.splits:
+            raise ConfigError(f"{key}: a further test set is called test_<name>, and no other split is called so.")
+        if extra.source is None:
+            continue
+        if extra.problem:
+            raise ConfigError(f"{key} has both source and problem: it is either regridded or solved. Leave one out.")
+        if extra.source not in known or not extra.source.startswith("test"):
+            raise ConfigError(f"{key}.source={extra.source} is no test set.{suggestion(extra.source, known)}")
+        seen = {name}
+        while (source := run.dataset.test_splits.get(extra.source or "")) is not None:
+            if extra.source in seen:
+                raise ConfigError(f"{key}.source leads back to {extra.source} itself. Change one of the sources.")
+            seen.add(str(extra.source))
+            extra = source
+    for name in run.generation.splits:
+        if name != "all" and name not in known:
+            raise ConfigError(
+                f"generation.splits has {name!r}, which the configuration doesn't know.{suggestion(name, known)} "
+                f"Known: {', '.join(known)}, and all."
+            )
+    if run.generation.part is not None and run.mode != "generate":
+        raise ConfigError("generation.part has an effect with mode=generate alone. Leave it out.")
 
 
 def _require_nothing_to_solve(dataset: DatasetConfig) -> None:
@@ -271,7 +329,23 @@ def components(run: RunConfig) -> dict[str, dict[str, Any]]:
         "tracker": run.tracker,
     }
     nodes.update({f"evaluator.metrics.{name}": node for name, node in run.evaluator.metrics.items()})
+    for name, extra in run.dataset.test_splits.items():
+        if extra.source is None:
+            nodes[f"dataset.test_splits.{name}.problem"] = changed(run.dataset.problem, extra.problem)
     return nodes
+
+
+def changed(node: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """A constructor node with some arguments, perhaps of constructors among them, set otherwise.
+
+    >>> changed({"viscosity": 1.0, "initial": {"tau": 7, "scale": 2}}, {"initial": {"tau": 10}})
+    {'viscosity': 1.0, 'initial': {'tau': 10, 'scale': 2}}
+    """
+    merged = dict(node)
+    for key, value in changes.items():
+        nested = isinstance(value, Mapping) and isinstance(merged.get(key), Mapping)
+        merged[key] = changed(merged[key], value) if nested else value
+    return merged
 
 
 def constructor(model: Mapping[str, Any]) -> dict[str, Any]:

@@ -189,7 +189,10 @@ class NavierStokes2D:
             state_variance=(self.initial.variance(self.k_max),),
             diagnostics=(
                 FieldSpec("n_steps", "time steps from the initial state to the last snapshot"),
-                FieldSpec("mean_drift", "mean vorticity of the last snapshot", "1/time"),
+                FieldSpec(
+                    "cfl",
+                    "longest step relative to the stable one, as it is at the end of the step's output interval",
+                ),
                 FieldSpec(
                     "spectrum_tail",
                     "share of the last snapshot's enstrophy in the upper third of the solver's wavenumbers",
@@ -275,20 +278,19 @@ class NavierStokes2D:
         )
         # Transformed chunk by chunk: a whole batch of outputs at the solver's resolution would not fit a small machine.
         # A device with memory of its own is idle with so few samples.
-        chunks, n_steps, tails, means = [], [], [], []
+        chunks: list[Tensor] = []
+        noted: dict[str, list[Tensor]] = {"n_steps": [], "cfl": [], "spectrum_tail": []}
         for chunk in w_hat.split(self.inner_batch if w_hat.device.type == "cpu" else len(w_hat)):
-            states, steps = integrate(dynamics.linear, dynamics.nonlinear, chunk, times, bound)
-            chunks.append(spectral.to_grid(states, self.resolution).cpu())
-            n_steps.append(steps.cpu())
-            tails.append(spectral.tail(states[:, -1]).cpu())
-            means.append(states[:, -1, 0, 0].real.cpu())
+            solution = integrate(dynamics.linear, dynamics.nonlinear, chunk, times, bound)
+            chunks.append(spectral.to_grid(solution.states, self.resolution).cpu())
+            noted["n_steps"].append(solution.n_steps)
+            noted["cfl"].append(self.cfl_safety * solution.step_ratio)
+            noted["spectrum_tail"].append(spectral.tail(solution.states[:, -1]))
         trajectory = torch.cat(chunks)[:, :, None].numpy()
         initial = spectral.to_grid(w_hat, self.resolution)[:, None, None].cpu().numpy()
         static = np.empty((len(w_hat), 0, self.resolution, self.resolution))
-        columns = {"n_steps": n_steps, "mean_drift": means, "spectrum_tail": tails}
-        return Samples(
-            initial, static, trajectory, {name: torch.cat(parts).double().numpy() for name, parts in columns.items()}
-        )
+        diagnostics = {name: torch.cat(parts).double().cpu().numpy() for name, parts in noted.items()}
+        return Samples(initial, static, trajectory, diagnostics)
 
 
 class VorticityDynamics:

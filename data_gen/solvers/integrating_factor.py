@@ -21,10 +21,18 @@ StepBound = Callable[[Tensor], Tensor]
 
 
 class Solution(NamedTuple):
-    """states: [sample, time, *modes]; n_steps: all steps that a sample has taken, [sample]."""
+    """What an integration gives.
+
+    Attributes:
+        states: [sample, time, *modes].
+        n_steps: steps that a sample has taken, [sample].
+        step_ratio: the largest step that a sample has taken, relative to the bound on it at the end of its interval,
+            [sample]. Above 1 the bound has shrunk meanwhile, and the step was longer than it would be chosen then.
+    """
 
     states: Tensor
     n_steps: Tensor
+    step_ratio: Tensor
 
 
 def integrate(
@@ -59,10 +67,12 @@ def integrate(
     modes = (1,) * linear.ndim
     outputs = state.new_empty(state.shape[0], len(times), *linear.shape)
     n_steps = torch.zeros(state.shape[0], dtype=torch.int64, device=state.device)
+    ratio = torch.zeros(state.shape[0], dtype=linear.dtype, device=state.device)
+    bound = step_bound(state)
     now = start
     for index, end in enumerate(times):
         if end > now:
-            n_substeps = _count_substeps(step_bound(state), end - now, now, max_substeps)
+            n_substeps = _count_substeps(bound, end - now, now, max_substeps)
             n_steps += n_substeps
             order = torch.argsort(n_substeps, descending=True, stable=True)
             counts = n_substeps[order]
@@ -80,9 +90,11 @@ def integrate(
             state = torch.empty_like(v)
             state[order] = v
             _assert_finite(state, end)
+            bound = step_bound(state)
+            ratio = torch.maximum(ratio, (end - now) / n_substeps / bound)
         outputs[:, index] = state
         now = end
-    return Solution(outputs, n_steps)
+    return Solution(outputs, n_steps, ratio)
 
 
 class _Factors(NamedTuple):
