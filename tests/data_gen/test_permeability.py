@@ -160,16 +160,15 @@ def test_the_smooth_law_has_the_contrast_it_is_given(log_contrast: float, length
 
 
 def test_the_smooth_law_has_the_correlation_of_its_length() -> None:
-    # Far from the boundary, correlation exp(-r^2 / (2 length^2)); the stretching of each sample drops out of it.
-    law = SmoothHighContrast(math.e**2, 0.08)
-    fields = np.log(np.stack([law.draw(_rng(i), 85) for i in range(40)]))
-    fields /= fields.std(axis=(1, 2), keepdims=True)
-    inner = fields[:, 17:68, 17:68]
-    inner -= inner.mean()
-    for lag in (4, 8):
-        r = lag / 84
-        found = float(np.mean(inner[:, lag:] * inner[:, :-lag]) / np.mean(inner**2))
-        assert found == pytest.approx(math.exp(-(r**2) / (2 * law.length**2)), abs=0.06)
+    # Mean squares of differences over a distance r go as 1 - exp(-r^2 / (2 length^2)) far from the boundary; shift and
+    # stretching of a sample drop out of their ratios.
+    length = 0.08
+    law = SmoothHighContrast(math.e**2, length)
+    inner = np.log(np.stack([law.draw(_rng(i), 85) for i in range(60)]))[:, 17:68, 17:68]
+    squares = {lag: np.mean((inner[:, lag:] - inner[:, :-lag]) ** 2) for lag in (1, 4, 8, 16)}
+    for lag, found in squares.items():
+        expected = -math.expm1(-((lag / 84) ** 2) / (2 * length**2)) / -math.expm1(-((4 / 84) ** 2) / (2 * length**2))
+        assert found / squares[4] == pytest.approx(expected, rel=0.08), lag
 
 
 def test_the_multiscale_law_is_its_product() -> None:
