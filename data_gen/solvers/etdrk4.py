@@ -195,7 +195,8 @@ def _step(nonlinear: Nonlinearity, state: Tensor, c: Coefficients) -> Tensor:
     n_b = _real(nonlinear(_like(half_v.addcmul_(c.stage, n_a), state)))
     result = torch.addcmul(c.full * v, c.first, n_v)
     # c = exp(z/2) a + stage (2 N(b) - N(v)), in the place of a
-    n_c = _real(nonlinear(_like(a.mul_(c.half).addcmul_(c.stage, n_v.neg_().add_(n_b, alpha=2)), state)))
+    a.mul_(c.half).addcmul_(c.stage, n_b, value=2).addcmul_(c.stage, n_v, value=-1)
+    n_c = _real(nonlinear(_like(a, state)))
     return _like(result.addcmul_(c.middle, n_a.add_(n_b)).addcmul_(c.last, n_c), state)
 
 
