@@ -9,9 +9,10 @@ import pytest
 import torch
 
 from data_gen import spectral
-from data_gen.random_fields import PeriodicGaussianField
+from data_gen.random_fields import PeriodicGaussianField, PeriodicGaussianField1D
 
 LAW = PeriodicGaussianField()
+LAW_1D = PeriodicGaussianField1D()
 
 
 def _rngs(n: int, start: int = 0) -> list[np.random.Generator]:
@@ -131,7 +132,92 @@ def test_sample_variance_is_that_of_the_law() -> None:
     assert LAW.variance(200) == pytest.approx(0.034311, abs=1e-6)
 
 
+@pytest.mark.parametrize("law", [PeriodicGaussianField, PeriodicGaussianField1D])
 @pytest.mark.parametrize("change", [{"scale": 0.0}, {"tau": -1.0}, {"exponent": 0.0}])
-def test_impossible_laws_are_refused(change: dict[str, float]) -> None:
+def test_impossible_laws_are_refused(change: dict[str, float], law: type) -> None:
     with pytest.raises(ValueError, match=r"dataset\.problem\.initial"):
-        PeriodicGaussianField(**change)
+        law(**change)
+
+
+# One dimension -------------------------------------------------------------------------------------------------------
+
+
+def _series_1d(u_hat: torch.Tensor, n: int) -> np.ndarray:
+    """The real Fourier series summed term by term on n points."""
+    x = np.arange(n) / n
+    terms = [complex(c) * np.exp(2j * math.pi * k * x) for k, c in enumerate(u_hat)]
+    return terms[0].real + 2 * sum((term.real for term in terms[1:]), start=np.zeros(n))
+
+
+@pytest.mark.parametrize("n", [9, 10, 15, 16])
+def test_grid_values_in_one_dimension_are_the_fourier_series(n: int) -> None:
+    u_hat = LAW_1D.draw(_rngs(2), 4)
+    u_hat[:, 0] = 0.3
+    assert np.allclose(spectral.to_grid_1d(u_hat, n)[1], _series_1d(u_hat[1], n), atol=1e-14)
+    assert torch.allclose(spectral.from_grid_1d(spectral.to_grid_1d(u_hat, n), 4), u_hat, atol=1e-15)
+    assert spectral.wavenumbers_1d(4).tolist() == [0, 1, 2, 3, 4]
+
+
+@pytest.mark.parametrize("n", [6, 7])
+def test_a_coarser_grid_in_one_dimension_takes_a_truncation_without_aliasing(n: int) -> None:
+    u_hat = LAW_1D.draw(_rngs(1), 8)
+    held = spectral.max_wavenumber(n, dealiased=False)
+    assert np.allclose(spectral.to_grid_1d(u_hat, n)[0], _series_1d(u_hat[0, : held + 1], n), atol=1e-14)
+    only_fine = u_hat.clone()
+    only_fine[:, : held + 1] = 0
+    assert float(spectral.to_grid_1d(only_fine, n).abs().max()) == 0.0
+
+
+def test_asking_for_more_wavenumbers_in_one_dimension_pads_with_zeros() -> None:
+    u_hat = LAW_1D.draw(_rngs(2), 3)
+    padded = spectral.from_grid_1d(spectral.to_grid_1d(u_hat, 8), 6)
+    assert padded.shape == (2, 7)
+    assert torch.allclose(padded[:, :4], u_hat, atol=1e-15)
+    assert float(padded[:, 4:].abs().max()) == 0.0
+
+
+def test_an_even_grid_in_one_dimension_loses_its_nyquist_mode() -> None:
+    # Its phase can't be held, so it is dropped on the way in as on the way out.
+    alternating = torch.tensor([1.0, -1.0] * 4, dtype=torch.float64)
+    assert float(spectral.from_grid_1d(alternating, 6).abs().max()) == 0.0
+
+
+def test_a_field_in_one_dimension_is_the_documented_sum_in_the_documented_order() -> None:
+    normals = _rngs(1)[0].standard_normal((3, 2))
+    x = np.arange(16) / 16
+    expected = np.zeros(16)
+    for k, (xi, eta) in enumerate(normals, start=1):
+        amplitude = math.sqrt(2 * 625 * (4 * math.pi**2 * k**2 + 25) ** -2)
+        expected += amplitude * (xi * np.cos(2 * math.pi * k * x) + eta * np.sin(2 * math.pi * k * x))
+    assert np.allclose(spectral.to_grid_1d(LAW_1D.draw(_rngs(1), 3), 16)[0], expected, atol=1e-14)
+
+
+def test_the_same_draws_in_one_dimension_give_the_same_field_at_any_resolution() -> None:
+    coarse, fine = LAW_1D.draw(_rngs(3), 21), LAW_1D.draw(_rngs(3), 341)
+    assert torch.equal(coarse, fine[:, :22])
+    assert torch.equal(fine[:, 0], torch.zeros(3, dtype=torch.complex128))
+    # A sample is its generator's, whatever the others are.
+    assert torch.equal(LAW_1D.draw(_rngs(1, start=2), 21)[0], coarse[2])
+
+
+def test_sample_spectrum_in_one_dimension_follows_the_eigenvalues() -> None:
+    # sum of |u_k|^2 / (lambda_k / 2) over N samples is chi-squared with 2 N degrees of freedom.
+    n_samples, k_max = 2000, 40
+    power = (LAW_1D.draw(_rngs(n_samples), k_max).abs() ** 2).sum(0).numpy()[1:]
+    z = (power / (LAW_1D.eigenvalues(np.arange(1, k_max + 1)) / 2) - 2 * n_samples) / math.sqrt(4 * n_samples)
+    assert np.abs(z).max() < 4.5
+    assert abs(float(z.sum())) / math.sqrt(k_max) < 4
+    # Real and imaginary parts are uncorrelated, and so are neighbouring modes.
+    u_hat = LAW_1D.draw(_rngs(n_samples), 3).numpy()[:, 1:]
+    parts = np.concatenate([u_hat.real, u_hat.imag], axis=1)
+    correlation = np.corrcoef(parts.T) - np.eye(6)
+    assert np.abs(correlation).max() < 4.5 / math.sqrt(n_samples)
+
+
+def test_variance_in_one_dimension_is_that_of_the_law() -> None:
+    fields = spectral.to_grid_1d(LAW_1D.draw(_rngs(2000), 64), 130)
+    variances = fields.square().mean(dim=-1)
+    error = float(variances.std()) / math.sqrt(len(variances))
+    assert float(variances.mean()) == pytest.approx(LAW_1D.variance(64), abs=4 * error)
+    assert math.sqrt(LAW_1D.variance(10_000)) == pytest.approx(0.5936, abs=5e-5)
+    assert float(fields.mean(dim=-1).abs().max()) < 1e-15
