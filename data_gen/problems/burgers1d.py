@@ -129,9 +129,7 @@ class Burgers1D:
             diagnostics=(
                 FieldSpec("mean_drift", "largest change of the spatial mean at a stored time", "length/time"),
                 FieldSpec(
-                    "spectrum_tail",
-                    "L2 norm of the highest third of the solver's wavenumbers relative to the initial field's norm, "
-                    "largest over time once the steps have stopped growing; near 0 if the fronts are resolved",
+                    "spectrum_tail", "norm of the solver's highest wavenumbers at any time, relative to u at t=0"
                 ),
                 FieldSpec("n_steps", "time steps taken"),
             ),
@@ -262,9 +260,11 @@ class BurgersDynamics:
 
 
 class SpectrumTail:
-    """Watches how large the highest third of the wavenumbers becomes after the time ``start``.
+    """Watches how large the highest third of the wavenumbers becomes after the time ``start``: next to nothing where
+    the fronts are resolved.
 
-    ``largest`` is, per sample, the largest L2 norm of that part relative to the norm of the initial field.
+    ``largest`` is, per sample, the largest L2 norm of that part relative to the norm of the initial field. Starting
+    after the steps have stopped growing leaves out the initial field's own roughness.
     """
 
     def __init__(self, initial: Complex[Tensor, "sample modes"], start: float) -> None:
