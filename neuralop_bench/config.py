@@ -141,7 +141,7 @@ def _fill_in_imported(cfg: DictConfig, like: RunConfig | None) -> None:
         raise ConfigError("dataset.name and dataset.content can't be set: imported files tell them.")
     if like is not None and like.dataset.path is not None:
         known, sizes = asdict(like.dataset), like.splits
-    elif OmegaConf.is_missing(dataset, "path") or dataset.path == "":
+    elif not dataset.path and not dataset.problem:
         raise ConfigError(
             "dataset=file needs the folder of imported data: dataset.path=<folder>. How to import files is shown in "
             "docs/importing_data.md."
@@ -158,9 +158,10 @@ def _fill_in_imported(cfg: DictConfig, like: RunConfig | None) -> None:
         sizes = source.sizes
     with open_dict(cfg):
         dataset.name, dataset.content = known["name"], known["content"]
-        for key in ("path", "history", "horizon"):
+        for key in ("history", "horizon"):
             if OmegaConf.is_missing(dataset, key):
                 dataset[key] = known[key]
+        dataset.path = dataset.path or known["path"]
         for split in [split for split in cfg.splits if OmegaConf.is_missing(cfg.splits, split)]:
             cfg.splits[split] = sizes[split]
 

@@ -38,13 +38,17 @@ def help_text() -> str:
 
 
 def escaped(arguments: Sequence[str]) -> list[str]:
-    """Arguments of a command line, with the = inside folder names escaped, which Hydra's grammar asks for.
+    """Arguments of a command line, with the = inside folder names escaped and a leading ~ quoted, which Hydra's grammar
+    asks for.
 
     >>> escaped(["run=outputs/smoke/seed=0", "model.width=8"])
     ['run=outputs/smoke/seed\\\\=0', 'model.width=8']
     """
     done = []
     for argument in arguments:
+        if re.fullmatch(r"dataset\.path=~[^'\"\\]*", argument):
+            done.append("dataset.path='{}'".format(argument.partition("=")[2]))
+            continue
         found = re.fullmatch(r"(\+{0,2}(?:run|paths\.\w+|dataset\.path))=([^'\"\\]*=[^'\"\\]*)", argument)
         done.append(f"{found[1]}={found[2].replace('=', chr(92) + '=')}" if found else argument)
     return done
