@@ -111,13 +111,15 @@ def integrate(
     tables: dict[float, Coefficients] = {}
     now = 0.0
     for index, steps in enumerate(intervals):
-        for number, dt in enumerate(steps, start=1):
+        time = now
+        for dt in steps:
             # Graded steps come once, the largest one again and again: only the latest table is worth its memory.
             if dt not in tables:
                 tables = {dt: coefficients(linear, dt).for_states(state)}
             state = _step(nonlinear, state, tables[dt])
+            time += dt
             if observe is not None:
-                observe(state, now + math.fsum(steps[:number]))
+                observe(state, time)
         now += math.fsum(steps)
         _assert_finite(state, now, numbers)
         outputs[:, index] = state
