@@ -337,10 +337,11 @@ def _conjugate_gradients(
     r = b.copy()
     iterations = np.zeros(len(b), np.int64)
     residual = np.sqrt(_dot(r, r))
+    stuck = np.zeros(len(b), bool)
     # The recursion's residual drifts from the true one: one that turns out too large starts the iteration anew.
     with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
         while True:
-            active = (residual > tolerance) & (iterations < max_iterations)
+            active = (residual > tolerance) & (iterations < max_iterations) & ~stuck
             if not active.any():
                 return u, iterations, residual
             before, rho = residual, np.ones(len(b))
@@ -366,7 +367,6 @@ def _conjugate_gradients(
             residual = np.sqrt(_dot(r, r))
             # Without progress, another round won't bring any: the caller takes the direct method.
             stuck = ~(residual < 0.5 * before)
-            iterations[stuck & (residual > tolerance)] = max_iterations
 
 
 def _factorise_and_solve(faces: Faces, b: NDArray[np.float64]) -> tuple[NDArray[np.float64], float, float]:

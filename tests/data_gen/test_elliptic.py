@@ -196,9 +196,10 @@ def test_the_contrast_of_a_smooth_coefficient_hardly_costs_iterations() -> None:
         found = solve(harmonic_faces(a), np.ones_like(a), 1 / 140)
         assert (found.method == SCALED).all()
         iterations.append(found.iterations.max())
-    assert iterations[0] <= 20  # measured: 13, 31, 57
-    assert iterations[1] <= 45
-    assert iterations[2] <= 80
+    # Measured: 13, 26 and 61; without the mean of q beside the Laplacian 13, 28 and 69.
+    assert iterations[0] <= 15
+    assert iterations[1] <= 27
+    assert iterations[2] <= 66
 
 
 def test_the_poisson_solver_inverts_the_laplacian_at_once() -> None:
@@ -236,6 +237,15 @@ def test_what_no_method_can_reach_is_an_error_that_names_the_knob(monkeypatch: p
     monkeypatch.setattr(elliptic, "_factorise_and_solve", lambda _, b: (0 * b, 1.0, 0.0))
     with pytest.raises(SolverError, match=r"Sample 0 .* residual of 1, .* contrast 4\. Lower dataset\.problem\.perm"):
         solve(harmonic_faces(a), np.ones_like(a), 1 / 20, max_iterations=2)
+
+
+def test_a_tolerance_below_what_rounding_leaves_is_not_iterated_on_for_ever() -> None:
+    # Conjugate gradients get stuck, and the direct method's residual is that of cancelling terms of size contrast.
+    a = _draw(TwoPhase(contrast=1e6), 43)
+    found = solve(harmonic_faces(a), np.ones_like(a), 1 / 42, tolerance=1e-15, method=POISSON, max_iterations=10**6)
+    assert found.method[0] == DIRECT
+    assert found.iterations[0] < 5000
+    assert 1e-15 < found.residual[0] < 1e-8
 
 
 # Batches -------------------------------------------------------------------------------------------------------------
