@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import cast
 
 import h5py
 
@@ -49,7 +50,7 @@ class ImportedDataset:
             with DatasetFile(path) as file:
                 specs[split], self.sizes[split] = file.spec, file.n_samples
             with h5py.File(path) as file:  # the header was compared with this hash when it was read
-                self.content[split] = bytes(file.attrs["header_sha256"]).decode()[:16]
+                self.content[split] = cast(bytes, file.attrs["header_sha256"]).decode()[:16]
         self.spec = specs["train"]
         for split in ("valid", "test"):
             differing = _differences(self.spec, specs[split])

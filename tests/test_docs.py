@@ -103,7 +103,7 @@ def session(tmp_path: Path) -> Session:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["adding_a_model", "adding_a_dataset", "adding_a_metric"])
+@pytest.mark.parametrize("name", ["adding_a_model", "adding_a_dataset", "adding_a_metric", "importing_data"])
 def test_a_page_can_be_followed_literally(session: Session, name: str) -> None:
     if name in BUILDS_ON:
         for block in blocks(DOCS / f"{BUILDS_ON[name]}.md"):
