@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,9 @@ import torch
 from jaxtyping import Complex
 from numpy.typing import NDArray
 from torch import Tensor
+
+# Variance per wavenumber (k1, k2) of a field on the torus.
+Eigenvalues = Callable[[NDArray[np.integer], NDArray[np.integer]], NDArray[np.float64]]
 
 
 @dataclass(frozen=True)
@@ -40,9 +44,7 @@ class PeriodicGaussianField:
 
     def variance(self, k_max: int) -> float:
         """Variance at a point of the field cut off at |k_i| <= k_max."""
-        k = np.arange(-k_max, k_max + 1)
-        table = self.eigenvalues(k[:, None], k[None, :])
-        return float(table.sum() - table[k_max, k_max])
+        return _variance(self.eigenvalues, k_max)
 
     def draw(self, rngs: Sequence[np.random.Generator], k_max: int) -> Complex[Tensor, "sample rows columns"]:
         """One field per generator, as compact Fourier coefficients (``data_gen.spectral``) with |k_i| <= k_max.
@@ -51,16 +53,60 @@ class PeriodicGaussianField:
         drawn in the order of max(|k1|, |k2|), then k1, then k2: a larger k_max continues the same stream, so it adds
         fine scales to the same coarse field.
         """
-        k1, k2 = _half_plane(k_max)
-        amplitude = np.sqrt(2 * self.eigenvalues(k1, k2)) / 2
-        u_hat = np.zeros((len(rngs), 2 * k_max + 1, k_max + 1), dtype=np.complex128)
-        for sample, rng in zip(u_hat, rngs, strict=True):
-            xi, eta = rng.standard_normal((k1.size, 2)).T
-            sample[k1, k2] = amplitude * (xi - 1j * eta)
-            # The column k2 = 0 holds both k and -k: the second half follows from the field being real.
-            axis = k2 == 0
-            sample[-k1[axis], 0] = np.conj(sample[k1[axis], 0])
-        return torch.from_numpy(u_hat)
+        return _draw(self.eigenvalues, rngs, k_max)
+
+
+@dataclass(frozen=True)
+class VortexBandField:
+    """Vorticity of a random flow whose vortices are about as large as one wavelength of wavenumber ``peak``.
+
+    Gaussian, with the energy spectrum of McWilliams (1984), The emergence of isolated coherent vortices in turbulent
+    flow, J. Fluid Mech. 146: E(k) ~ k / (tau^2 + (k / peak)^4) per shell of integer wavenumbers, so each wavenumber's
+    velocity has a variance ~ 1 / (tau^2 + (k / peak)^4), and its vorticity kappa^2 times that, kappa = 2 pi k / length.
+    There the flow is scaled to a kinetic energy; here the law is, so that a sample doesn't depend on where its spectrum
+    is cut off: samples differ by a few per cent.
+
+    Attributes:
+        peak: wavenumber above which the spectrum falls steeply.
+        tau: how much of the large scales there is; larger means less.
+        kinetic_energy: mean of (u^2 + v^2) / 2 over the torus, in expectation.
+        length: side of the torus.
+    """
+
+    peak: float = 4.0
+    tau: float = 1.0
+    kinetic_energy: float = 0.5
+    length: float = 2 * np.pi
+
+    def __post_init__(self) -> None:
+        for name in ("peak", "tau", "kinetic_energy", "length"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"dataset.problem.initial.{name} must be positive, got {getattr(self, name)}.")
+
+    def eigenvalues(self, k1: NDArray[np.integer], k2: NDArray[np.integer]) -> NDArray[np.float64]:
+        """Variance of the vorticity per wavenumber (any broadcastable shapes); 0 for the constant mode."""
+        kappa_squared = (2 * np.pi / self.length) ** 2 * (k1**2.0 + k2**2.0)
+        scale = 2 * self.kinetic_energy / _velocity_sum(self.peak, self.tau)
+        return scale * kappa_squared * self._velocity_spectrum(k1, k2)
+
+    def variance(self, k_max: int) -> float:
+        """Variance at a point of the field cut off at |k_i| <= k_max."""
+        return _variance(self.eigenvalues, k_max)
+
+    def draw(self, rngs: Sequence[np.random.Generator], k_max: int) -> Complex[Tensor, "sample rows columns"]:
+        """As ``PeriodicGaussianField.draw``."""
+        return _draw(self.eigenvalues, rngs, k_max)
+
+    def _velocity_spectrum(self, k1: NDArray[np.integer], k2: NDArray[np.integer]) -> NDArray[np.float64]:
+        """Variance of the velocity per wavenumber, up to a factor."""
+        return (k1**2.0 + k2**2.0 > 0) / (self.tau**2 + (k1**2.0 + k2**2.0) ** 2 / self.peak**4)
+
+
+@cache
+def _velocity_sum(peak: float, tau: float) -> float:
+    """Sum of ``VortexBandField._velocity_spectrum`` over so many wavenumbers that the rest is below 1e-4 of it."""
+    k = np.arange(-1024, 1025)
+    return float(VortexBandField(peak, tau)._velocity_spectrum(k[:, None], k[None, :]).sum())
 
 
 @dataclass(frozen=True)
@@ -119,6 +165,27 @@ def _require_law(law: PeriodicGaussianField | PeriodicGaussianField1D) -> None:
 
 def _eigenvalues(law: PeriodicGaussianField | PeriodicGaussianField1D, k_squared: Any) -> Any:
     return law.scale * (4 * np.pi**2 * k_squared + law.tau**2) ** -law.exponent
+
+
+def _variance(eigenvalues: Eigenvalues, k_max: int) -> float:
+    k = np.arange(-k_max, k_max + 1)
+    table = eigenvalues(k[:, None], k[None, :])
+    return float(table.sum() - table[k_max, k_max])
+
+
+def _draw(
+    eigenvalues: Eigenvalues, rngs: Sequence[np.random.Generator], k_max: int
+) -> Complex[Tensor, "sample rows columns"]:
+    k1, k2 = _half_plane(k_max)
+    amplitude = np.sqrt(2 * eigenvalues(k1, k2)) / 2
+    u_hat = np.zeros((len(rngs), 2 * k_max + 1, k_max + 1), dtype=np.complex128)
+    for sample, rng in zip(u_hat, rngs, strict=True):
+        xi, eta = rng.standard_normal((k1.size, 2)).T
+        sample[k1, k2] = amplitude * (xi - 1j * eta)
+        # The column k2 = 0 holds both k and -k: the second half follows from the field being real.
+        axis = k2 == 0
+        sample[-k1[axis], 0] = np.conj(sample[k1[axis], 0])
+    return torch.from_numpy(u_hat)
 
 
 def _half_plane(k_max: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

@@ -38,15 +38,16 @@ def split_of(cfg: RunConfig, name: str) -> Split:
         raise ConfigError(f"There is no split {name}: the configuration knows {known}.")
     extra = cfg.dataset.test_splits[name]
     horizon = cfg.dataset.horizon if extra.horizon is None else extra.horizon
+    n_samples = cfg.splits["test"] if extra.n is None else extra.n
     if extra.source is not None:
         origin = split_of(cfg, extra.source).source
         assert isinstance(origin, GeneratedDataset | RegriddedDataset), "imported data have no further splits"
-        return Split(name, RegriddedDataset(origin, extra.source, extra.refine), extra.n, horizon)
+        return Split(name, RegriddedDataset(origin, extra.source, extra.refine), n_samples, horizon)
     variant = deepcopy(cfg)
     variant.dataset.problem = changed(cfg.dataset.problem, extra.problem)
     if extra.tolerance is not None:
         variant.dataset.tolerance = extra.tolerance
-    return Split(name, source_of(variant), extra.n, horizon)
+    return Split(name, source_of(variant), n_samples, horizon)
 
 
 def ensure(split: Split, workers: int | None = None) -> Path:

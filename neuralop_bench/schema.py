@@ -33,7 +33,7 @@ class ExtraSplitConfig:
     """Another test set: the samples of test, solved or given otherwise.
 
     Attributes:
-        n: number of samples.
+        n: number of samples; null takes as many as test has.
         problem: what differs from ``dataset.problem``.
         source: name of the split whose stored fields are brought to another grid; null solves the samples.
         refine: points per length of the grid, relative to the source's, e.g. 2 or 0.5.
@@ -41,7 +41,7 @@ class ExtraSplitConfig:
         tolerance: largest error of the data; null takes the dataset's.
     """
 
-    n: int = MISSING
+    n: int | None = None
     problem: dict[str, Any] = field(default_factory=dict)
     source: str | None = None
     refine: float = 1.0
@@ -209,10 +209,10 @@ def validate(run: RunConfig) -> None:
             run.model.update(node)  # numbers whose type has been set right
     for node in components(run).values():
         _require_possible_grid(node)
-    _require_splits(run)
     missing = {"train", "valid", "test"} - set(run.splits)
     if missing:
         raise ConfigError(f"splits lacks {sorted(missing)}: a run needs train, valid and test.")
+    _require_splits(run)
     for split in run.splits:
         if not re.fullmatch(r"train|valid|test|test_\w+", split, re.ASCII):
             raise ConfigError(f"Unknown split splits.{split}: there are train, valid, test and test_<name>.")
@@ -253,7 +253,7 @@ def _require_ranges(run: RunConfig) -> None:
     }
     for split, extra in run.dataset.test_splits.items():
         key = f"dataset.test_splits.{split}"
-        bounds[f"{key}.n"] = (extra.n, 1, _MOST)
+        bounds[f"{key}.n"] = (1 if extra.n is None else extra.n, 1, _MOST)
         bounds[f"{key}.refine"] = (extra.refine, 1 / 64, 64)
         bounds[f"{key}.horizon"] = (run.dataset.horizon if extra.horizon is None else extra.horizon, 1, _MOST)
     for name, (value, least, most) in bounds.items():

@@ -7,19 +7,25 @@ from pathlib import Path
 import pytest
 from cells import GIVEN_AS_FILES, NEEDED, REFUSED
 
-from neuralop_bench import config, constructors, plan
+from neuralop_bench import config, constructors, datasets, plan
 from neuralop_bench.config import CONFIG_DIR, ConfigError, compose, describe, identity, run_directory
+from neuralop_bench.data import require_frames
 
 
 def _options(group: str) -> list[str]:
     return sorted(path.stem for path in (CONFIG_DIR / group).glob("*.yaml"))
 
 
+def _dataset_of(task: str) -> str:
+    """A task file is called as its dataset, or <dataset>_<variant> if a track has several tasks for one."""
+    return max((name for name in _options("dataset") if f"{task}_".startswith(f"{name}_")), key=len)
+
+
 CELLS = [
-    (track, dataset)
+    (track, _dataset_of(task), task)
     for track in _options("track")
-    for dataset in _options(f"task/{track}")
-    if dataset not in GIVEN_AS_FILES
+    for task in _options(f"task/{track}")
+    if task not in GIVEN_AS_FILES
 ]
 GROUPS = [
     (group, option)
@@ -29,15 +35,30 @@ GROUPS = [
 
 
 @pytest.mark.parametrize("model", _options("model"))
-@pytest.mark.parametrize(("track", "dataset"), CELLS)
-def test_every_cell_composes_and_its_model_builds(track: str, dataset: str, model: str) -> None:
-    cfg = compose(f"track={track}", f"dataset={dataset}", f"model={model}", *NEEDED.get(model, ()))
-    if (model, dataset) in REFUSED:
-        with pytest.raises(ConfigError, match=REFUSED[model, dataset]):
+@pytest.mark.parametrize(("track", "dataset", "task"), CELLS)
+def test_every_cell_composes_and_its_model_builds(track: str, dataset: str, task: str, model: str) -> None:
+    cfg = compose(
+        f"track={track}", f"dataset={dataset}", f"task={track}/{task}", f"model={model}", *NEEDED.get(model, ())
+    )
+    assert (cfg.task, identity(cfg).track) == (task, track), "a track's own cells are never custom"
+    refused = [error for (name, root), error in REFUSED.items() if name == model and f"{dataset}_".startswith(root)]
+    if refused:
+        with pytest.raises(ConfigError, match=refused[0]):
             plan.make(cfg)
         return
     assert plan.make(cfg).n_parameters > 0
-    assert identity(cfg).track == track, "a track's own cells are never custom"
+
+
+@pytest.mark.parametrize(("track", "dataset", "task"), CELLS)
+def test_the_further_test_sets_of_every_cell_can_be_made(track: str, dataset: str, task: str) -> None:
+    cfg = compose(f"track={track}", f"dataset={dataset}", f"task={track}/{task}")
+    assert {"test_half", "test_double"} <= set(cfg.dataset.test_splits)
+    main = datasets.split_of(cfg, "test")
+    for name in cfg.dataset.test_splits:
+        split = datasets.split_of(cfg, name)
+        require_frames(split.source.spec, cfg.dataset.history, split.horizon)
+        assert split.n_samples == cfg.splits["test"]
+        assert split.source.spec != main.source.spec, "it differs from test"
 
 
 @pytest.mark.parametrize(("group", "option"), GROUPS)
@@ -59,7 +80,7 @@ def test_an_option_that_the_recipe_undoes_is_refused() -> None:
 def test_recipes_belong_to_a_cell(path: Path) -> None:
     # A recipe is found by its name: one that no choice leads to would never be used.
     track = path.parent.name
-    names = {f"{dataset}_{model}" for t, dataset in CELLS if t == track for model in _options("model")}
+    names = {f"{dataset}_{model}" for t, dataset, _ in CELLS if t == track for model in _options("model")}
     assert path.stem in names
 
 

@@ -13,7 +13,7 @@ the decaying turbulence of McWilliams (1984), The emergence of isolated coherent
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import ClassVar, Protocol, runtime_checkable
 
@@ -26,7 +26,7 @@ from torch import Tensor
 from data_gen import spectral
 from data_gen.grids import Grid
 from data_gen.random_fields import PeriodicGaussianField
-from data_gen.solvers.integrating_factor import integrate
+from data_gen.solvers.integrating_factor import Solution, integrate
 from data_gen.spec import DatasetSpec, FieldSpec, Samples, Scalar
 
 # RK4 is stable for purely imaginary eigenvalues up to 2.83 i; advection's largest is k_max max(|u| + |v|).
@@ -90,6 +90,8 @@ class NavierStokes2D:
         drag: linear damping of all scales, 1 / time.
         length: side of the torus.
         initial: law of the initial vorticity.
+        warm_up: time for which a draw of the law evolves before t = 0; what it has become then is the initial state, of
+            the dataset as of its certificate.
         cfl_safety: fraction of the stable step that is taken.
         step_scale: further factor of the step, for measuring the error that steps make.
         inner_batch: samples solved together; a matter of speed, yet part of the address, so that bytes can't depend
@@ -112,6 +114,7 @@ class NavierStokes2D:
     drag: float = 0.0
     length: float = 1.0
     initial: InitialLaw = field(default_factory=PeriodicGaussianField)
+    warm_up: float = 0.0
     cfl_safety: float = 0.9
     step_scale: float = 1.0
     inner_batch: int = 16
@@ -126,6 +129,7 @@ class NavierStokes2D:
         _require(self.interval > 0, "interval", self.interval, "positive")
         _require(self.n_snapshots >= 1, "n_snapshots", self.n_snapshots, "at least 1")
         _require(self.drag >= 0, "drag", self.drag, "0 or more (a negative one feeds every scale)")
+        _require(self.warm_up >= 0, "warm_up", self.warm_up, "0 or more")
         _require(self.length > 0, "length", self.length, "positive")
         _require(0 < self.cfl_safety <= 1, "cfl_safety", self.cfl_safety, "in (0, 1]")
         _require(0 < self.step_scale <= 1, "step_scale", self.step_scale, "in (0, 1]")
@@ -170,6 +174,7 @@ class NavierStokes2D:
             "forcing_k1": self.forcing.wavenumber[0],
             "forcing_k2": self.forcing.wavenumber[1],
             **{f"initial_{name}": value for name, value in law.items()},
+            "warm_up": self.warm_up,
             "cfl_safety": self.cfl_safety,
         }
         return DatasetSpec(
@@ -215,7 +220,7 @@ class NavierStokes2D:
 
     def simulate(self, rngs: Sequence[np.random.Generator]) -> Samples:
         """Draw initial vorticities, one per generator, and solve to the stored times."""
-        return self._run(self.initial.draw(rngs, self.k_max), self.spec.times)
+        return self._run(self._draw(rngs), self.spec.times)
 
     def simulate_refined(self, rngs: Sequence[np.random.Generator]) -> Samples:
         """The same initial vorticities, cut off where ``simulate`` cuts them, solved with half the step on a grid twice
@@ -227,8 +232,7 @@ class NavierStokes2D:
             step_scale=self.step_scale / 2,
             inner_batch=max(1, self.inner_batch // 4),
         )
-        w_hat = self.initial.draw(rngs, self.k_max)
-        return fine._run(spectral.pad(w_hat, fine.k_max), self.spec.times)
+        return fine._run(spectral.pad(self._draw(rngs), fine.k_max), self.spec.times)
 
     def solve(self, history: NDArray[np.floating], static: NDArray[np.floating], n_steps: int) -> Samples:
         """``n_steps`` snapshots, ``interval`` apart, that follow the last frame of ``history`` [sample, time, 1, n, n].
@@ -261,27 +265,20 @@ class NavierStokes2D:
             raise ValueError(f"NavierStokes2D needs a square periodic grid of length {self.length}, got {grid}.")
         return replace(self, resolution=grid.shape[0], oversampling=1.0)
 
+    def _draw(self, rngs: Sequence[np.random.Generator]) -> Complex[Tensor, "sample rows columns"]:
+        """Initial states, one per generator."""
+        w_hat = self.initial.draw(rngs, self.k_max).to(torch.get_default_device())
+        if not self.warm_up:
+            return w_hat
+        solutions = self._integrate(w_hat, (self.warm_up,))
+        return torch.cat([solution.states[:, -1] for solution in solutions])
+
     def _run(self, w_hat: Complex[Tensor, "sample rows columns"], times: Sequence[float]) -> Samples:
         w_hat = w_hat.to(torch.get_default_device())
-        dynamics = VorticityDynamics(
-            self.viscosity,
-            self.solver_resolution,
-            self.forcing,
-            drag=self.drag,
-            length=self.length,
-            device=w_hat.device,
-        )
-        # The integrating factor sees the force by quadrature: the decay of its mode per step must stay small.
-        accurate = FORCED_DECAY_PER_STEP / dynamics.forced_decay if dynamics.forced_decay else math.inf
-        bound = lambda state: (self.cfl_safety * dynamics.stable_step(state)).clamp(  # noqa: E731
-            max=self.step_scale * accurate
-        )
         # Transformed chunk by chunk: a whole batch of outputs at the solver's resolution would not fit a small machine.
-        # A device with memory of its own is idle with so few samples.
         chunks: list[Tensor] = []
         noted: dict[str, list[Tensor]] = {"n_steps": [], "cfl": [], "spectrum_tail": []}
-        for chunk in w_hat.split(self.inner_batch if w_hat.device.type == "cpu" else len(w_hat)):
-            solution = integrate(dynamics.linear, dynamics.nonlinear, chunk, times, bound)
+        for solution in self._integrate(w_hat, times):
             chunks.append(spectral.to_grid(solution.states, self.resolution).cpu())
             noted["n_steps"].append(solution.n_steps)
             noted["cfl"].append(self.cfl_safety * solution.step_ratio)
@@ -291,6 +288,25 @@ class NavierStokes2D:
         static = np.empty((len(w_hat), 0, self.resolution, self.resolution))
         diagnostics = {name: torch.cat(parts).double().cpu().numpy() for name, parts in noted.items()}
         return Samples(initial, static, trajectory, diagnostics)
+
+    def _integrate(self, w_hat: Complex[Tensor, "sample rows columns"], times: Sequence[float]) -> Iterator[Solution]:
+        """Solutions of consecutive samples, ``inner_batch`` at a time."""
+        dynamics = VorticityDynamics(
+            self.viscosity,
+            self.solver_resolution,
+            self.forcing,
+            drag=self.drag,
+            length=self.length,
+            device=w_hat.device,
+        )
+        # The integrating factor sees the force by quadrature: the decay of its mode per step must stay small.
+        longest = FORCED_DECAY_PER_STEP / dynamics.forced_decay if dynamics.forced_decay else math.inf
+        bound = lambda state: (self.cfl_safety * dynamics.stable_step(state)).clamp(  # noqa: E731
+            max=self.step_scale * longest
+        )
+        # A device with memory of its own is idle with so few samples.
+        for chunk in w_hat.split(self.inner_batch if w_hat.device.type == "cpu" else len(w_hat)):
+            yield integrate(dynamics.linear, dynamics.nonlinear, chunk, times, bound)
 
 
 class VorticityDynamics:
