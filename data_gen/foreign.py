@@ -68,6 +68,7 @@ class Contents:
         equation, reference: defaults for the format.
         notes: what was assumed, for the user to check.
         read: samples by number, in the order asked for.
+        n_together: consecutive samples that lie together in the file, so that reading fewer of them costs as much.
     """
 
     files: tuple[Path, ...]
@@ -81,6 +82,7 @@ class Contents:
     reference: str
     notes: tuple[str, ...]
     read: Callable[[NDArray[np.int64]], Samples]
+    n_together: int = 1
 
 
 def open_foreign(kind: str, path: Path, given: Given, files: ExitStack) -> Contents:
@@ -474,6 +476,12 @@ class _Array:
             found = np.transpose(found, self.order)
         return found.reshape(len(samples), *self.shape[1:])
 
+    @property
+    def n_together(self) -> int:
+        """Samples in a chunk of an HDF5 file: all of it is read and unpacked for any of them."""
+        chunks = getattr(self.values, "chunks", None)
+        return (chunks[-1] if self.is_reversed else chunks[0]) if isinstance(chunks, tuple) and chunks else 1
+
     def everything(self) -> NDArray[Any]:
         return np.asarray(self.values)
 
@@ -543,6 +551,7 @@ def _steady(
         reference=reference,
         notes=notes,
         read=read,
+        n_together=max(inputs.n_together, solutions.n_together),
     )
 
 
@@ -607,6 +616,7 @@ def _evolving(
         reference=reference,
         notes=(*notes, *more),
         read=read,
+        n_together=max(array.n_together for array in states),
     )
 
 

@@ -27,8 +27,10 @@ from data_gen.spec import DatasetSpec, Samples, Scalar
 from data_gen.store import SHARD_SIZE, DatasetFile, Fields, StoreError, to_fields, write
 
 _SPLIT = re.compile(r"train|valid|test|test_[A-Za-z0-9_]+", re.ASCII)
-# Samples read together: as many as fit in this, in whole shards.
+# Samples read together: as many as fit in this, in whole shards; up to so many times more where a file's chunks are
+# larger.
 _BLOCK_BYTES = 2**27
+_LARGER = 8
 # Names that our files use for themselves.
 _RESERVED = {
     *"sample time x y z dimensions scalars boundary_conditions t0_fields t1_fields t2_fields diagnostics".split(),
@@ -271,6 +273,8 @@ def _shards(
     """The samples, a shard at a time; ``hashes`` receives one of each sample's inputs."""
     frames = spec.n_snapshots * len(spec.state) + len(spec.static) + len(spec.state)
     block = max(1, _BLOCK_BYTES // (8 * spec.grid.n_points * frames * SHARD_SIZE)) * SHARD_SIZE
+    if source.n_together > block:
+        block = min(-(-source.n_together // SHARD_SIZE) * SHARD_SIZE, _LARGER * block)
     for first in range(0, len(samples), block):
         numbers = samples[first : first + block]
         found = _read(source, numbers)
