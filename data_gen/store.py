@@ -215,6 +215,20 @@ class DatasetFile:
             raise StoreError(f"{self.path} holds no separate initial state: its trajectories start at t = 0.")
         return self._read_constant(self.spec.state, _INITIAL, index)
 
+    @property
+    def provenance(self) -> dict[str, str]:
+        """Who made the samples with what, as ``write`` was told. No hash covers it: it is for people."""
+        known = {
+            *_root_attributes(self.spec, 0, "", 0),
+            "spec",
+            "header",
+            "header_sha256",
+            "shard_sha256",
+            "certificate",
+        }
+        with _damage_reported(self.path):
+            return {name: str(value) for name, value in self._file.attrs.items() if name not in known}
+
     def read_diagnostics(self) -> dict[str, NDArray[np.float64]]:
         """What the solver noted of every sample, [sample] each."""
         with _damage_reported(self.path):
@@ -314,26 +328,27 @@ def _scales(spec: DatasetSpec, n_samples: int) -> dict[str, NDArray[Any]]:
     return {"sample": np.arange(n_samples), "time": times, **axes}
 
 
+def _root_attributes(spec: DatasetSpec, n_samples: int, split: str, seed: int) -> dict[str, Any]:
+    return {
+        "format_version": FORMAT_VERSION,
+        "dataset_name": spec.name,
+        "dataset_version": spec.version,
+        "equation": spec.equation,
+        "reference": spec.reference,
+        "split": split,
+        "seed": seed,
+        "n_trajectories": n_samples,
+        "n_spatial_dims": spec.grid.n_dims,
+        "grid_type": "cartesian",
+        "simulation_parameters": list(spec.parameters),
+        **spec.parameters,
+    }
+
+
 def _write_header(
     file: _File, spec: DatasetSpec, n_samples: int, split: str, seed: int, provenance: dict[str, str]
 ) -> None:
-    file.attrs.update(
-        {
-            "format_version": FORMAT_VERSION,
-            "dataset_name": spec.name,
-            "dataset_version": spec.version,
-            "equation": spec.equation,
-            "reference": spec.reference,
-            "split": split,
-            "seed": seed,
-            "n_trajectories": n_samples,
-            "n_spatial_dims": spec.grid.n_dims,
-            "grid_type": "cartesian",
-            "simulation_parameters": list(spec.parameters),
-            **spec.parameters,
-            **provenance,
-        }
-    )
+    file.attrs.update({**_root_attributes(spec, n_samples, split, seed), **provenance})
     for name, values in _scales(spec, n_samples).items():
         file[name] = values
         file[name].make_scale(name)

@@ -124,7 +124,7 @@ class Burgers1D:
                 "max_step": self.max_step,
             },
             conserved=("mean", "energy"),
-            symmetries=("translation", "reflection_with_sign"),
+            symmetries=("translation", "odd_reflection"),
             state_variance=(self.initial.variance(self.k_max),),
             diagnostics=(
                 FieldSpec("mean_drift", "largest change of the spatial mean at a stored time", "length/time"),

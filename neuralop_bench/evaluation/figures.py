@@ -287,6 +287,78 @@ def sample_figure(
     return _draw_maps(p, u, heads, spec, title)
 
 
+@rc_context(_STYLE)
+def data_figure(
+    states: NDArray[np.floating], static: NDArray[np.floating], spec: DatasetSpec, *, title: str = ""
+) -> Figure:
+    """Samples of a dataset: one row each, with the first coefficient (if there is one) and up to five snapshots.
+
+    The first state field is drawn; of three space dimensions, the plane in the middle of the last axis.
+
+    Args:
+        states: [sample, T, C, *S].
+        static: [sample, C_s, *S]; perhaps no channel.
+        spec: names, units, times and grid.
+        title: above the figure.
+    """
+    times = np.array(spec.times or (0.0,))
+    chosen = np.unique(np.linspace(0, len(times) - 1, min(_N_COLUMNS, len(times))).round().astype(int))
+    fields = np.asarray(states[:, chosen, 0], np.float64)
+    coefficient = np.asarray(static[:, 0], np.float64) if static.shape[1] else None
+    if spec.grid.n_dims == 3:
+        middle = spec.grid.shape[2] // 2
+        fields, coefficient = fields[..., middle], None if coefficient is None else coefficient[..., middle]
+    heads = [""] if spec.is_steady else [f"t = {time:g}" for time in times[chosen]]
+    title = "\n".join(line for line in (title, _name(spec.state[0])) if line)
+    if spec.grid.n_dims == 1:
+        return _draw_curves(fields, heads, spec, title)
+    columns = len(heads) + (coefficient is not None)
+    width = min((_WIDTH - 0.6) / columns, 2.4)
+    height = min(max(width * spec.grid.lengths[1] / spec.grid.lengths[0], 0.75), 3 * width)
+    figure = Figure(figsize=(width * columns + 0.6, height * len(fields) + 1.2), layout="constrained")
+    figure.suptitle(title, wrap=True)
+    panels = figure.subplots(len(fields), columns, squeeze=False)
+    first = columns - len(heads)
+    images = [
+        _show(axis, frame, spec, FIELD_MAP, _limits(fields))
+        for row, sample in zip(panels[:, first:], fields, strict=True)
+        for axis, frame in zip(row, sample, strict=True)
+    ]
+    figure.colorbar(images[0], ax=list(panels[-1, first:]), location="bottom", pad=0.05, aspect=40)
+    if coefficient is not None:
+        shown = [
+            _show(axis, frame, spec, "cividis", _limits(coefficient))
+            for axis, frame in zip(panels[:, 0], coefficient, strict=True)
+        ]
+        figure.colorbar(shown[0], ax=panels[-1, 0], location="bottom", pad=0.05, aspect=16)
+        panels[0, 0].set_title(_name(spec.static[0]))
+    for axis, head in zip(panels[0, first:], heads, strict=True):
+        axis.set_title(head)
+    for number, row in enumerate(panels):
+        row[0].set_ylabel(f"sample {number}\ny")
+        for axis in row:
+            axis.tick_params(labelleft=axis is row[0], labelbottom=axis in panels[-1])
+    return figure
+
+
+def _draw_curves(fields: NDArray[np.float64], heads: Sequence[str], spec: DatasetSpec, title: str) -> Figure:
+    """[sample, T, n]: a panel for each sample, the earlier a snapshot the fainter its line."""
+    figure = Figure(figsize=(_WIDTH, 1.5 * len(fields) + 1.0), layout="constrained")
+    figure.suptitle(title, wrap=True)
+    panels = figure.subplots(len(fields), 1, sharex=True, squeeze=False)[:, 0]
+    (x,) = spec.grid.coordinates()
+    for number, (axis, sample) in enumerate(zip(panels, fields, strict=True)):
+        for i, (head, values) in enumerate(zip(heads, sample, strict=True)):
+            last = i == len(heads) - 1
+            axis.plot(x, values, color=PREDICTION if last else REFERENCE, linestyle="-" if last else "--", label=head)
+            axis.get_lines()[-1].set_alpha(0.35 + 0.65 * (i + 1) / len(heads))
+        axis.set_ylabel(f"sample {number}")
+    panels[-1].set_xlabel("x")
+    if heads != [""]:
+        _legend_below(figure, panels[0])
+    return figure
+
+
 def _draw_lines(
     p: NDArray[np.float64], u: NDArray[np.float64], heads: Sequence[str], spec: DatasetSpec, title: str
 ) -> Figure:

@@ -64,7 +64,7 @@ def result_tables(metrics: Mapping[str, float | None], errors: xr.Dataset) -> li
     ]
     return [
         Table("Errors on test", ("metric", "value"), summary),
-        Table("Relative L2 over time", ("time", "mean over samples", "median"), over_time),
+        *([Table("Relative L2 over time", ("time", "mean over samples", "median"), over_time)] * (len(over_time) > 1)),
         Table("Spectral error by band", ("band", "cycles per domain", "pooled", "mean over samples"), bands),
     ]
 

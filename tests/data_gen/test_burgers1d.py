@@ -215,7 +215,7 @@ def test_the_largest_value_never_grows() -> None:
     ("name", "move"),
     [
         ("translation", lambda u: np.roll(u, 37, axis=-1)),
-        ("reflection_with_sign", lambda u: -np.roll(u[..., ::-1], 1, axis=-1)),
+        ("odd_reflection", lambda u: -np.roll(u[..., ::-1], 1, axis=-1)),
     ],
 )
 def test_declared_symmetries_map_solutions_to_solutions(name: str, move: Callable[[Array], Array]) -> None:

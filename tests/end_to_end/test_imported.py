@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import csv
 import shutil
+import subprocess
+import sys
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -150,6 +153,31 @@ def test_a_time_dependent_run(on: Compose, waves: Path) -> None:
     record = pipeline.run(on(waves, "dataset.history=16", "surrogate.residual=true"))
     assert record.status == "finished"
     assert record.config["dataset"]["horizon"] == 4
+
+
+@pytest.mark.network
+def test_files_that_neuraloperator_published_run_end_to_end(on: Compose, tmp_path: Path) -> None:
+    # Its wheels up to 0.3.0 carry small Darcy files; later releases download others.
+    pip = (sys.executable, "-m", "pip", "--disable-pip-version-check", "-q", "download", "--no-deps", "-d", tmp_path)
+    subprocess.run([*map(str, pip), "neuraloperator==0.3.0"], check=True, timeout=300)
+    (wheel,) = tmp_path.glob("*.whl")
+    with zipfile.ZipFile(wheel) as archive:
+        for name in archive.namelist():
+            if name.endswith(".pt"):
+                archive.extract(name, tmp_path)
+    published = tmp_path / "neuralop" / "datasets" / "data"
+    train, small, large = (published / f"darcy_{name}.pt" for name in ("train_16", "test_16", "test_32"))
+    parts = [Part("train", train, 900), Part("valid", train), Part("test", small)]
+    import_data("neuralop", parts, About("darcy16"), tmp_path / "darcy16")
+    import_data("neuralop", [Part("test", large)], About("darcy32"), tmp_path / "darcy32")
+    original = torch.load(large, weights_only=True)
+    with DatasetFile(tmp_path / "darcy32" / "test" / "darcy32.hdf5") as file:
+        assert np.array_equal(file.read_states(slice(None))[:, 0, 0], original["y"].numpy())
+        assert np.array_equal(file.read_static(slice(None))[:, 0], original["x"].numpy())
+    record = pipeline.run(on(tmp_path / "darcy16", "optimizer.lr=1e-2", "trainer.epochs=3"))
+    assert {split: entry["n"] for split, entry in record.data.items()} == {"train": 900, "valid": 100, "test": 50}
+    assert (record.metrics["rel_l2"] or 1) < 0.3, "0.49 is what the mean field scores"
+    assert verify.main([str(next((tmp_path / "out").rglob("record.json")).parent)]) == 0
 
 
 def test_the_files_fill_in_what_is_left_open(on: Compose, imported: Path, waves: Path) -> None:

@@ -1,0 +1,90 @@
+"""What a dataset file holds: its spec, certificate, hashes and a picture.
+
+python scripts/inspect_data.py data/ns2d-1a2b3c4d/test/ns2d.hdf5
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from data_gen.certificate import Certificate
+from data_gen.files import WriteError
+from data_gen.progress import printable
+from data_gen.store import DatasetFile, StoreError
+from neuralop_bench.evaluation import figures
+
+
+def describe(path: Path) -> str:
+    """Spec, certificate and hashes of a file, every stored number of which has been compared with its hash.
+
+    Raises:
+        StoreError: the file is missing or damaged.
+    """
+    with DatasetFile(path) as file:
+        spec, sha256 = file.spec, file.sha256()
+        fields = [
+            *(f"state     {entry.name} [{entry.unit}]: {entry.description}" for entry in spec.state),
+            *(f"static    {entry.name} [{entry.unit}]: {entry.description}" for entry in spec.static),
+        ]
+        if spec.is_steady:
+            times = "none, a steady problem"
+        else:
+            times = f"{spec.n_snapshots}, t = {spec.times[0]:g} ... {spec.times[-1]:g}"
+            times += ", the initial state apart" if spec.stores_initial else ""
+        axes = zip(spec.grid.axis_names, spec.grid.shape, spec.grid.lengths, spec.grid.boundary, strict=True)
+        lines = [
+            f"{path}",
+            f"dataset   {spec.name}, version {spec.version}, split {file.split}, seed {file.seed}",
+            f"equation  {spec.equation}",
+            *(f"axis {name}    {n} points on [0, {length:g}], {boundary}" for name, n, length, boundary in axes),
+            f"times     {times}",
+            f"samples   {file.n_samples}",
+            *fields,
+            *(f"          {name} = {value}" for name, value in spec.parameters.items()),
+            *(f"made by   {name}: {value}" for name, value in file.provenance.items()),
+            f"sha256    {sha256} (all samples, compared with the hashes stored beside them)",
+            "",
+            _certificate(file),
+        ]
+    return "\n".join(lines)
+
+
+def _certificate(file: DatasetFile) -> str:
+    try:
+        known = Certificate.from_dict(file.certificate).describe(file.spec)
+    except (KeyError, TypeError):
+        return "certificate: none; the error of these data was not measured"
+    origin = file.certificate.get("regridded_from")
+    head = f"certificate (of {origin}, from which these samples were regridded):" if origin else "certificate:"
+    return "\n".join([head, *(f"  {line}" for line in known.splitlines())])
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Print what a file holds and draw its first samples; 1 if it can't be read."""
+    parser = argparse.ArgumentParser(description="Show what a dataset file holds, and draw some samples.")
+    parser.add_argument("file", type=Path, help="a dataset file (.hdf5)")
+    parser.add_argument("--samples", type=int, default=3, help="how many to draw (default 3; 0 draws nothing)")
+    parser.add_argument("-o", "--output", type=Path, help="the picture (default: <dataset>-<split>.png here)")
+    given = parser.parse_args(arguments)
+    try:
+        print(printable(describe(given.file), sys.stdout.encoding))
+        if given.samples > 0:
+            print(f"\npicture: {draw(given.file, given.samples, given.output)}")
+    except (StoreError, WriteError) as error:
+        print(f"Error: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def draw(path: Path, n_samples: int, output: Path | None = None) -> Path:
+    """Draw the first samples of a file; the path of the picture."""
+    with DatasetFile(path) as file:
+        chosen = slice(0, min(n_samples, file.n_samples))
+        title = f"{file.spec.name}, {file.split}: {file.spec.equation}"
+        figure = figures.data_figure(file.read_states(chosen), file.read_static(chosen), file.spec, title=title)
+        output = output or Path(f"{file.spec.name}-{file.split}.png")
+    figures.save(figure, output)
+    return output
