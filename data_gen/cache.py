@@ -128,7 +128,8 @@ def ensure(
                 lock = FileLock(work.base / _LOCK)
                 lock.acquire(timeout=0)
                 try:
-                    _tidy(work.base, work.name, work.splits)
+                    if not _parts_at_work(work.base):  # what they are about to write must not be cleared away
+                        _tidy(work.base, work.name, work.splits)
                 finally:
                     lock.release()
         return work.paths
@@ -196,6 +197,13 @@ def ensure_regridded(origin: Path, spec: DatasetSpec, path: Path, n_samples: int
         raise ValueError(f"{split} can't be made from {source}: only test sets are made from one another.")
     with DatasetFile(origin) as file:
         seed = file.seed
+    if path.is_file():
+        with DatasetFile(path) as file:
+            if file.spec != spec and replace(file.spec, grid=spec.grid) == spec:
+                raise StoreError(
+                    f"{path} holds the samples on a grid of {_size(file.spec.grid)} points, not {_size(spec.grid)}. "
+                    "Delete it to have it made again, or give the split with another refine another name."
+                )
     if _file_holds(path, spec, seed, n_samples):
         return
     with _locked(path.parent.parent):
@@ -207,9 +215,13 @@ def ensure_regridded(origin: Path, spec: DatasetSpec, path: Path, n_samples: int
                     f"{origin} holds {file.n_samples} samples, fewer than {n_samples}. Make it longer first."
                 )
             file.sha256()
-            known = {**file.certificate, "regridded_from": f"{source}, {'x'.join(map(str, file.spec.grid.shape))}"}
+            known = {**file.certificate, "regridded_from": f"{source}, {_size(file.spec.grid)}"}
             made = (_regridded(file, shard, spec.grid) for shard in range(-(-n_samples // SHARD_SIZE)))
             write(path, spec, made, n_samples, split=split, seed=seed, provenance=_provenance("cpu"), certificate=known)
+
+
+def _size(grid: Grid) -> str:
+    return "x".join(map(str, grid.shape))
 
 
 def refined(grid: Grid, refine: float) -> Grid:
@@ -280,6 +292,18 @@ def _locked(base: Path) -> Iterator[None]:
         yield
     finally:
         lock.release()
+
+
+def _parts_at_work(base: Path) -> bool:
+    """Whether some process solves a part of the dataset. Needs the lock."""
+    for path in base.glob(f"{_PART}*.lock"):
+        lock = FileLock(path)
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            return True
+        lock.release()
+    return False
 
 
 def _wait_for_parts(base: Path) -> None:

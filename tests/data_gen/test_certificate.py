@@ -1,10 +1,10 @@
-"""Certificates: the measured error is the true one, it decides what passes for data, and it is a function of the data."""
+"""Certificates: the measured error is the true one, decides what passes for data, and is a function of the data."""
 
 from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import ClassVar
@@ -102,17 +102,18 @@ def done(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """What this process solves: shards by number, and certificates."""
     calls: list[str] = []
 
-    def recording(name: str, label: Callable[..., str]) -> None:
-        original = getattr(cache, name)
+    solve, measure = cache._solve_shard, cache._measure
 
-        def record(*arguments: object) -> object:
-            calls.append(label(*arguments))
-            return original(*arguments)
+    def recording_solve(problem: Problem, seed: int, split: str, shard: int, path: Path) -> None:
+        calls.append(f"{split} {shard}")
+        solve(problem, seed, split, shard, path)
 
-        monkeypatch.setattr(cache, name, record)
+    def recording_measure(work: cache._Work, split: str) -> object:
+        calls.append(f"{split} certificate")
+        return measure(work, split)
 
-    recording("_solve_shard", lambda problem, seed, split, shard, path: f"{split} {shard}")
-    recording("_measure", lambda work, split: f"{split} certificate")
+    monkeypatch.setattr(cache, "_solve_shard", recording_solve)
+    monkeypatch.setattr(cache, "_measure", recording_measure)
     return calls
 
 
@@ -126,9 +127,11 @@ class Given(Known):
         object.__setattr__(self, "_solutions", (coarse, fine))
 
     def simulate(self, rngs: Sequence[np.random.Generator]) -> Samples:
+        del rngs
         return self._samples(self._solutions[0], {})
 
     def simulate_refined(self, rngs: Sequence[np.random.Generator]) -> Samples:
+        del rngs
         return self._samples(self._solutions[1], {})
 
 
