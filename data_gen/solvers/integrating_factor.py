@@ -14,7 +14,7 @@ from torch import Tensor
 
 from data_gen.solvers.errors import SolverError
 
-# dv/dt = L v + N(v, t): maps the states [sample, *modes] and their times [sample] to N.
+# dv/dt = L v + N(v, t): maps the states [sample, *modes] and their times [sample] to N, a new tensor each time.
 Nonlinearity = Callable[[Tensor, Tensor], Tensor]
 # Largest stable step of each sample: maps the states [sample, *modes] to [sample].
 StepBound = Callable[[Tensor], Tensor]
@@ -112,15 +112,14 @@ def _step(nonlinear: Nonlinearity, v: Tensor, time: Tensor, factors: _Factors) -
     flat_dt = dt.flatten()
     middle = time + flat_dt / 2
     v_half = half * v
-    k1 = half * nonlinear(v, time)
+    k1 = nonlinear(v, time).mul_(half)
     k2 = nonlinear(torch.addcmul(v_half, k1, dt / 2), middle)
-    k3 = nonlinear(torch.addcmul(v_half, k2, dt / 2), middle)
-    v_full = half * v_half
-    k3_half = half * k3
-    k4 = nonlinear(torch.addcmul(v_full, k3_half, dt), time + flat_dt)
+    k3 = nonlinear(torch.addcmul(v_half, k2, dt / 2), middle).mul_(half)
+    v_full = v_half.mul_(half)
     # k1 already carries one factor exp(L dt/2), so one more makes it exp(L dt).
-    increment = half * (k1 + 2 * k2) + 2 * k3_half + k4
-    return torch.addcmul(v_full, increment, dt / 6)
+    increment = k1.add_(k2, alpha=2).mul_(half).add_(k3, alpha=2)
+    increment.add_(nonlinear(k3.mul_(dt).add_(v_full), time + flat_dt))
+    return v_full.addcmul_(increment, dt / 6)
 
 
 def _count_substeps(bound: Tensor, interval: float, now: float, max_substeps: int) -> Tensor:
