@@ -91,6 +91,39 @@ def test_no_flip_anywhere_passes(content: bytes, tmp_path: Path) -> None:
     assert caught > 50, "most of the bytes that matter must be among those tried"
 
 
+def test_no_flip_in_a_diagnostic_passes(content: bytes, fields: Fields, tmp_path: Path) -> None:
+    # No hash covers them: checksums do, of the chunk that holds them.
+    path = tmp_path / "flipped.hdf5"
+    for name in [name for name in fields if name.startswith(store.DIAGNOSTICS)]:
+        stored = fields[name][:3].tobytes()
+        assert content.count(stored) == 1, name
+        at = content.index(stored)
+        for place in range(at, at + len(stored) + 4):  # the checksum comes after the numbers
+            for bit in (0, 5):
+                flipped = bytearray(content)
+                flipped[place] ^= 1 << bit
+                path.write_bytes(flipped)
+                with DatasetFile(path) as file:
+                    with pytest.raises(StoreError, match="is damaged"):
+                        file.read_diagnostics()
+                    with pytest.raises(StoreError, match="is damaged"):
+                        file.sha256()
+
+
+def test_a_flip_in_a_diagnostic_of_a_kept_shard_is_found(tmp_path: Path) -> None:
+    problem, splits = PROBLEM, {"test": 20}
+    cache.solve_part(problem, splits, 0, tmp_path, part=1, n_parts=2, workers=1)
+    (shard,) = tmp_path.rglob("test-00000.npz")
+    with np.load(shard) as archive:
+        noted = archive["diagnostics/cfl"].tobytes()
+    content = bytearray(shard.read_bytes())
+    content[content.index(noted) + 3] ^= 1
+    shard.write_bytes(content)
+    path = cache.ensure(problem, splits, 0, tmp_path, workers=1)["test"]
+    whole = cache.ensure(problem, splits, 0, tmp_path / "whole", workers=1)["test"]
+    assert path.read_bytes() == whole.read_bytes(), "it was solved again"
+
+
 # Opens every damaged copy in turn; any answer but a StoreError or the sound content is written down.
 _OPEN_EACH = """
 import sys

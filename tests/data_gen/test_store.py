@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import random
 from dataclasses import replace
@@ -10,6 +11,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
+import xarray as xr
 from the_well.data import WellDataset
 
 from data_gen import store
@@ -194,6 +196,109 @@ def test_a_new_file_has_ordinary_permissions(tmp_path: Path) -> None:
     assert (tmp_path / "data.hdf5").stat().st_mode & 0o777 == 0o644
 
 
+# Diagnostics ---------------------------------------------------------------------------------------------------------
+
+
+def _names(file: h5py.File) -> list[str]:
+    names: list[str] = []
+    file.visit(names.append)
+    return names
+
+
+def test_diagnostics_are_read_back_in_double_precision(ns2d: tuple[Path, Samples]) -> None:
+    path, samples = ns2d
+    with DatasetFile(path) as file:
+        found = file.read_diagnostics()
+    assert list(found) == [entry.name for entry in PROBLEM.spec.diagnostics]
+    assert len(found) >= 2
+    for name, values in samples.diagnostics.items():
+        assert found[name].dtype == np.float64
+        assert np.array_equal(found[name], values)
+        assert not np.array_equal(values, values.astype(np.float32))
+
+
+def test_diagnostics_describe_themselves(ns2d: tuple[Path, Samples]) -> None:
+    with h5py.File(ns2d[0]) as file:
+        for entry in PROBLEM.spec.diagnostics:
+            dataset = file[f"diagnostics/{entry.name}"]
+            assert (dataset.attrs["units"], dataset.attrs["long_name"]) == (entry.unit, entry.description)
+            assert dataset.fletcher32
+            assert dataset.dims[0][0] == file["sample"]
+        # They are no fields: The Well's readers must not take them for such.
+        assert list(file["t0_fields"].attrs["field_names"]) == ["vorticity"]
+
+
+def test_xarray_opens_diagnostics_too(ns2d: tuple[Path, Samples]) -> None:
+    path, samples = ns2d
+    with xr.open_dataset(path, engine="h5netcdf", group="diagnostics") as dataset:
+        for name, values in samples.diagnostics.items():
+            assert np.array_equal(dataset[name], values)
+            assert dataset[name].dims == ("sample",)
+
+
+def test_a_dataset_without_diagnostics_has_none(tmp_path: Path) -> None:
+    _write(tmp_path / "data.hdf5", TWO_FIELDS, _samples(TWO_FIELDS, 2))
+    with h5py.File(tmp_path / "data.hdf5") as file:
+        assert not [name for name in _names(file) if "diagnostics" in name]
+    with DatasetFile(tmp_path / "data.hdf5") as file:
+        assert file.read_diagnostics() == {}
+        assert file.certificate == {}
+
+
+@pytest.mark.parametrize("change", ["missing", "unknown", "none"])
+def test_diagnostics_that_are_not_the_specs_are_refused(change: str) -> None:
+    samples = _samples(PROBLEM.spec, 2)
+    noted = dict(samples.diagnostics)
+    if change == "missing":
+        del noted["n_steps"]
+    else:
+        noted = {} if change == "none" else {**noted, "temperature": np.zeros(2)}
+    with pytest.raises(ValueError, match="aren't those of the spec of ns2d"):
+        store.to_fields(PROBLEM.spec, samples._replace(diagnostics=noted))
+
+
+def test_diagnostics_of_too_few_samples_are_refused(tmp_path: Path) -> None:
+    samples = _samples(PROBLEM.spec, 2)
+    fields = store.to_fields(PROBLEM.spec, samples._replace(diagnostics=_samples(PROBLEM.spec, 1).diagnostics))
+    with pytest.raises(ValueError, match="don't fit its spec"):
+        store.write(tmp_path / "d", PROBLEM.spec, [fields], 2, split="train", seed=0, provenance={})
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_file_whose_diagnostics_are_gone_is_damaged(ns2d: tuple[Path, Samples], tmp_path: Path) -> None:
+    path = tmp_path / "less.hdf5"
+    path.write_bytes(ns2d[0].read_bytes())
+    with h5py.File(path, "r+") as file:
+        del file["diagnostics/cfl"]
+    with pytest.raises(StoreError, match=r"less\.hdf5 is damaged"):
+        DatasetFile(path)
+
+
+def test_the_hash_is_that_of_what_a_model_sees(tmp_path: Path) -> None:
+    # Diagnostics and certificates differ between machines where the samples don't.
+    samples = _samples(PROBLEM.spec, 3)
+    other = samples._replace(diagnostics={name: values + 1e-9 for name, values in samples.diagnostics.items()})
+    _write(tmp_path / "a", PROBLEM.spec, samples)
+    _write(tmp_path / "b", PROBLEM.spec, other)
+    with DatasetFile(tmp_path / "a") as one, DatasetFile(tmp_path / "b") as two:
+        assert one.sha256() == two.sha256()
+        assert not np.array_equal(one.read_diagnostics()["cfl"], two.read_diagnostics()["cfl"])
+
+
+def test_a_certificate_is_read_back_and_kept_by_the_header(tmp_path: Path) -> None:
+    path, known = tmp_path / "data.hdf5", {"error": 1.5e-3, "errors": [[1e-3, 1.5e-3]], "diagnostics": {}}
+    fields = store.to_fields(PROBLEM.spec, _samples(PROBLEM.spec, 2))
+    store.write(path, PROBLEM.spec, [fields], 2, split="train", seed=0, provenance={}, certificate=known)
+    with DatasetFile(path) as file:
+        assert file.certificate == known
+    with h5py.File(path) as file:
+        assert json.loads(str(file.attrs["certificate"])) == known
+    with h5py.File(path, "r+") as file:
+        file.attrs["header"] = np.bytes_(file.attrs["header"].replace(b"0.0015", b"0.0001"))
+    with pytest.raises(StoreError, match="header doesn't match the hash"):
+        DatasetFile(path)
+
+
 # Damage --------------------------------------------------------------------------------------------------------------
 
 
@@ -208,6 +313,16 @@ def test_another_format_version_is_refused(ns2d: tuple[Path, Samples], tmp_path:
     with h5py.File(path, "r+") as file:
         file.attrs["format_version"] = 99
     with pytest.raises(StoreError, match="format version 99"):
+        DatasetFile(path)
+
+
+def test_files_of_the_first_format_are_refused(ns2d: tuple[Path, Samples], tmp_path: Path) -> None:
+    path = tmp_path / "old.hdf5"
+    path.write_bytes(ns2d[0].read_bytes())
+    with h5py.File(path, "r+") as file:
+        assert file.attrs["format_version"] == 2
+        file.attrs["format_version"] = 1
+    with pytest.raises(StoreError, match=r"old\.hdf5 has format version 1, but this code reads version 2"):
         DatasetFile(path)
 
 
