@@ -1,0 +1,466 @@
+"""What making data costs, beside the schemes and packages that others use.
+
+    python benchmarks/datagen.py                 every section (about 20 minutes on 2 cores; let nothing else run)
+    python benchmarks/datagen.py darcy burgers   some of them
+
+Figures go to benchmarks/results/datagen.json with machine and versions; ``report`` writes datagen.md and growth.png
+from them. Targets are ratios of times measured side by side in one process on one core; where the slower one would run
+for hours, it runs for a stated number of steps and is scaled, which is said beside the figure.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+# One core for everything, before any library starts its threads; sections on processes and memory lift it for theirs.
+_CORES = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else set(range(os.cpu_count() or 1))
+for _name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+    os.environ[_name] = "1"
+os.environ["XLA_FLAGS"] = "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1"
+
+import numpy as np  # noqa: E402
+import scipy.sparse  # noqa: E402
+import scipy.sparse.linalg  # noqa: E402
+import torch  # noqa: E402
+from matplotlib.figure import Figure  # noqa: E402
+from original_schemes import burgers_stepper, vorticity_step  # noqa: E402
+from timing import RESULTS, interleaved, save  # noqa: E402
+
+from data_gen import cache, certificate, spectral  # noqa: E402
+from data_gen.memory import keep_freed_memory  # noqa: E402
+from data_gen.permeability import SmoothHighContrast, TwoPhase  # noqa: E402
+from data_gen.problems.burgers1d import Burgers1D  # noqa: E402
+from data_gen.problems.darcy2d import Darcy2D  # noqa: E402
+from data_gen.problems.ns2d import NavierStokes2D, SinusoidalForcing, VorticityDynamics  # noqa: E402
+from data_gen.random_fields import PeriodicGaussianField  # noqa: E402
+from data_gen.solvers import elliptic  # noqa: E402
+from data_gen.solvers.integrating_factor import integrate  # noqa: E402
+
+ROOT = Path(__file__).parents[1]
+FULL = sorted(path.stem for path in (ROOT / "configs" / "task" / "full").glob("*.yaml") if path.stem != "file")
+
+DATASETS = sorted(path.stem for path in (ROOT / "configs" / "dataset").glob("*.yaml"))
+
+
+def _rngs(n: int, split: str = "test") -> list[np.random.Generator]:
+    return [cache.generator(0, split, i) for i in range(n)]
+
+
+# Time to solution against the original schemes -----------------------------------------------------------------------
+
+
+def navier_stokes(repeats: int = 10) -> dict[str, Any]:
+    """nu = 1e-3 to T = 50 on 64 x 64 against Crank-Nicolson and explicit Euler with dt = 1e-4, each at its best batch.
+
+    The original runs 2000 steps, scaled to the 500,000 that T = 50 takes.
+    """
+    problem = NavierStokes2D(viscosity=1e-3, resolution=64, oversampling=1, first_time=1.0, n_snapshots=50)
+    error = float(np.max(certificate.measure(problem, _rngs(4), _rngs(4))))
+    alternatives: dict[str, Callable[[], Any]] = {
+        f"ours {batch}": partial(replace(problem, inner_batch=batch).simulate, _rngs(batch)) for batch in (16, 32)
+    }
+    n_steps = 2000
+    for dtype in (torch.float32, torch.float64):
+        for batch in (8, 16, 32):
+            step = vorticity_step(64, 1e-3, 1e-4, dtype)
+            w = spectral.to_grid(PeriodicGaussianField().draw(_rngs(batch), 21), 64).to(dtype)
+
+            def run(step: Callable[[torch.Tensor], torch.Tensor] = step, start: torch.Tensor = w) -> None:
+                state = torch.fft.rfft2(start)
+                for _ in range(n_steps // repeats):  # a part of them in each turn
+                    state = step(state)
+
+            alternatives[f"{str(dtype)[6:]} {batch}"] = run
+    seconds = interleaved(alternatives, repeats)
+    per_sample = {name: value / int(name.split()[1]) for name, value in seconds.items()}
+    scale = 50 / 1e-4 / (n_steps // repeats)
+    best = {
+        kind: min(value for name, value in per_sample.items() if name.startswith(kind))
+        for kind in ("ours", "float32", "float64")
+    }
+    return {
+        "seconds_per_trajectory": {
+            "ours": best["ours"],
+            **{kind: scale * best[kind] for kind in ("float32", "float64")},
+        },
+        "original_is_scaled_from_steps": n_steps,
+        "our_error": error,
+        "ratio_float32": scale * best["float32"] / best["ours"],
+        "ratio_float64": scale * best["float64"] / best["ours"],
+        "targets": {"ratio_float32": 150, "ratio_float64": 300, "our_error_at_most": 1e-7},
+    }
+
+
+def burgers(repeats: int = 3) -> dict[str, Any]:
+    """8192 points against ETDRK4 with dt = 1e-4 on 8192 points at its best batch (200 steps, scaled to 10,000)."""
+    result: dict[str, Any] = {"original_is_scaled_from_steps": 200}
+    for viscosity in (0.1, 0.01):
+        problem = Burgers1D(viscosity=viscosity, resolution=8192, inner_batch=256)
+        samples = problem.simulate(_rngs(200))
+        exact = _cole_hopf(samples.history[:, 0, 0], viscosity)
+        difference = np.linalg.norm(samples.trajectory[:, -1, 0] - exact, axis=1)
+        error = float(np.max(difference / np.linalg.norm(exact, axis=1)))
+        alternatives: dict[str, Callable[[], Any]] = {"ours 256": partial(problem.simulate, _rngs(256))}
+        run = burgers_stepper(8192, viscosity, 1e-4)
+        for batch in (8, 16, 64):
+            u_hat = torch.fft.rfft(torch.from_numpy(samples.history[:batch, 0, 0]), norm="forward")
+            alternatives[f"original {batch}"] = partial(run, u_hat, 200)
+        seconds = interleaved(alternatives, repeats)
+        original = min(value / int(name.split()[1]) for name, value in seconds.items() if name.startswith("original"))
+        ours = seconds["ours 256"] / 256
+        result[f"nu={viscosity:g}"] = {
+            "seconds_per_1000": {"ours": 1000 * ours, "original": 1000 * original * 50},
+            "largest_error": error,
+            "ratio": original * 50 / ours,
+        }
+    result["targets"] = {"ratio": 1500, "largest_error": 1e-6}
+    return result
+
+
+def _cole_hopf(start: np.ndarray, viscosity: float) -> np.ndarray:
+    """Solutions of Burgers' equation at t = 1: u = -2 nu phi_x / phi with phi the heat flow of exp(-int u / (2 nu))."""
+    n = start.shape[-1]
+    k = 2 * np.pi * np.arange(n // 2 + 1)
+    u_hat = np.fft.rfft(start, axis=-1)
+    integral = np.fft.irfft(np.where(k > 0, u_hat / np.where(k > 0, 1j * k, 1), 0), n, axis=-1)
+    exponent = -integral / (2 * viscosity)
+    phi_hat = np.fft.rfft(np.exp(exponent - exponent.max(axis=-1, keepdims=True)), axis=-1)
+    phi_hat = phi_hat * np.exp(-viscosity * k**2)
+    return -2 * viscosity * np.fft.irfft(1j * k * phi_hat, n, axis=-1) / np.fft.irfft(phi_hat, n, axis=-1)
+
+
+def darcy(repeats: int = 5) -> dict[str, Any]:
+    """421 x 421 nodes: two phases 12 / 3 against SciPy's spsolve, smooth contrast 1e6 against a tuned splu."""
+    result: dict[str, Any] = {}
+    n = 421
+    for name, law in (("two_phase_12_3", TwoPhase()), ("smooth_1e6", SmoothHighContrast(contrast=1e6))):
+        a = law.draw(cache.generator(0, "test", 0), n)[None]
+        faces, force = elliptic.harmonic_faces(a), np.ones((1, n, n))
+        matrix = _matrix(faces)
+        right = np.full(matrix.shape[0], (1 / (n - 1)) ** 2)
+        seconds = interleaved(
+            {
+                "ours": partial(elliptic.solve, faces, force, 1 / (n - 1)),
+                "spsolve": partial(scipy.sparse.linalg.spsolve, matrix, right),
+                "splu": partial(_splu, matrix, right),
+            },
+            repeats,
+        )
+        found, direct = elliptic.solve(faces, force, 1 / (n - 1)), _splu(matrix, right)
+        interior = found.values[0, 1:-1, 1:-1].ravel()
+        result[name] = {
+            "seconds": seconds,
+            "relative_residual": float(np.linalg.norm(right - matrix @ interior) / np.linalg.norm(right)),
+            "iterations": int(found.iterations[0]),
+            "difference_to_splu": float(np.linalg.norm(interior - direct) / np.linalg.norm(direct)),
+            "ratio_spsolve": seconds["spsolve"] / seconds["ours"],
+            "ratio_splu": seconds["splu"] / seconds["ours"],
+        }
+    result["targets"] = {"two_phase_12_3.ratio_spsolve": 10, "smooth_1e6.ratio_splu": 1.5}
+    return result
+
+
+def _splu(matrix: scipy.sparse.csc_matrix, right: np.ndarray) -> np.ndarray:
+    options = {"SymmetricMode": True}
+    factor = scipy.sparse.linalg.splu(matrix, permc_spec="MMD_AT_PLUS_A", diag_pivot_thresh=0.0, options=options)
+    return factor.solve(right)
+
+
+def _matrix(faces: elliptic.Faces) -> scipy.sparse.csc_matrix:
+    """The five-point matrix over the interior nodes of one sample, times h^2."""
+    x, y = faces.x[0, :, 1:-1], faces.y[0, 1:-1]
+    m = x.shape[1]
+    diagonal = x[1:] + x[:-1] + y[:, 1:] + y[:, :-1]
+    right = np.concatenate([y[:, 1:-1], np.zeros((m, 1))], axis=1).ravel()[:-1]
+    down = x[1:-1].ravel()
+    diagonals = [diagonal.ravel(), -down, -down, -right, -right]
+    return scipy.sparse.diags(diagonals, [0, m, -m, 1, -1], format="csc")  # pyright: ignore
+
+
+# Steps ---------------------------------------------------------------------------------------------------------------
+
+
+def steps(repeats: int = 9) -> dict[str, Any]:
+    """One step of order 4 in double precision against exponax's ETDRK4 (jitted, vmapped), and against the four inverse
+    and four forward transforms that ours can't do without."""
+    import exponax
+    import jax
+
+    jax.config.update("jax_enable_x64", True)
+    result: dict[str, Any] = {}
+    count, dt = 10, 1e-3
+    bound = lambda v: torch.full((len(v),), dt, dtype=torch.float64)  # noqa: E731
+    for n, batch in ((64, 16), (128, 4), (256, 4)):
+        dynamics = VorticityDynamics(1e-3, n, SinusoidalForcing())
+        w_hat = PeriodicGaussianField().draw(_rngs(batch), dynamics.k_max)
+        ours = partial(integrate, dynamics.linear, dynamics.nonlinear, w_hat, [count * dt], bound)
+        stepper = exponax.stepper.NavierStokesVorticity(2, 1.0, n, dt, diffusivity=1e-3, order=4)
+        repeated = jax.jit(jax.vmap(exponax.repeat(stepper, count)))
+        start = jax.numpy.asarray(spectral.to_grid(w_hat, n)[:, None].numpy())
+        z = torch.randn(batch, n, n, dtype=torch.complex128)
+
+        def transforms(z: torch.Tensor = z) -> None:
+            for _ in range(4 * count):
+                torch.fft.ifft2(z, norm="forward")
+                torch.fft.fft2(z, norm="forward")
+
+        seconds = interleaved(
+            {
+                "ours": ours,
+                "exponax": lambda repeated=repeated, start=start: repeated(start).block_until_ready(),
+                "transforms": transforms,
+            },
+            repeats,
+        )
+        result[f"{n}x{n}, batch {batch}"] = {
+            "ms_per_sample_and_step": {name: 1e3 * value / count / batch for name, value in seconds.items()},
+            "ratio_exponax": seconds["exponax"] / seconds["ours"],
+            "ratio_transforms": seconds["ours"] / seconds["transforms"],
+        }
+    result["targets"] = {"ratio_exponax at 64, 128, 256": [1.5, 2, 2], "ratio_transforms at 256, at most": 1.6}
+    return result
+
+
+# Whole datasets ------------------------------------------------------------------------------------------------------
+
+
+def workers(repeats: int = 3) -> dict[str, Any]:
+    """The same 512 trajectories with one and with two worker processes, their start and the certificate included."""
+    job = (
+        "dataset=ns2d",
+        "track=smoke",
+        "dataset.problem.resolution=64",
+        "splits.train=512",
+        "generation.splits=[train]",
+    )
+
+    def run(n_workers: int) -> None:
+        with tempfile.TemporaryDirectory() as folder:
+            _generate(folder, *job, f"workers={n_workers}")
+
+    with _all_cores():
+        seconds = interleaved({f"{n} workers": partial(run, n) for n in (1, 2)}, repeats)
+    return {"seconds": seconds, "ratio": seconds["1 workers"] / seconds["2 workers"], "targets": {"ratio": 1.8}}
+
+
+def lite() -> dict[str, Any]:
+    """All train, valid and test data of the lite track, made by two processes through the command that users type."""
+    seconds = {}
+    with _all_cores(), tempfile.TemporaryDirectory() as folder:
+        for dataset in ("ns2d", "darcy2d", "burgers1d"):
+            started = time.perf_counter()
+            _generate(folder, f"dataset={dataset}", "track=lite", "workers=2")
+            seconds[dataset] = time.perf_counter() - started
+    return {"seconds": seconds, "seconds_together": sum(seconds.values()), "targets": {"seconds_together": 180}}
+
+
+def memory() -> dict[str, Any]:
+    """Largest resident memory of all processes together (shared pages once) while two workers make a shard of each
+    split and the certificates of a full dataset. It doesn't grow with the number of shards."""
+    result = {}
+    for task in FULL:
+        dataset = max((name for name in DATASETS if task.startswith(name)), key=len)
+        with _all_cores(), tempfile.TemporaryDirectory() as folder:
+            started = time.perf_counter()
+            peak = _peak_gib(
+                folder,
+                *(f"dataset={dataset}", f"task=full/{task}", "track=full", "workers=2"),
+                *("splits.train=16", "splits.valid=1", "splits.test=1", "generation.splits=[train]"),
+            )
+            result[task] = {"peak_gib": peak, "seconds": time.perf_counter() - started}
+            print(f"  {task}: {result[task]}", flush=True)
+    return {"tasks": result, "peak_gib": max(r["peak_gib"] for r in result.values()), "targets": {"peak_gib": 2}}
+
+
+def _command(folder: str, *overrides: str) -> list[str]:
+    return [sys.executable, str(ROOT / "scripts" / "generate_data.py"), *overrides, f"paths.data={folder}"]
+
+
+def _generate(folder: str, *overrides: str) -> None:
+    subprocess.run(_command(folder, *overrides), check=True, cwd=ROOT, capture_output=True)
+
+
+def _peak_gib(folder: str, *overrides: str) -> float:
+    import psutil
+
+    process = subprocess.Popen(
+        _command(folder, *overrides), cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
+    )
+    family, peak = psutil.Process(process.pid), 0
+    while process.poll() is None:
+        total = 0
+        for member in _members(family):
+            try:
+                total += member.memory_full_info().pss
+            except psutil.Error:  # it has just ended
+                continue
+        peak = max(peak, total)
+        time.sleep(0.1)
+    if process.returncode:
+        assert process.stderr is not None
+        raise RuntimeError(process.stderr.read().decode())
+    return peak / 2**30
+
+
+def _members(family: Any) -> list[Any]:
+    import psutil
+
+    try:
+        return [family, *family.children(recursive=True)]
+    except psutil.Error:
+        return []
+
+
+class _all_cores:
+    """A block whose child processes may use every core."""
+
+    def __enter__(self) -> None:
+        if hasattr(os, "sched_setaffinity"):
+            os.sched_setaffinity(0, _CORES)
+
+    def __exit__(self, *_: object) -> None:
+        _pin()
+
+
+def _pin() -> None:
+    if hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, {max(_CORES)})
+
+
+# Growth --------------------------------------------------------------------------------------------------------------
+
+
+def growth(repeats: int = 3) -> dict[str, Any]:
+    """Seconds per sample against resolution, and seconds against the number of samples, on one core."""
+    problems: dict[str, dict[int, Any]] = {
+        "ns2d, nu=1e-3, T=5": {
+            n: NavierStokes2D(
+                viscosity=1e-3, resolution=n, oversampling=1, n_snapshots=6, inner_batch=max(1, 65536 // n**2)
+            )
+            for n in (32, 64, 128, 256)
+        },
+        "darcy2d, 12/3": {n: Darcy2D(resolution=n, solver_resolution=n) for n in (43, 85, 169, 421, 841)},
+        "burgers1d, nu=1e-2": {
+            n: Burgers1D(resolution=n, solver_resolution=n) for n in (256, 512, 1024, 2048, 4096, 8192)
+        },
+    }
+    by_resolution: dict[str, dict[str, float]] = {}
+    for name, family in problems.items():
+        by_resolution[name] = {}
+        for n, problem in family.items():
+            n_samples = 16 if name.startswith("burgers") or n < 200 else 2
+            seconds = interleaved({"it": partial(problem.simulate, _rngs(n_samples))}, repeats if n < 200 else 1)
+            by_resolution[name][str(n)] = seconds["it"] / n_samples
+    by_samples = {
+        name: {
+            str(n): interleaved({"it": partial(problem.simulate, _rngs(n))}, repeats)["it"] for n in (1, 4, 16, 64, 256)
+        }
+        for name, problem in {
+            "ns2d, nu=1e-3, T=5, 32 x 32": problems["ns2d, nu=1e-3, T=5"][32],
+            "darcy2d, 12/3, 85 x 85": problems["darcy2d, 12/3"][85],
+            "burgers1d, nu=1e-2, 1024": problems["burgers1d, nu=1e-2"][1024],
+        }.items()
+    }
+    return {"seconds_per_sample_by_resolution": by_resolution, "seconds_by_samples": by_samples}
+
+
+# Report --------------------------------------------------------------------------------------------------------------
+
+
+def report() -> None:
+    """benchmarks/results/datagen.md and growth.png from datagen.json."""
+    found = json.loads((RESULTS / "datagen.json").read_text())
+    rows = [
+        ("what", "figure", "target"),
+        ("---", "---:", "---:"),
+    ]
+    if entry := found.get("navier_stokes"):
+        rows += [
+            (f"ns2d to T = 50 against the original scheme, {kind}", f"{entry[f'ratio_{kind}']:.0f}x", f"{target}x")
+            for kind, target in (("float32", 150), ("float64", 300))
+        ]
+        rows.append(("its largest error (half the step, twice the resolution)", f"{entry['our_error']:.1e}", "1e-7"))
+    if entry := found.get("burgers"):
+        for name in ("nu=0.1", "nu=0.01"):
+            rows.append((f"burgers1d, {name}, against dt = 1e-4", f"{entry[name]['ratio']:.0f}x", "1500x"))
+            rows.append(("its largest error (Cole-Hopf)", f"{entry[name]['largest_error']:.1e}", "1e-6"))
+    if entry := found.get("darcy"):
+        rows.append(("darcy2d 12/3 against spsolve", f"{entry['two_phase_12_3']['ratio_spsolve']:.1f}x", "10x"))
+        rows.append(("darcy2d smooth 1e6 against splu", f"{entry['smooth_1e6']['ratio_splu']:.1f}x", "1.5x"))
+    if entry := found.get("steps"):
+        for name, target in (("64x64, batch 16", "1.5x"), ("128x128, batch 4", "2x"), ("256x256, batch 4", "2x")):
+            rows.append((f"a step against exponax, {name}", f"{entry[name]['ratio_exponax']:.2f}x", target))
+        ratio = entry["256x256, batch 4"]["ratio_transforms"]
+        rows.append(("a step at 256x256 in units of its transforms", f"{ratio:.2f}", "at most 1.6"))
+    if entry := found.get("workers"):
+        rows.append(("1 -> 2 processes", f"{entry['ratio']:.2f}x", "1.8x"))
+    if entry := found.get("lite"):
+        rows.append(("lite data of all three datasets, 2 processes", f"{entry['seconds_together']:.0f} s", "180 s"))
+    if entry := found.get("memory"):
+        rows.append(("peak memory, any full dataset, 2 workers", f"{entry['peak_gib']:.2f} GiB", "2 GiB"))
+    machine = next(iter(found.values()))["machine"]
+    lines = [
+        "# Cost of making data",
+        "",
+        "Made by `python benchmarks/datagen.py`; every figure, with machine and versions, is in datagen.json. Ratios",
+        "are of medians measured side by side on one core.",
+        "",
+        *(f"| {' | '.join(row)} |" for row in rows),
+        "",
+        f"{machine['processor']}, {machine['cores']} cores, torch {machine['torch']}, scipy {machine['scipy']}, "
+        f"exponax {machine['exponax']}.",
+        "",
+        "![growth](growth.png)",
+    ]
+    (RESULTS / "datagen.md").write_text("\n".join(lines) + "\n")
+    if "growth" in found:
+        _draw_growth(found["growth"])
+
+
+def _draw_growth(entry: dict[str, Any]) -> None:
+    figure = Figure(figsize=(8.4, 3.6), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    panels = ((left, "seconds_per_sample_by_resolution"), (right, "seconds_by_samples"))
+    for axis, key in panels:
+        for (name, values), style in zip(entry[key].items(), ("-o", "--s", ":^"), strict=True):
+            axis.loglog([int(n) for n in values], list(values.values()), style, label=name)
+        axis.grid(visible=True, which="major", color="0.9")
+        axis.legend(frameon=False, fontsize=8)
+    left.set(xlabel="points per axis of the solver", ylabel="seconds per sample, one core")
+    right.set(xlabel="samples", ylabel="seconds, one core")
+    figure.savefig(RESULTS / "growth.png", dpi=110)
+
+
+SECTIONS = (navier_stokes, burgers, darcy, steps, workers, lite, memory, growth)
+
+
+def main() -> None:
+    wanted = sys.argv[1:] or [section.__name__ for section in SECTIONS]
+    known = {section.__name__: section for section in SECTIONS}
+    if unknown := set(wanted) - {*known, "report"}:
+        raise SystemExit(f"Unknown section {', '.join(sorted(unknown))}: there are {', '.join(known)} and report.")
+    _pin()
+    torch.set_num_threads(1)
+    keep_freed_memory()
+    for name in wanted:
+        if name == "report":
+            continue
+        started = time.perf_counter()
+        result = known[name]()
+        save("datagen", name, result)
+        print(f"{name} ({time.perf_counter() - started:.0f} s)\n{json.dumps(result, indent=2)}", flush=True)
+    report()
+
+
+if __name__ == "__main__":
+    main()
