@@ -91,7 +91,7 @@ def integrate(
             state[order] = v
             _assert_finite(state, end)
             bound = step_bound(state)
-            ratio = torch.maximum(ratio, (end - now) / n_substeps / bound)
+            ratio = torch.maximum(ratio, (end - now) / n_substeps.to(linear.dtype) / bound)
         outputs[:, index] = state
         now = end
     return Solution(outputs, n_steps, ratio)
