@@ -93,11 +93,16 @@ def generate(cfg: RunConfig) -> list[Path]:
 
 def _grouped(splits: Sequence[Split]) -> list[list[Split]]:
     """Splits of one dataset together, so that its workers solve them side by side; what is regridded comes last."""
-    groups: dict[tuple[bool, str, str], list[Split]] = {}
+    groups: dict[tuple[bool, str, object], list[Split]] = {}
     for split in splits:
         regridded = isinstance(split.source, RegriddedDataset)
-        groups.setdefault((regridded, str(split.source.folder), split.name if regridded else ""), []).append(split)
+        apart = split.name if isinstance(split.source, RegriddedDataset) else _tolerance(split.source)
+        groups.setdefault((regridded, str(split.source.folder), apart), []).append(split)
     return [groups[key] for key in sorted(groups, key=lambda key: key[0])]
+
+
+def _tolerance(source: Source) -> float | None:
+    return source.tolerance if isinstance(source, GeneratedDataset) else None
 
 
 def _table(splits: Sequence[Split]) -> Table:
