@@ -10,7 +10,7 @@ DATA ?= data
 HEX8 := [0-9a-f][0-9a-f][0-9a-f][0-9a-f][0-9a-f][0-9a-f][0-9a-f][0-9a-f]
 
 .DEFAULT_GOAL := help
-.PHONY: help install hooks run test lint types docs board dist clean clean-data
+.PHONY: help install hooks run data bench test lint types docs board dist clean clean-data
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 12
@@ -29,6 +29,13 @@ hooks: install ## check every commit: style, types, import rules, no large files
 
 run: install ## the main job: data, training, evaluation, leaderboard (about 7 minutes on 2 cores)
 	$(BIN)/python run.py model=fno dataset=ns2d
+
+data: install ## every split of the lite track's three datasets (about 8 minutes on 2 cores; what is there is kept)
+	$(BIN)/python scripts/generate_data.py -m dataset=ns2d,darcy2d,burgers1d track=lite 'generation.splits=[all]' paths.data=$(DATA)
+
+bench: install ## time the making of data beside other packages, into benchmarks/results (an hour; let nothing else run)
+	$(BIN)/python -m pip install $(PIP_ARGS) -e '.[bench]'
+	$(BIN)/python benchmarks/datagen.py
 
 test: install ## all tests, one process per core
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto --dist loadfile
