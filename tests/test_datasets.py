@@ -15,7 +15,7 @@ from typing import cast
 import numpy as np
 import pytest
 
-from data_gen import cache
+from data_gen import cache, store
 from data_gen.certificate import CertificateError
 from data_gen.grids import Grid
 from data_gen.problems.ns2d import NavierStokes2D
@@ -178,7 +178,8 @@ def test_the_device_of_the_generation_reaches_it(tiny: Compose) -> None:
     cfg = tiny("generation.splits=[test]", "generation.device='cpu:0'")
     assert cast(GeneratedDataset, split_of(cfg, "test").source).device == "cpu:0"
     (path,) = datasets.generate(cfg)
-    assert path.is_file()
+    with store.to_xarray(path) as dataset:
+        assert dataset.attrs["device"] == "cpu:0"
 
 
 def test_a_dry_run_tells_and_makes_nothing(tiny: Compose, capsys: pytest.CaptureFixture[str]) -> None:
@@ -260,6 +261,10 @@ def test_a_launcher_solves_parts_in_processes_of_its_own(tmp_path: Path) -> None
         (
             ("dataset.test_splits.test_half.source=test_double", "dataset.test_splits.test_double.source=test_half"),
             r"source leads back to test_\w+ itself",
+        ),
+        (  # a loop that the first of them leads to without being part of it
+            ("dataset.test_splits.test_half.source=test_double", "dataset.test_splits.test_double.source=test_double"),
+            r"source leads back to test_double itself",
         ),
         (("+dataset.test_splits.test_half.problem.viscosity=1",), r"test_half has both source and problem"),
         ((_extra("long", n=2),), r"test_splits\.long: a further test set is called test_<name>"),
