@@ -277,7 +277,7 @@ def test_a_file_whose_diagnostics_are_gone_is_damaged(ns2d: tuple[Path, Samples]
 def test_the_hash_is_that_of_what_a_model_sees(tmp_path: Path) -> None:
     # Diagnostics and certificates differ between machines where the samples don't.
     samples = _samples(PROBLEM.spec, 3)
-    other = samples._replace(diagnostics={name: values + 1e-9 for name, values in samples.diagnostics.items()})
+    other = samples._replace(diagnostics={name: values + 1 for name, values in samples.diagnostics.items()})
     _write(tmp_path / "a", PROBLEM.spec, samples)
     _write(tmp_path / "b", PROBLEM.spec, other)
     with DatasetFile(tmp_path / "a") as one, DatasetFile(tmp_path / "b") as two:
