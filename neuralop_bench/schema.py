@@ -276,9 +276,13 @@ def _require_splits(run: RunConfig) -> None:
         if not re.fullmatch(r"test_\w+", name, re.ASCII) or name in run.splits:
             raise ConfigError(f"{key}: a further test set is called test_<name>, and no other split is called so.")
         if extra.source is None:
+            if extra.refine != 1:
+                raise ConfigError(f"{key}.refine has no effect without {key}.source. Add {key}.source=test.")
             continue
         if extra.problem:
             raise ConfigError(f"{key} has both source and problem: it is either regridded or solved. Leave one out.")
+        if extra.tolerance is not None:
+            raise ConfigError(f"{key}.tolerance has no effect: the data are those of {extra.source}. Leave it out.")
         if extra.source not in known or not extra.source.startswith("test"):
             raise ConfigError(f"{key}.source={extra.source} is no test set.{suggestion(extra.source, known)}")
         seen = {name}
@@ -343,7 +347,8 @@ def changed(node: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, An
     """
     merged = dict(node)
     for key, value in changes.items():
-        nested = isinstance(value, Mapping) and isinstance(merged.get(key), Mapping)
+        # Another constructor brings its own arguments.
+        nested = isinstance(value, Mapping) and isinstance(merged.get(key), Mapping) and "_target_" not in value
         merged[key] = changed(merged[key], value) if nested else value
     return merged
 

@@ -247,6 +247,29 @@ def test_a_launcher_solves_parts_in_processes_of_its_own(tmp_path: Path) -> None
         assert file.n_samples == 20
 
 
+def test_a_file_adds_test_sets_without_code(tmp_path: Path) -> None:
+    # As docs/datasets.md shows; the law of the second is of another class, with arguments of its own.
+    (tmp_path / "experiment").mkdir()
+    (tmp_path / "experiment" / "more.yaml").write_text(
+        "# @package _global_\n"
+        "dataset:\n"
+        "  test_splits:\n"
+        "    test_ood_thin: {problem: {viscosity: 2.0e-5, oversampling: 4}, tolerance: 1.0e-2}\n"
+        "    test_band:\n"
+        "      problem: {initial: {_target_: data_gen.random_fields.VortexBandField, length: 1.0}}\n"
+        "    test_quarter: {source: test, refine: 0.25}\n"
+    )
+    command = (sys.executable, "scripts/generate_data.py", "--config-dir", str(tmp_path), "track=smoke", "experiment=more")
+    overrides = ("dry_run=true", "generation.splits=[all]", f"paths.data={tmp_path / 'data'}")
+    done = subprocess.run([*command, *overrides], cwd=ROOT, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    rows = {line.split("|")[1].strip(): line.split("|") for line in done.stdout.splitlines() if line.startswith("| ")}
+    grids = {name: (row[2].strip(), row[3].strip(), row[4].strip()) for name, row in rows.items()}
+    assert grids["test_ood_thin"] == grids["test_band"] == ("8", "32x32", "solved")
+    assert grids["test_quarter"] == ("8", "8x8", "regridded")
+    assert len({row[6] for name, row in rows.items() if name in ("test", "test_ood_thin", "test_band")}) == 3
+
+
 # Mistakes -------------------------------------------------------------------------------------------------------------
 
 
@@ -267,6 +290,11 @@ def test_a_launcher_solves_parts_in_processes_of_its_own(tmp_path: Path) -> None
             r"source leads back to test_double itself",
         ),
         (("+dataset.test_splits.test_half.problem.viscosity=1",), r"test_half has both source and problem"),
+        (
+            ("dataset.test_splits.test_half.tolerance=1",),
+            r"test_half\.tolerance has no effect: the data are those of test",
+        ),
+        (("dataset.test_splits.test_long.refine=2",), r"test_long\.refine has no effect without .*source=test"),
         ((_extra("long", n=2),), r"test_splits\.long: a further test set is called test_<name>"),
         ((_extra("test", n=2),), r"test_splits\.test: a further test set is called test_<name>"),
         ((_extra("test_a-b", n=2),), r"test_splits\.test_a-b: a further test set"),

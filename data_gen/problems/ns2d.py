@@ -196,12 +196,12 @@ class NavierStokes2D:
             parameters=parameters,
             conserved=("mean_vorticity",),
             symmetries=self._symmetries,
-            state_variance=(self.initial.variance(self.k_max),),
+            state_variance=() if self.warm_up else (self.initial.variance(self.k_max),),
             diagnostics=(
                 FieldSpec("n_steps", "time steps from the initial state to the last snapshot"),
                 FieldSpec(
-                    "cfl",
-                    "longest step relative to the stable one, as it is at the end of the step's output interval",
+                    "step_ratio",
+                    "longest step relative to the one that the flow at the end of its output interval would be given",
                 ),
                 FieldSpec(
                     "spectrum_tail",
@@ -209,7 +209,7 @@ class NavierStokes2D:
                 ),
             ),
             reference="Li et al. (2021), Fourier Neural Operator, arXiv 2010.08895, section 5.3"
-            if self.forcing.wavenumber == (1, 1)
+            if self.is_forced and self.forcing.wavenumber == (1, 1)
             else "",
         )
 
@@ -282,11 +282,11 @@ class NavierStokes2D:
         w_hat = w_hat.to(torch.get_default_device())
         # Transformed chunk by chunk: a whole batch of outputs at the solver's resolution would not fit a small machine.
         chunks: list[Tensor] = []
-        noted: dict[str, list[Tensor]] = {"n_steps": [], "cfl": [], "spectrum_tail": []}
+        noted: dict[str, list[Tensor]] = {"n_steps": [], "step_ratio": [], "spectrum_tail": []}
         for solution in self._integrate(w_hat, times):
             chunks.append(spectral.to_grid(solution.states, self.resolution).cpu())
             noted["n_steps"].append(solution.n_steps)
-            noted["cfl"].append(self.cfl_safety * solution.step_ratio)
+            noted["step_ratio"].append(solution.step_ratio)
             noted["spectrum_tail"].append(spectral.tail(solution.states[:, -1]))
         trajectory = torch.cat(chunks)[:, :, None].numpy()
         initial = spectral.to_grid(w_hat, self.resolution)[:, None, None].cpu().numpy()

@@ -115,7 +115,7 @@ def test_a_flip_in_a_diagnostic_of_a_kept_shard_is_found(tmp_path: Path) -> None
     cache.solve_part(problem, splits, 0, tmp_path, part=1, n_parts=2, workers=1)
     (shard,) = tmp_path.rglob("test-00000.npz")
     with np.load(shard) as archive:
-        noted = archive["diagnostics/cfl"].tobytes()
+        noted = archive["diagnostics/step_ratio"].tobytes()
     content = bytearray(shard.read_bytes())
     content[content.index(noted) + 3] ^= 1
     shard.write_bytes(content)

@@ -359,17 +359,22 @@ def test_steps_and_their_lengths_are_noted(problem: NavierStokes2D) -> None:
     stable = np.stack([dynamics.stable_step(states[:, i]).numpy() for i in range(states.shape[1])], axis=1)
     n_steps = np.ceil(problem.interval / (problem.cfl_safety * stable[:, :-1]))
     assert samples.diagnostics["n_steps"].tolist() == n_steps.sum(axis=1).tolist()
-    cfl = (problem.interval / n_steps / stable[:, 1:]).max(axis=1)
-    np.testing.assert_allclose(samples.diagnostics["cfl"], cfl, rtol=1e-10)
+    ratio = (problem.interval / n_steps / (problem.cfl_safety * stable[:, 1:])).max(axis=1)
+    np.testing.assert_allclose(samples.diagnostics["step_ratio"], ratio, rtol=1e-10)
     assert len(set(n_steps.ravel())) > 1, "samples and intervals differ"
 
 
 def test_a_flow_that_speeds_up_outgrows_its_step() -> None:
     problem = replace(KOLMOGOROV, interval=2.0, n_snapshots=2, initial=VortexBandField(kinetic_energy=1e-3))
-    cfl = problem.simulate(_rngs()).diagnostics["cfl"]
-    assert cfl[0] > 1.2 * problem.cfl_safety
-    slowing = replace(DECAYING, drag=1.0).simulate(_rngs()).diagnostics["cfl"]
-    assert slowing[0] <= 1.02 * problem.cfl_safety
+    ratio = problem.simulate(_rngs()).diagnostics["step_ratio"]
+    assert ratio[0] > 1.2
+    slowing = replace(DECAYING, drag=1.0).simulate(_rngs()).diagnostics["step_ratio"]
+    assert slowing[0] <= 1.02
+
+
+def test_the_variance_after_a_warm_up_is_not_the_laws() -> None:
+    assert KOLMOGOROV.spec.state_variance == (KOLMOGOROV.initial.variance(KOLMOGOROV.k_max),)
+    assert replace(KOLMOGOROV, warm_up=1.0).spec.state_variance == ()
 
 
 def test_the_tail_of_the_spectrum_is_noted() -> None:
