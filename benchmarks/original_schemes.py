@@ -15,37 +15,53 @@ from torch import Tensor
 from data_gen.solvers import etdrk4
 
 
-def vorticity_step(n: int, viscosity: float, dt: float, dtype: torch.dtype) -> Callable[[Tensor], Tensor]:
-    """Crank-Nicolson for the diffusion, explicit Euler for the advection, of Li et al. (2021), section 5.3: four
-    inverse transforms and one forward one per step, dealiased by the 2/3 rule on the product.
+def vorticity_step(
+    n: int, viscosity: float, dt: float, dtype: torch.dtype, *, real: bool
+) -> tuple[Callable[[Tensor], Tensor], Callable[[Tensor], Tensor]]:
+    """Crank-Nicolson for the diffusion, explicit Euler for the advection, of Li et al. (2021), section 5.3, dealiased
+    by the 2/3 rule on the product.
 
-    The step maps spectra of the vorticity [sample, n, n/2 + 1] to the next ones.
+    Args:
+        n: points per axis.
+        viscosity: nu.
+        dt: the step.
+        dtype: float32 or float64.
+        real: False transforms as the released script does, four complex inverse transforms of whole spectra and one
+            complex forward one per step; True takes real transforms of half spectra, which it could have done.
+
+    Returns:
+        The step, from spectra to the next ones, and the transform of vorticities [sample, n, n] to spectra.
     """
     k1 = 2 * math.pi * torch.fft.fftfreq(n, 1 / n, dtype=torch.float64)[:, None]
-    k2 = 2 * math.pi * torch.arange(n // 2 + 1, dtype=torch.float64)[None, :]
+    k2 = 2 * math.pi * torch.arange(n // 2 + 1, dtype=torch.float64)[None, :] if real else k1.T
     squared = k1**2 + k2**2
     inverse = torch.where(squared > 0, 1 / squared.clamp(min=1), 0.0)
-    keep = (k1.abs() <= 2 * math.pi * n / 3) & (k2 <= 2 * math.pi * n / 3)
-    real = dtype
+    keep = (k1.abs() <= 2 * math.pi * n / 3) & (k2.abs() <= 2 * math.pi * n / 3)
     complex_type = torch.complex64 if dtype == torch.float32 else torch.complex128
     to_u, to_v, to_x, to_y = (
-        torch.complex(torch.zeros_like(m), m).to(complex_type)
-        for m in (k2 * inverse, -k1 * inverse, k1.expand_as(squared), k2.expand_as(squared))
+        torch.complex(torch.zeros_like(symbol), symbol).to(complex_type)
+        for symbol in (k2 * inverse, -k1 * inverse, k1.expand_as(squared), k2.expand_as(squared))
     )
-    before = ((1 - dt * viscosity / 2 * squared) / (1 + dt * viscosity / 2 * squared)).to(real)
-    weight = (dt * keep / (1 + dt * viscosity / 2 * squared)).to(real)
+    implicit = 1 + dt * viscosity / 2 * squared
+    before = ((2 - implicit) / implicit).to(dtype)
+    weight = (dt * keep / implicit).to(dtype)
     x = torch.arange(n, dtype=torch.float64) / n
     phase = 2 * math.pi * (x[:, None] + x[None, :])
-    forcing = torch.fft.rfft2(0.1 * (torch.sin(phase) + torch.cos(phase))).to(complex_type)
-    forcing = dt * forcing / (1 + dt * viscosity / 2 * squared)
-    forcing = forcing.to(complex_type)
+
+    def forward(w: Tensor) -> Tensor:
+        return torch.fft.rfft2(w) if real else torch.fft.fft2(w)
+
+    def backward(w_hat: Tensor) -> Tensor:
+        return torch.fft.irfft2(w_hat, s=(n, n)) if real else torch.fft.ifft2(w_hat).real
+
+    forcing = (dt * forward(0.1 * (torch.sin(phase) + torch.cos(phase))) / implicit).to(complex_type)
 
     def step(w_hat: Tensor) -> Tensor:
-        u, v, w_x, w_y = (torch.fft.irfft2(symbol * w_hat, s=(n, n)) for symbol in (to_u, to_v, to_x, to_y))
-        advection = torch.fft.rfft2(u.mul_(w_x).addcmul_(v, w_y))
+        u, v, w_x, w_y = (backward(symbol * w_hat) for symbol in (to_u, to_v, to_x, to_y))
+        advection = forward((u * w_x).addcmul_(v, w_y))
         return (before * w_hat).sub_(weight * advection).add_(forcing)
 
-    return step
+    return step, forward
 
 
 def burgers_stepper(n: int, viscosity: float, dt: float) -> Callable[[Tensor, int], Tensor]:

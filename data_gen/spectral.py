@@ -55,6 +55,18 @@ def from_grid(u: Float[Tensor, "... n n"], k_max: int) -> Complex[Tensor, "... r
     return compact
 
 
+def centred(u_hat: Complex[Tensor, "... rows columns"]) -> Complex[Tensor, "... rows columns"]:
+    """The rows in the order k1 = -K..K: k and -k lie opposite each other."""
+    k_max = u_hat.shape[-1] - 1
+    return torch.cat([u_hat[..., k_max + 1 :, :], u_hat[..., : k_max + 1, :]], dim=-2)
+
+
+def compact(u_hat: Complex[Tensor, "... rows columns"]) -> Complex[Tensor, "... rows columns"]:
+    """Inverse of ``centred``."""
+    k_max = u_hat.shape[-1] - 1
+    return torch.cat([u_hat[..., k_max:, :], u_hat[..., :k_max, :]], dim=-2)
+
+
 def pad(u_hat: Complex[Tensor, "... rows columns"], k_max: int) -> Complex[Tensor, "... more more"]:
     """The same field with room for wavenumbers up to ``k_max``, at least those it has."""
     held = u_hat.shape[-1] - 1

@@ -259,7 +259,8 @@ def test_a_file_adds_test_sets_without_code(tmp_path: Path) -> None:
         "      problem: {initial: {_target_: data_gen.random_fields.VortexBandField, length: 1.0}}\n"
         "    test_quarter: {source: test, refine: 0.25}\n"
     )
-    command = (sys.executable, "scripts/generate_data.py", "--config-dir", str(tmp_path), "track=smoke", "experiment=more")
+    script = (sys.executable, "scripts/generate_data.py")
+    command = (*script, "--config-dir", str(tmp_path), "track=smoke", "experiment=more")
     overrides = ("dry_run=true", "generation.splits=[all]", f"paths.data={tmp_path / 'data'}")
     done = subprocess.run([*command, *overrides], cwd=ROOT, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr

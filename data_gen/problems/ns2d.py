@@ -26,7 +26,7 @@ from torch import Tensor
 from data_gen import spectral
 from data_gen.grids import Grid
 from data_gen.random_fields import PeriodicGaussianField
-from data_gen.solvers.integrating_factor import Solution, integrate
+from data_gen.solvers.integrating_factor import Solution, StepBound, integrate
 from data_gen.spec import DatasetSpec, FieldSpec, Samples, Scalar
 
 # RK4 is stable for purely imaginary eigenvalues up to 2.83 i; advection's largest is k_max max(|u| + |v|).
@@ -313,7 +313,7 @@ class NavierStokes2D:
         )
         # A device with memory of its own is idle with so few samples.
         for chunk in w_hat.split(self.inner_batch if w_hat.device.type == "cpu" else len(w_hat)):
-            yield integrate(dynamics.linear, dynamics.nonlinear, chunk, times, bound)
+            yield dynamics.integrate(chunk, times, bound)
 
 
 class VorticityDynamics:
@@ -330,9 +330,9 @@ class VorticityDynamics:
     m = -kappa_1 kappa_2 / 2 - i (kappa_1^2 - kappa_2^2) / 4. Reference: Basdevant (1983), Technical improvements for
     direct numerical simulation of homogeneous three-dimensional turbulence, J. Comput. Phys. 50.
 
-    The transforms are cut short: of each axis only the kept wavenumbers are transformed along the other. Along y the
-    spectrum is shifted by K, so that k2 = -K..K lie side by side; that multiplies z by a phase factor, z^2 by its
-    square, and the wavenumbers of the product lie at k2 + 2K: side by side again, since 3K < n.
+    The transforms are cut short: of each axis only the kept wavenumbers are transformed along the other. Spectra are
+    shifted by K, so that k = -K..K lie side by side along both axes; that multiplies z by a phase factor, z^2 by its
+    square, and the wavenumbers of the product lie at k + 2K: side by side again, since 3K < n.
     """
 
     def __init__(
@@ -348,16 +348,9 @@ class VorticityDynamics:
         self.resolution, self._length = resolution, length
         self.k_max = spectral.max_wavenumber(resolution, dealiased=True)
         kappa1, kappa2 = (2 * math.pi / length * k for k in spectral.wavenumbers(self.k_max, device))
-        squared = kappa1**2 + kappa2**2
-        self.linear = -viscosity * squared - drag
-        # psi = w / kappa^2, u = i kappa_2 psi, v = -i kappa_1 psi, z = u + i v; the mean carries no velocity.
-        inverse = torch.where(squared > 0, 1 / torch.where(squared > 0, squared, 1.0), 0.0)
-        self._velocity = torch.complex(kappa1 * inverse, kappa2 * inverse)
-        # z at -k is the conjugate of u - i v at k.
-        self._mirrored = torch.complex(-kappa1 * inverse, kappa2 * inverse)
-        self._multiplier = torch.complex(-kappa1 * kappa2 / 2, -(kappa1**2 - kappa2**2) / 4)
+        self.linear = -viscosity * (kappa1**2 + kappa2**2) - drag
         # A sin t + B cos t has the coefficient (B - i A) / 2 at k, and its conjugate at -k.
-        self._forcing = torch.zeros_like(self._velocity)
+        self._forcing = torch.zeros(self.linear.shape, dtype=torch.complex128, device=device)
         self.forced_decay = 0.0
         if forcing.sine or forcing.cosine:
             k1, k2 = forcing.wavenumber
@@ -367,26 +360,44 @@ class VorticityDynamics:
                         complex(forcing.cosine, -sign * forcing.sine) / 2, dtype=torch.complex128
                     )
             self.forced_decay = viscosity * (2 * math.pi / length) ** 2 * (k1**2 + k2**2) + drag
+        self._forcing = spectral.centred(self._forcing)
+        # The symbols of the transforms, rows k1 = -K..K. psi = w / kappa^2, u = i kappa_2 psi, v = -i kappa_1 psi,
+        # z = u + i v; the mean carries no velocity.
+        kappa1 = spectral.centred(kappa1.expand(-1, kappa2.shape[1]))
+        squared = kappa1**2 + kappa2**2
+        inverse = torch.where(squared > 0, 1 / torch.where(squared > 0, squared, 1.0), 0.0)
+        self._velocity = torch.complex(kappa1 * inverse, kappa2 * inverse)
+        # z at -k is the conjugate of u - i v at k.
+        self._mirrored = torch.complex(-kappa1 * inverse, kappa2 * inverse)
+        self._multiplier = torch.complex(-kappa1 * kappa2 / 2, -(kappa1**2 - kappa2**2) / 4)
+
+    def integrate(
+        self, w_hat: Complex[Tensor, "sample rows columns"], times: Sequence[float], step_bound: StepBound
+    ) -> Solution:
+        """Solutions from given states at t = 0 (``data_gen.solvers.integrating_factor``)."""
+        solution = integrate(
+            spectral.centred(self.linear),
+            self._nonlinear,
+            spectral.centred(w_hat),
+            times,
+            lambda state: step_bound(spectral.compact(state)),
+        )
+        return solution._replace(states=spectral.compact(solution.states))
 
     def velocity(self, w_hat: Complex[Tensor, "sample rows columns"]) -> Complex[Tensor, "sample n n"]:
         """u + i v on the solver's grid."""
-        k, n = self.k_max, self.resolution
-        return self._shifted_velocity(w_hat) * torch.exp(
-            -2j * math.pi * k / n * torch.arange(n, dtype=torch.float64, device=w_hat.device)
-        )
+        n = self.resolution
+        phase = 2 * math.pi * self.k_max / n * torch.arange(n, dtype=torch.float64, device=w_hat.device)
+        shift = torch.polar(torch.ones_like(phase), -phase)
+        return self._shifted_velocity(spectral.centred(w_hat)).transpose(-1, -2) * shift[:, None] * shift
 
     def nonlinear(self, w_hat: Complex[Tensor, "sample rows columns"], time: Tensor) -> Tensor:
         """-(u . grad w) + f, dealiased."""
-        del time  # the flow is autonomous
-        return self.advection(w_hat).add_(self._forcing)
+        return spectral.compact(self._nonlinear(spectral.centred(w_hat), time))
 
     def advection(self, w_hat: Complex[Tensor, "sample rows columns"]) -> Complex[Tensor, "sample rows columns"]:
         """-(u . grad w), dealiased."""
-        if w_hat.device.type == "cpu":
-            size = max(1, _POINTS_AT_ONCE // self.resolution**2)
-            if size < len(w_hat):
-                return torch.cat([self._advection(part) for part in w_hat.split(size)])
-        return self._advection(w_hat)
+        return spectral.compact(self._advection(spectral.centred(w_hat)))
 
     def stable_step(self, w_hat: Complex[Tensor, "sample rows columns"]) -> Float[Tensor, " sample"]:
         """Largest stable step of each sample: 2.8 / (kappa_max max(|u| + |v|)), with k_max = n/3 (CFL condition)."""
@@ -394,31 +405,33 @@ class VorticityDynamics:
         speed = (z.real.abs() + z.imag.abs()).flatten(1).amax(dim=1)
         return RK4_STABILITY / (2 * math.pi / self._length * self.resolution / 3 * speed.clamp(min=1e-12))
 
+    def _nonlinear(self, w_hat: Complex[Tensor, "sample rows columns"], time: Tensor) -> Tensor:
+        """``nonlinear`` on centred rows, of a few samples at a time where a cache is to hold their grids."""
+        del time  # the flow is autonomous
+        size = max(1, _POINTS_AT_ONCE // self.resolution**2)
+        if w_hat.device.type != "cpu" or len(w_hat) <= size:
+            return self._advection(w_hat).add_(self._forcing)
+        return torch.cat([self._advection(part).add_(self._forcing) for part in w_hat.split(size)])
+
     def _shifted_velocity(self, w_hat: Complex[Tensor, "sample rows columns"]) -> Complex[Tensor, "sample n n"]:
-        """u + i v on the solver's grid, times exp(2 pi i K y / L)."""
+        """u + i v on the solver's grid, [sample, y, x], times exp(2 pi i K (x + y) / L); centred rows."""
         k, n = self.k_max, self.resolution
         columns = w_hat.new_zeros(len(w_hat), 2 * k + 1, n)
         torch.mul(self._velocity, w_hat, out=columns[..., k : 2 * k + 1])
-        mirrored = (self._mirrored * w_hat)[..., 1:].flip(-1)
-        # Rows at -k1: 0, then K..1 and -1..-K read backwards.
-        torch.conj_physical(mirrored[:, :1], out=columns[:, :1, :k])
-        torch.conj_physical(mirrored[:, 1:].flip(-2), out=columns[:, 1:, :k])
-        along_y = torch.fft.ifft(columns, norm="forward").transpose(-1, -2)
+        torch.conj_physical((self._mirrored * w_hat).flip(-2, -1)[..., :k], out=columns[..., :k])
         rows = w_hat.new_zeros(len(w_hat), n, n)
-        rows[..., : k + 1] = along_y[..., : k + 1]
-        rows[..., n - k :] = along_y[..., k + 1 :]
-        return torch.fft.ifft(rows, norm="forward").transpose(-1, -2)
+        rows[..., : 2 * k + 1] = torch.fft.ifft(columns, norm="forward").transpose(-1, -2)
+        return torch.fft.ifft(rows, norm="forward")
 
     def _advection(self, w_hat: Complex[Tensor, "sample rows columns"]) -> Complex[Tensor, "sample rows columns"]:
-        k, n = self.k_max, self.resolution
-        z = self._shifted_velocity(w_hat).transpose(-1, -2)
-        q = torch.fft.fft(z.mul_(z), norm="forward").transpose(-1, -2)
-        q = torch.fft.fft(torch.cat([q[:, : k + 1], q[:, n - k :]], dim=1), norm="forward")
-        here = self._multiplier * q[..., 2 * k : 3 * k + 1]
-        # Q at -k: columns 0..-K, rows 0, -1..-K, K..1.
-        opposite = q[..., k : 2 * k + 1].flip(-1)
-        opposite = torch.cat([opposite[:, :1], opposite[:, 1:].flip(-2)], dim=1).mul_(self._multiplier)
-        return here.add_(opposite.conj_physical_())
+        """``advection`` on centred rows."""
+        k = self.k_max
+        z = self._shifted_velocity(w_hat)
+        kept = slice(k, 3 * k + 1)
+        q = torch.fft.fft(z.mul_(z), norm="forward")[..., kept].transpose(-1, -2).contiguous()
+        q = torch.fft.fft(q, norm="forward")[..., kept]
+        opposite = q[..., : k + 1].flip(-2, -1).mul_(self._multiplier)
+        return (self._multiplier * q[..., k:]).add_(opposite.conj_physical_())
 
 
 def _require(holds: bool, name: str, value: float, condition: str) -> None:
