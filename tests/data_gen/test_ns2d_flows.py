@@ -9,6 +9,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from data_gen import spectral
 from data_gen.grids import Grid
@@ -460,3 +462,59 @@ def test_the_spec_says_what_flow_it_is() -> None:
     expected = {"drag": 0.1, "length": TWO_PI, "forcing_k1": 0, "forcing_k2": 4, "initial_peak": 4.0, "warm_up": 0.0}
     assert {name: spec.parameters[name] for name in expected} == expected
     assert spec.state_variance == (KOLMOGOROV.initial.variance(KOLMOGOROV.k_max),)
+
+
+# Whatever the parameters ----------------------------------------------------------------------------------------------
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    viscosity=st.floats(-5, -1).map(lambda exponent: 10**exponent),
+    resolution=st.integers(4, 26),
+    oversampling=st.sampled_from([1.0, 1.5, 2.0]),
+    drag=st.sampled_from([0.0, 0.3]),
+    length=st.sampled_from([1.0, 2 * math.pi]),
+)
+def test_a_free_flow_loses_energy_and_enstrophy_at_any_parameters(
+    viscosity: float, resolution: int, oversampling: float, drag: float, length: float
+) -> None:
+    problem = NavierStokes2D(
+        viscosity=viscosity,
+        resolution=resolution,
+        oversampling=oversampling,
+        n_snapshots=3,
+        interval=0.5,
+        forcing=SinusoidalForcing(sine=0.0, cosine=0.0),
+        drag=drag,
+        length=length,
+    )
+    samples = problem.simulate(_rngs(2))
+    w_hat = torch.fft.fft2(torch.from_numpy(samples.trajectory[:, :, 0]), norm="forward")
+    k = 2 * math.pi / length * torch.fft.fftfreq(resolution, 1 / resolution, dtype=torch.float64)
+    squared = k[:, None] ** 2 + k[None, :] ** 2
+    # Of the wavenumbers that the file holds all are kept by a solver's grid at most 1.5 times as fine.
+    if oversampling <= 1.5:
+        enstrophy = w_hat.abs().square().sum((-2, -1))
+        energy = (w_hat.abs().square() / torch.where(squared > 0, squared, math.inf)).sum((-2, -1))
+        for quantity in (enstrophy, energy):
+            assert bool((quantity[:, 1:] < quantity[:, :-1] * (1 + 1e-9)).all())
+    assert np.abs(samples.trajectory.mean(axis=(-2, -1))).max() < 1e-14
+    assert np.isfinite(samples.trajectory).all()
+
+
+@settings(max_examples=15, deadline=None)
+@given(
+    viscosity=st.floats(-4, -1).map(lambda exponent: 10**exponent),
+    resolution=st.integers(8, 20),
+    wavenumber=st.sampled_from([(1, 1), (0, 2), (2, 0), (-1, 2)]),
+)
+def test_going_on_from_a_snapshot_gives_the_rest_of_the_trajectory(
+    viscosity: float, resolution: int, wavenumber: tuple[int, int]
+) -> None:
+    forcing = SinusoidalForcing(wavenumber, 0.1, 0.05)
+    problem = NavierStokes2D(
+        viscosity=viscosity, resolution=resolution, oversampling=1.0, n_snapshots=4, interval=0.25, forcing=forcing
+    )
+    whole = problem.simulate(_rngs(2))
+    rest = problem.solve(whole.trajectory[:, :2], whole.static, 2)
+    np.testing.assert_allclose(rest.trajectory, whole.trajectory[:, 2:], rtol=0, atol=1e-12)
