@@ -269,7 +269,7 @@ def test_a_file_whose_diagnostics_are_gone_is_damaged(ns2d: tuple[Path, Samples]
     path = tmp_path / "less.hdf5"
     path.write_bytes(ns2d[0].read_bytes())
     with h5py.File(path, "r+") as file:
-        del file["diagnostics/cfl"]
+        del file["diagnostics/step_ratio"]
     with pytest.raises(StoreError, match=r"less\.hdf5 is damaged"):
         DatasetFile(path)
 
@@ -282,7 +282,7 @@ def test_the_hash_is_that_of_what_a_model_sees(tmp_path: Path) -> None:
     _write(tmp_path / "b", PROBLEM.spec, other)
     with DatasetFile(tmp_path / "a") as one, DatasetFile(tmp_path / "b") as two:
         assert one.sha256() == two.sha256()
-        assert not np.array_equal(one.read_diagnostics()["cfl"], two.read_diagnostics()["cfl"])
+        assert not np.array_equal(one.read_diagnostics()["step_ratio"], two.read_diagnostics()["step_ratio"])
 
 
 def test_a_certificate_is_read_back_and_kept_by_the_header(tmp_path: Path) -> None:
