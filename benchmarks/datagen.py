@@ -233,13 +233,13 @@ def steps(repeats: int = 9) -> dict[str, Any]:
 # Whole datasets ------------------------------------------------------------------------------------------------------
 
 
-def workers(repeats: int = 2) -> dict[str, Any]:
-    """The same 1280 trajectories with one and with two worker processes, their start and the certificate included."""
+def workers(repeats: int = 1) -> dict[str, Any]:
+    """The same 1024 trajectories with one and with two worker processes, their start and the certificate included."""
     job = (
         "dataset=ns2d",
         "track=smoke",
         "dataset.problem.resolution=64",
-        "splits.train=1280",
+        "splits.train=1024",
         "generation.splits=[train]",
     )
 
@@ -439,7 +439,7 @@ def _draw_growth(entry: dict[str, Any]) -> None:
         for (name, values), style in zip(entry[key].items(), ("-o", "--s", ":^"), strict=True):
             axis.loglog([int(n) for n in values], list(values.values()), style, label=name)
         axis.grid(visible=True, which="major", color="0.9")
-        axis.legend(frameon=False, fontsize=8)
+        axis.legend(frameon=False, fontsize=8, loc="lower left", bbox_to_anchor=(0, 1))
     left.set(xlabel="points per axis of the solver", ylabel="seconds per sample, one core")
     right.set(xlabel="samples", ylabel="seconds, one core")
     figure.savefig(RESULTS / "growth.png", dpi=110)
