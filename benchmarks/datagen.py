@@ -66,7 +66,7 @@ def navier_stokes(repeats: int = 10) -> dict[str, Any]:
     with real ones.
     """
     problem = NavierStokes2D(
-        viscosity=1e-3, resolution=64, oversampling=1, first_time=1.0, n_snapshots=50, cfl_safety=0.75
+        viscosity=1e-3, resolution=64, oversampling=1, first_time=1.0, n_snapshots=50, cfl_safety=0.8, max_step=0.07
     )
     error = float(np.max(certificate.measure(problem, _rngs(16), _rngs(16))))
     alternatives: dict[str, Callable[[], Any]] = {
