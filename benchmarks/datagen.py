@@ -411,7 +411,9 @@ def report() -> None:
     if entry := found.get("lite"):
         rows.append(("lite data of all three datasets, 2 processes", f"{entry['seconds_together']:.0f} s", "180 s"))
     if entry := found.get("memory"):
-        rows.append(("peak memory, any full dataset, 2 workers", f"{entry['peak_gib']:.2f} GiB", "2 GiB"))
+        rows.append(
+            (f"peak memory of {len(entry['tasks'])} full datasets, 2 workers", f"{entry['peak_gib']:.2f} GiB", "2 GiB")
+        )
     machine = next(iter(found.values()))["machine"]
     lines = [
         "# Cost of making data",
