@@ -8,7 +8,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from fractions import Fraction
@@ -382,7 +382,7 @@ def _generate(work: _Work, workers: int | None) -> None:
     for split, n in work.splits.items():
         path, n_kept = work.paths[split], _whole_shards(work.paths[split])
         shards = [_shard_path(work, split, shard) for shard in range(n_kept, -(-n // SHARD_SIZE))]
-        diagnostics = _diagnostics_of(work.problem.spec, _fields_of(path, n_kept, shards), n)
+        diagnostics = _diagnostics_of(work.problem.spec, path, n_kept, shards, n)
         found = certificate.certify(errors[split], diagnostics)
         write(
             path,
@@ -476,13 +476,23 @@ def _shard_path(work: _Work, split: str, shard: int) -> Path:
     return work.base / _SCRATCH / f"{split}-{shard:05d}.npz"
 
 
-def _diagnostics_of(spec: DatasetSpec, shards: Iterable[Fields], n_samples: int) -> dict[str, np.ndarray]:
-    """Diagnostics of the first ``n_samples``, [sample] each."""
-    names = {entry.name: DIAGNOSTICS + entry.name for entry in spec.diagnostics}
-    if not names:
-        return {}
-    found = [{name: fields[key] for name, key in names.items()} for fields in shards]
-    return {name: np.concatenate([entry[name] for entry in found])[:n_samples] for name in names}
+def _diagnostics_of(
+    spec: DatasetSpec, path: Path, n_kept: int, shards: Sequence[Path], n_samples: int
+) -> dict[str, np.ndarray]:
+    """Diagnostics of the first ``n_samples``, [sample] each: of the shards that a file keeps, then of others.
+
+    The fields, which are large, aren't read.
+    """
+    parts: dict[str, list[np.ndarray]] = {entry.name: [] for entry in spec.diagnostics}
+    if n_kept:
+        with DatasetFile(path) as file:
+            for name, values in file.read_diagnostics().items():
+                parts[name].append(values[: n_kept * SHARD_SIZE])
+    for shard in shards:
+        with open(shard, "rb") as handle, np.load(handle) as archive:
+            for name, values in parts.items():
+                values.append(archive[DIAGNOSTICS + name])
+    return {name: np.concatenate(values)[:n_samples] for name, values in parts.items()}
 
 
 def _indented(text: str) -> str:
@@ -566,19 +576,25 @@ def _shard_is_whole(path: Path, spec: DatasetSpec) -> bool:
     if not path.is_file():
         return False
     try:
-        require_fields(spec, _read_shard(path)[0])
+        require_fields(spec, _read_shard(path))
     except Exception:  # NumPy evaluates text of the file's header, so damage there can raise anything
         return False
     return True
 
 
-def _read_shard(path: Path) -> tuple[Fields, float]:
+def _read_shard(path: Path) -> Fields:
     with open(path, "rb") as handle, np.load(handle) as archive:
-        fields = {name: archive[name] for name in archive.files}
-    expected, seconds = str(fields.pop("sha256")), float(fields.pop("seconds"))
+        fields = {name: archive[name] for name in archive.files if name != "seconds"}
+    expected = str(fields.pop("sha256"))
     if hash_fields(fields) != expected:
         raise ValueError(f"{path} is damaged.")
-    return fields, seconds
+    return fields
+
+
+def _read_seconds(path: Path) -> float:
+    """What a shard took to solve; its fields, which are large, aren't read."""
+    with open(path, "rb") as handle, np.load(handle) as archive:
+        return float(archive["seconds"])
 
 
 def _whole_shards(path: Path) -> int:
@@ -596,7 +612,7 @@ def _fields_of(path: Path, n_kept: int, shards: list[Path]) -> Iterator[Fields]:
             for shard in range(n_kept):
                 yield file.read_shard(shard)
     for shard in shards:
-        yield _read_shard(shard)[0]
+        yield _read_shard(shard)
 
 
 def _note_seconds(ledger: Path, split: str, n_samples: int, shards: Mapping[int, Path]) -> bool:
@@ -608,7 +624,7 @@ def _note_seconds(ledger: Path, split: str, n_samples: int, shards: Mapping[int,
     if n_samples <= before["n_samples"] or not set(new) <= set(shards):
         return False
     try:
-        seconds = sum(_read_shard(shards[index])[1] for index in new)
+        seconds = sum(_read_seconds(shards[index]) for index in new)
     except Exception:  # damaged since, and no longer needed
         return False
     entries[split] = {"n_samples": n_samples, "core_seconds": seconds + (before["core_seconds"] if n_kept else 0.0)}
