@@ -6,10 +6,8 @@ import csv
 import json
 import os
 import shutil
-import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -46,18 +44,6 @@ def _finish(command: list[str]) -> tuple[int, str, str]:
     process = _start(command)
     out, err = process.communicate(timeout=300)
     return process.returncode, out, err
-
-
-def _kill_when(command: list[str], seen: Callable[[], bool]) -> None:
-    """Start a command and SIGKILL it as soon as ``seen`` holds; its worker processes must go with it."""
-    process = _start(command)
-    deadline = time.monotonic() + 120
-    while not seen() and process.poll() is None and time.monotonic() < deadline:
-        time.sleep(0.005)
-    assert process.poll() is None, f"the run ended before it could be killed: {process.communicate()}"
-    process.send_signal(signal.SIGKILL)
-    # The pipes close when nobody holds them any more: workers that outlived their parent would let this time out.
-    process.communicate(timeout=60)
 
 
 def _same_numbers(one: RunRecord, two: RunRecord) -> bool:
@@ -149,45 +135,6 @@ def test_an_impossible_run_with_force_leaves_the_old_run_in_place(smoke: Smoke) 
         pipeline.run(smoke("trainer.epochs=1", "force=true", "device=nowhere"))
     assert RunRecord.load(run_directory(cfg) / "record.json") == record
     assert not (Path(cfg.paths.outputs) / ".superseded").exists()
-
-
-@pytest.mark.slow
-def test_a_run_killed_in_training_is_completed_by_the_same_command(tmp_path: Path, data_folder: Path) -> None:
-    often = ("trainer.epochs=6", "trainer.checkpoint_seconds=0.01")
-    status, _, err = _finish(_command(tmp_path / "whole", data_folder, *often))
-    assert status == 0, err
-    command = _command(tmp_path / "cut", data_folder, *often)
-
-    def at_work() -> bool:
-        return any((tmp_path / "cut").rglob("last.pt"))
-
-    _kill_when(command, at_work)
-    assert not list((tmp_path / "cut").rglob("record.json"))
-    status, out, err = _finish(command)
-    assert status == 0, err
-    assert "Resuming" in out
-    records = [RunRecord.load(path) for path in tmp_path.rglob("record.json")]
-    assert len(records) == 2
-    assert _same_numbers(*records)
-    one, two = (torch.load(path, weights_only=True)["model"] for path in sorted(tmp_path.rglob("best.pt")))
-    assert all(torch.equal(one[name], two[name]) for name in one)
-
-
-@pytest.mark.slow
-def test_a_run_killed_in_generation_is_completed_by_the_same_command(tmp_path: Path) -> None:
-    size = ("splits.train=64", "trainer.epochs=1", "workers=2")
-    command = _command(tmp_path / "out", tmp_path / "cut", *size)
-    _kill_when(command, lambda: len(list((tmp_path / "cut").rglob("train-*.npz"))) >= 1)
-    assert not list((tmp_path / "cut").rglob("*.hdf5"))
-    status, _, err = _finish(command)
-    assert status == 0, err
-    status, _, err = _finish(_command(tmp_path / "out2", tmp_path / "whole", *size))
-    assert status == 0, err
-    cut, whole = ({path.parent.name: path for path in (tmp_path / name).rglob("*.hdf5")} for name in ("cut", "whole"))
-    assert set(cut) == {"train", "valid", "test"}
-    for split, path in cut.items():
-        assert path.read_bytes() == whole[split].read_bytes(), split
-    assert _same_numbers(*(RunRecord.load(path) for path in tmp_path.rglob("record.json")))
 
 
 @pytest.mark.slow

@@ -124,8 +124,9 @@ class Place:
         return self.root / "outputs"
 
     def arguments(self, *overrides: str) -> tuple[str, ...]:
-        # A checkpoint after every step.
-        common = ("track=smoke", "trainer.checkpoint_seconds=1e-6")
+        # A checkpoint after every step; trajectories of a third of the smoke track's length, since many runs are made.
+        short = ("dataset.history=3", "dataset.horizon=3", "dataset.problem.n_snapshots=6", "trainer.batch_size=3")
+        common = ("track=smoke", *short, "trainer.checkpoint_seconds=1e-6")
         return *common, f"paths.data={self.data}", f"paths.outputs={self.outputs}", *overrides
 
     @property

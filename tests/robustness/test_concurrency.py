@@ -20,6 +20,7 @@ def _board(place: Place) -> list[dict[str, str]]:
 
 
 @pytest.mark.slow
+@pytest.mark.exhaustive
 def test_eight_processes_on_an_empty_cache_generate_once_and_give_eight_runs(
     runs: Runs, place: Place, tmp_path: Path
 ) -> None:

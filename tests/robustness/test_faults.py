@@ -47,6 +47,7 @@ _BOARD = [("runs.csv", 0), ("leaderboard.csv", 100), ("leaderboard.md", 10)]
 
 
 @pytest.mark.slow
+@pytest.mark.exhaustive
 def test_a_disk_that_is_full_at_any_write_stops_the_run_with_a_reason(runs: Runs, alone: Place, place: Place) -> None:
     # A limit on the size of files makes the system refuse the write itself, whichever library writes.
     for name, size in _WRITES:
@@ -100,7 +101,7 @@ def test_a_disk_that_is_too_small_for_the_data_is_known_before_anything_is_made(
     runs: Runs, small_disk: Path, place: Place
 ) -> None:
     run = runs.finish(*place.arguments(), f"paths.data={small_disk}")
-    _assert_explained(run, "Generating the data needs about 5 MiB", "Choose another folder with paths.data")
+    _assert_explained(run, "Generating the data needs about 1.5 MiB", "Choose another folder with paths.data")
     assert not list(small_disk.iterdir())
 
 
@@ -112,8 +113,8 @@ def test_a_disk_that_grows_too_slowly_is_reported_again_and_again_until_it_suffi
     for part, first in (("outputs", 16), ("data", 200)):
         place = Place(tmp_path / part)
         failed: list[str] = []
-        for step in range(20):
-            size = int(first * 1.6**step)
+        for step in range(12):
+            size = int(first * 2.2**step)
             subprocess.run(["mount", "-o", f"remount,size={size}k", small_disk], check=True)
             folders = (f"paths.{part}={small_disk / part}",)
             run = runs.finish(*place.arguments(), *folders, strikes=(("without_foresight", {}),))

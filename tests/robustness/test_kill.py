@@ -141,6 +141,7 @@ _MARKS: list[tuple[Callable[[Place], bool], float]] = [
 
 
 @pytest.mark.slow
+@pytest.mark.exhaustive
 def test_thirty_kills_at_random_moments_change_no_bit(runs: Runs, alone: Place, tmp_path: Path) -> None:
     rng = random.Random(0)
     started = time.monotonic()

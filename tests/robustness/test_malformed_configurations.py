@@ -568,6 +568,7 @@ seed: 3
 
 
 @pytest.mark.slow
+@pytest.mark.exhaustive
 @EXAMPLES
 @given(text=mutated(EXPERIMENT))
 def test_generated_experiment_files_are_accepted_or_refused_in_words(shared_line: CommandLine, text: str) -> None:
