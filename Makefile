@@ -38,10 +38,10 @@ bench: install ## time the making of data beside other packages, into benchmarks
 	$(BIN)/python benchmarks/datagen.py
 
 test: install ## the tests, one process per core (about 12 minutes on 2 cores)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto --dist loadfile -m 'not exhaustive'
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto --dist loadfile --no-loadscope-reorder -m 'not exhaustive'
 
 test-all: install ## with those that try one mechanism at every place (about 5 minutes more)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto --dist loadfile --no-loadscope-reorder
 
 lint: install ## style and import rules
 	$(BIN)/ruff check .
