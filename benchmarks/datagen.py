@@ -234,14 +234,9 @@ def steps(repeats: int = 9) -> dict[str, Any]:
 
 
 def workers(repeats: int = 1) -> dict[str, Any]:
-    """The same 1024 trajectories with one and with two worker processes, their start and the certificate included."""
-    job = (
-        "dataset=ns2d",
-        "track=smoke",
-        "dataset.problem.resolution=64",
-        "splits.train=1024",
-        "generation.splits=[train]",
-    )
+    """The thousand training trajectories of full ns2d, nu = 1e-3, with one and with two worker processes, their start
+    and the certificate included."""
+    job = ("dataset=ns2d", "track=full", "task=full/ns2d_nu1e-3", "generation.splits=[train]")
 
     def run(n_workers: int) -> None:
         with tempfile.TemporaryDirectory() as folder:

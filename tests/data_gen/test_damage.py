@@ -258,6 +258,7 @@ def test_content_is_flushed_to_the_disk_before_it_takes_its_place(
 # Shards ---------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.exhaustive
 def test_no_damage_of_a_kept_shard_reaches_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     # Whatever a crash or a bad disk made of a shard: it is used as it was written, or it is solved again.
     original = tmp_path / "sound.npz"

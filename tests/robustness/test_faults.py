@@ -106,6 +106,7 @@ def test_a_disk_that_is_too_small_for_the_data_is_known_before_anything_is_made(
 
 
 @pytest.mark.slow
+@pytest.mark.exhaustive
 def test_a_disk_that_grows_too_slowly_is_reported_again_and_again_until_it_suffices(
     runs: Runs, alone: Place, small_disk: Path, tmp_path: Path
 ) -> None:
@@ -248,6 +249,7 @@ def test_a_worker_that_the_system_killed_is_explained_and_its_shards_are_kept(ru
 # The clock ------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("days", [1.0, -1.0])
 def test_a_clock_that_jumps_during_a_run_changes_nothing(runs: Runs, alone: Place, place: Place, days: float) -> None:
     run = runs.finish(*place.arguments(), strikes=(("jump_clock", {"days": days, "at_step": 10}),))
@@ -257,6 +259,7 @@ def test_a_clock_that_jumps_during_a_run_changes_nothing(runs: Runs, alone: Plac
     assert 0 < place.record.wall_seconds < 3600
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("days", [1.0, -1.0])
 def test_a_clock_that_jumps_between_runs_changes_nothing(runs: Runs, alone: Place, place: Place, days: float) -> None:
     stop = ("stop_at_step", {"count": 20, "signum": signal.SIGTERM})

@@ -112,6 +112,7 @@ _WRITES = [
 
 
 @pytest.mark.slow
+@pytest.mark.exhaustive
 def test_a_run_killed_at_every_one_of_its_writes_ends_as_if_nothing_had_been(
     runs: Runs, alone: Place, place: Place
 ) -> None:

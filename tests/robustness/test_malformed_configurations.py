@@ -536,6 +536,7 @@ ARGUMENTS = st.one_of(
 ).filter(lambda argument: not argument.startswith("-"))  # flags are another matter: some start a sweep
 
 
+@pytest.mark.exhaustive
 @pytest.mark.slow
 @EXAMPLES
 @given(arguments=st.lists(ARGUMENTS, min_size=1, max_size=3))
@@ -546,6 +547,7 @@ def test_generated_command_lines_are_accepted_or_refused_in_words(
     shared_line.require_harmless(shared_line.run("track=smoke", *arguments), before)
 
 
+@pytest.mark.exhaustive
 @pytest.mark.slow
 @EXAMPLES
 @given(key=st.sampled_from(KEYS), value=VALUES)

@@ -119,11 +119,11 @@ def test_ctrl_c_during_the_imports_is_answered_as_well(place: Place, library: st
     ("signum", "status", "group", "delay"),
     [
         # From the moment at which workers are started, over their imports, to their work.
-        (signal.SIGINT, 130, True, 0.0),
+        pytest.param(signal.SIGINT, 130, True, 0.0, marks=pytest.mark.exhaustive),
         (signal.SIGINT, 130, True, 0.3),
-        (signal.SIGINT, 130, True, 1.5),
+        pytest.param(signal.SIGINT, 130, True, 1.5, marks=pytest.mark.exhaustive),
         (signal.SIGINT, 130, True, None),
-        (signal.SIGTERM, 143, False, 0.3),
+        pytest.param(signal.SIGTERM, 143, False, 0.3, marks=pytest.mark.exhaustive),
         (signal.SIGTERM, 143, True, None),
     ],
 )
