@@ -72,3 +72,24 @@ def pad(x: Float[Tensor, "batch channel *space"], n_points: Sequence[int]) -> Fl
 def crop(x: Float[Tensor, "batch channel *padded"], space: Sequence[int]) -> Float[Tensor, "batch channel *space"]:
     """The first ``space`` points of every axis: undoes ``pad``."""
     return x[(..., *(slice(n) for n in space))]
+
+
+def pad_to_multiple(
+    x: Float[Tensor, "batch channel *space"], multiple: int, nodes: Sequence[Nodes]
+) -> Float[Tensor, "batch channel *padded"]:
+    """Append points on the far side until every axis is a multiple of ``multiple``; ``crop`` undoes it.
+
+    A periodic axis goes on with its own beginning, others are zero there. For networks that halve their grid: what they
+    compute depends on the spacing in any case, so the points need not be a fraction of the domain.
+
+    >>> pad_to_multiple(torch.ones(1, 1, 85, 64), 16, ("closed", "periodic")).shape
+    torch.Size([1, 1, 96, 64])
+    """
+    for axis, kind in enumerate(nodes, start=2):
+        n = x.shape[axis]
+        n_added = -n % multiple
+        if n_added and kind == "periodic":
+            x = x.index_select(axis, torch.arange(n + n_added, device=x.device) % n)
+        elif n_added:
+            x = torch.cat([x, x.new_zeros(*x.shape[:axis], n_added, *x.shape[axis + 1 :])], dim=axis)
+    return x

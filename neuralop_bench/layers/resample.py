@@ -1,0 +1,49 @@
+"""Fields on another number of points of the same domain."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from data_gen.grids import Nodes
+
+
+def resample(
+    x: Float[Tensor, "batch channel *space"], nodes: Sequence[Nodes], shape: Sequence[int]
+) -> Float[Tensor, "batch channel *shape"]:
+    """Linear interpolation along every axis in turn, between nodes of the same kind.
+
+    Exact at shared nodes. A periodic axis is interpolated across its end. Between the end of an axis of cell centres
+    and its last centre the value stays that of the centre.
+
+    Args:
+        x: fields.
+        nodes: where the points sit per axis (``data_gen.grids.Grid.nodes``), in input and output.
+        shape: points of the output per axis.
+
+    >>> resample(torch.tensor([[[0.0, 1.0, 2.0]]]), ["closed"], [5]).tolist()
+    [[[0.0, 0.5, 1.0, 1.5, 2.0]]]
+    """
+    for axis, (kind, n) in enumerate(zip(nodes, shape, strict=True), start=2):
+        if x.shape[axis] != n:
+            x = _along(x, axis, kind, n)
+    return x
+
+
+def _along(x: Tensor, axis: int, nodes: Nodes, n: int) -> Tensor:
+    n_given = x.shape[axis]
+    index = torch.arange(n, dtype=torch.float64, device=x.device)
+    # Position of every output node in units of the input's spacing, counted from the input's first node.
+    if nodes == "periodic":
+        position = index * (n_given / n)
+    elif nodes == "closed":
+        position = index * ((n_given - 1) / (n - 1))
+    else:
+        position = ((index + 0.5) * (n_given / n) - 0.5).clamp(0, n_given - 1)
+    below = position.floor().clamp(max=n_given - 1).long()
+    above = (below + 1) % n_given if nodes == "periodic" else (below + 1).clamp(max=n_given - 1)
+    weight = (position - below).to(x.dtype).view(-1, *(1,) * (x.ndim - axis - 1))
+    return torch.lerp(x.index_select(axis, below), x.index_select(axis, above), weight)
