@@ -82,19 +82,26 @@ class Normalizer(nn.Module):
     def encode_static(self, static: Field) -> Field:
         return (static - _as(self.static_mean, static, 1)) / _as(self.static_std, static, 1)
 
+    def encode_increment(self, increments: Trajectory) -> Trajectory:
+        """Inverse of ``decode_increment``."""
+        return increments / self._increment_std(increments)
+
     def decode_increment(self, encoded: Trajectory) -> Trajectory:
         """Increments over the last history frame, in physical units, of the first steps of a bundle.
 
         Raises:
             ValueError: a bundle longer than the increments that were measured.
         """
-        n_steps, n_measured = encoded.shape[TIME], len(self.increment_std)
+        return encoded * self._increment_std(encoded)
+
+    def _increment_std(self, increments: Trajectory) -> Tensor:
+        n_steps, n_measured = increments.shape[TIME], len(self.increment_std)
         if n_steps > n_measured:
             raise ValueError(
                 f"Increments were measured over {n_measured} steps, so a bundle of {n_steps} can't be decoded. "
                 "Lower surrogate.bundle or raise dataset.horizon."
             )
-        return encoded * _as(self.increment_std[:n_steps], encoded)
+        return _as(self.increment_std[:n_steps], increments)
 
 
 class Moments:

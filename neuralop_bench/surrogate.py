@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -107,6 +107,25 @@ class Surrogate(nn.Module):
         """The operator's input, [B, K C + C_s, *S]."""
         states = self.normalizer.encode_state(history).flatten(1, 2)
         return torch.cat([states, self.normalizer.encode_static(static)], dim=1)
+
+    def encode_target(self, history: Trajectory, target: Trajectory) -> Field:
+        """What the operator has to return for the surrogate to predict a bundle of physical fields, [B, b C, *S]."""
+        if self.residual:
+            return self.normalizer.encode_increment(target - history[:, -1:]).flatten(1, 2)
+        return self.normalizer.encode_state(target).flatten(1, 2)
+
+    @torch.no_grad()
+    def prepare(self, batches: Iterable[Batch]) -> None:
+        """Show the operator the encoded training pairs, if it asks for them: a basis of the targets, a regression.
+
+        Args:
+            batches: of the training split, with targets of a bundle's length. They are held in memory together.
+        """
+        prepare = getattr(self.operator, "prepare", None)
+        if prepare is None:
+            return
+        pairs = [(self.encode(b.history, b.static), self.encode_target(b.history, b.target)) for b in batches]
+        prepare(*(torch.cat(fields) for fields in zip(*pairs, strict=True)))
 
     @torch.no_grad()
     def predict(self, batch: Batch, n_steps: int) -> Trajectory:

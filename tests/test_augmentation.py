@@ -10,7 +10,9 @@ import torch
 from torch import Tensor
 
 from data_gen.grids import Grid
-from data_gen.problems.ns2d import NavierStokes2D
+from data_gen.problems.burgers1d import Burgers1D
+from data_gen.problems.darcy2d import Darcy2D
+from data_gen.problems.ns2d import NavierStokes2D, SinusoidalForcing
 from data_gen.spec import DatasetSpec, FieldSpec
 from neuralop_bench.batch import Batch
 from neuralop_bench.training import augmentation
@@ -101,17 +103,59 @@ def test_all_together_reach_the_whole_group_and_nothing_else() -> None:
     assert len(images) == 4 * N
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_a_moved_solution_is_a_solution(name: str) -> None:
-    # Solving from the moved initial state gives the moved trajectory: the solver and the force share the symmetry.
-    problem = NavierStokes2D(viscosity=1e-3, resolution=N, oversampling=1.0, interval=0.5, n_snapshots=5)
-    rngs = [np.random.default_rng(seed) for seed in range(4)]
-    frames = torch.from_numpy(problem.simulate(rngs).trajectory)
+PROBLEMS: dict[str, NavierStokes2D | Burgers1D | Darcy2D] = {
+    "forced": NavierStokes2D(viscosity=1e-3, resolution=N, oversampling=1.0, interval=0.5, n_snapshots=5),
+    "free": NavierStokes2D(
+        viscosity=1e-3,
+        resolution=N,
+        oversampling=1.0,
+        interval=0.5,
+        n_snapshots=5,
+        forcing=SinusoidalForcing((1, 1), 0, 0),
+    ),
+    "kolmogorov": NavierStokes2D(
+        viscosity=1e-3,
+        resolution=N,
+        oversampling=1.0,
+        interval=0.5,
+        n_snapshots=5,
+        forcing=SinusoidalForcing((0, 2), 0, 0.1),
+    ),
+    "burgers": Burgers1D(resolution=256, interval=0.25, n_snapshots=4),
+    "darcy": Darcy2D(resolution=13, solver_resolution=13),
+}
+
+
+@pytest.mark.parametrize(
+    ("flow", "name"), [(flow, name) for flow, problem in PROBLEMS.items() for name in problem.spec.symmetries]
+)
+def test_a_moved_solution_is_a_solution(flow: str, name: str) -> None:
+    # Solving from the moved input gives the moved trajectory: the solver, the force and the coefficients share the
+    # symmetry.
+    problem = PROBLEMS[flow]
+    samples = problem.simulate([np.random.default_rng(seed) for seed in range(6)])
+    n_history = 0 if problem.spec.is_steady else 1
+    frames = torch.from_numpy(samples.trajectory)
+    batch = Batch(frames[:, :n_history], torch.from_numpy(samples.static), frames[:, n_history:])
     torch.manual_seed(0)
-    moved = only(name)(batch_of(frames, 1))
-    assert not torch.allclose(moved.target, frames[:, 1:], atol=1e-2)
-    solved = problem.solve(moved.history.numpy(), moved.static.numpy(), 4).trajectory
-    np.testing.assert_allclose(solved, moved.target.numpy(), atol=1e-9 * float(frames.abs().max()))
+    moved = Symmetries(replace(problem.spec, symmetries=(name,)))(batch)
+    assert not torch.allclose(moved.target, batch.target, atol=1e-2 * float(frames.abs().max()))
+    n_steps = batch.target.shape[1]
+    solved = problem.solve(moved.history.numpy(), moved.static.numpy(), n_steps).trajectory
+    np.testing.assert_allclose(solved, moved.target.numpy(), atol=1e-6 * float(frames.abs().max()))
+
+
+def test_all_eight_maps_of_the_square_are_drawn_and_move_coefficient_and_solution_alike() -> None:
+    field = sampled(function, 7)
+    spec = Darcy2D(resolution=13, solver_resolution=25).spec
+    batch = Batch(torch.empty(200, 0, 1, 7, 7), 2 * field.expand(200, 1, 7, 7), field.expand(200, 1, 1, 7, 7))
+    torch.manual_seed(0)
+    moved = Symmetries(spec)(batch)
+    images = [torch.rot90(image, turns) for image in (field, field.T) for turns in range(4)]
+    nearest = torch.stack([distances(images, sample[0, 0]) for sample in moved.target])
+    assert nearest.min(dim=1).values.max() == 0
+    assert set(nearest.argmin(dim=1).tolist()) == set(range(8))
+    assert torch.equal(moved.static[:, 0], 2 * moved.target[:, 0, 0])
 
 
 def test_history_and_target_of_a_sample_move_together_and_keep_their_shapes() -> None:
@@ -157,7 +201,7 @@ def test_specs_that_it_cant_move_are_refused() -> None:
         Symmetries(replace(SPEC, symmetries=()))
     with pytest.raises(ValueError, match="none of which augmentation=symmetries knows"):
         Symmetries(replace(SPEC, symmetries=("time_reversal",)))
-    with pytest.raises(ValueError, match=r"multiple of 4 points per axis, got \(18, 18\)"):
+    with pytest.raises(ValueError, match=r"multiple of 4 points .* rotation_by_pi, got \(18, 18\)"):
         Symmetries(replace(SPEC, grid=Grid.periodic(18)))
     rectangle = Grid((16, 12), (1.0, 1.0), ("periodic",) * 2, ("periodic",) * 2)
     with pytest.raises(ValueError, match="needs a square grid"):

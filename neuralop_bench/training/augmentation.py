@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -27,75 +27,151 @@ def none(spec: DatasetSpec) -> Augmentation:
 class Symmetries:
     """Move every sample by a random element of the symmetry group that the dataset's spec declares.
 
-    The equation and its forcing are invariant under these maps, so an augmented trajectory is a trajectory of the same
-    problem. Known: those of Navier-Stokes on the unit torus with a force of the form f(x + y), f(s + 1/2) = -f(s),
-    f(1/4 - s) = f(s):
+    The equation, its forcing and the law of its inputs are invariant under these maps, so an augmented trajectory is a
+    trajectory of the same problem. Known:
+
+    - ``translation``, ``translation_along_x``, ``translation_along_y``: by any number of points of the periodic axes
+    - ``quarter_turn``: w(y, -x) and its powers, of a scalar on the torus
+    - ``odd_reflection``: -u(-x), of a velocity on the circle
+    - ``square_symmetries``: the eight maps of the closed square to itself, of the solution and its coefficients
+
+    and for vorticity with a force of the form f(x + y), f(s + 1/2) = -f(s), f(1/4 - s) = f(s):
 
     - ``translation_along_antidiagonal``: w(x + a, y - a)
     - ``rotation_by_pi``: w(1/4 - x, -y)
-    - ``reflection_with_sign``: -w(y + 1/2, x)
+    - ``reflection_with_sign``: -w(y + 1/2, x), which free flows have, too
 
-    Every state field is moved as a vorticity is: it changes its sign under reflection.
+    Names that aren't known here are left out: fewer symmetries are still symmetries.
 
     Args:
         spec: of the training data.
 
     Raises:
-        ValueError: the spec declares no symmetry that is known here, or a grid that some of them don't map to itself.
+        ValueError: the spec declares no symmetry that is known here, or has a grid or static fields that some of them
+            can't move.
     """
 
     def __init__(self, spec: DatasetSpec) -> None:
-        self._maps = [_MAPS[name] for name in spec.symmetries if name in _MAPS]
-        if not self._maps:
+        known = {name: _MAPS[name] for name in spec.symmetries if name in _MAPS}
+        if not known:
             raise ValueError(
                 f"{spec.name} declares the symmetries {spec.symmetries}, none of which augmentation=symmetries knows. "
                 "Use augmentation=none."
             )
-        n = spec.grid.shape[0]
-        if spec.grid.shape != (n, n) or n % 4:
-            raise ValueError(
-                "augmentation=symmetries needs a square grid with a multiple of 4 points per axis, got "
-                f"{spec.grid.shape}. Use augmentation=none or change the resolution."
-            )
-        if spec.static:
-            raise ValueError(
-                f"augmentation=symmetries can't move the static fields of {spec.name}. Use augmentation=none."
-            )
+        shape = spec.grid.shape
+        for name, entry in known.items():
+            if entry.divisor and (len(set(shape)) > 1 or len(shape) != 2 or shape[0] % entry.divisor):
+                points = f" with a multiple of {entry.divisor} points per axis" if entry.divisor > 1 else ""
+                raise ValueError(
+                    f"augmentation=symmetries needs a square grid{points} for the symmetry {name}, got {shape}. Use "
+                    "augmentation=none or change the resolution."
+                )
+            if spec.static and not entry.moves_static:
+                raise ValueError(
+                    f"augmentation=symmetries can't move the static fields of {spec.name} by {name}. Use "
+                    "augmentation=none."
+                )
+        self._draws = [entry.draw for entry in known.values()]
 
     def __call__(self, batch: Batch) -> Batch:
         n_history = batch.history.shape[1]
         frames = torch.cat([batch.history, batch.target], dim=1)
-        moved = torch.stack([self._move(sample) for sample in frames])
-        return Batch(moved[:, :n_history], batch.static, moved[:, n_history:])
+        moved = [self._move(*sample) for sample in zip(frames, batch.static, strict=True)]
+        frames, static = (torch.stack(fields) for fields in zip(*moved, strict=True))
+        return Batch(frames[:, :n_history], static, frames[:, n_history:])
 
-    def _move(self, sample: Tensor) -> Tensor:
-        for transform in self._maps:
-            sample = transform(sample)
-        return sample
-
-
-def _translate(w: Tensor) -> Tensor:
-    n = w.shape[-1]
-    shift = int(torch.randint(n, ()))
-    return torch.roll(w, (-shift, shift), dims=(-2, -1))
+    def _move(self, frames: Tensor, static: Tensor) -> tuple[Tensor, Tensor]:
+        for draw in self._draws:
+            element = draw(frames.shape[2:])
+            frames, static = element.sign * element.move(frames), element.move(static)
+        return frames, static
 
 
-def _rotate(w: Tensor) -> Tensor:
-    if torch.rand(()) < 0.5:
+class _Element(NamedTuple):
+    """One element of a symmetry group: how it moves a scalar field, space axes last, and what the state is times."""
+
+    move: Callable[[Tensor], Tensor]
+    sign: int = 1
+
+
+class _Map(NamedTuple):
+    """How elements are drawn for a grid's shape, and what they need."""
+
+    draw: Callable[[torch.Size], _Element]
+    moves_static: bool
+    divisor: int = 0  # the grid is a square, and a multiple of it; 0 if any grid will do
+
+
+def _same(field: Tensor) -> Tensor:
+    return field
+
+
+def _rolled(*axes: int) -> Callable[[torch.Size], _Element]:
+    def draw(space: torch.Size) -> _Element:
+        shifts = [int(torch.randint(space[axis], ())) for axis in axes]
+        dims = [axis - len(space) for axis in axes]
+        return _Element(lambda field: torch.roll(field, shifts, dims))
+
+    return draw
+
+
+def _translate(space: torch.Size) -> _Element:
+    return _rolled(*range(len(space)))(space)
+
+
+def _translate_along_antidiagonal(space: torch.Size) -> _Element:
+    shift = int(torch.randint(space[-1], ()))
+    return _Element(lambda w: torch.roll(w, (-shift, shift), dims=(-2, -1)))
+
+
+def _turn(space: torch.Size) -> _Element:
+    del space
+    turns = int(torch.randint(4, ()))
+
+    def move(w: Tensor) -> Tensor:
+        for _ in range(turns):  # w(y, -x): index -i is n - i, so a flip is followed by a roll of one point
+            w = torch.roll(w.transpose(-2, -1).flip(-2), 1, dims=-2)
         return w
+
+    return _Element(move)
+
+
+def _rotate_by_pi(space: torch.Size) -> _Element:
+    if torch.rand(()) < 0.5:
+        return _Element(_same)
     # Flipping maps index i to n - 1 - i; rolling by one more cell than the shift makes that (shift - i) mod n.
-    return torch.roll(w.flip(-2, -1), (1 + w.shape[-2] // 4, 1), dims=(-2, -1))
+    return _Element(lambda w: torch.roll(w.flip(-2, -1), (1 + space[-2] // 4, 1), dims=(-2, -1)))
 
 
-def _reflect(w: Tensor) -> Tensor:
+def _reflect_with_sign(space: torch.Size) -> _Element:
     if torch.rand(()) < 0.5:
-        return w
+        return _Element(_same)
     # w(y + 1/2, x): the first argument of w takes the second index.
-    return -torch.roll(w, -w.shape[-2] // 2, dims=-2).transpose(-2, -1)
+    return _Element(lambda w: torch.roll(w, -space[-2] // 2, dims=-2).transpose(-2, -1), -1)
 
 
-_MAPS: dict[str, Callable[[Tensor], Tensor]] = {
-    "translation_along_antidiagonal": _translate,
-    "rotation_by_pi": _rotate,
-    "reflection_with_sign": _reflect,
+def _reflect_odd(space: torch.Size) -> _Element:
+    del space
+    if torch.rand(()) < 0.5:
+        return _Element(_same)
+    return _Element(lambda u: torch.roll(u.flip(-1), 1, dims=-1), -1)
+
+
+def _move_square(space: torch.Size) -> _Element:
+    del space
+    flipped = [axis for axis in (-2, -1) if torch.rand(()) < 0.5]
+    transposed = bool(torch.rand(()) < 0.5)
+    return _Element(lambda u: (u.transpose(-2, -1) if transposed else u).flip(flipped))
+
+
+_MAPS: dict[str, _Map] = {
+    "translation": _Map(_translate, moves_static=True),
+    "translation_along_x": _Map(_rolled(0), moves_static=False),
+    "translation_along_y": _Map(_rolled(1), moves_static=False),
+    "quarter_turn": _Map(_turn, moves_static=True, divisor=1),
+    "odd_reflection": _Map(_reflect_odd, moves_static=False),
+    "square_symmetries": _Map(_move_square, moves_static=True, divisor=1),
+    "translation_along_antidiagonal": _Map(_translate_along_antidiagonal, moves_static=False),
+    "rotation_by_pi": _Map(_rotate_by_pi, moves_static=False, divisor=4),
+    "reflection_with_sign": _Map(_reflect_with_sign, moves_static=False, divisor=2),
 }

@@ -95,7 +95,9 @@ class Trainer:
     ) -> Progress:
         """Train to the last epoch and leave the surrogate with the weights that did best on ``valid``.
 
-        Writes last.pt (resumable), best.pt and curve.csv into ``folder``; goes on from last.pt if it is there.
+        Writes last.pt (resumable), best.pt and curve.csv into ``folder``; goes on from last.pt if it is there. Before
+        that the operator's ``prepare`` is given the training pairs, if it has one; if it has no parameters, that is all
+        of the training: there is best.pt alone, of epoch 0.
 
         Args:
             surrogate: on ``device``, with its normaliser fitted.
@@ -109,12 +111,19 @@ class Trainer:
         Raises:
             Diverged: the loss became non-finite; last.pt and best.pt stay as they were.
         """
+        started = time.monotonic()
+        if not (folder / LAST_NAME).exists():  # a checkpoint holds what was prepared
+            pairs = train.source.windows(surrogate.bundle).in_order(self.batch_size)
+            surrogate.prepare(_to(batch, device) for batch in pairs)
         n_batches = train.n_batches(self.batch_size)
-        optim = optimizer(p for p in surrogate.parameters() if p.requires_grad)
+        parameters = [p for p in surrogate.parameters() if p.requires_grad]
+        if not parameters:
+            return self._keep_prepared(surrogate, valid, tracker, folder, config, device, started)
+        optim = optimizer(parameters)
         scheduler = schedule(optim, n_epochs=self.epochs, steps_per_epoch=n_batches)
         state = _Training(surrogate, optim, scheduler, folder, config, train.source.spec.to_json(), device)
         at = state.resume()
-        saved = started = time.monotonic()
+        saved = time.monotonic()
         n_steps, n_done = self.epochs * n_batches, at.epoch * n_batches + at.batch
         with progress.track("Training", n_steps, "steps", n_done) as bar:
             while at.epoch < self.epochs:
@@ -145,6 +154,25 @@ class Trainer:
         if at.best_epoch < 0:
             raise Diverged("No epoch gave a finite error on the validation split.")
         surrogate.load_state_dict(state.load_best(at)["model"])
+        return at
+
+    def _keep_prepared(
+        self,
+        surrogate: Surrogate,
+        valid: Windows,
+        tracker: Tracker,
+        folder: Path,
+        config: str,
+        device: torch.device,
+        started: float,
+    ) -> Progress:
+        """A surrogate without trainable parameters is what ``prepare`` has made of it: epoch 0 is the best."""
+        at = Progress(best_epoch=0, best_valid=validate(surrogate, valid, self.batch_size, device))
+        at.seconds = time.monotonic() - started
+        if not math.isfinite(at.best_valid):
+            raise Diverged("The prediction isn't finite on the validation split.")
+        _save_best(folder, surrogate, at, config, valid.source.spec.to_json())
+        tracker.log({"epoch": 0, "valid_rel_l2": at.best_valid, "seconds": at.seconds})
         return at
 
     def _step(self, surrogate: Surrogate, batch: Batch, optim: Optimizer, loss: Loss) -> float:
@@ -213,14 +241,7 @@ class _Training:
         checkpoint.save(self.folder / LAST_NAME, content)
 
     def save_best(self, at: Progress) -> None:
-        content = {
-            "model": self.surrogate.state_dict(),
-            "epoch": at.best_epoch,
-            "valid_rel_l2": at.best_valid,
-            "config": self.config,
-            "spec": self.spec,
-        }
-        checkpoint.save(self.folder / BEST_NAME, content)
+        _save_best(self.folder, self.surrogate, at, self.config, self.spec)
 
     def load_best(self, at: Progress) -> dict[str, Any]:
         """The checkpoint of the best epoch, or of the epoch that was cut off when it had just become the best."""
@@ -259,6 +280,17 @@ class _Training:
             _write_curve(self.folder / CURVE_NAME, at.curve)
         print(f"Resuming {self.folder} after {at.epoch} epochs and {at.batch} steps.", flush=True)
         return at
+
+
+def _save_best(folder: Path, surrogate: Surrogate, at: Progress, config: str, spec: str) -> None:
+    content = {
+        "model": surrogate.state_dict(),
+        "epoch": at.best_epoch,
+        "valid_rel_l2": at.best_valid,
+        "config": config,
+        "spec": spec,
+    }
+    checkpoint.save(folder / BEST_NAME, content)
 
 
 def _to(batch: Batch, device: torch.device) -> Batch:

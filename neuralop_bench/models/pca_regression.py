@@ -1,0 +1,176 @@
+"""Regression between principal components: no network, seconds of fitting."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from data_gen.grids import Grid
+from neuralop_bench.layers.resample import resample
+
+# Regularisation and the kernel's inverse length scale are chosen among these by cross-validation on training pairs.
+_ALPHAS = np.logspace(-8, 4, 25)
+_KERNEL_ALPHAS = np.logspace(-8, 0, 9)
+_LENGTH_SCALES = np.logspace(-0.5, 1.5, 9)
+_N_FOLDS = 5
+
+
+class PCARegression(nn.Module):
+    """Principal components of the inputs to principal components of the outputs, by a regularised regression.
+
+        c = Phi^T (a - mean(a)) / s,    d = R(c),    u = mean(u) + Psi d
+
+    Phi and Psi are the leading principal components of the training inputs and targets, all channels together. R is
+    affine (``kernel: linear``, ridge regression) or a sum of Gaussians around the training inputs (``kernel: rbf``,
+    kernel ridge regression):
+
+        R(c) = B c + b    or    R(c) = sum_n w_n exp(-|c - c_n|^2 / (2 l^2))
+
+    Its penalty, and the length l, are those with the smallest error in a cross-validation within the training pairs:
+    leave-one-out for the ridge, five folds for the kernel. scikit-learn does the fitting; prediction is torch's.
+
+    Without trainable parameters there is nothing to optimise: ``prepare`` is the training.
+
+    Args:
+        in_channels, out_channels: channels of the input and output fields.
+        grid: the training grid. Fields on another number of points are interpolated to it and back.
+        n_components: most components kept on either side; at most one fewer than training pairs are.
+        kernel: ``linear`` or ``rbf``.
+
+    Shapes: [batch, in_channels, *space] to [batch, out_channels, *space].
+
+    Raises:
+        ValueError: an unknown kernel, or no components; in ``prepare``, fewer training pairs than folds.
+
+    References: Bhattacharya et al. (2021), Model reduction and neural networks for parametric PDEs (PCA-Net), arXiv
+    2005.03180; Batlle et al. (2024), Kernel methods are competitive for operator learning, arXiv 2304.13202.
+    """
+
+    resolution_free: ClassVar[bool] = True
+    input_mean: Tensor
+    input_basis: Tensor
+    output_mean: Tensor
+    output_basis: Tensor
+    centres: Tensor
+    weight: Tensor
+    bias: Tensor
+    inverse_length: Tensor
+
+    def __init__(
+        self,
+        *,
+        in_channels: int,
+        out_channels: int,
+        grid: Grid,
+        n_components: int = 128,
+        kernel: Literal["linear", "rbf"] = "linear",
+    ) -> None:
+        super().__init__()
+        if n_components < 1:
+            raise ValueError(f"PCARegression needs at least 1 component, got {n_components}. Raise model.n_components.")
+        if kernel not in ("linear", "rbf"):
+            raise ValueError(f"PCARegression knows model.kernel linear and rbf, got {kernel!r}.")
+        self._grid, self._n_components, self._kernel = grid, n_components, kernel
+        self._channels = (in_channels, out_channels)
+        # Their sizes follow from the number of training pairs: until then there is one component, and it does nothing.
+        sizes = {
+            "input_mean": (in_channels * grid.n_points,),
+            "input_basis": (1, in_channels * grid.n_points),
+            "output_mean": (out_channels * grid.n_points,),
+            "output_basis": (1, out_channels * grid.n_points),
+            "centres": (0, 1),
+            "weight": (1, 1),
+            "bias": (1,),
+            "inverse_length": (),
+        }
+        for name, shape in sizes.items():
+            self.register_buffer(name, torch.zeros(shape))
+        self._fitted = tuple(sizes)
+
+    def prepare(
+        self,
+        inputs: Float[Tensor, "pair in_channels *space"],
+        targets: Float[Tensor, "pair out_channels *space"],
+    ) -> None:
+        """Find the components and fit the regression to the encoded training pairs."""
+        from sklearn.decomposition import PCA  # a second to import, and needed here alone
+
+        if len(inputs) < 2 * _N_FOLDS:
+            raise ValueError(
+                f"PCARegression chooses its penalty by cross-validation and needs at least {2 * _N_FOLDS} training "
+                f"pairs, got {len(inputs)}. Raise splits.train."
+            )
+        n_components = min(self._n_components, len(inputs) - 1)
+        sides: list[tuple[Any, NDArray[np.float64]]] = []
+        for fields in (inputs, targets):
+            pca = PCA(n_components, svd_solver="full")
+            sides.append((pca, pca.fit_transform(fields.flatten(1).double().cpu().numpy())))
+        (of_inputs, c), (of_targets, d) = sides
+        # One scale for all input components keeps their relative weight: small ones are noise more often than not.
+        scale = float(np.sqrt((c**2).mean())) or 1.0
+        fit = _ridge if self._kernel == "linear" else _kernel_ridge
+        found = {
+            "input_mean": of_inputs.mean_,
+            "input_basis": of_inputs.components_ / scale,
+            "output_mean": of_targets.mean_,
+            "output_basis": of_targets.components_,
+            **fit(c / scale, d),
+        }
+        for name, values in found.items():
+            # Contiguous, as what is loaded from a file will be: products of other layouts differ in the last digit.
+            setattr(self, name, torch.as_tensor(values, dtype=self.weight.dtype, device=inputs.device).contiguous())
+
+    def forward(self, x: Float[Tensor, "batch in_channels *space"]) -> Float[Tensor, "batch out_channels *space"]:
+        given = resample(x, self._grid.nodes, self._grid.shape).flatten(1)
+        c = (given - self.input_mean) @ self.input_basis.T
+        if self._kernel == "rbf" and len(self.centres):
+            c = torch.exp(-0.5 * (torch.cdist(c, self.centres) * self.inverse_length).square())
+        d = c @ self.weight + self.bias
+        u = (self.output_mean + d @ self.output_basis).view(len(x), self._channels[1], *self._grid.shape)
+        return resample(u, self._grid.nodes, x.shape[2:])
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
+        for name in self._fitted:  # sizes come with the values
+            if (stored := state_dict.get(prefix + name)) is not None:
+                setattr(self, name, getattr(self, name).new_empty(stored.shape))
+        super()._load_from_state_dict(state_dict, prefix, *args)
+
+
+def _ridge(c: NDArray[np.float64], d: NDArray[np.float64]) -> dict[str, Any]:
+    from sklearn.linear_model import RidgeCV
+
+    ridge: Any = RidgeCV(_ALPHAS).fit(c, d)
+    return {
+        "weight": ridge.coef_.T,
+        "bias": ridge.intercept_,
+        "centres": np.zeros((0, c.shape[1])),
+        "inverse_length": 0.0,
+    }
+
+
+def _kernel_ridge(c: NDArray[np.float64], d: NDArray[np.float64]) -> dict[str, Any]:
+    from sklearn.kernel_ridge import KernelRidge
+    from sklearn.model_selection import GridSearchCV, KFold
+
+    # Mean squared distance between two inputs: lengths are tried around its root.
+    length = float(np.sqrt(2 * c.var(axis=0).sum())) or 1.0
+    gammas = 0.5 / (length * _LENGTH_SCALES) ** 2
+    search = GridSearchCV(
+        KernelRidge(kernel="rbf"),
+        {"alpha": _KERNEL_ALPHAS, "gamma": gammas},
+        scoring="neg_mean_squared_error",
+        cv=KFold(_N_FOLDS, shuffle=True, random_state=0),
+    )
+    mean = d.mean(axis=0)
+    best = search.fit(c, d - mean).best_estimator_
+    return {
+        "weight": best.dual_coef_,
+        "bias": mean,
+        "centres": c,
+        "inverse_length": float(np.sqrt(2 * best.gamma)),
+    }
