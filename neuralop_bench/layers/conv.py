@@ -50,7 +50,7 @@ class Conv(nn.Module):
     Shapes: [batch, in_channels, *space] to [batch, out_channels, *ceil(space / stride)].
 
     Raises:
-        ValueError: an even kernel, or an unknown edge.
+        ValueError: a kernel that is even or below 1, or an unknown edge.
 
     >>> import torch
     >>> Conv(1, 4, edges=("circular", "zeros"), stride=2)(torch.ones(2, 1, 8, 9)).shape
@@ -68,7 +68,7 @@ class Conv(nn.Module):
         bias: bool = True,
     ) -> None:
         super().__init__()
-        if kernel % 2 == 0:
+        if kernel < 1 or kernel % 2 == 0:
             raise ValueError(f"A convolution that is centred on its point needs an odd kernel, got {kernel}.")
         for edge in edges:
             if edge not in get_args(Edge):

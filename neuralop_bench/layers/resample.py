@@ -36,13 +36,14 @@ def resample(
 def _along(x: Tensor, axis: int, nodes: Nodes, n: int) -> Tensor:
     n_given = x.shape[axis]
     index = torch.arange(n, dtype=torch.float64, device=x.device)
-    # Position of every output node in units of the input's spacing, counted from the input's first node.
+    # Position of every output node in units of the input's spacing, counted from the input's first node. Whole numbers
+    # are multiplied before they are divided, so that shared nodes are met exactly.
     if nodes == "periodic":
-        position = index * (n_given / n)
+        position = index * n_given / n
     elif nodes == "closed":
-        position = index * ((n_given - 1) / (n - 1))
+        position = index * (n_given - 1) / max(n - 1, 1)
     else:
-        position = ((index + 0.5) * (n_given / n) - 0.5).clamp(0, n_given - 1)
+        position = (((2 * index + 1) * n_given - n) / (2 * n)).clamp(0, n_given - 1)
     below = position.floor().clamp(max=n_given - 1).long()
     above = (below + 1) % n_given if nodes == "periodic" else (below + 1).clamp(max=n_given - 1)
     weight = (position - below).to(x.dtype).view(-1, *(1,) * (x.ndim - axis - 1))

@@ -9,7 +9,10 @@ import torch
 from jaxtyping import Complex, Float
 from torch import Tensor, nn
 
+from neuralop_bench.layers.factorised import CP, Tucker, cp_rank, tucker_ranks
+
 Init = Literal["normal", "uniform"]
+Factorization = Literal["none", "tucker", "cp"]
 
 
 class SpectralConv(nn.Module):
@@ -23,19 +26,27 @@ class SpectralConv(nn.Module):
 
     Each axis is transformed on its own and cut to its kept modes at once, so later transforms are smaller.
 
+    With ``factorization`` the weights of all kept modes, one tensor with the axes [*modes, in, out], are learned in
+    Tucker or CP form and multiplied out once per call.
+
     Args:
         in_channels, out_channels: channels of input and output.
         n_modes: K for each space axis.
         init: ``normal`` draws real and imaginary part from N(0, 1/(2 in_channels)), so a white field keeps its variance
             on the kept modes; ``uniform`` from U[0, 1) / (in_channels out_channels), as the code published with the
-            FNO paper.
+            FNO paper. A factorised weight is drawn ``normal``, with the same variance once multiplied out.
+        factorization: ``none`` for one dense weight, ``tucker`` or ``cp`` for its factors.
+        rank: size of the factors together as a fraction of the dense weight's, above 0 and at most 1. The ranks follow
+            by ``tucker_ranks`` and ``cp_rank``. Without a factorization it says nothing.
 
     Shapes: [batch, in_channels, *space] to [batch, out_channels, *space].
 
     Raises:
-        ValueError: an unknown ``init``; in ``forward``, a grid that can't hold the modes.
+        ValueError: an unknown ``init`` or ``factorization``, factors with ``uniform``, a ``rank`` outside (0, 1]; in
+            ``forward``, a grid that can't hold the modes.
 
-    Reference: Li et al. (2021), Fourier Neural Operator, definition 3 and equation 5.
+    Reference: Li et al. (2021), Fourier Neural Operator, definition 3 and equation 5. Kossaifi et al. (2023),
+    Multi-Grid Tensorized Fourier Neural Operator, arXiv 2310.00120, for the factors.
 
     >>> SpectralConv(1, 1, n_modes=(3, 3))(torch.ones(2, 1, 8, 9)).shape
     torch.Size([2, 1, 8, 9])
@@ -43,19 +54,48 @@ class SpectralConv(nn.Module):
 
     complex_pairs: ClassVar[frozenset[str]] = frozenset({"weight"})
 
-    def __init__(self, in_channels: int, out_channels: int, n_modes: tuple[int, ...], init: Init = "normal") -> None:
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        n_modes: tuple[int, ...],
+        init: Init = "normal",
+        factorization: Factorization = "none",
+        rank: float = 0.1,
+    ) -> None:
         super().__init__()
         self.n_modes = tuple(n_modes)
-        kept = (*(2 * k for k in self.n_modes[:-1]), self.n_modes[-1])
-        # [real and imaginary part, *modes, in, out]: the order in which one batched product per part needs no copy.
-        weight = torch.empty(2, *kept, in_channels, out_channels)
-        if init == "normal":
-            nn.init.normal_(weight, std=math.sqrt(1 / (2 * in_channels)))
-        elif init == "uniform":
-            nn.init.uniform_(weight, 0, 1 / (in_channels * out_channels))
-        else:
+        if init not in ("normal", "uniform"):
             raise ValueError(f"SpectralConv knows init 'normal' and 'uniform', got {init!r}.")
-        self.weight = nn.Parameter(weight)
+        if factorization != "none" and init != "normal":
+            raise ValueError(
+                f"Factors are initialised 'normal' only, got {init!r} with {factorization!r}. "
+                "Set model.spectral_init=normal or model.factorization=none."
+            )
+        kept = (*(2 * k for k in self.n_modes[:-1]), self.n_modes[-1])
+        # [*modes, in, out]: the order in which one batched product per part needs no copy.
+        shape = (*kept, in_channels, out_channels)
+        variance = 1 / in_channels
+        self.factors: Tucker | CP | None = None
+        if factorization == "none":
+            weight = torch.empty(2, *shape)
+            if init == "normal":
+                nn.init.normal_(weight, std=math.sqrt(variance / 2))
+            else:
+                nn.init.uniform_(weight, 0, 1 / (in_channels * out_channels))
+            self.weight = nn.Parameter(weight)
+            return
+        self.register_parameter("weight", None)
+        if factorization == "tucker":
+            self.factors = Tucker(shape, tucker_ranks(shape, rank), variance)
+        elif factorization == "cp":
+            self.factors = CP(shape, cp_rank(shape, rank), variance)
+        else:
+            raise ValueError(f"SpectralConv knows factorization 'none', 'tucker' and 'cp', got {factorization!r}.")
+
+    def dense_weight(self) -> Float[Tensor, "part *modes in_channels out_channels"]:
+        """Real and imaginary part of W(k) for every kept mode, multiplied out if it is factorised."""
+        return self.weight if self.factors is None else self.factors()
 
     def forward(self, u: Float[Tensor, "batch in_channels *space"]) -> Float[Tensor, "batch out_channels *space"]:
         space = u.shape[2:]
@@ -66,7 +106,7 @@ class SpectralConv(nn.Module):
         # (a + ib)(C + iD) with two real products over all modes at once: torch multiplies complex matrices one by one.
         n_batch, modes = u_hat.shape[0], u_hat.shape[2:]
         parts = torch.view_as_real(u_hat).flatten(2, -2).permute(2, 3, 0, 1).flatten(1, 2)  # [mode, part x batch, in]
-        real, imaginary = self.weight.flatten(1, -3)
+        real, imaginary = self.dense_weight().flatten(1, -3)
         by_real, by_imaginary = parts @ real, parts @ imaginary
         v_real = by_real[:, :n_batch] - by_imaginary[:, n_batch:]
         v_imaginary = by_real[:, n_batch:] + by_imaginary[:, :n_batch]

@@ -12,7 +12,7 @@ from data_gen.grids import Grid, Nodes
 from neuralop_bench.layers.coordinates import append_coordinates
 from neuralop_bench.layers.mlp import Pointwise
 from neuralop_bench.layers.padding import crop, domain_padding, pad
-from neuralop_bench.layers.spectral_conv import Init, SpectralConv, require_modes
+from neuralop_bench.layers.spectral_conv import Factorization, Init, SpectralConv, require_modes
 
 _ACTIVATIONS = {"gelu": nn.functional.gelu, "relu": nn.functional.relu}
 _BATCH_NORM = {1: nn.BatchNorm1d, 2: nn.BatchNorm2d, 3: nn.BatchNorm3d}
@@ -31,9 +31,14 @@ class FNO(nn.Module):
     that aren't periodic until it meets its beginning, and v_L is cut back. The length is a fraction of the domain, so
     the network stays free of the resolution; the published code of 2022 appends a number of cells, filled with zeros.
 
-    Two variants lie in configs/model: ``fno`` (GELU, centred initialisation scaled to keep the variance, coordinates
-    of the grid's own nodes) and ``fno_2020`` (ReLU, positive uniform initialisation, coordinates that always include
-    both end points), the network of the paper.
+    With ``factorization`` the spectral weights of every block are learned in Tucker or CP form, with a fraction
+    ``rank`` of their numbers. Each block has factors of its own, as in the neuralop package; the paper of the TFNO
+    factorises the weights of all blocks as one tensor, and has further changes to the block and a decomposition of the
+    domain, which aren't here.
+
+    Three variants lie in configs/model: ``fno`` (GELU, centred initialisation scaled to keep the variance, coordinates
+    of the grid's own nodes), ``fno_2020`` (ReLU, positive uniform initialisation, coordinates that always include
+    both end points), the network of the paper, and ``tfno`` (``fno`` with spectral weights in Tucker form).
 
     Args:
         in_channels, out_channels: channels of the input and output fields.
@@ -48,15 +53,19 @@ class FNO(nn.Module):
         spectral_init: initialisation of the spectral weights (``SpectralConv``).
         coordinates: ``nodes`` for the positions of the grid's nodes, ``closed`` for linspace(0, 1) on every axis.
         padding: length added to each axis that isn't periodic, as a fraction of the domain (``domain_padding``).
+        factorization: ``none`` for dense spectral weights, ``tucker`` or ``cp`` for factors.
+        rank: numbers in the factors as a fraction of those in the dense weights, above 0 and at most 1
+            (``SpectralConv``). Without a factorization it says nothing.
 
     Shapes: [batch, in_channels, *space] to [batch, out_channels, *space].
 
     Raises:
-        ValueError: a size below 1, an unknown option, a padding outside [0, 1], or more modes than the padded grid
-            holds.
+        ValueError: a size below 1, an unknown option, a padding outside [0, 1], more modes than the padded grid holds,
+            a rank outside (0, 1], or factors with the uniform initialisation.
 
     Reference: Li et al. (2021), Fourier Neural Operator for Parametric Partial Differential Equations, arXiv
-    2010.08895.
+    2010.08895. Kossaifi et al. (2023), Multi-Grid Tensorized Fourier Neural Operator for High-Resolution PDEs, arXiv
+    2310.00120.
 
     >>> model = FNO(in_channels=1, out_channels=1, grid=Grid.periodic(64), n_modes=12, width=32, n_layers=4)
     >>> sum(p.numel() for p in model.parameters())
@@ -80,6 +89,8 @@ class FNO(nn.Module):
         spectral_init: Init = "normal",
         coordinates: Literal["nodes", "closed"] = "nodes",
         padding: float = 0.0,
+        factorization: Factorization = "none",
+        rank: float = 0.1,
     ) -> None:
         super().__init__()
         modes = (n_modes,) * grid.n_dims if isinstance(n_modes, int) else tuple(n_modes)
@@ -97,6 +108,7 @@ class FNO(nn.Module):
             ("normalization", normalization, ("none", "batch")),
             ("spectral_init", spectral_init, ("normal", "uniform")),
             ("coordinates", coordinates, ("nodes", "closed")),
+            ("factorization", factorization, ("none", "tucker", "cp")),
         ):
             if value not in known:
                 raise ValueError(f"FNO knows model.{name} in {known}, got {value!r}.")
@@ -108,7 +120,9 @@ class FNO(nn.Module):
         self._padding = padding
         self._activation = _ACTIVATIONS[activation]
         self.lifting = Pointwise(in_channels + grid.n_dims, width)
-        self.spectral = nn.ModuleList(SpectralConv(width, width, modes, spectral_init) for _ in range(n_layers))
+        self.spectral = nn.ModuleList(
+            SpectralConv(width, width, modes, spectral_init, factorization, rank) for _ in range(n_layers)
+        )
         self.pointwise = nn.ModuleList(Pointwise(width, width) for _ in range(n_layers))
         norm = _BATCH_NORM[grid.n_dims] if normalization == "batch" else None
         self.norms = nn.ModuleList(norm(width) if norm else nn.Identity() for _ in range(n_layers))
