@@ -96,6 +96,8 @@ def test_weights_start_glorot_normal_and_biases_at_zero() -> None:
             points = math.prod(module.weight.shape[2:])
             fan = points * (module.weight.shape[0] + module.weight.shape[1])
             assert float(module.weight.detach().std()) == pytest.approx(math.sqrt(2 / fan), rel=0.15)
+            # A uniform distribution of this size would end at sqrt(6 / fan).
+            assert float(module.weight.detach().abs().max()) > math.sqrt(6 / fan)
             assert torch.count_nonzero(module.get_parameter("bias")) == 0
             checked += 1
     assert checked == 2 + 2 + 4
