@@ -1,0 +1,121 @@
+"""Attention without softmax, at a cost linear in the number of points."""
+
+from __future__ import annotations
+
+import math
+from typing import Literal, get_args
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+Kind = Literal["galerkin", "fourier"]
+
+
+class LinearAttention(nn.Module):
+    """Attention of Galerkin or Fourier type: matrix products alone, so the sum over the points can be taken first.
+
+        galerkin:  z = Q (K'^T V' / n)
+        fourier:   z = (Q' K'^T / (n sqrt(d))) V = Q' (K'^T V / (n sqrt(d)))
+
+    Q, K and V are affine in the features and split into heads. A prime marks layer normalisation over the features of a
+    head, with a scale and a shift for each head. The coordinates of the points then join Q, K and V of every head, so d
+    is width / n_heads + n_dims; a last affine map merges the heads.
+
+    K^T V / n is a mean over the points, an approximation to an integral: the map knows neither their number nor their
+    order. Both types cost O(n d^2); the Fourier type's n x n matrix is never formed.
+
+    The published code drops half of the numbers of K^T V / n at random, in evaluation too
+    (``dropout`` without its ``training`` flag). There is no dropout here.
+
+    Args:
+        width: features of a point.
+        n_heads: heads, a divisor of ``width``.
+        n_dims: coordinates of a point.
+        kind: ``galerkin`` or ``fourier``.
+        norm: normalise the two factors that have a prime.
+        init_gain: gain of the Xavier-uniform weights of Q, K and V; their biases start at 0.
+        init_diagonal: multiple of the identity added to those weights; 0 adds nothing.
+
+    Shapes: [batch, n, width] and coordinates [n, n_dims] to [batch, n, width].
+
+    Raises:
+        ValueError: an unknown kind; a width that isn't a multiple of ``n_heads``; a norm over a single feature, which
+            is zero.
+
+    Reference: Cao (2021), Choose a Transformer: Fourier or Galerkin, arXiv 2105.14995. The coordinates in every
+    head, the square root and the initialisation are those of the published code (scaomath/galerkin-transformer).
+
+    >>> attention = LinearAttention(width=8, n_heads=2, n_dims=1)
+    >>> attention(torch.ones(3, 5, 8), torch.linspace(0, 1, 5)[:, None]).shape
+    torch.Size([3, 5, 8])
+    """
+
+    def __init__(
+        self,
+        *,
+        width: int,
+        n_heads: int,
+        n_dims: int,
+        kind: Kind = "galerkin",
+        norm: bool = True,
+        init_gain: float = 1e-2,
+        init_diagonal: float = 1e-2,
+    ) -> None:
+        super().__init__()
+        if kind not in get_args(Kind):
+            raise ValueError(f"Linear attention knows model.attention in {get_args(Kind)}, got {kind!r}.")
+        if n_heads < 1 or width % n_heads:
+            raise ValueError(
+                f"Attention splits width={width} into n_heads={n_heads} equal parts, which must be whole numbers. "
+                "Change model.width or model.n_heads."
+            )
+        n_features = width // n_heads
+        if norm and n_features < 2:
+            raise ValueError(
+                f"Attention normalises the features of each head, but width={width} with n_heads={n_heads} leaves "
+                f"{n_features}, which would always be zero. Raise model.width or lower model.n_heads."
+            )
+        self.kind = kind
+        self.n_heads = n_heads
+        self.query, self.key, self.value = (nn.Linear(width, width) for _ in range(3))
+        for linear in (self.query, self.key, self.value):
+            nn.init.xavier_uniform_(linear.weight, gain=init_gain)
+            nn.init.zeros_(linear.bias)
+            with torch.no_grad():
+                linear.weight.diagonal().add_(init_diagonal)
+        self.norms = nn.ModuleList(HeadNorm(n_heads, n_features) if norm else nn.Identity() for _ in range(2))
+        self.merge = nn.Linear(n_heads * (n_features + n_dims), width)
+
+    def forward(
+        self, x: Float[Tensor, "batch n width"], positions: Float[Tensor, "n n_dims"]
+    ) -> Float[Tensor, "batch n width"]:
+        query, key, value = (
+            linear(x).unflatten(-1, (self.n_heads, -1)).transpose(1, 2) for linear in (self.query, self.key, self.value)
+        )
+        if self.kind == "galerkin":
+            key, value = (norm(factor) for norm, factor in zip(self.norms, (key, value), strict=True))
+        else:
+            query, key = (norm(factor) for norm, factor in zip(self.norms, (query, key), strict=True))
+        joined = positions.to(query.dtype).expand(*query.shape[:2], *positions.shape)
+        query, key, value = (torch.cat([joined, factor], dim=-1) for factor in (query, key, value))
+        n, n_features = query.shape[-2:]
+        mean = key.transpose(-2, -1) @ value / n
+        if self.kind == "fourier":
+            mean = mean / math.sqrt(n_features)
+        return self.merge((query @ mean).transpose(1, 2).flatten(2))
+
+
+class HeadNorm(nn.Module):
+    """Layer normalisation over the features of each head, with a scale and a shift for each head.
+
+    Shapes: [batch, n_heads, n, n_features] to the same.
+    """
+
+    def __init__(self, n_heads: int, n_features: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(n_heads, 1, n_features))
+        self.bias = nn.Parameter(torch.zeros(n_heads, 1, n_features))
+
+    def forward(self, x: Float[Tensor, "batch n_heads n n_features"]) -> Float[Tensor, "batch n_heads n n_features"]:
+        return nn.functional.layer_norm(x, x.shape[-1:]) * self.weight + self.bias
