@@ -118,4 +118,4 @@ class HeadNorm(nn.Module):
         self.bias = nn.Parameter(torch.zeros(n_heads, 1, n_features))
 
     def forward(self, x: Float[Tensor, "batch n_heads n n_features"]) -> Float[Tensor, "batch n_heads n n_features"]:
-        return nn.functional.layer_norm(x, x.shape[-1:]) * self.weight + self.bias
+        return torch.addcmul(self.bias, nn.functional.layer_norm(x, x.shape[-1:]), self.weight)

@@ -41,7 +41,8 @@ class GalerkinTransformer(nn.Module):
 
     These convolutions depend on the spacing. They always act on the grids they were trained on: inputs on other grids
     are interpolated to the training grid first, and the last step up leads to the grid at hand. So the network is free
-    of the resolution, though inputs finer than the training grid show it no more detail.
+    of the resolution, though inputs finer than the training grid show it no more detail. Grids that hold the training
+    grid's nodes get the same features; what differs is the decoder's aliasing of the kinks of linear interpolation.
 
     With ``dirichlet_ring``, the output on the boundary of closed Dirichlet axes is the boundary value. It is constant
     per channel and read off the training targets (``prepare``); until then the network's own values stand there.
@@ -92,6 +93,7 @@ class GalerkinTransformer(nn.Module):
     resolution_free: ClassVar[bool] = True
 
     ring: Tensor
+    ring_is_known: Tensor
 
     def __init__(
         self,
@@ -184,8 +186,8 @@ class GalerkinTransformer(nn.Module):
         self.projection = nn.ModuleList(
             [Pointwise(decoder_width, projection_width), Pointwise(projection_width, out_channels)]
         )
-        # Not a number until it is known. Saved with the weights.
-        self.register_buffer("ring", torch.full((out_channels,), math.nan))
+        self.register_buffer("ring", torch.zeros(out_channels))
+        self.register_buffer("ring_is_known", torch.zeros((), dtype=torch.bool))
 
     @torch.no_grad()
     def prepare(
@@ -217,13 +219,14 @@ class GalerkinTransformer(nn.Module):
                     "model.dirichlet_ring=false."
                 )
         self.ring.copy_(values[0, :, 0])
+        self.ring_is_known.fill_(True)
 
     def forward(self, x: Float[Tensor, "batch in_channels *space"]) -> Float[Tensor, "batch out_channels *space"]:
         space = x.shape[2:]
         v = self.features(x if self.upscaling else self._with_coordinates(x))
         latent = v.shape[2:]
         positions = append_coordinates(x.new_empty(1, 0, *latent), self._nodes)[0].flatten(1).T
-        tokens = v.flatten(2).transpose(1, 2)
+        tokens = v.flatten(2).transpose(1, 2).contiguous()  # once here, rather than in every product
         for layer in self.encoder:
             tokens = layer(tokens, positions)
         v = tokens.transpose(1, 2).unflatten(2, latent)
@@ -242,7 +245,7 @@ class GalerkinTransformer(nn.Module):
             n = u.shape[axis + 2]
             index = torch.arange(n, device=u.device).view(-1, *(1,) * (u.ndim - axis - 3))
             ends = (index == 0) | (index == n - 1)
-            u = torch.where(ends & ~value.isnan(), value, u)
+            u = torch.where(ends & self.ring_is_known, value, u)
         return u
 
 
