@@ -1,0 +1,163 @@
+"""Backbone of a U-Net: down to coarse grids, and up again beside what was seen on the way."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Literal, get_args
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from data_gen.grids import Grid
+from neuralop_bench.layers.conv import Conv, Edge, edges_of
+from neuralop_bench.layers.mlp import Pointwise
+from neuralop_bench.layers.padding import crop, pad_to_multiple
+from neuralop_bench.layers.resample import resample
+
+Normalization = Literal["layer", "instance", "batch", "none"]
+
+_BATCH_NORM = {1: nn.BatchNorm1d, 2: nn.BatchNorm2d, 3: nn.BatchNorm3d}
+_INSTANCE_NORM = {1: nn.InstanceNorm1d, 2: nn.InstanceNorm2d, 3: nn.InstanceNorm3d}
+_MAX_POOL = {1: nn.functional.max_pool1d, 2: nn.functional.max_pool2d, 3: nn.functional.max_pool3d}
+
+
+class DoubleConv(nn.Sequential):
+    """Twice: a convolution over three points per axis, normalisation, ReLU.
+
+    Args:
+        in_channels, mid_channels, out_channels: before, between and after the two convolutions.
+        edges: how each axis is continued (``neuralop_bench.layers.conv.Conv``).
+        normalization: see ``UNetBackbone``. The convolutions have a bias only with ``none``: the others subtract it,
+            or bring their own.
+
+    Shapes: [batch, in_channels, *space] to [batch, out_channels, *space].
+
+    >>> DoubleConv(3, 4, 5, edges=("zeros", "circular"))(torch.ones(2, 3, 8, 6)).shape
+    torch.Size([2, 5, 8, 6])
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        mid_channels: int,
+        out_channels: int,
+        *,
+        edges: Sequence[Edge],
+        normalization: Normalization = "layer",
+    ) -> None:
+        layers: list[nn.Module] = []
+        for n_in, n_out in ((in_channels, mid_channels), (mid_channels, out_channels)):
+            layers.append(Conv(n_in, n_out, edges=edges, bias=normalization == "none"))
+            layers.append(_norm(normalization, n_out, len(edges)))
+            layers.append(nn.ReLU(inplace=True))
+        super().__init__(*layers)
+
+
+class UNetBackbone(nn.Module):
+    """The features of a field on ``n_scales`` grids, each of half the points per axis of the one before.
+
+        down:  x_0 = D_0(v),    x_k = D_k(pool(x_{k-1})),                     k = 1 ... n-1
+        up:    y_{n-1} = B_{n-1}(x_{n-1}),    y_k = U_k([B_k(x_k), I y_{k+1}]),    k = n-2 ... 0
+        out:   W y_0 + b
+
+    D_k and U_k are pairs of convolutions, ``pool`` takes the largest of two values per axis, I interpolates linearly to
+    the grid of x_k. B_k is a block that each scale's features pass before they go up; the identity gives a plain U-Net.
+    Channels double with every scale except the last, so that y_{k+1} has as many as x_k.
+
+    Axes are padded to a multiple of patch 2^(n_scales-1) points, and the output is cut back. A periodic axis goes round
+    its end, others are zero beyond theirs; a periodic axis is a circle for the network only if it needs no padding.
+
+    Args:
+        width: channels of the input, the output and the finest scale.
+        grid: the training grid, for its nodes and the size of its coarsest scale.
+        n_scales: grids, the finest included.
+        normalization: what the values after a convolution are shifted and scaled by, before a learned scale and shift
+            per channel:
+
+            - ``layer``: mean and deviation of a sample over all channels and points.
+            - ``instance``: of each channel of a sample over its points. A constant added to the whole input of a
+              periodic grid is lost on the way.
+            - ``batch``: of each channel over the batch; in evaluation the running means of training. The two differ
+              for samples unlike those of training, e.g. late in a rollout.
+            - ``none``.
+        block: constructor of B_k, ``block(channels)``; ``nn.Identity`` for none.
+        patch: points per axis that the grid of every scale is a multiple of.
+
+    Shapes: [batch, width, *space] to [batch, width, *space].
+
+    Raises:
+        ValueError: fewer than two scales, a width below 1, an unknown normalisation, or one with nothing to average
+            over on the coarsest grid.
+
+    Reference: Ronneberger et al. (2015), U-Net, arXiv 1505.04597; with the sizes of Wu et al. (2023), arXiv 2301.12664.
+
+    >>> backbone = UNetBackbone(4, grid=Grid.periodic(33), n_scales=3)
+    >>> backbone(torch.ones(2, 4, 33, 33)).shape
+    torch.Size([2, 4, 33, 33])
+    """
+
+    def __init__(
+        self,
+        width: int,
+        *,
+        grid: Grid,
+        n_scales: int = 5,
+        normalization: Normalization = "layer",
+        block: Callable[[int], nn.Module] = lambda _: nn.Identity(),
+        patch: int = 1,
+    ) -> None:
+        super().__init__()
+        if width < 1:
+            raise ValueError(f"A U-Net needs a width of at least 1, got {width}. Raise model.width.")
+        if n_scales < 2:
+            raise ValueError(f"A U-Net needs n_scales of at least 2, got {n_scales}. Raise model.n_scales.")
+        if normalization not in get_args(Normalization):
+            raise ValueError(f"A U-Net knows model.normalization in {get_args(Normalization)}, got {normalization!r}.")
+        self._nodes = grid.nodes
+        self._multiple = patch * 2 ** (n_scales - 1)
+        channels = [width * 2 ** min(scale, n_scales - 2) for scale in range(n_scales)]
+        coarsest = math.prod(patch * math.ceil(n / self._multiple) for n in grid.shape)
+        averaged = coarsest * (channels[-1] if normalization == "layer" else 1)
+        if averaged == 1 and normalization != "none":
+            raise ValueError(
+                f"A U-Net with n_scales={n_scales} halves a grid of shape {grid.shape} down to one point, where "
+                f"{normalization} normalisation has nothing to average over. Lower model.n_scales, or set "
+                "model.normalization to layer, with model.width of at least 2, or to none."
+            )
+        edges = edges_of(grid)
+        finer = [width, *channels]  # channels one scale up; the finest scale's own input and output for it
+        self.down = nn.ModuleList(
+            DoubleConv(n_in, n, n, edges=edges, normalization=normalization)
+            for n_in, n in zip(finer, channels, strict=False)
+        )
+        self.blocks = nn.ModuleList(block(n) for n in channels)
+        self.up = nn.ModuleList(
+            DoubleConv(2 * n, n, n_out, edges=edges, normalization=normalization)
+            for n_out, n in zip(finer, channels[:-1], strict=False)
+        )
+        self.out = Pointwise(width, width)
+
+    def forward(self, v: Float[Tensor, "batch width *space"]) -> Float[Tensor, "batch width *space"]:
+        space = v.shape[2:]
+        x = pad_to_multiple(v, self._multiple, self._nodes)
+        skips = []
+        for scale, (down, block) in enumerate(zip(self.down, self.blocks, strict=True)):
+            x = down(_MAX_POOL[len(space)](x, 2) if scale else x)
+            skips.append(block(x))
+        y = skips.pop()
+        for up in reversed(self.up):
+            skip = skips.pop()
+            y = up(torch.cat([skip, resample(y, self._nodes, skip.shape[2:])], dim=1))
+        return self.out(crop(y, space))
+
+
+def _norm(normalization: Normalization, channels: int, n_dims: int) -> nn.Module:
+    if normalization == "none":
+        return nn.Identity()
+    if normalization == "layer":
+        return nn.GroupNorm(1, channels)
+    if normalization == "instance":
+        return _INSTANCE_NORM[n_dims](channels, affine=True)
+    return _BATCH_NORM[n_dims](channels)

@@ -1,0 +1,192 @@
+"""Latent spectral model."""
+
+from __future__ import annotations
+
+import math
+from functools import partial
+from typing import ClassVar
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn.functional import gelu
+
+from data_gen.grids import Grid
+from neuralop_bench.layers.coordinates import append_coordinates
+from neuralop_bench.layers.mlp import Pointwise
+from neuralop_bench.layers.unet import Normalization, UNetBackbone
+
+
+class NeuralSpectralBlock(nn.Module):
+    """Within each patch of ``patch`` points per axis: project on a few latent tokens, map each token's values by a sum
+    of sines and cosines, and project back. Patches share all weights and don't see each other.
+
+        encode:  z_t = z0_t + sum_x softmax_x(<z0_t, K x>) V x           for each token t and head
+        map:     z <- z + w_0 + sum_k c_k cos(pi k z / n_basis) + s_k sin(pi k z / n_basis),    k = 1 ... n_basis - 1
+        decode:  x <- x + sum_t softmax_t(<Q x, z_t>) z_t                for each point and head
+
+    K, V and Q are affine maps of the channels of a point. The sums in z are over values of a feature, not over space;
+    w, c and s differ between channels and are shared by the tokens. The published code has a weight for sin(0) as well,
+    n_basis pairs in all; it has no effect and no gradient and is left out here, one number per channel.
+
+    Args:
+        channels: of input and output.
+        patch: points per axis of a patch.
+        n_tokens: latent tokens per patch.
+        n_basis: pairs of sine and cosine, the constant included.
+        n_heads: heads of the attention; a divisor of ``channels``.
+
+    Shapes: [batch, channels, *space] to the same; every axis of the space a multiple of ``patch``.
+
+    Reference: Wu et al. (2023), Solving High-Dimensional PDEs with Latent Spectral Models, section 3, arXiv 2301.12664.
+
+    >>> NeuralSpectralBlock(8, patch=4)(torch.ones(2, 8, 12, 16)).shape
+    torch.Size([2, 8, 12, 16])
+    """
+
+    def __init__(
+        self, channels: int, *, patch: int = 4, n_tokens: int = 4, n_basis: int = 12, n_heads: int = 8
+    ) -> None:
+        super().__init__()
+        self.patch = patch
+        self.n_basis = n_basis
+        self.n_heads = n_heads
+        self.tokens = nn.Parameter(torch.rand(channels, n_tokens) / channels)
+        self.weight = nn.Parameter(torch.rand(channels, 2 * n_basis - 1) / channels)  # w_0, c_1 ..., s_1 ...
+        self.key_value = Pointwise(channels, 2 * channels)
+        self.query = Pointwise(channels, channels)
+
+    def forward(self, x: Float[Tensor, "batch channel *space"]) -> Float[Tensor, "batch channel *space"]:
+        patches = _to_patches(x, self.patch)
+        return _from_patches(patches + self._decode(patches, self._map(self._encode(patches))), x.shape[2:], self.patch)
+
+    # Letters of the products: b batch, h head, c channel of a head, t token, p patch, x point of a patch.
+
+    def _encode(
+        self, patches: Float[Tensor, "batch channel patch point"]
+    ) -> Float[Tensor, "channel batch patch token"]:
+        key, value = self.key_value(patches).unflatten(1, (2, self.n_heads, -1)).unbind(1)
+        tokens = self.tokens.unflatten(0, (self.n_heads, -1))
+        attention = torch.einsum("hct,bhcpx->bhptx", tokens, key).softmax(dim=-1)
+        z = torch.einsum("bhptx,bhcpx->hcbpt", attention, value)
+        return (z + tokens[:, :, None, None]).flatten(0, 1)
+
+    def _map(self, z: Float[Tensor, "channel batch patch token"]) -> Float[Tensor, "channel batch patch token"]:
+        # Products of one matrix and one vector per channel: several times faster than broadcasting and a sum.
+        k = torch.arange(1, self.n_basis, dtype=z.dtype, device=z.device)
+        angle = z.flatten(1)[..., None] * (k * (math.pi / self.n_basis))
+        constant, cosines, sines = self.weight[..., None].split([1, self.n_basis - 1, self.n_basis - 1], dim=1)
+        update = torch.baddbmm(torch.baddbmm(constant, angle.cos(), cosines), angle.sin(), sines)
+        return z + update.view_as(z)
+
+    def _decode(
+        self, patches: Float[Tensor, "batch channel patch point"], z: Float[Tensor, "channel batch patch token"]
+    ) -> Float[Tensor, "batch channel patch point"]:
+        query = self.query(patches).unflatten(1, (self.n_heads, -1))
+        z = z.unflatten(0, (self.n_heads, -1))
+        attention = torch.einsum("bhcpx,hcbpt->bhptx", query, z).softmax(dim=-2)
+        return torch.einsum("bhptx,hcbpt->bhcpx", attention, z).flatten(1, 2)
+
+
+class LSM(nn.Module):
+    """Latent spectral model: a U-Net whose features pass a neural spectral block on every scale.
+
+        u(x) = Q(U(P(a, x)))
+
+    U is ``neuralop_bench.layers.unet.UNetBackbone`` with a ``NeuralSpectralBlock`` on each scale, with patches of as
+    many points on every scale; Q has one hidden layer with GELU. Coordinates are appended to the input inside the
+    model. Convolutions, pooling and patches act on points: the network is bound to the grid it is trained on.
+
+    Departures from the published code: periodic axes go round in convolutions and interpolation, where it has zeros;
+    coordinates are those of the grid's own nodes, where it includes both end points on every grid; normalisation is the
+    same in training and evaluation, unless it is ``batch``, as published (where the Navier-Stokes script tests with the
+    statistics of the test batch); no weight for sin(0).
+
+    Args:
+        in_channels, out_channels: channels of the input and output fields.
+        grid: the training grid.
+        width: channels of the finest scale, a multiple of ``n_heads``. They double with every scale except the last.
+            64 as published.
+        n_scales: grids, the finest included.
+        patch: points per axis of a patch. Axes are padded to a multiple of patch 2^(n_scales-1) points.
+        n_tokens: latent tokens per patch.
+        n_basis: pairs of sine and cosine, the constant included.
+        n_heads: heads of the attention.
+        normalization: ``layer``, ``instance``, ``batch`` or ``none`` (``UNetBackbone``).
+        projection_width: hidden channels of the projection.
+
+    Shapes: [batch, in_channels, *space] to [batch, out_channels, *space].
+
+    Raises:
+        ValueError: a size below 1, a width that isn't a multiple of ``n_heads``, fewer than two scales, an unknown
+            normalisation, or one with nothing to average over on the coarsest grid.
+
+    Reference: Wu et al. (2023), Solving High-Dimensional PDEs with Latent Spectral Models, arXiv 2301.12664.
+
+    >>> grid = Grid((33, 33), (1.0, 1.0), ("dirichlet", "dirichlet"), ("closed", "closed"))
+    >>> LSM(in_channels=1, out_channels=1, grid=grid, width=8, n_scales=3)(torch.ones(2, 1, 33, 33)).shape
+    torch.Size([2, 1, 33, 33])
+    """
+
+    resolution_free: ClassVar[bool] = False
+
+    def __init__(
+        self,
+        *,
+        in_channels: int,
+        out_channels: int,
+        grid: Grid,
+        width: int = 16,
+        n_scales: int = 5,
+        patch: int = 4,
+        n_tokens: int = 4,
+        n_basis: int = 12,
+        n_heads: int = 8,
+        normalization: Normalization = "layer",
+        projection_width: int = 128,
+    ) -> None:
+        super().__init__()
+        sizes = {
+            "width": width,
+            "patch": patch,
+            "n_tokens": n_tokens,
+            "n_basis": n_basis,
+            "n_heads": n_heads,
+            "projection_width": projection_width,
+        }
+        for name, value in sizes.items():
+            if value < 1:
+                raise ValueError(f"LSM needs {name} of at least 1, got {value}. Raise model.{name}.")
+        if width % n_heads:
+            raise ValueError(
+                f"LSM splits its channels among n_heads={n_heads}, but width={width} is no multiple of it. "
+                "Change model.width or model.n_heads."
+            )
+        self._nodes = grid.nodes
+        block = partial(NeuralSpectralBlock, patch=patch, n_tokens=n_tokens, n_basis=n_basis, n_heads=n_heads)
+        self.backbone = UNetBackbone(
+            width, grid=grid, n_scales=n_scales, normalization=normalization, block=block, patch=patch
+        )
+        self.lifting = Pointwise(in_channels + grid.n_dims, width)
+        self.projection = nn.ModuleList([Pointwise(width, projection_width), Pointwise(projection_width, out_channels)])
+
+    def forward(self, x: Float[Tensor, "batch in_channels *space"]) -> Float[Tensor, "batch out_channels *space"]:
+        v = self.backbone(self.lifting(append_coordinates(x, self._nodes)))
+        return self.projection[1](gelu(self.projection[0](v)))
+
+
+def _to_patches(x: Float[Tensor, "batch channel *space"], patch: int) -> Float[Tensor, "batch channel patches points"]:
+    n_dims = x.ndim - 2
+    for axis in range(n_dims):
+        x = x.unflatten(2 + 2 * axis, (-1, patch))  # in the end [batch, channel, count, patch, count, patch, ...]
+    x = x.permute(0, 1, *range(2, 2 + 2 * n_dims, 2), *range(3, 3 + 2 * n_dims, 2))
+    return x.flatten(2, 1 + n_dims).flatten(3)
+
+
+def _from_patches(
+    patches: Float[Tensor, "batch channel patches points"], space: torch.Size, patch: int
+) -> Float[Tensor, "batch channel *space"]:
+    n_dims = len(space)
+    x = patches.unflatten(3, (patch,) * n_dims).unflatten(2, [n // patch for n in space])
+    x = x.permute(0, 1, *(axis for i in range(2, 2 + n_dims) for axis in (i, i + n_dims)))
+    return x.reshape(*x.shape[:2], *space)
