@@ -43,11 +43,26 @@ def channels(cfg: RunConfig) -> tuple[int, int]:
     return cfg.dataset.history * len(spec.state) + len(spec.static), cfg.surrogate.bundle * len(spec.state)
 
 
-def build(cfg: RunConfig, *, seed: int = 0, dtype: torch.dtype = torch.float32) -> nn.Module:
+def build(cfg: RunConfig, *, seed: int = 0, dtype: torch.dtype = torch.float32, prepare: bool = True) -> nn.Module:
+    """The model; one without parameters is prepared with 24 made-up training pairs, since it is nothing before."""
     in_channels, out_channels = channels(cfg)
     torch.manual_seed(seed)
     constructor = instantiate(config.constructor(cfg.model))
-    return constructor(in_channels=in_channels, out_channels=out_channels, grid=grid_of(cfg)).to(dtype)
+    operator = constructor(in_channels=in_channels, out_channels=out_channels, grid=grid_of(cfg)).to(dtype)
+    if prepare and not list(operator.parameters()) and hasattr(operator, "prepare"):
+        made_up = [
+            torch.cat([smooth_fields(grid_of(cfg), n, seed=first + i, dtype=dtype) for i in range(8)])
+            for n, first in ((in_channels, 100), (out_channels, 200))
+        ]
+        operator.prepare(*made_up)
+    return operator
+
+
+def trained(cfg: RunConfig) -> RunConfig:
+    """The configuration, of a model that has something to train."""
+    if not list(build(cfg, prepare=False).parameters()):
+        pytest.skip("nothing to train; tests/models/test_baselines.py says what it does")
+    return cfg
 
 
 def stirred(model: nn.Module) -> nn.Module:
@@ -106,7 +121,7 @@ def test_single_and_double_precision_agree(cfg: RunConfig) -> None:
     x = smooth_fields(grid_of(cfg), channels(cfg)[0], dtype=torch.float64)
     single = build(cfg).eval()(x.float())
     double = build(cfg, dtype=torch.float64).eval()(x)
-    assert (single - double).abs().max() < 1e-4 * double.abs().max()
+    assert (single - double).abs().max() <= 1e-4 * double.abs().max()
 
 
 def test_states_whether_it_runs_on_other_grids(cfg: RunConfig) -> None:
@@ -116,14 +131,15 @@ def test_states_whether_it_runs_on_other_grids(cfg: RunConfig) -> None:
 def test_is_built_without_memory_on_the_meta_device(cfg: RunConfig) -> None:
     # Impossible sizes must fail there, before any data are generated.
     with torch.device("meta"):
-        operator = build(cfg)
-    shapes = [{name: tensor.shape for name, tensor in model.state_dict().items()} for model in (operator, build(cfg))]
+        operator = build(cfg, prepare=False)
+    models = (operator, build(cfg, prepare=False))
+    shapes = [{name: tensor.shape for name, tensor in model.state_dict().items()} for model in models]
     assert shapes[0] == shapes[1]
     assert all(parameter.is_meta for parameter in operator.parameters())
 
 
 def test_a_gradient_reaches_every_parameter(cfg: RunConfig) -> None:
-    operator = stirred(build(cfg)).train()
+    operator = stirred(build(trained(cfg))).train()
     x = smooth_fields(grid_of(cfg), channels(cfg)[0]).requires_grad_()
     output = operator(x)
     (output * smooth_fields(grid_of(cfg), output.shape[1], seed=1)).sum().backward()
@@ -135,7 +151,7 @@ def test_a_gradient_reaches_every_parameter(cfg: RunConfig) -> None:
 
 
 def test_the_output_depends_on_every_block_and_on_every_input_channel(cfg: RunConfig) -> None:
-    operator = stirred(build(cfg, dtype=torch.float64)).eval()
+    operator = stirred(build(trained(cfg), dtype=torch.float64)).eval()
     in_channels = channels(cfg)[0]
     x = smooth_fields(grid_of(cfg), in_channels, dtype=torch.float64)
     with torch.no_grad():
@@ -155,7 +171,7 @@ def test_the_output_depends_on_every_block_and_on_every_input_channel(cfg: RunCo
 
 
 def test_one_batch_is_overfitted(cfg: RunConfig) -> None:
-    operator = build(cfg).train()
+    operator = build(trained(cfg)).train()
     optimizer = instantiate(cfg.optimizer)(operator.parameters())
     in_channels, out_channels = channels(cfg)
     x = smooth_fields(grid_of(cfg), in_channels)
@@ -173,7 +189,7 @@ def test_one_batch_is_overfitted(cfg: RunConfig) -> None:
 
 
 def test_saving_and_loading_is_the_identity(cfg: RunConfig) -> None:
-    operator, other = stirred(build(cfg)), build(cfg, seed=1)
+    operator, other = stirred(build(trained(cfg))), build(cfg, seed=1)
     x = smooth_fields(grid_of(cfg), channels(cfg)[0])
     # One training pass moves whatever a model keeps beside its parameters (batch statistics).
     operator.train()(x)
@@ -193,7 +209,7 @@ def test_weights_are_a_function_of_the_seed_and_evaluation_is_deterministic(cfg:
     output = first(x)
     assert torch.equal(first(x), output)
     assert torch.equal(again(x), output)
-    assert not torch.equal(other(x), output)
+    assert torch.equal(other(x), output) is not bool(list(other.parameters()))
 
 
 def test_a_prediction_doesnt_depend_on_the_other_samples_of_its_batch(cfg: RunConfig) -> None:
@@ -219,4 +235,4 @@ def test_a_resolution_free_model_predicts_the_same_fields_on_other_grids(cfg: Ru
     coarse, fine = predict(grid), predict(grid.refine(2))
     shared = fine[(..., *(slice(None, None, 2),) * grid.n_dims)]
     # Not equal: the activations alias, and linspace coordinates of a periodic grid move a little.
-    assert (shared - coarse).square().mean().sqrt() < 0.1 * coarse.std()
+    assert (shared - coarse).square().mean().sqrt() <= 0.1 * coarse.std()
