@@ -38,6 +38,9 @@ from neuralop_bench.stopping import report_stops
 # What may be given beside mode=evaluate: nothing that decides how the model was made.
 _BESIDE_EVALUATE = ("mode", "run", "evaluator", "device", "paths", "workers", "preload_gib", "force", "trust", "debug")
 
+# Its tasks are published ones, each set by an experiment.
+PAPER_TRACK = "paper"
+
 _HASH_LENGTH = 8
 _MAX_LABEL = 40
 
@@ -314,6 +317,8 @@ def identity(run: RunConfig) -> Identity:
     """Where a run belongs; a default that is spelled out changes nothing."""
     deciding = _deciding(run)
     groups = ("model", "dataset", "track", "task")
+    if run.track == PAPER_TRACK:  # the experiment is the task
+        groups = (*groups, "experiment")
     # Imported data, the samples used and the frames given are the task itself, so they set no run of it apart.
     base = _compose([f"{group}={run.choices[group]}" for group in groups if group in run.choices], like=run)
     standard = _flatten(_deciding(base))

@@ -6,7 +6,7 @@ import hashlib
 import sys
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, cast
@@ -138,16 +138,18 @@ def evaluate_again(asked: RunConfig) -> Evaluation:
 
 @dataclass(frozen=True)
 class Score:
-    """An evaluation on test: errors per sample, columns, versions of the metrics, and what was read."""
+    """An evaluation on test: errors per sample, columns, versions of the metrics, what was read, and the published
+    relative L2 with its source, if there is one."""
 
     errors: xr.Dataset
     metrics: dict[str, float | None]
     versions: dict[str, int]
     data: dict[str, dict[str, Any]]
+    published: tuple[float, str] | None
 
     @property
     def tables(self) -> list[tables.Table]:
-        return tables.result_tables(self.metrics, self.errors)
+        return tables.result_tables(self.metrics, self.errors, self.published)
 
     def write(self, errors: Path, report: Path) -> dict[str, str]:
         """The errors as NetCDF, with checksums that every reader compares, and the tables as markdown; their hashes."""
@@ -190,7 +192,7 @@ def score_again(cfg: RunConfig, record: RunRecord, folder: Path) -> Score:
             )
     score = _score(cfg, surrogate, train, test, device)
     score.metrics["valid_rel_l2"] = validate(surrogate, valid.whole(), cfg.trainer.batch_size, device)
-    return Score(score.errors, score.metrics, score.versions, found)
+    return replace(score, data=found)
 
 
 class _Data:
@@ -254,7 +256,7 @@ class _Run:
         test = data.open("test")
         score = _score(self.cfg, surrogate, train, test, self.device)
         columns = {**score.metrics, "valid_rel_l2": progress.best_valid}
-        score = Score(score.errors, columns, score.versions, {**opened, "test": data.describe(test)})
+        score = replace(score, metrics=columns, data={**opened, "test": data.describe(test)})
         files = score.write(self.folder / run_directory.ERRORS_NAME, self.folder / run_directory.REPORT_NAME)
         tables.show(score.tables)
         pictures = self._draw(surrogate, test.whole(), score.errors, progress)
@@ -355,7 +357,9 @@ def _score(
     metrics: list[Metric] = [constructors.build(node)(context) for node in cfg.evaluator.metrics.values()]
     errors = evaluate(surrogate, test.whole(), metrics, batch_size=cfg.evaluator.batch_size, device=device)
     summary = {name: None if np.isnan(value) else value for name, value in summarise(errors, metrics).items()}
-    return Score(errors, summary, {metric.name: metric.version for metric in metrics}, {})
+    value, source = cfg.published.value, cfg.published.source
+    published = None if value is None or source is None else (value, source)
+    return Score(errors, summary, {metric.name: metric.version for metric in metrics}, {}, published)
 
 
 def _channel_variance(targets: Iterable[Batch]) -> np.ndarray:

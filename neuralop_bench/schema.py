@@ -89,7 +89,7 @@ class TrainerConfig:
     epochs: int = MISSING
     batch_size: int = 10
     unroll: int = 1
-    clip_norm: float = 1.0
+    clip_norm: float | None = 1.0
     checkpoint_seconds: float = 60.0
     workers: int = 0
 
@@ -108,6 +108,14 @@ class PathsConfig:
 
     data: str = "data"
     outputs: str = "outputs"
+
+
+@dataclass
+class PublishedConfig:
+    """What was printed for the task and the recipe of an experiment: the value of ``rel_l2``, and where."""
+
+    value: float | None = None
+    source: str | None = None
 
 
 @dataclass
@@ -133,6 +141,8 @@ class RunConfig:
 
     Attributes:
         splits: number of samples of train, valid and test.
+        tuning_trials: trainings that the recipe was chosen from, by their error on valid; null is untuned.
+        published: the result to compare with, of an experiment=paper/...
         seed: of initial weights and shuffling; the data has its own.
         device: auto, cpu, cuda, or cuda:<index>.
         workers: processes that generate data; null takes one per core.
@@ -163,6 +173,8 @@ class RunConfig:
     evaluator: EvaluatorConfig = field(default_factory=EvaluatorConfig)
     tracker: dict[str, Any] = field(default_factory=dict)
     paths: PathsConfig = field(default_factory=PathsConfig)
+    tuning_trials: int | None = None
+    published: PublishedConfig = field(default_factory=PublishedConfig)
     seed: int = 0
     device: str = "auto"
     workers: int | None = None
@@ -246,6 +258,8 @@ def _require_ranges(run: RunConfig) -> None:
         "surrogate.bundle": (run.surrogate.bundle, 1, _MOST),
         "seed": (run.seed, 0, _LARGEST_SEED),
         "workers": (1 if run.workers is None else run.workers, 1, _MOST_WORKERS),
+        "tuning_trials": (1 if run.tuning_trials is None else run.tuning_trials, 1, _MOST),
+        "published.value": (0 if run.published.value is None else run.published.value, 0, math.inf),
         "preload_gib": (run.preload_gib, 0, _MOST_GIB),
         "generation.n_parts": (run.generation.n_parts, 1, _MOST),
         "generation.part": (run.generation.part or 0, 0, run.generation.n_parts - 1),
@@ -264,8 +278,9 @@ def _require_ranges(run: RunConfig) -> None:
         if value > most:
             raise ConfigError(f"{name} must be at most {most}, got {value}.")
     for name in ("clip_norm", "checkpoint_seconds"):
-        if not getattr(run.trainer, name) > 0:
-            raise ConfigError(f"trainer.{name} must be positive, got {getattr(run.trainer, name)}.")
+        value = getattr(run.trainer, name)
+        if value is not None and not value > 0:
+            raise ConfigError(f"trainer.{name} must be positive, got {value}.")
 
 
 def _require_splits(run: RunConfig) -> None:

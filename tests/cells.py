@@ -19,4 +19,5 @@ GIVEN_AS_FILES = ("file",)
 REFUSED = {
     ("fno_3d", "burgers1d"): "needs at least 2",  # one step is predicted
     ("fno_3d", "darcy2d"): "needs at least 2",
+    ("persistence", "darcy2d"): "history is 0",  # no frame is given
 }

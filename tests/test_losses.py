@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from neuralop_bench.training.losses import Loss, relative_l2, relative_l2_per_step
+from neuralop_bench.training.losses import Loss, mse, relative_h1, relative_l2, relative_l2_per_step
 
-LOSSES = pytest.mark.parametrize("loss", [relative_l2, relative_l2_per_step])
+LOSSES = pytest.mark.parametrize("loss", [relative_l2, relative_l2_per_step, relative_h1])
 
 
 def pair() -> tuple[Tensor, Tensor]:
@@ -25,6 +25,36 @@ def test_relative_l2_by_hand() -> None:
 def test_relative_l2_per_step_by_hand() -> None:
     expected = (5 / 5 + 12 / 12 + 1 / 1 + math.sqrt(5) / 2) / 4
     assert float(relative_l2_per_step(*pair())) == pytest.approx(expected, rel=1e-14)
+
+
+def test_relative_h1_weighs_a_wave_by_its_wavenumber_up_to_the_cutoff() -> None:
+    x = torch.arange(64, dtype=torch.float64) / 64
+    column, row = torch.meshgrid(2 * math.pi * x, 2 * math.pi * x, indexing="ij")
+    target = torch.cos(column).view(1, 1, 1, 64, 64)
+
+    def wave(k: int, l: int) -> Tensor:
+        return 0.1 * torch.cos(k * column + l * row).view(1, 1, 1, 64, 64)
+
+    for k, l, weight in ((0, 0, 1), (3, 0, 10), (-3, 2, 14), (19, 0, 362), (20, 0, 1), (25, 4, 17)):
+        size = 2 if (k, l) == (0, 0) else 1  # the mean square of a constant is twice a cosine's
+        expected = 0.1 * math.sqrt(size * weight / 2)
+        assert float(relative_h1(target + wave(k, l), target)) == pytest.approx(expected, rel=1e-10)
+    with_more = float(relative_h1(target + wave(25, 0), target, cutoff=26))
+    assert with_more == pytest.approx(0.1 * math.sqrt(626 / 2), rel=1e-10)
+
+
+def test_relative_h1_agrees_with_the_gradients_of_a_band_limited_field() -> None:
+    x = torch.arange(50, dtype=torch.float64) / 50
+    field, slope = torch.sin(2 * math.pi * 3 * x), 3 * torch.cos(2 * math.pi * 3 * x)  # the slope per 2 pi
+    target, target_slope = field + 1, slope
+    error, error_slope = 0.2 * torch.cos(2 * math.pi * 5 * x), -torch.sin(2 * math.pi * 5 * x)
+    expected = (error.square() + error_slope.square()).mean() / (target.square() + target_slope.square()).mean()
+    found = relative_h1((target + error).view(1, 1, 1, -1), target.view(1, 1, 1, -1))
+    assert float(found) == pytest.approx(math.sqrt(float(expected)), rel=1e-12)
+
+
+def test_mse_by_hand() -> None:
+    assert float(mse(*pair())) == pytest.approx((25 + 144 + 1 + 5) / 8, rel=1e-14)
 
 
 def test_the_two_losses_weigh_steps_differently() -> None:

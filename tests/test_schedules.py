@@ -67,5 +67,13 @@ def test_one_cycle_serves_the_shortest_trainings(n_steps: int, warmup: float) ->
     assert all(0 < value <= 1e-2 * (1 + 1e-12) for value in values)
 
 
+def test_inverse_time_halves_the_rate_after_one_over_the_given_rate_steps() -> None:
+    values = rates(schedules.inverse_time, n_epochs=5, steps_per_epoch=5, rate=0.1)
+    assert values[0] == 1e-2
+    assert values[10] == pytest.approx(5e-3)
+    assert values[24] == pytest.approx(1e-2 / 3.4)
+    assert rates(schedules.inverse_time, n_epochs=25, steps_per_epoch=1, rate=0.1) == values
+
+
 def test_constant_never_changes_the_rate() -> None:
     assert rates(schedules.constant, n_epochs=4, steps_per_epoch=3) == [1e-2] * 12

@@ -50,8 +50,11 @@ class Table:
         return table
 
 
-def result_tables(metrics: Mapping[str, float | None], errors: xr.Dataset) -> list[Table]:
-    """Summary, error over time, and error by scale, of one evaluation."""
+def result_tables(
+    metrics: Mapping[str, float | None], errors: xr.Dataset, published: tuple[float, str] | None = None
+) -> list[Table]:
+    """Summary, error over time, and error by scale, of one evaluation; beside them a published relative L2 and its
+    source."""
     summary = [(label, number(metrics.get(column))) for label, column in _SUMMARY]
     steps = relative_l2_step(errors).mean("channel")
     over_time = [
@@ -64,9 +67,17 @@ def result_tables(metrics: Mapping[str, float | None], errors: xr.Dataset) -> li
     ]
     return [
         Table("Errors on test", ("metric", "value"), summary),
+        *_beside_published(metrics.get("rel_l2"), published),
         *([Table("Relative L2 over time", ("time", "mean over samples", "median"), over_time)] * (len(over_time) > 1)),
         Table("Spectral error by band", ("band", "cycles per domain", "pooled", "mean over samples"), bands),
     ]
+
+
+def _beside_published(found: float | None, published: tuple[float, str] | None) -> list[Table]:
+    if published is None:
+        return []
+    rows = [("this run", number(found)), (published[1], number(published[0]))]
+    return [Table("Relative L2 beside the published one, of another draw of the data", ("source", "value"), rows)]
 
 
 def show(tables: Sequence[Table]) -> None:

@@ -94,6 +94,15 @@ class SpaceTime(nn.Module):
     def resolution_free(self) -> bool:
         return bool(getattr(self.operator, "resolution_free", False))
 
+    def prepare(
+        self, inputs: Float[Tensor, "n in_channels *space"], targets: Float[Tensor, "n out_channels *space"]
+    ) -> None:
+        """Hand the training pairs on, on space and time, to an operator that asks for them."""
+        if (prepare := getattr(self.operator, "prepare", None)) is not None:
+            prepare(self._over_time(inputs), targets.unflatten(1, (self.n_steps, -1)).movedim(1, -1))
+
+    def _over_time(self, x: Float[Tensor, "batch in_channels *space"]) -> Float[Tensor, "batch in_channels *space step"]:
+        return x[..., None].expand(*x.shape, self.n_steps)
+
     def forward(self, x: Float[Tensor, "batch in_channels *space"]) -> Float[Tensor, "batch out_channels *space"]:
-        over_time = x[..., None].expand(*x.shape, self.n_steps)
-        return self.operator(over_time).movedim(-1, 1).flatten(1, 2)
+        return self.operator(self._over_time(x)).movedim(-1, 1).flatten(1, 2)

@@ -29,8 +29,45 @@ def relative_l2_per_step(prediction: Trajectory, target: Trajectory, *, eps: flo
     return _relative(prediction, target, space_axes(target), eps)
 
 
+def relative_h1(
+    prediction: Trajectory, target: Trajectory, *, cutoff: int = 20, eps: float = 1e-12
+) -> Float[Tensor, ""]:
+    """Mean over samples and channels of ||p - u|| / ||u||, in a norm that weighs gradients as well: the loss MgNO was
+    published with (He, Liu, Xu 2024, arXiv 2310.19809, and its code).
+
+        ||u||^2 = sum_k (1 + |k|^2) |u_hat_k|^2,    k in cycles per domain, without 2 pi
+
+    Components of k from ``cutoff`` on count as 0, so that high wavenumbers weigh as in L2. Fields are taken to be
+    periodic, with a jump at the edges if they aren't.
+
+    Args:
+        prediction, target: [B, T, C, *S].
+        cutoff: as above.
+        eps: lower bound on the mean square of the target in this norm, in squared units of the field.
+    """
+    axes = space_axes(target)
+    weight = torch.ones((), dtype=target.dtype, device=target.device)
+    for axis in axes:
+        n = target.shape[axis]
+        k = torch.fft.fftfreq(n, 1 / n, dtype=target.dtype, device=target.device)
+        k = torch.where(k.abs() < cutoff, k, 0)
+        weight = weight + k.square().view(-1, *(1,) * (target.ndim - 1 - axis))
+    scale = weight.sqrt()
+    error, reference = (torch.view_as_real(scale * torch.fft.fftn(f, dim=axes, norm="ortho"))
+                        for f in (prediction - target, target))
+    return _ratio(error, reference, (TIME, *axes, target.ndim), eps)
+
+
+def mse(prediction: Trajectory, target: Trajectory) -> Float[Tensor, ""]:
+    """Mean square of all values of p - u, in squared units of the field."""
+    return (prediction - target).square().mean()
+
+
 def _relative(prediction: Trajectory, target: Trajectory, axes: tuple[int, ...], eps: float) -> Tensor:
-    error = (prediction - target).square().mean(dim=axes)
-    norm = target.square().mean(dim=axes).clamp(min=eps)
+    return _ratio(prediction - target, target, axes, eps)
+
+
+def _ratio(error: Tensor, reference: Tensor, axes: tuple[int, ...], eps: float) -> Tensor:
+    norm = reference.square().mean(dim=axes).clamp(min=eps)
     # The small shift keeps the square root's gradient finite where the error vanishes.
-    return (error / norm + torch.finfo(target.dtype).tiny).sqrt().mean()
+    return (error.square().mean(dim=axes) / norm + torch.finfo(reference.dtype).tiny).sqrt().mean()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Protocol
 
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import ConstantLR, LRScheduler, OneCycleLR, StepLR
+from torch.optim.lr_scheduler import ConstantLR, LambdaLR, LRScheduler, OneCycleLR, StepLR
 
 
 class Schedule(Protocol):
@@ -42,6 +42,14 @@ def step_decay(
     """Multiply the rate by ``factor`` every ``every`` epochs, whatever the length of the training."""
     del n_epochs
     return StepLR(optimizer, step_size=every * steps_per_epoch, gamma=factor)
+
+
+def inverse_time(
+    optimizer: Optimizer, *, n_epochs: int, steps_per_epoch: int, rate: float = 1e-4
+) -> LRScheduler:
+    """lr / (1 + rate * step): the decay DeepONet was published with (Lu et al. 2022, arXiv 2111.05512)."""
+    del n_epochs, steps_per_epoch
+    return LambdaLR(optimizer, lambda step: 1 / (1 + rate * step))
 
 
 def constant(optimizer: Optimizer, *, n_epochs: int, steps_per_epoch: int) -> LRScheduler:

@@ -64,7 +64,7 @@ class Trainer:
         epochs: passes over the training windows.
         batch_size: windows per step.
         unroll: predicted steps per window.
-        clip_norm: bound on the gradient's norm.
+        clip_norm: bound on the gradient's norm; None for none.
         seed: of the samples' order.
         checkpoint_seconds: longest time without a checkpoint.
         workers: processes that load data, for datasets that don't fit in memory.
@@ -73,7 +73,7 @@ class Trainer:
     epochs: int
     batch_size: int
     unroll: int
-    clip_norm: float
+    clip_norm: float | None
     seed: int
     checkpoint_seconds: float = 60.0
     workers: int = 0
@@ -180,7 +180,8 @@ class Trainer:
         prediction = rollout(surrogate, batch.history, batch.static, self.unroll)
         value: Tensor = loss(prediction, batch.target)
         value.backward()
-        torch.nn.utils.clip_grad_norm_(surrogate.parameters(), self.clip_norm)
+        if self.clip_norm is not None:
+            torch.nn.utils.clip_grad_norm_(surrogate.parameters(), self.clip_norm)
         optim.step()
         return float(value.detach())
 

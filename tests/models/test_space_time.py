@@ -11,6 +11,7 @@ from data_gen.grids import Grid
 from neuralop_bench import config
 from neuralop_bench.metrics.cost import count_parameters
 from neuralop_bench.models.fno import FNO
+from neuralop_bench.models.mean_field import MeanField
 from neuralop_bench.models.space_time import SpaceTime
 from neuralop_bench.normalization import Normalizer
 from neuralop_bench.surrogate import Surrogate
@@ -113,6 +114,15 @@ def test_the_time_axis_is_padded_and_the_periodic_ones_are_not() -> None:
     model.operator.spectral[0] = Recorder()
     assert model(torch.zeros(1, 1, 8, 8)).shape == (1, 10, 8, 8)
     assert shapes == [(8, 8, 16)]
+
+
+def test_training_pairs_reach_an_operator_that_asks_for_them_on_space_and_time() -> None:
+    model = SpaceTime(in_channels=2, out_channels=6, grid=Grid.periodic(4), operator=MeanField, n_steps=3)
+    torch.manual_seed(0)
+    inputs, targets = torch.randn(5, 2, 4, 4), torch.randn(5, 6, 4, 4)
+    model.prepare(inputs, targets)
+    torch.testing.assert_close(model(inputs[:1])[0], targets.mean(dim=0))
+    spied().prepare(inputs, targets)  # nothing to prepare
 
 
 def test_the_number_of_steps_follows_the_bundle() -> None:
