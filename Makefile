@@ -54,8 +54,9 @@ types: install ## static types
 docs: install ## rewrite docs/metrics.md from the docstrings
 	$(BIN)/python scripts/write_metrics_page.py
 
-board: install ## rewrite the committed leaderboard from leaderboard/records
+board: install ## rewrite the committed leaderboard and the README's table from leaderboard/records
 	$(BIN)/python -m neuralop_bench.leaderboard leaderboard -o leaderboard
+	$(BIN)/python scripts/write_readme_table.py
 
 dist: install ## build the sdist, and from it the wheel, into dist/
 	$(BIN)/python -m build --no-isolation

@@ -91,7 +91,9 @@ def test_a_recipe_cannot_change_the_budget() -> None:
     assert order.index("- task: ${track}/${dataset}") > order.index("- optional recipe: ${track}/${dataset}_${model}")
 
 
-EXPERIMENTS = sorted(path.relative_to(CONFIG_DIR / "experiment") for path in (CONFIG_DIR / "experiment").rglob("*.yaml"))
+EXPERIMENTS = sorted(
+    path.relative_to(CONFIG_DIR / "experiment") for path in (CONFIG_DIR / "experiment").rglob("*.yaml")
+)
 PAPERS = [path.stem for path in EXPERIMENTS if path.parent.name == "paper"]
 # Of models.md's table of published networks: what each experiment must build.
 PUBLISHED_PARAMETERS = {

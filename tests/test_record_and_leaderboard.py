@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import importlib.util
 import json
 import math
 import random
@@ -165,3 +166,19 @@ def test_committed_records_form_the_committed_board(tmp_path: Path) -> None:
     assert (tmp_path / "leaderboard.csv").read_bytes() == (committed / "leaderboard.csv").read_bytes(), (
         "run `make board`"
     )
+
+
+def test_the_readme_shows_the_committed_records() -> None:
+    root = Path(__file__).parents[1]
+    spec = importlib.util.spec_from_file_location("write_readme_table", root / "scripts" / "write_readme_table.py")
+    assert spec is not None
+    assert spec.loader is not None
+    script = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(script)
+    shown = (root / "README.md").read_text(encoding="utf-8")
+    board = rows(leaderboard.read_records([root / "leaderboard"]))
+    assert script.page(shown, board) == shown, "run `make board`"
+    best = min(row["rel_l2_mean"] for row in board if (row["track"], row["dataset"]) == ("lite", "ns2d"))
+    assert f"**{best:.3f}**" in shown
+    with pytest.raises(ValueError, match="no place"):
+        script.page("# A page\n", board)

@@ -101,7 +101,9 @@ class SpaceTime(nn.Module):
         if (prepare := getattr(self.operator, "prepare", None)) is not None:
             prepare(self._over_time(inputs), targets.unflatten(1, (self.n_steps, -1)).movedim(1, -1))
 
-    def _over_time(self, x: Float[Tensor, "batch in_channels *space"]) -> Float[Tensor, "batch in_channels *space step"]:
+    def _over_time(
+        self, x: Float[Tensor, "batch in_channels *space"]
+    ) -> Float[Tensor, "batch in_channels *space step"]:
         return x[..., None].expand(*x.shape, self.n_steps)
 
     def forward(self, x: Float[Tensor, "batch in_channels *space"]) -> Float[Tensor, "batch out_channels *space"]:

@@ -53,8 +53,9 @@ def relative_h1(
         k = torch.where(k.abs() < cutoff, k, 0)
         weight = weight + k.square().view(-1, *(1,) * (target.ndim - 1 - axis))
     scale = weight.sqrt()
-    error, reference = (torch.view_as_real(scale * torch.fft.fftn(f, dim=axes, norm="ortho"))
-                        for f in (prediction - target, target))
+    error, reference = (
+        torch.view_as_real(scale * torch.fft.fftn(f, dim=axes, norm="ortho")) for f in (prediction - target, target)
+    )
     return _ratio(error, reference, (TIME, *axes, target.ndim), eps)
 
 

@@ -44,9 +44,7 @@ def step_decay(
     return StepLR(optimizer, step_size=every * steps_per_epoch, gamma=factor)
 
 
-def inverse_time(
-    optimizer: Optimizer, *, n_epochs: int, steps_per_epoch: int, rate: float = 1e-4
-) -> LRScheduler:
+def inverse_time(optimizer: Optimizer, *, n_epochs: int, steps_per_epoch: int, rate: float = 1e-4) -> LRScheduler:
     """lr / (1 + rate * step): the decay DeepONet was published with (Lu et al. 2022, arXiv 2111.05512)."""
     del n_epochs, steps_per_epoch
     return LambdaLR(optimizer, lambda step: 1 / (1 + rate * step))

@@ -34,9 +34,7 @@ def step(operator: nn.Module, x: Tensor, target: Tensor) -> None:
 def share(rank: int, folder: str, models: list[str]) -> None:
     """What one of the processes does."""
     torch.set_num_threads(1)
-    distributed.init_process_group(
-        "gloo", init_method=f"file://{folder}/store", rank=rank, world_size=N_PROCESSES
-    )
+    distributed.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=N_PROCESSES)
     for model in models:
         # Other weights in every process: those of the first have to reach the others.
         operator = build(smoke(model), seed=rank, dtype=torch.float64)

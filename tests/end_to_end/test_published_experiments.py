@@ -1,0 +1,41 @@
+"""experiment=paper/...: every one of them runs from data to record, at sizes of seconds."""
+
+from pathlib import Path
+
+import pytest
+
+from neuralop_bench import config, pipeline
+from neuralop_bench.config import CONFIG_DIR
+from neuralop_bench.run_directory import REPORT_NAME
+
+NAMES = sorted(path.stem for path in (CONFIG_DIR / "experiment" / "paper").glob("*.yaml"))
+SMALL_DATA = {
+    "darcy2d": ("dataset.problem.resolution=43", "dataset.problem.solver_resolution=43"),
+    "burgers1d": ("dataset.problem.resolution=64",),
+    "ns2d": (
+        *("dataset.problem.resolution=32", "dataset.problem.oversampling=1", "dataset.problem.n_snapshots=4"),
+        *("dataset.history=2", "dataset.horizon=2", "trainer.unroll=2"),
+    ),
+}
+SMALL_MODEL = {"lsm": ("model.width=8", "model.patch=2"), "galerkin_darcy141": ("model.coarse=11",)}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_published_experiment_runs(
+    name: str, data_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    dataset = config.compose(f"experiment=paper/{name}").choices["dataset"]
+    cfg = config.compose(
+        f"experiment=paper/{name}",
+        *("splits.train=8", "splits.valid=2", "splits.test=2", "trainer.epochs=1", "dataset.tolerance=null"),
+        *SMALL_DATA[dataset],
+        *next((overrides for key, overrides in SMALL_MODEL.items() if name.startswith(key)), ()),
+        *(f"paths.data={data_folder}", f"paths.outputs={tmp_path}", "device=cpu"),
+    )
+    record = pipeline.run(cfg)
+    assert (record.status, record.track) == ("finished", "custom"), "at other sizes it isn't the published task"
+    assert 0 < record.metrics["rel_l2"] < 100
+    assert cfg.published.source in (config.run_directory(cfg) / REPORT_NAME).read_text()
+    assert cfg.published.source in capsys.readouterr().out.replace("\n", " ")
+    row = (tmp_path / "leaderboard" / "leaderboard.csv").read_text()
+    assert str(cfg.published.value) in row
