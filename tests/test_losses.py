@@ -32,13 +32,13 @@ def test_relative_h1_weighs_a_wave_by_its_wavenumber_up_to_the_cutoff() -> None:
     column, row = torch.meshgrid(2 * math.pi * x, 2 * math.pi * x, indexing="ij")
     target = torch.cos(column).view(1, 1, 1, 64, 64)
 
-    def wave(k: int, l: int) -> Tensor:
-        return 0.1 * torch.cos(k * column + l * row).view(1, 1, 1, 64, 64)
+    def wave(p: int, q: int) -> Tensor:
+        return 0.1 * torch.cos(p * column + q * row).view(1, 1, 1, 64, 64)
 
-    for k, l, weight in ((0, 0, 1), (3, 0, 10), (-3, 2, 14), (19, 0, 362), (20, 0, 1), (25, 4, 17)):
-        size = 2 if (k, l) == (0, 0) else 1  # the mean square of a constant is twice a cosine's
+    for p, q, weight in ((0, 0, 1), (3, 0, 10), (-3, 2, 14), (19, 0, 362), (20, 0, 1), (25, 4, 17)):
+        size = 2 if (p, q) == (0, 0) else 1  # the mean square of a constant is twice a cosine's
         expected = 0.1 * math.sqrt(size * weight / 2)
-        assert float(relative_h1(target + wave(k, l), target)) == pytest.approx(expected, rel=1e-10)
+        assert float(relative_h1(target + wave(p, q), target)) == pytest.approx(expected, rel=1e-10)
     with_more = float(relative_h1(target + wave(25, 0), target, cutoff=26))
     assert with_more == pytest.approx(0.1 * math.sqrt(626 / 2), rel=1e-10)
 
