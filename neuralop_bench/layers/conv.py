@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Literal, get_args
 
+import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.functional import pad
@@ -14,7 +15,7 @@ from data_gen.grids import Grid
 Edge = Literal["zeros", "reflect", "circular"]
 
 _CONV = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
-_PAD_MODE = {"zeros": "constant", "reflect": "reflect", "circular": "circular"}
+_PAD_MODE = {"zeros": "constant", "reflect": "reflect"}
 
 
 def edges_of(grid: Grid, closed: Literal["zeros", "reflect"] = "zeros") -> tuple[Edge, ...]:
@@ -74,15 +75,23 @@ class Conv(nn.Module):
             if edge not in get_args(Edge):
                 raise ValueError(f"A convolution knows the edges {get_args(Edge)}, got {edge!r}.")
         self.edges = tuple(edges)
-        self.conv = _CONV[len(self.edges)](in_channels, out_channels, kernel, stride=stride, bias=bias)
+        half = kernel // 2
+        zeros = tuple(half if edge == "zeros" else 0 for edge in self.edges)  # which the convolution adds by itself
+        self.conv = _CONV[len(self.edges)](in_channels, out_channels, kernel, stride=stride, padding=zeros, bias=bias)
+        self._extended = tuple(0 if edge == "zeros" else half for edge in self.edges)
 
     def forward(self, x: Float[Tensor, "batch in_channels *space"]) -> Float[Tensor, "batch out_channels *strided"]:
-        return self.conv(extend(x, self.edges, self.conv.kernel_size[0] // 2))
+        return self.conv(extend(x, self.edges, self._extended))
 
 
-def extend(x: Float[Tensor, "batch channel *space"], edges: Sequence[Edge], n_points: int) -> Tensor:
-    """Continue every axis by ``n_points`` at both ends, each in its own way (see ``Conv``)."""
-    for edge in sorted(set(edges)):
-        widths = [n_points if other == edge else 0 for other in reversed(edges) for _ in range(2)]
-        x = pad(x, widths, mode=_PAD_MODE[edge])
+def extend(x: Float[Tensor, "batch channel *space"], edges: Sequence[Edge], n_points: Sequence[int]) -> Tensor:
+    """Continue every axis by its ``n_points`` at both ends, each in its own way (see ``Conv``)."""
+    for axis, (edge, n) in enumerate(zip(edges, n_points, strict=True), start=2):
+        if n and edge == "circular":
+            # Faster than torch's circular padding, above all backward.
+            x = torch.cat([x.narrow(axis, x.shape[axis] - n, n), x, x.narrow(axis, 0, n)], dim=axis)
+    for edge in ("zeros", "reflect"):
+        widths = [n if other == edge else 0 for other, n in zip(edges, n_points, strict=True)]
+        if any(widths):
+            x = pad(x, [n for n in reversed(widths) for _ in range(2)], mode=_PAD_MODE[edge])
     return x

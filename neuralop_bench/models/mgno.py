@@ -312,7 +312,7 @@ class Prolongation(nn.Module):
     def forward(
         self, x: Float[Tensor, "batch width *coarse"], space: Sequence[int]
     ) -> Float[Tensor, "batch width *space"]:
-        return crop(self.conv(extend(x, self.edges, 1)), space)
+        return crop(self.conv(extend(x, self.edges, (1,) * len(self.edges))), space)
 
 
 def _halved(shape: Sequence[int], n_levels: int) -> list[tuple[int, ...]]:

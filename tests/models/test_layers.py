@@ -97,7 +97,7 @@ def continued(x: Tensor, edges: tuple[Edge, ...], n_points: int) -> Tensor:
 def test_each_axis_is_continued_in_its_own_way(edges: tuple[Edge, ...]) -> None:
     x = torch.randn(2, 3, *(5, 4, 6)[: len(edges)])
     for n_points in (0, 1, 3):
-        assert torch.equal(extend(x, edges, n_points), continued(x, edges, n_points))
+        assert torch.equal(extend(x, edges, (n_points,) * len(edges)), continued(x, edges, n_points))
 
 
 @pytest.mark.parametrize("edges", [*((e,) for e in EDGES), *itertools.product(EDGES, repeat=2), EDGES])
