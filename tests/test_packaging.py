@@ -69,6 +69,7 @@ def test_the_sdist_holds_every_file_of_the_repository(built: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.exhaustive
 @pytest.mark.network
 def test_an_empty_environment_with_the_wheel_runs_everything(wheel: Path, tmp_path: Path) -> None:
     # Really empty: the wheel's own list of dependencies must be enough. About 50 seconds with pip's cache filled.

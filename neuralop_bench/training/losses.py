@@ -52,11 +52,11 @@ def relative_h1(
         k = torch.fft.fftfreq(n, 1 / n, dtype=target.dtype, device=target.device)
         k = torch.where(k.abs() < cutoff, k, 0)
         weight = weight + k.square().view(-1, *(1,) * (target.ndim - 1 - axis))
-    scale = weight.sqrt()
-    error, reference = (
-        torch.view_as_real(scale * torch.fft.fftn(f, dim=axes, norm="ortho")) for f in (prediction - target, target)
+    squares = (
+        weight * torch.view_as_real(torch.fft.fftn(field, dim=axes, norm="ortho")).square().sum(-1)
+        for field in (prediction - target, target)
     )
-    return _ratio(error, reference, (TIME, *axes, target.ndim), eps)
+    return _ratio(*squares, (TIME, *axes), eps)
 
 
 def mse(prediction: Trajectory, target: Trajectory) -> Float[Tensor, ""]:
@@ -65,10 +65,11 @@ def mse(prediction: Trajectory, target: Trajectory) -> Float[Tensor, ""]:
 
 
 def _relative(prediction: Trajectory, target: Trajectory, axes: tuple[int, ...], eps: float) -> Tensor:
-    return _ratio(prediction - target, target, axes, eps)
+    return _ratio((prediction - target).square(), target.square(), axes, eps)
 
 
 def _ratio(error: Tensor, reference: Tensor, axes: tuple[int, ...], eps: float) -> Tensor:
-    norm = reference.square().mean(dim=axes).clamp(min=eps)
+    """Of squares."""
+    norm = reference.mean(dim=axes).clamp(min=eps)
     # The small shift keeps the square root's gradient finite where the error vanishes.
-    return (error.square().mean(dim=axes) / norm + torch.finfo(reference.dtype).tiny).sqrt().mean()
+    return (error.mean(dim=axes) / norm + torch.finfo(reference.dtype).tiny).sqrt().mean()
