@@ -52,11 +52,11 @@ def relative_h1(
         k = torch.fft.fftfreq(n, 1 / n, dtype=target.dtype, device=target.device)
         k = torch.where(k.abs() < cutoff, k, 0)
         weight = weight + k.square().view(-1, *(1,) * (target.ndim - 1 - axis))
-    squares = (
+    error, reference = (
         weight * torch.view_as_real(torch.fft.fftn(field, dim=axes, norm="ortho")).square().sum(-1)
         for field in (prediction - target, target)
     )
-    return _ratio(*squares, (TIME, *axes), eps)
+    return _ratio(error, reference, (TIME, *axes), eps)
 
 
 def mse(prediction: Trajectory, target: Trajectory) -> Float[Tensor, ""]:
