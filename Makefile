@@ -37,10 +37,10 @@ bench: install ## time the making of data beside other packages, into benchmarks
 	$(BIN)/python -m pip install $(PIP_ARGS) -e '.[bench]'
 	$(BIN)/python benchmarks/datagen.py
 
-test: install ## the tests, one process per core (about 12 minutes on 2 cores)
+test: install ## the tests, one process per core (about 13 minutes on 2 cores)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto --dist loadfile --no-loadscope-reorder -m 'not exhaustive'
 
-test-all: install ## with those that try one mechanism at every place (about 5 minutes more)
+test-all: install ## with those that try one mechanism at every place (about 10 minutes more)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto --dist loadfile --no-loadscope-reorder
 
 lint: install ## style and import rules

@@ -42,7 +42,7 @@ def test_help_lists_the_choices() -> None:
     done = _run(sys.executable, "run.py", "--help")
     assert done.returncode == 0
     assert "fno, fno_2020" in done.stdout
-    assert "track: full, lite, smoke" in done.stdout
+    assert "track: full, lite, paper, smoke" in done.stdout
 
 
 def test_no_workplace_words_in_packages() -> None:

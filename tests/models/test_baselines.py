@@ -195,11 +195,11 @@ def test_targets_are_encoded_as_the_surrogate_decodes_them() -> None:
 
 
 def test_prepare_is_given_the_pairs_of_the_training_split_alone_and_once(
-    smoke, monkeypatch: pytest.MonkeyPatch
+    smoke, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: list[tuple[Tensor, Tensor]] = []
     monkeypatch.setattr(MeanField, "prepare", lambda _, inputs, targets: seen.append((inputs, targets)))
-    cfg = smoke("model=mean_field", "splits.train=12")
+    cfg = smoke("model=mean_field", "splits.train=12", f"paths.data={tmp_path}")
     pipeline.run(cfg)
     ((inputs, targets),) = seen
     assert inputs.shape == (12, 10, 32, 32)

@@ -152,7 +152,9 @@ def locked() -> Iterator[list[Path]]:
         folder.chmod(0o755)
 
 
-@pytest.mark.parametrize("which", ["data", "outputs", "run directory"])
+@pytest.mark.parametrize(
+    "which", ["run directory", *(pytest.param(name, marks=pytest.mark.exhaustive) for name in ("data", "outputs"))]
+)
 def test_folders_that_cannot_be_written_are_named(
     runs: Runs, alone: Place, place: Place, locked: list[Path], which: str
 ) -> None:

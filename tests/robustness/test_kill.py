@@ -207,6 +207,7 @@ def test_the_workers_of_a_killed_generation_die_with_it(place: Place) -> None:
     assert not list(place.data.rglob("*.hdf5"))
 
 
+@pytest.mark.exhaustive
 def test_the_phase_is_read_from_what_a_kill_left(runs: Runs, place: Place) -> None:
     # The distribution over phases above is worth what this tells.
     expected = {

@@ -579,6 +579,7 @@ def test_generated_experiment_files_are_accepted_or_refused_in_words(shared_line
 
 
 @pytest.mark.slow
+@pytest.mark.exhaustive
 @EXAMPLES
 @given(content=st.binary(max_size=40))
 def test_any_bytes_as_an_experiment_file_are_refused_in_words(shared_line: CommandLine, content: bytes) -> None:
@@ -630,6 +631,7 @@ def test_a_process_ends_with_the_same_words(tmp_path: Path, argument: str, expec
 
 
 @pytest.mark.slow
+@pytest.mark.exhaustive
 def test_a_bad_job_of_a_sweep_and_bad_runs_leave_nothing_that_blocks_a_good_run(tmp_path: Path) -> None:
     for bad in ("model.n_modes=17", "paths.data=/dev/null/x", "model.width=65536"):
         assert _process(tmp_path, bad).returncode == 1

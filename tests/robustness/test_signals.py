@@ -167,7 +167,9 @@ def test_workers_that_hear_ctrl_c_first_say_nothing(place: Place) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("signum", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(
+    ("signum", "status"), [(signal.SIGINT, 130), pytest.param(signal.SIGTERM, 143, marks=pytest.mark.exhaustive)]
+)
 def test_processes_that_load_data_go_silently(place: Place, signum: int, status: int) -> None:
     process = _typed(place, "trainer.workers=2", "preload_gib=0", "trainer.epochs=50")
     err = _stop_when(process, lambda: any(place.outputs.rglob("curve.csv")), signum, group=True)
