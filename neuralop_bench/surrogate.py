@@ -119,10 +119,12 @@ class Surrogate(nn.Module):
         """Show the operator the encoded training pairs, if it asks for them: a basis of the targets, a regression.
 
         Args:
-            batches: of the training split, with targets of a bundle's length. They are held in memory together.
+            batches: of the training split, with targets of a bundle's length. They are held in memory together,
+                so an operator that has ``prepare`` for some of its options alone says in ``needs_pairs`` whether it
+                wants them.
         """
         prepare = getattr(self.operator, "prepare", None)
-        if prepare is None:
+        if prepare is None or not getattr(self.operator, "needs_pairs", True):
             return
         pairs = [(self.encode(b.history, b.static), self.encode_target(b.history, b.target)) for b in batches]
         prepare(*(torch.cat(fields) for fields in zip(*pairs, strict=True)))

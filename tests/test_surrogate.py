@@ -1,13 +1,17 @@
 """Surrogate and rollout: units, layout of time in channels, bundles, residuals, modes of a module."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import pytest
 import torch
 from torch import Tensor, nn
 
+from data_gen.grids import Grid
 from neuralop_bench.batch import Batch
+from neuralop_bench.models.deeponet import DeepONet
+from neuralop_bench.models.galerkin import GalerkinTransformer
+from neuralop_bench.models.space_time import SpaceTime
 from neuralop_bench.normalization import Normalizer
 from neuralop_bench.rollout import rollout
 from neuralop_bench.surrogate import Surrogate
@@ -180,3 +184,38 @@ def test_state_of_a_surrogate_holds_the_statistics() -> None:
     other.load_state_dict(Surrogate(nn.Identity(), normalizer()).state_dict())
     assert other.normalizer.state_mean.tolist() == [1.0, -2.0]
     assert other.normalizer.static_std.tolist() == [5.0]
+
+
+CLOSED = Grid((32, 32), (1.0, 1.0), ("dirichlet", "dirichlet"), ("closed", "closed"))
+
+
+@pytest.mark.parametrize(
+    ("build", "needs"),
+    [
+        (lambda **sizes: DeepONet(**sizes, hard_dirichlet=True), True),
+        (lambda **sizes: DeepONet(**sizes, hard_dirichlet=False), False),
+        (lambda **sizes: GalerkinTransformer(**sizes, dirichlet_ring=True), True),
+        (lambda **sizes: GalerkinTransformer(**sizes, dirichlet_ring=False), False),
+        (
+            lambda **sizes: SpaceTime(**{**sizes, "out_channels": 4}, operator=lambda **_: Spy(torch.clone), n_steps=2),
+            False,
+        ),
+    ],
+    ids=["walls", "no walls", "ring", "no ring", "space and time"],
+)
+def test_training_pairs_are_gathered_only_for_an_operator_that_needs_them(
+    build: Callable[..., nn.Module], needs: bool
+) -> None:
+    class Asked(Exception):
+        pass
+
+    def pairs() -> Iterator[Batch]:
+        raise Asked
+        yield
+
+    surrogate = Surrogate(build(in_channels=3, out_channels=2, grid=CLOSED), normalizer())
+    if needs:
+        with pytest.raises(Asked):
+            surrogate.prepare(pairs())
+    else:
+        surrogate.prepare(pairs())

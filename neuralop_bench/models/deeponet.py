@@ -124,6 +124,11 @@ class DeepONet(nn.Module):
     def _is_wave(self, axis: int) -> bool:
         return self._harmonics > 0 and self._nodes[axis] == "periodic"
 
+    @property
+    def needs_pairs(self) -> bool:
+        """Whether ``prepare`` has something to do."""
+        return bool(self._walls)
+
     @torch.no_grad()
     def prepare(
         self, inputs: Float[Tensor, "n in_channels *space"], targets: Float[Tensor, "n channel *space"]

@@ -189,6 +189,11 @@ class GalerkinTransformer(nn.Module):
         self.register_buffer("ring", torch.zeros(out_channels))
         self.register_buffer("ring_is_known", torch.zeros((), dtype=torch.bool))
 
+    @property
+    def needs_pairs(self) -> bool:
+        """Whether ``prepare`` has something to do."""
+        return bool(self._ring_axes)
+
     @torch.no_grad()
     def prepare(
         self,

@@ -94,6 +94,11 @@ class SpaceTime(nn.Module):
     def resolution_free(self) -> bool:
         return bool(getattr(self.operator, "resolution_free", False))
 
+    @property
+    def needs_pairs(self) -> bool:
+        """Whether the operator asks for the training pairs."""
+        return hasattr(self.operator, "prepare") and bool(getattr(self.operator, "needs_pairs", True))
+
     def prepare(
         self, inputs: Float[Tensor, "n in_channels *space"], targets: Float[Tensor, "n out_channels *space"]
     ) -> None:
