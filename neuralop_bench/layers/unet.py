@@ -64,7 +64,7 @@ class UNetBackbone(nn.Module):
 
     D_k and U_k are pairs of convolutions, ``pool`` takes the largest of two values per axis, I interpolates linearly to
     the grid of x_k. B_k is a block that each scale's features pass before they go up; the identity gives a plain U-Net.
-    Channels double with every scale except the last, so that y_{k+1} has as many as x_k.
+    Channels double with every scale up to ``max_width``, except the last, so that y_{k+1} has as many as x_k.
 
     Axes are padded to a multiple of patch 2^(n_scales-1) points, and the output is cut back. A periodic axis goes round
     its end, others are zero beyond theirs; a periodic axis is a circle for the network only if it needs no padding.
@@ -84,12 +84,14 @@ class UNetBackbone(nn.Module):
             - ``none``.
         block: constructor of B_k, ``block(channels)``; ``nn.Identity`` for none.
         patch: points per axis that the grid of every scale is a multiple of.
+        max_width: most channels of a scale; None for no bound. On a line a scale has half the points and four times the
+            products per point of the one before, so that without a bound the coarsest scales cost most.
 
     Shapes: [batch, width, *space] to [batch, width, *space].
 
     Raises:
-        ValueError: fewer than two scales, a width below 1, an unknown normalisation, or one with nothing to average
-            over on the coarsest grid.
+        ValueError: fewer than two scales, a width below 1 or above ``max_width``, an unknown normalisation, or one with
+            nothing to average over on the coarsest grid.
 
     Reference: Ronneberger et al. (2015), U-Net, arXiv 1505.04597; with the sizes of Wu et al. (2023), arXiv 2301.12664.
 
@@ -107,10 +109,16 @@ class UNetBackbone(nn.Module):
         normalization: Normalization = "layer",
         block: Callable[[int], nn.Module] = lambda _: nn.Identity(),
         patch: int = 1,
+        max_width: int | None = None,
     ) -> None:
         super().__init__()
         if width < 1:
             raise ValueError(f"A U-Net needs a width of at least 1, got {width}. Raise model.width.")
+        if max_width is not None and width > max_width:
+            raise ValueError(
+                f"A U-Net begins with width={width} channels, which is above max_width={max_width}. "
+                "Lower model.width or raise model.max_width."
+            )
         if n_scales < 2:
             raise ValueError(f"A U-Net needs n_scales of at least 2, got {n_scales}. Raise model.n_scales.")
         if normalization not in get_args(Normalization):
@@ -118,6 +126,8 @@ class UNetBackbone(nn.Module):
         self._nodes = grid.nodes
         self._multiple = patch * 2 ** (n_scales - 1)
         channels = [width * 2 ** min(scale, n_scales - 2) for scale in range(n_scales)]
+        if max_width is not None:
+            channels = [min(n, max_width) for n in channels]
         coarsest = math.prod(patch * math.ceil(n / self._multiple) for n in grid.shape)
         averaged = coarsest * (channels[-1] if normalization == "layer" else 1)
         if averaged == 1 and normalization != "none":

@@ -107,6 +107,7 @@ class LSM(nn.Module):
         grid: the training grid.
         width: channels of the finest scale, a multiple of ``n_heads``. They double with every scale except the last.
             64 as published.
+        max_width: most channels of a scale, a multiple of ``n_heads``; None for no bound, as published.
         n_scales: grids, the finest included.
         patch: points per axis of a patch. Axes are padded to a multiple of patch 2^(n_scales-1) points.
         n_tokens: latent tokens per patch.
@@ -118,8 +119,8 @@ class LSM(nn.Module):
     Shapes: [batch, in_channels, *space] to [batch, out_channels, *space].
 
     Raises:
-        ValueError: a size below 1, a width that isn't a multiple of ``n_heads``, fewer than two scales, an unknown
-            normalisation, or one with nothing to average over on the coarsest grid.
+        ValueError: a size below 1, a width that isn't a multiple of ``n_heads`` or above ``max_width``, fewer than two
+            scales, an unknown normalisation, or one with nothing to average over on the coarsest grid.
 
     Reference: Wu et al. (2023), Solving High-Dimensional PDEs with Latent Spectral Models, arXiv 2301.12664.
 
@@ -137,6 +138,7 @@ class LSM(nn.Module):
         out_channels: int,
         grid: Grid,
         width: int = 16,
+        max_width: int | None = None,
         n_scales: int = 5,
         patch: int = 4,
         n_tokens: int = 4,
@@ -157,15 +159,22 @@ class LSM(nn.Module):
         for name, value in sizes.items():
             if value < 1:
                 raise ValueError(f"LSM needs {name} of at least 1, got {value}. Raise model.{name}.")
-        if width % n_heads:
-            raise ValueError(
-                f"LSM splits its channels among n_heads={n_heads}, but width={width} is no multiple of it. "
-                "Change model.width or model.n_heads."
-            )
+        for name, value in (("width", width), ("max_width", max_width)):
+            if value is not None and value % n_heads:
+                raise ValueError(
+                    f"LSM splits its channels among n_heads={n_heads}, but {name}={value} is no multiple of it. "
+                    f"Change model.{name} or model.n_heads."
+                )
         self._nodes = grid.nodes
         block = partial(NeuralSpectralBlock, patch=patch, n_tokens=n_tokens, n_basis=n_basis, n_heads=n_heads)
         self.backbone = UNetBackbone(
-            width, grid=grid, n_scales=n_scales, normalization=normalization, block=block, patch=patch
+            width,
+            grid=grid,
+            n_scales=n_scales,
+            normalization=normalization,
+            block=block,
+            patch=patch,
+            max_width=max_width,
         )
         self.lifting = Pointwise(in_channels + grid.n_dims, width)
         self.projection = nn.ModuleList([Pointwise(width, projection_width), Pointwise(projection_width, out_channels)])

@@ -30,6 +30,7 @@ class UNet(nn.Module):
         in_channels, out_channels: channels of the input and output fields.
         grid: the training grid.
         width: channels of the finest scale. They double with every scale except the last.
+        max_width: most channels of a scale; None for no bound.
         n_scales: grids, the finest included. Axes are padded to a multiple of 2^(n_scales-1) points.
         normalization: ``layer``, ``instance``, ``batch`` or ``none`` (``UNetBackbone``).
         projection_width: hidden channels of the projection.
@@ -37,8 +38,8 @@ class UNet(nn.Module):
     Shapes: [batch, in_channels, *space] to [batch, out_channels, *space].
 
     Raises:
-        ValueError: a size below 1, fewer than two scales, an unknown normalisation, or one with nothing to average over
-            on the coarsest grid.
+        ValueError: a size below 1, a width above ``max_width``, fewer than two scales, an unknown normalisation, or one
+            with nothing to average over on the coarsest grid.
 
     Reference: Ronneberger et al. (2015), U-Net, arXiv 1505.04597; as in Wu et al. (2023), arXiv 2301.12664, figure 2
     without the blocks.
@@ -58,6 +59,7 @@ class UNet(nn.Module):
         out_channels: int,
         grid: Grid,
         width: int = 16,
+        max_width: int | None = None,
         n_scales: int = 5,
         normalization: Normalization = "layer",
         projection_width: int = 128,
@@ -68,7 +70,9 @@ class UNet(nn.Module):
                 f"UNet needs projection_width of at least 1, got {projection_width}. Raise model.projection_width."
             )
         self._nodes = grid.nodes
-        self.backbone = UNetBackbone(width, grid=grid, n_scales=n_scales, normalization=normalization)
+        self.backbone = UNetBackbone(
+            width, grid=grid, n_scales=n_scales, normalization=normalization, max_width=max_width
+        )
         self.lifting = Pointwise(in_channels + grid.n_dims, width)
         self.projection = nn.ModuleList([Pointwise(width, projection_width), Pointwise(projection_width, out_channels)])
 

@@ -220,6 +220,7 @@ def test_commutes_with_shifts_by_patches_of_the_coarsest_grid_without_coordinate
         ("n_tokens", 0, "n_tokens of at least 1, got 0. Raise model.n_tokens"),
         ("n_basis", 0, "n_basis of at least 1, got 0. Raise model.n_basis"),
         ("n_heads", 0, "n_heads of at least 1, got 0. Raise model.n_heads"),
+        ("max_width", 20, "n_heads=8, but max_width=20 is no multiple of it. Change model.max_width or model.n_heads"),
         ("projection_width", -1, "projection_width of at least 1, got -1"),
         ("width", 20, "n_heads=8, but width=20 is no multiple of it. Change model.width or model.n_heads"),
         ("n_scales", 1, "n_scales of at least 2, got 1. Raise model.n_scales"),

@@ -23,21 +23,23 @@ def n_parameters(module: nn.Module) -> int:
     return sum(p.numel() for p in module.parameters())
 
 
-def backbone_count(width: int, n_scales: int, n_dims: int, *, normalization: str = "layer") -> int:
+def backbone_count(
+    width: int, n_scales: int, n_dims: int, *, normalization: str = "layer", max_width: int = 1000
+) -> int:
     """Written out scale by scale: convolutions of 3^d points; a scale and a shift, or a bias, per channel."""
     per_channel = 1 if normalization == "none" else 2
 
     def pair(first: int, second: int, third: int) -> int:
         return 3**n_dims * (first * second + second * third) + per_channel * (second + third)
 
-    channels = [width * 2**scale for scale in range(n_scales - 1)]
+    channels = [min(width * 2**scale, max_width) for scale in range(n_scales - 1)]
     channels.append(channels[-1])
     total = pair(width, width, width)
     for above, here in pairwise(channels):
         total += pair(above, here, here)
     for scale in range(n_scales - 1):
         n = channels[scale]
-        total += pair(2 * n, n, n // 2 if scale else n)
+        total += pair(2 * n, n, channels[scale - 1] if scale else n)
     return total + width * width + width
 
 
@@ -63,6 +65,15 @@ def test_parameter_count_follows_the_closed_form(
     )
     ends = (3 + n_dims + 1) * width + (width + 1) * 7 + (7 + 1) * 2
     assert n_parameters(model) == ends + backbone_count(width, n_scales, n_dims, normalization=normalization)
+
+
+@pytest.mark.parametrize("max_width", [4, 6, 16, 64])
+def test_channels_double_up_to_max_width(max_width: int) -> None:
+    grid = Grid.periodic(64, n_dims=1)
+    model = UNet(in_channels=1, out_channels=1, grid=grid, width=4, n_scales=6, max_width=max_width, projection_width=7)
+    ends = (1 + 1 + 1) * 4 + (4 + 1) * 7 + (7 + 1)
+    assert n_parameters(model) == ends + backbone_count(4, 6, 1, max_width=max_width)
+    assert model(torch.randn(2, 1, 64)).shape == (2, 1, 64)
 
 
 def test_parameter_count_of_the_published_sizes() -> None:
@@ -236,6 +247,7 @@ def test_convolutions_have_a_bias_only_where_nothing_else_shifts() -> None:
     ("name", "value", "message"),
     [
         ("width", 0, "width of at least 1, got 0. Raise model.width"),
+        ("max_width", 8, "width=16 channels, which is above max_width=8. Lower model.width or raise model.max_width"),
         ("n_scales", 1, "n_scales of at least 2, got 1. Raise model.n_scales"),
         ("projection_width", 0, "projection_width of at least 1, got 0. Raise model.projection_width"),
         ("normalization", "group", "model.normalization in .*'layer', 'instance', 'batch', 'none'.*got 'group'"),
