@@ -240,8 +240,8 @@ def validate(run: RunConfig) -> None:
         )
     if run.surrogate.residual and run.dataset.history == 0:
         raise ConfigError(
-            "surrogate.residual=true predicts increments over the last history frame, but dataset.history is 0: there "
-            "is none. Use surrogate.residual=false, or a model that needs no last frame (persistence does)."
+            "surrogate.residual=true predicts increments over the last history frame, but dataset.history is 0. "
+            "Use surrogate.residual=false, or another model in place of persistence, which is nothing without it."
         )
 
 
