@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import zipfile
+from collections.abc import Mapping
 from pathlib import Path
+from textwrap import shorten
 from typing import Any
 
 import torch
+from torch import Tensor, nn
 
 from data_gen.files import replacing_stream
 
@@ -46,4 +49,26 @@ def load(path: Path, device: torch.device | str = "cpu") -> dict[str, Any]:
         raise CheckpointError(
             f"The checkpoint {path} can't be read ({type(error).__name__}: {error}). "
             "Run the same command with force=true to start the run anew."
+        ) from error
+
+
+def load_weights(module: nn.Module, weights: Mapping[str, Tensor], path: Path) -> None:
+    """Put the weights of a checkpoint into a module.
+
+    Args:
+        module: of the architecture that was saved.
+        weights: its state.
+        path: of the checkpoint, for the message.
+
+    Raises:
+        CheckpointError: they are of another architecture.
+    """
+    try:
+        module.load_state_dict(weights)
+    except RuntimeError as error:
+        _, first, *others = (shorten(line, 200, placeholder=" ...") for line in str(error).splitlines())
+        more = f" ({len(others)} more such lines)" if others else ""
+        raise CheckpointError(
+            f"The checkpoint {path} is of another architecture than the configuration beside it: {first}{more}. Put "
+            "back the file that belongs to the run, or run the same command with force=true to start it anew."
         ) from error

@@ -59,7 +59,7 @@ class Surrogate(nn.Module):
             trust: packages, besides the project's own, whose constructors may be called: a foreign model is code.
 
         Raises:
-            CheckpointError: best.pt is missing or damaged.
+            CheckpointError: best.pt is missing, damaged, or of another architecture.
             ConfigError: a constructor that isn't trusted, or whose arguments have changed since.
 
         >>> from neuralop_bench import config, pipeline
@@ -82,7 +82,7 @@ class Surrogate(nn.Module):
         )
         normalizer = Normalizer(**{name: states[f"normalizer.{name}"] for name in Normalizer.__annotations__})
         surrogate = cls(operator, normalizer, **config["surrogate"])
-        surrogate.load_state_dict(states)
+        checkpoint.load_weights(surrogate, states, Path(run) / BEST_NAME)
         surrogate.spec, surrogate.n_history = spec, n_history
         return surrogate.to(device).eval()
 

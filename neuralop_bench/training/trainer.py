@@ -153,7 +153,7 @@ class Trainer:
                 saved = now
         if at.best_epoch < 0:
             raise Diverged("No epoch gave a finite error on the validation split.")
-        surrogate.load_state_dict(state.load_best(at)["model"])
+        checkpoint.load_weights(surrogate, state.load_best(at)["model"], state.folder / BEST_NAME)
         return at
 
     def _keep_prepared(
@@ -261,13 +261,15 @@ class _Training:
             return Progress()
         content = checkpoint.load(path, self.device)
         try:
-            self.surrogate.load_state_dict(content["model"])
+            checkpoint.load_weights(self.surrogate, content["model"], path)
             self.optim.load_state_dict(content["optimizer"])
             self.scheduler.load_state_dict(content["scheduler"])
             torch.set_rng_state(content["rng"].cpu())
             if content["rng_cuda"] is not None:
                 torch.cuda.set_rng_state(content["rng_cuda"].cpu(), self.device)
             at = Progress(**content["progress"])
+        except CheckpointError:
+            raise
         except (KeyError, ValueError, TypeError, RuntimeError) as error:
             raise CheckpointError(
                 f"The checkpoint {path} isn't one of this training ({' '.join(str(error).split())}). Another version "

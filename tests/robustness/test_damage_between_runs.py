@@ -23,6 +23,7 @@ from neuralop_bench.checkpoint import CheckpointError
 from neuralop_bench.record import Evaluation, RecordError, RunRecord
 from neuralop_bench.run_directory import state
 from neuralop_bench.status import states
+from neuralop_bench.surrogate import Surrogate
 
 
 def _cut(path: Path) -> None:
@@ -341,10 +342,21 @@ def test_a_checkpoint_of_another_training_is_refused(stopped: Place, tmp_path: P
     place = _copy(stopped, tmp_path)
     path = place.run_directory / "last.pt"
     content = torch.load(path, weights_only=True)
-    content["model"].pop(next(iter(content["model"])))
+    del content["optimizer"]["param_groups"]
     torch.save(content, path)
     with pytest.raises(CheckpointError, match=r"isn't one of this training .*force=true"):
         _run(place)
+
+
+@pytest.mark.parametrize("name", ["last.pt", "best.pt"])
+def test_weights_of_another_architecture_are_refused_in_a_line(stopped: Place, tmp_path: Path, name: str) -> None:
+    place = _copy(stopped, tmp_path)
+    path = place.run_directory / name
+    content = torch.load(path, weights_only=True)
+    content["model"] = {key: value.new_zeros(3, *value.shape) for key, value in content["model"].items()}
+    torch.save(content, path)
+    with pytest.raises(CheckpointError, match=rf"{name} is of another architecture .*: size mismatch for .*force=true"):
+        Surrogate.load(place.run_directory) if name == "best.pt" else _run(place)
 
 
 def test_the_best_weights_are_those_of_the_best_epoch(stopped: Place, tmp_path: Path) -> None:
