@@ -66,7 +66,9 @@ def load_weights(module: nn.Module, weights: Mapping[str, Tensor], path: Path) -
     try:
         module.load_state_dict(weights)
     except RuntimeError as error:
-        _, first, *others = (shorten(line, 200, placeholder=" ...") for line in str(error).splitlines())
+        lines = str(error).splitlines()
+        first, *others = lines[1:] or lines  # torch heads its list with a line of its own
+        first = shorten(first, 200, placeholder=" ...")
         more = f" ({len(others)} more such lines)" if others else ""
         raise CheckpointError(
             f"The checkpoint {path} is of another architecture than the configuration beside it: {first}{more}. Put "
