@@ -177,17 +177,17 @@ def test_one_batch_is_overfitted(cfg: RunConfig) -> None:
     x = smooth_fields(grid_of(cfg), in_channels)
     # Unrelated to the inputs, so only a model that tells the samples apart can fit them.
     target = smooth_fields(grid_of(cfg), out_channels, seed=1)
-    losses = []
-    for _ in range(120):
+    errors = []  # relative L2
+    for _ in range(1500):  # LSM, the slowest, takes half as many
         optimizer.zero_grad()
         loss = (operator(x) - target).square().mean() / target.square().mean()
         loss.backward()
         optimizer.step()
-        losses.append(float(loss.detach()))
-        if losses[-1] < 0.05 * losses[0]:
+        errors.append(float(loss.detach().sqrt()))
+        if errors[-1] < 0.01:
             break
-    assert losses[0] > 0.5
-    assert losses[-1] < 0.05 * losses[0]
+    assert errors[0] > 0.5
+    assert errors[-1] < 0.01
 
 
 def test_saving_and_loading_is_the_identity(cfg: RunConfig) -> None:
