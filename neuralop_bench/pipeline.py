@@ -353,7 +353,8 @@ def _score(
     cfg: RunConfig, surrogate: Surrogate, train: Trajectories, test: Trajectories, device: torch.device
 ) -> Score:
     """Errors of free-running predictions on test; of train only the variance of its targets is used."""
-    context = MetricContext(train.spec, _channel_variance(train.whole().in_order(cfg.evaluator.batch_size)))
+    variance = _channel_variance(train.whole().in_order(cfg.evaluator.batch_size))
+    context = MetricContext(test.spec, variance, train_grid=train.spec.grid)
     metrics: list[Metric] = [constructors.build(node)(context) for node in cfg.evaluator.metrics.values()]
     errors = evaluate(surrogate, test.whole(), metrics, batch_size=cfg.evaluator.batch_size, device=device)
     summary = {name: None if np.isnan(value) else value for name, value in summarise(errors, metrics).items()}

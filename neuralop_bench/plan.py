@@ -204,7 +204,7 @@ def _rehearse(cfg: RunConfig, spec: DatasetSpec) -> tuple[Surrogate, int | None]
     loss = _built("loss", cfg.loss)
     _called("augmentation", _built("augmentation", cfg.augmentation), spec)
     _require_offers("tracker", _built("tracker", cfg.tracker), "start", "log", "finish")
-    context = MetricContext(spec, np.ones(n_state))
+    context = MetricContext(spec, np.ones(n_state), spec.grid)
     for name, node in cfg.evaluator.metrics.items():
         key = f"evaluator.metrics.{name}"
         metric = _called(key, _built(key, node), context)

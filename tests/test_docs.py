@@ -77,7 +77,7 @@ def test_a_metric_documents_its_formula_its_range_and_each_of_its_columns(name: 
     documented = [entry.strip() for names in WRITER.columns(kind.__doc__) for entry in names.split(",")]
     grid = Grid.periodic(32)
     spec = DatasetSpec("made up", 1, "", grid, (0.0, 1.0, 2.0), (FieldSpec("a", "a field"), FieldSpec("b", "another")))
-    metric = kind(MetricContext(spec, np.ones(2)))
+    metric = kind(MetricContext(spec, np.ones(2), spec.grid))
     fields = torch.randn(4, 3, 2, *grid.shape, generator=torch.Generator().manual_seed(0))
     batch = Batch(fields[:, :1], fields[:, 0, :0], fields[:, 1:])
     measured = metric.measure(fields[:, 1:] + 0.1, batch)

@@ -47,7 +47,7 @@ def windows(tmp_path_factory: pytest.TempPathFactory) -> Windows:
 def metrics(windows: Windows) -> list[Metric]:
     """Every metric of the standard evaluator."""
     nodes = config.compose("track=smoke").evaluator.metrics
-    context = MetricContext(windows.source.spec, np.array([1.0]))
+    context = MetricContext(windows.source.spec, np.array([1.0]), windows.source.spec.grid)
     return [instantiate(node)(context) for node in nodes.values()]
 
 

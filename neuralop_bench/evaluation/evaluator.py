@@ -61,7 +61,8 @@ def summarise(errors: xr.Dataset, metrics: Sequence[Metric]) -> dict[str, float]
 def _measure(prediction: torch.Tensor, batch: Batch, metrics: Sequence[Metric]) -> dict[str, NDArray[np.float64]]:
     measured: dict[str, NDArray[np.float64]] = {}
     for metric in metrics:
-        measured.update(metric.measure(prediction, batch))
+        if not metric.variables.keys() <= measured.keys():  # otherwise another metric has stored the same statistics
+            measured.update(metric.measure(prediction, batch))
     return measured
 
 
@@ -73,4 +74,5 @@ def _coordinates(windows: Windows) -> dict[str, object]:
         "time": np.array(times),
         "channel": [field.name for field in source.spec.state],
         "band": list(BANDS),
+        "quantity": list(source.spec.conserved),
     }

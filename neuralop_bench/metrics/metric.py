@@ -27,6 +27,7 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
+from data_gen.grids import Grid
 from data_gen.spec import DatasetSpec
 from neuralop_bench.batch import Batch, Trajectory
 
@@ -36,13 +37,17 @@ EPS = 1e-24
 
 @dataclass(frozen=True)
 class MetricContext:
-    """What a metric is built with: the dataset's spec and statistics of the training targets, never of the test split.
+    """What a metric is built with: the spec of the data it measures on, and what the model was trained on; statistics
+    never come from the test split.
 
+    spec: of the test data, which may lie on another grid than the training data.
     train_variance: variance of the training targets per channel, [C].
+    train_grid: the training grid.
     """
 
     spec: DatasetSpec
     train_variance: NDArray[np.float64]
+    train_grid: Grid
 
 
 class Metric(Protocol):
@@ -82,3 +87,9 @@ def mean(values: NDArray[np.float64]) -> float:
     """Mean with an exact sum, so the order of samples can't change it."""
     flat = np.ravel(values)
     return math.fsum(flat) / flat.size
+
+
+def mean_over_samples(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Means over the first axis with exact sums, so the order of samples can't change them."""
+    columns = values.reshape(len(values), -1).T
+    return np.array([math.fsum(column) / len(values) for column in columns]).reshape(values.shape[1:])

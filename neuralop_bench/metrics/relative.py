@@ -10,6 +10,7 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
+from data_gen.grids import Grid, Nodes
 from neuralop_bench.batch import Batch, Trajectory
 from neuralop_bench.metrics.metric import EPS, MetricContext, mean, sample_pairs
 
@@ -86,6 +87,87 @@ def relative_l2_step(measured: xr.Dataset) -> xr.DataArray:
     return _ratio(measured["error_mean_square"], measured["target_mean_square"])
 
 
+class NRMSE:
+    """Root mean square error of a snapshot in units of the snapshot's own root mean square.
+
+        nrmse = mean over n, t and c of sqrt(mean_X (p - u)^2 / mean_X u^2)
+
+    The mean of ratios per step, as in tables of PDEBench, where rel_l2 is one ratio of a whole trajectory: every step
+    counts alike, and steps where the field has died down weigh as much as those where it is large.
+
+    Range: 0 for an exact prediction, 1 for predicting zero everywhere, without upper bound.
+
+    Columns:
+        nrmse: the mean over samples, steps and channels.
+        n_floored_nrmse: number of snapshots and channels whose root mean square is below 1e-12.
+
+    Reference: Takamoto et al. (2022), PDEBench, arXiv 2210.07182, appendix B.
+    """
+
+    name: ClassVar[str] = "nrmse"
+    version: ClassVar[int] = 1
+    variables: ClassVar[Mapping[str, tuple[str, ...]]] = RelativeL2.variables
+
+    def __init__(self, context: MetricContext) -> None:
+        self._squares = RelativeL2(context)
+
+    def measure(self, prediction: Trajectory, batch: Batch) -> dict[str, NDArray[np.float64]]:
+        return self._squares.measure(prediction, batch)
+
+    def summarise(self, measured: xr.Dataset) -> dict[str, float]:
+        return {
+            "nrmse": mean(relative_l2_step(measured).values),
+            "n_floored_nrmse": float((measured["target_mean_square"] < EPS).sum()),
+        }
+
+
+class RelativeH1:
+    """Error of the field and of its gradient together, relative to those of the reference.
+
+        rel_h1 = mean over n and c of sqrt(||e||^2 + ||grad e||^2) / sqrt(||u||^2 + ||grad u||^2),    e = p - u
+
+    with norms over all predicted steps t and all points X, and derivatives along physical lengths. Along a periodic axis
+    they are those of the Fourier series, 2 pi i k / L for every mode but that of the Nyquist wavenumber, whose
+    derivative vanishes at the points. Along other axes they are central differences, one-sided at the ends, both of
+    second order. The gradient weighs a mode of wavenumber k by 2 pi k / L, so small scales count far more than in
+    rel_l2.
+
+    Range: 0 for an exact prediction, 1 for predicting zero everywhere, without upper bound.
+
+    Columns:
+        rel_h1: the mean over samples and channels.
+        n_floored_rel_h1: number of (sample, channel) whose reference has a norm below 1e-12.
+    """
+
+    name: ClassVar[str] = "rel_h1"
+    version: ClassVar[int] = 1
+    variables: ClassVar[Mapping[str, tuple[str, ...]]] = {
+        **RelativeL2.variables,
+        "error_gradient_mean_square": ("sample", "time", "channel"),
+        "target_gradient_mean_square": ("sample", "time", "channel"),
+    }
+
+    def __init__(self, context: MetricContext) -> None:
+        self._grid = context.spec.grid
+
+    def measure(self, prediction: Trajectory, batch: Batch) -> dict[str, NDArray[np.float64]]:
+        rows: dict[str, list[NDArray[np.float64]]] = {name: [] for name in self.variables}
+        for p, u in sample_pairs(prediction, batch):
+            error = p - u
+            rows["error_mean_square"].append(_mean_square(error))
+            rows["target_mean_square"].append(_mean_square(u))
+            rows["error_gradient_mean_square"].append(_gradient_mean_square(error, self._grid))
+            rows["target_gradient_mean_square"].append(_gradient_mean_square(u, self._grid))
+        return {name: np.stack(values) for name, values in rows.items()}
+
+    def summarise(self, measured: xr.Dataset) -> dict[str, float]:
+        error, target = (
+            (measured[f"{name}_mean_square"] + measured[f"{name}_gradient_mean_square"]).mean("time")
+            for name in ("error", "target")
+        )
+        return {"rel_h1": mean(_ratio(error, target).values), "n_floored_rel_h1": float((target < EPS).sum())}
+
+
 class VRMSE:
     """Root mean square error of a snapshot in units of the snapshot's own standard deviation.
 
@@ -112,7 +194,7 @@ class VRMSE:
     }
 
     def __init__(self, context: MetricContext) -> None:
-        self._floor = np.maximum(1e-6 * context.train_variance, EPS)
+        self.floor = np.maximum(1e-6 * context.train_variance, EPS)
 
     def measure(self, prediction: Trajectory, batch: Batch) -> dict[str, NDArray[np.float64]]:
         error, variance = [], []
@@ -122,9 +204,15 @@ class VRMSE:
         return {"error_mean_square": np.stack(error), "target_variance": np.stack(variance)}
 
     def summarise(self, measured: xr.Dataset) -> dict[str, float]:
-        variance = measured["target_variance"].values
-        ratio = measured["error_mean_square"].values / np.maximum(variance, self._floor)
-        return {"vrmse": mean(np.sqrt(ratio)), "n_floored_vrmse": float((variance < self._floor).sum())}
+        return {
+            "vrmse": mean(vrmse_step(measured, self.floor).values),
+            "n_floored_vrmse": float((measured["target_variance"].values < self.floor).sum()),
+        }
+
+
+def vrmse_step(measured: xr.Dataset, floor: NDArray[np.float64]) -> xr.DataArray:
+    """``vrmse`` before the mean, per (sample, time, channel); ``floor`` bounds the variance from below, [channel]."""
+    return (measured["error_mean_square"] / np.maximum(measured["target_variance"], floor)) ** 0.5
 
 
 class MaxError:
@@ -171,6 +259,29 @@ def _over_points(values: NDArray[np.float64]) -> NDArray[np.float64]:
 
 def _mean_square(values: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.mean(_over_points(values) ** 2, axis=-1)
+
+
+def _gradient_mean_square(values: NDArray[np.float64], grid: Grid) -> NDArray[np.float64]:
+    """Mean over the points of the squared gradient, [time, channel]; infinite for a snapshot that isn't finite."""
+    finite = np.isfinite(_over_points(values)).all(axis=-1)
+    values = np.where(finite.reshape(*finite.shape, *(1,) * grid.n_dims), values, 0.0)
+    squares = sum(
+        _mean_square(_derivative(values, 2 + axis, length, h, nodes))
+        for axis, (length, h, nodes) in enumerate(zip(grid.lengths, grid.spacing, grid.nodes, strict=True))
+    )
+    return np.where(finite, squares, np.inf)
+
+
+def _derivative(values: NDArray[np.float64], axis: int, length: float, h: float, nodes: Nodes) -> NDArray[np.float64]:
+    n = values.shape[axis]
+    if nodes != "periodic":
+        # Two points have no difference of second order.
+        return np.gradient(values, h, axis=axis, edge_order=2 if n > 2 else 1)
+    k = np.arange(n // 2 + 1, dtype=np.float64)
+    if n % 2 == 0:
+        k[-1] = 0.0
+    factor = (2j * np.pi / length * k).reshape(-1, *(1,) * (values.ndim - 1 - axis))
+    return np.fft.irfft(factor * np.fft.rfft(values, axis=axis), n, axis=axis)
 
 
 def _ratio(error: xr.DataArray, target: xr.DataArray) -> xr.DataArray:

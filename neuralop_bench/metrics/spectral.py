@@ -13,11 +13,16 @@ from numpy.typing import NDArray
 
 from data_gen.grids import Grid
 from neuralop_bench.batch import Batch, Trajectory
-from neuralop_bench.metrics.metric import EPS, MetricContext, mean, sample_pairs
+from neuralop_bench.metrics.metric import EPS, MetricContext, mean, mean_over_samples, sample_pairs
 
 BANDS = ("low", "mid", "high")
 # In cycles per longest side of the domain: 1 to 3, 4 to 11, 12 and above.
 BAND_EDGES = (3.5, 11.5)
+# Of the training grid's Nyquist wavenumber, for the bands that move with it.
+BAND_FRACTIONS = (1 / 8, 1 / 2)
+# Below this a shell's structures are more wrong than right in their place.
+COHERENT = 0.5
+_RESAMPLINGS = 1000
 # A band with less than this share of the energy is float32 rounding, not signal.
 BELOW_ROUNDING = 1e-10
 
@@ -102,6 +107,152 @@ class Spectra:
         return columns
 
 
+class NormalizedBands:
+    """Relative errors in three bands that move with the training grid: where in its own range a model fails.
+
+        specn_band = sqrt(sum E_e / sum E_u),    sums over the shells of the band, over n, t and c
+
+    Spectra, shells and energies are those of ``spectra``. The bands are fractions of the training grid's smallest
+    Nyquist wavenumber: low up to 1/8 of it, mid up to 1/2, high all above, the corner included. A shell belongs to the
+    band that holds its centre. A band that holds less than 1e-10 of the reference's energy is not measured.
+
+    Range: 0 for an exact prediction, 1 for predicting a band as zero, without upper bound.
+
+    Columns:
+        specn_low, specn_mid, specn_high: the ratio with sums over all samples.
+    """
+
+    name: ClassVar[str] = "specn"
+    version: ClassVar[int] = 1
+    variables: ClassVar[Mapping[str, tuple[str, ...]]] = Spectra.variables
+
+    def __init__(self, context: MetricContext) -> None:
+        self._spectra = Spectra(context)
+        kappa = Shells(context.spec.grid).wavenumbers
+        # The tolerance keeps a shell at the edge itself below it: centres are whole multiples of the shells' width.
+        edges = np.array(BAND_FRACTIONS) * nyquist(context.train_grid) * (1 + 1e-9)
+        self._band = np.append(np.digitize(kappa, edges, right=True), len(BANDS) - 1)  # the corner last
+
+    def measure(self, prediction: Trajectory, batch: Batch) -> dict[str, NDArray[np.float64]]:
+        return self._spectra.measure(prediction, batch)
+
+    def summarise(self, measured: xr.Dataset) -> dict[str, float]:
+        error, target = measured["energy_error"].values, measured["energy_target"].values
+        total = math.fsum(target.ravel())
+        columns: dict[str, float] = {}
+        for index, band in enumerate(BANDS):
+            inside = self._band == index
+            band_error, band_target = (math.fsum(x[..., inside].ravel()) for x in (error, target))
+            measurable = band_target > BELOW_ROUNDING * total
+            columns[f"specn_{band}"] = math.sqrt(band_error / band_target) if measurable else math.nan
+        return columns
+
+
+class LogSpectralDistance:
+    """How far the energy spectrum is off, in decibels, whatever the phases: does a prediction have the right amount of
+    small structure, even where it sits in the wrong place?
+
+        lsd_db = sqrt(mean_b (10 log10((E_p(b) + f) / (E_u(b) + f)))^2),    f = 1e-10 max_b E_u(b)
+
+    E_p(b) and E_u(b) are the energies of shell b (``spectra``), summed over t and averaged over n; the mean over b takes
+    shells 1 to B, without the corner, the distance is averaged over c.
+
+    Range: 0 for the right spectrum, 3 if every shell holds twice or half its energy, without upper bound. Noise with the
+    right spectrum scores 0: see ``coherence``.
+
+    Columns:
+        lsd_db: the distance.
+        lsd_db_lo, lsd_db_hi: percentile interval of 95 % from 1000 resamplings of the samples; empty if a sample diverged.
+    """
+
+    name: ClassVar[str] = "lsd"
+    version: ClassVar[int] = 1
+    variables: ClassVar[Mapping[str, tuple[str, ...]]] = Spectra.variables
+
+    def __init__(self, context: MetricContext) -> None:
+        self._spectra = Spectra(context)
+
+    def measure(self, prediction: Trajectory, batch: Batch) -> dict[str, NDArray[np.float64]]:
+        return self._spectra.measure(prediction, batch)
+
+    def summarise(self, measured: xr.Dataset) -> dict[str, float]:
+        p, u = (measured[f"energy_{name}"].sum("time").values[..., :-1] for name in ("prediction", "target"))
+        columns = {"lsd_db": _distance_db(mean_over_samples(p), mean_over_samples(u))}
+        if not np.isfinite(p).all():
+            return {**columns, "lsd_db_lo": math.nan, "lsd_db_hi": math.nan}
+        # In an order of their own, so that the draws don't depend on that of the samples.
+        order = np.lexsort(np.concatenate([u, p], axis=-1).reshape(len(u), -1).T)
+        chosen = np.random.default_rng(0).integers(len(u), size=(_RESAMPLINGS, len(u)))
+        weights = np.stack([np.bincount(row, minlength=len(u)) for row in chosen]) / len(u)
+        resampled = [np.tensordot(weights, x[order], axes=1) for x in (p, u)]
+        drawn = [_distance_db(p_mean, u_mean) for p_mean, u_mean in zip(*resampled, strict=True)]
+        low, high = np.percentile(drawn, [2.5, 97.5])
+        return {**columns, "lsd_db_lo": float(low), "lsd_db_hi": float(high)}
+
+
+class Coherence:
+    """Down to which scale a prediction has its structures in the right place, at the last predicted step.
+
+        coherence(b) = Re sum P conj(U) / sqrt(sum |P|^2 sum |U|^2),    sums over the modes of shell b and over n
+        k_eff        = the first wavenumber with coherence(b) < 0.5
+
+    A prediction that invents texture has the right energy and no coherence. Shells with less than 1e-10 of the
+    reference's energy are rounding of float32 and are passed over.
+
+    Range: 1 where phases agree, 0 where they are unrelated, -1 where they are opposite.
+
+    Columns:
+        k_eff: in cycles per longest side of the domain, mean over channels. The largest measured one where the
+            coherence never falls below 0.5.
+        k_eff_is_bound: number of channels where it never does, so that k_eff is a lower bound.
+    """
+
+    name: ClassVar[str] = "coherence"
+    version: ClassVar[int] = 1
+    variables: ClassVar[Mapping[str, tuple[str, ...]]] = Spectra.variables
+
+    def __init__(self, context: MetricContext) -> None:
+        self._spectra = Spectra(context)
+        self._cycles = Shells(context.spec.grid).wavenumbers * max(context.spec.grid.lengths)
+
+    def measure(self, prediction: Trajectory, batch: Batch) -> dict[str, NDArray[np.float64]]:
+        return self._spectra.measure(prediction, batch)
+
+    def summarise(self, measured: xr.Dataset) -> dict[str, float]:
+        found, n_bounds = [], 0
+        target = mean_over_samples(measured["energy_target"].isel(time=-1).values)
+        for values, energy in zip(coherence(measured).values, target, strict=True):
+            signal = np.flatnonzero(energy[:-1] > BELOW_ROUNDING * energy.sum())
+            lost = [shell for shell in signal if values[shell] < COHERENT]
+            n_bounds += not lost
+            found.append(self._cycles[lost[0] if lost else signal[-1]] if len(signal) else math.nan)
+        return {"k_eff": mean(np.array(found)), "k_eff_is_bound": float(n_bounds)}
+
+
+def coherence(measured: xr.Dataset) -> xr.DataArray:
+    """Re sum P conj(U) / sqrt(sum |P|^2 sum |U|^2) of the last step, pooled over samples: [channel, shell], shells
+    1 ... B without the corner. 0 where a sum vanishes or isn't finite."""
+    last = measured.isel(time=-1, shell=slice(None, -1))
+    cross, p, u = (
+        mean_over_samples(last[name].values) for name in ("cross_spectrum", "energy_prediction", "energy_target")
+    )
+    size = np.sqrt(p) * np.sqrt(u)
+    known = np.isfinite(size) & (size > 0)
+    return xr.DataArray(np.divide(cross, size, out=np.zeros_like(cross), where=known), dims=("channel", "shell"))
+
+
+def _distance_db(p: NDArray[np.float64], u: NDArray[np.float64]) -> float:
+    """Log-spectral distance of spectra [channel, shell], mean over channels."""
+    floor = np.maximum(BELOW_ROUNDING * u.max(axis=-1, keepdims=True), EPS)
+    decibels = 10 * np.log10((p + floor) / (u + floor))
+    return mean(np.sqrt(np.mean(decibels**2, axis=-1)))
+
+
+def nyquist(grid: Grid) -> float:
+    """The smallest of the axes' Nyquist wavenumbers, in cycles per unit length."""
+    return min(0.5 / h for h in grid.spacing)
+
+
 class Shells:
     """The partition of a grid's modes into shells and bands."""
 
@@ -109,8 +260,7 @@ class Shells:
         kappa = np.sqrt(sum(np.square(k) for k in np.meshgrid(*_wavenumbers(grid), indexing="ij")))
         longest = max(grid.lengths)
         self.width = 1 / longest if grid.is_periodic else 1 / (2 * longest)
-        nyquist = min(0.5 / h for h in grid.spacing)
-        self.n_shells = int(nyquist / self.width + 1e-9)
+        self.n_shells = int(nyquist(grid) / self.width + 1e-9)
         shell = np.floor(kappa / self.width + 0.5).astype(int)
         self._shell = _Partition(np.minimum(shell, self.n_shells + 1) - 1, self.n_shells + 1)
         band = np.digitize(kappa * longest, BAND_EDGES)

@@ -54,7 +54,7 @@ class _Case:
             self.prediction[diverged, n_steps // 2 :] = NAN
         self.static = rng.standard_normal((n_samples, len(static), *grid.shape))
         self.batch = Batch(torch.zeros(n_samples, 0, 1), torch.from_numpy(self.static), torch.from_numpy(self.target))
-        context = MetricContext(self.spec, np.ones(1))
+        context = MetricContext(self.spec, np.ones(1), self.spec.grid)
         variables: dict[str, Any] = {}
         for metric in (RelativeL2(context), Spectra(context)):
             measured = metric.measure(torch.from_numpy(self.prediction), self.batch)

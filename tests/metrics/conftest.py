@@ -20,7 +20,7 @@ def context() -> Callable[..., MetricContext]:
     def build(grid: Grid, n_channels: int = 1, train_variance: list[float] | None = None) -> MetricContext:
         state = tuple(FieldSpec(f"field_{channel}", "a field") for channel in range(n_channels))
         spec = DatasetSpec(name="made up", version=1, equation="", grid=grid, times=(0.0, 1.0), state=state)
-        return MetricContext(spec, np.array(train_variance or [1.0] * n_channels))
+        return MetricContext(spec, np.array(train_variance or [1.0] * n_channels), grid)
 
     return build
 

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from itertools import pairwise
 from types import SimpleNamespace
 
 import numpy as np
@@ -12,7 +13,16 @@ from the_well.benchmark.metrics import VRMSE as WellVRMSE
 from data_gen.grids import Grid
 from neuralop_bench.batch import Batch
 from neuralop_bench.metrics.metric import mean
-from neuralop_bench.metrics.relative import EPS, VRMSE, MaxError, RelativeL2, per_sample_relative_l2
+from neuralop_bench.metrics.relative import (
+    EPS,
+    NRMSE,
+    VRMSE,
+    MaxError,
+    RelativeH1,
+    RelativeL2,
+    per_sample_relative_l2,
+)
+from neuralop_bench.metrics.spectral import Spectra
 
 Score = Callable[..., dict[str, float]]
 GRID = Grid.periodic(4, n_dims=1)
@@ -191,3 +201,81 @@ def test_max_error_and_vrmse_of_a_diverged_sample_are_infinite(score: Score, con
 def test_mean_is_exact_whatever_the_order() -> None:
     values = np.array([1e16, 1.0, -1e16, 1.0])
     assert [mean(np.roll(values, shift)) for shift in range(4)] == [0.5] * 4
+
+
+def test_nrmse_is_the_mean_of_ratios_per_snapshot(score: Score, context: Callable) -> None:
+    # The first snapshot is ten times as large as the second, and has no error.
+    target = np.array([[[[10.0] * 4], [[1.0] * 4]]])
+    prediction = np.array([[[[10.0] * 4], [[0.0] * 4]]])
+    columns = score(NRMSE(context(GRID)), prediction, target)
+    assert columns == {"nrmse": pytest.approx(0.5, rel=1e-14), "n_floored_nrmse": 0}
+
+
+@pytest.mark.parametrize("n", [16, 17])
+@pytest.mark.parametrize("length", [1.0, 2.5])
+def test_relative_h1_of_waves_on_a_circle(n: int, length: float, score: Score, context: Callable) -> None:
+    # |u|^2 = 1/2 and |u'|^2 = (2 pi k / L)^2 / 2 of a wave of amplitude 1.
+    grid = Grid.periodic(n, n_dims=1, length=length)
+    x = grid.coordinates()[0] / length
+    target = np.cos(2 * math.pi * (2 * x + 0.1))[None, None, None]
+    error = 0.1 * np.cos(2 * math.pi * (5 * x + 0.3))[None, None, None]
+    weight = {k: 1 + (2 * math.pi * k / length) ** 2 for k in (2, 5)}
+    columns = score(RelativeH1(context(grid)), target + error, target)
+    assert columns["rel_h1"] == pytest.approx(0.1 * math.sqrt(weight[5] / weight[2]), rel=1e-12)
+    assert columns["n_floored_rel_h1"] == 0
+
+
+@pytest.mark.parametrize("nodes", ["closed", "centres"])
+def test_relative_h1_on_other_axes_takes_differences_of_second_order(
+    nodes: str, score: Score, context: Callable
+) -> None:
+    # Exact for parabolas, at the ends too: u = x^2 on [0, 2], e = 0.5 (x - 1)^2, in two dimensions with y beside x.
+    grid = Grid((9, 6), (2.0, 3.0), ("dirichlet",) * 2, (nodes,) * 2)
+    x, y = np.meshgrid(*grid.coordinates(), indexing="ij")
+    target, error = x**2 + 3 * y, 0.5 * (x - 1) ** 2
+    expected = math.sqrt((error**2 + (x - 1) ** 2).mean() / (target**2 + (2 * x) ** 2 + 9).mean())
+    columns = score(RelativeH1(context(grid)), (target + error)[None, None, None], target[None, None, None])
+    assert columns["rel_h1"] == pytest.approx(expected, rel=1e-12)
+
+
+def test_relative_h1_converges_with_second_order_on_a_closed_square(score: Score, context: Callable) -> None:
+    def field_and_square(x: np.ndarray, y: np.ndarray, k: int) -> tuple[np.ndarray, float]:
+        """sin(k pi x) sin(pi y), and the mean over the points of its square and its gradient's."""
+        s_x, c_x, s_y, c_y = (f(math.pi * m * z) for m, z in ((k, x), (1, y)) for f in (np.sin, np.cos))
+        gradient = math.pi**2 * ((k * c_x * s_y) ** 2 + (s_x * c_y) ** 2)
+        return s_x * s_y, float(np.mean((s_x * s_y) ** 2 + gradient))
+
+    errors = []
+    for n in (33, 65, 129):
+        grid = Grid((n, n), (1.0, 1.0), ("dirichlet",) * 2, ("closed",) * 2)
+        mesh = np.meshgrid(*grid.coordinates(), indexing="ij")
+        (target, of_target), (error, of_error) = (field_and_square(*mesh, k) for k in (1, 3))
+        found = score(RelativeH1(context(grid)), (target + 0.2 * error)[None, None, None], target[None, None, None])
+        errors.append(abs(found["rel_h1"] - 0.2 * math.sqrt(of_error / of_target)))
+    assert min(math.log2(coarse / fine) for coarse, fine in pairwise(errors)) > 1.9
+
+
+def test_relative_h1_is_infinite_for_a_prediction_that_is_not_finite(score: Score, context: Callable) -> None:
+    target = random_target(2, 3, 1, 4)
+    prediction = target.copy()
+    prediction[1, 2, 0, 3] = np.nan
+    assert score(RelativeH1(context(GRID)), prediction, target)["rel_h1"] == math.inf
+
+
+def test_a_shift_changes_rel_l2_and_rel_h1_but_neither_vrmse_nor_spectra(score: Score, context: Callable) -> None:
+    target = random_target(2, 3, 1, 16)
+    error = 0.1 * random_target(2, 3, 1, 16)[::-1]
+    grid = Grid.periodic(16, n_dims=1)
+    before, after = (
+        {
+            **score(RelativeL2(context(grid)), target + error + shift, target + shift),
+            **score(RelativeH1(context(grid)), target + error + shift, target + shift),
+            **score(VRMSE(context(grid)), target + error + shift, target + shift),
+            **score(Spectra(context(grid)), target + error + shift, target + shift),
+        }
+        for shift in (0.0, 3.0)
+    )
+    assert after["rel_l2"] < 0.5 * before["rel_l2"]
+    assert after["rel_h1"] < before["rel_h1"]
+    for name in ("vrmse", "spec_low", "spec_mid"):
+        assert after[name] == pytest.approx(before[name], rel=1e-12), name

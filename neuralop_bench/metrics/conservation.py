@@ -1,0 +1,157 @@
+"""What the equation conserves or balances, and whether predictions do."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import ClassVar, NamedTuple
+
+import numpy as np
+import xarray as xr
+from numpy.typing import NDArray
+
+from data_gen.grids import Grid
+from neuralop_bench.batch import Batch, Trajectory
+from neuralop_bench.metrics.metric import EPS, MetricContext, mean, sample_pairs
+
+Array = NDArray[np.float64]
+
+
+class Conserved:
+    """Drift of what the dataset's spec names as conserved or balanced, relative to the reference.
+
+        conserved_q = mean over n and t of |q(p) - q(u)| / s
+
+    q is a number of each snapshot, s its scale for the sample: the largest |q(u)| over t, unless said otherwise. So 1
+    is an error as large as the quantity itself. Of the first state field:
+
+    - ``mean``, ``mean_vorticity``: mean over the points. It may vanish, so s is the largest root mean square of u.
+    - ``energy``, ``enstrophy``: half the mean square.
+    - ``kinetic_energy``: half the mean square of the velocity whose vorticity the field is, on a periodic domain.
+    - ``flux_balance``: what flows out through the boundary, the integral of -a du/dn with the first static field a and
+      one-sided differences of second order; it balances the source. On the file's grid it isn't exact for the
+      reference either.
+    - ``positivity``: depth of the deepest undershoot below 0; s is the largest |u|.
+    - ``maximum_principle``: fraction of interior points that lie below all their neighbours along the axes; s is 1.
+      With a positive source the minimum lies on the boundary, so the reference has none.
+
+    Range: 0 for an exact prediction, without upper bound. Empty for what a dataset doesn't name.
+
+    Columns:
+        conserved_mean, conserved_mean_vorticity, conserved_energy, conserved_kinetic_energy, conserved_enstrophy: as
+            above.
+        conserved_flux_balance, conserved_positivity, conserved_maximum_principle: as above.
+    """
+
+    name: ClassVar[str] = "conserved"
+    version: ClassVar[int] = 1
+    variables: ClassVar[Mapping[str, tuple[str, ...]]] = {
+        "conserved_prediction": ("sample", "time", "quantity"),
+        "conserved_target": ("sample", "time", "quantity"),
+        "conserved_scale": ("sample", "quantity"),
+    }
+
+    def __init__(self, context: MetricContext) -> None:
+        self._grid = context.spec.grid
+        self._names = context.spec.conserved
+        unknown = [name for name in self._names if name not in _QUANTITIES]
+        if unknown:
+            raise ValueError(
+                f"The metric conserved can't measure {unknown} of {context.spec.name}: it knows {sorted(_QUANTITIES)}. "
+                "Add them in neuralop_bench/metrics/conservation.py, or leave the metric out of evaluator.metrics."
+            )
+
+    def measure(self, prediction: Trajectory, batch: Batch) -> dict[str, NDArray[np.float64]]:
+        known = [_QUANTITIES[name] for name in self._names]
+        rows: dict[str, list[Array]] = {name: [] for name in self.variables}
+        for (p, u), static in zip(sample_pairs(prediction, batch), batch.static, strict=True):
+            p, u = p[:, 0], u[:, 0]
+            a = static[0].cpu().double().numpy() if len(static) else np.ones(self._grid.shape)
+            finite = np.isfinite(p).reshape(len(p), -1).all(axis=-1)
+            p = np.where(finite.reshape(-1, *(1,) * self._grid.n_dims), p, 0.0)
+            values = {
+                "prediction": [np.where(finite, q.of(p, a, self._grid), np.inf) for q in known],
+                "target": [q.of(u, a, self._grid) for q in known],
+            }
+            scales = [q.scale(u, reference) for q, reference in zip(known, values["target"], strict=True)]
+            for name, columns in values.items():
+                rows[f"conserved_{name}"].append(np.array(columns).reshape(len(known), len(u)).T)
+            rows["conserved_scale"].append(np.array(scales, dtype=np.float64))
+        return {name: np.stack(entries) for name, entries in rows.items()}
+
+    def summarise(self, measured: xr.Dataset) -> dict[str, float]:
+        drift = np.abs(measured["conserved_prediction"] - measured["conserved_target"])
+        relative = drift / measured["conserved_scale"].clip(min=EPS)
+        return {
+            f"conserved_{name}": mean(relative.isel(quantity=index).values) for index, name in enumerate(self._names)
+        }
+
+
+class _Quantity(NamedTuple):
+    """``of``: numbers [time] of snapshots [time, *space], with the static field [*space] and the grid. ``scale``: what
+    they are relative to, of the reference's snapshots and numbers."""
+
+    of: Callable[[Array, Array, Grid], Array]
+    scale: Callable[[Array, Array], float]
+
+
+def _mean(values: Array, static: Array, grid: Grid) -> Array:
+    return values.reshape(len(values), -1).mean(axis=-1)
+
+
+def _half_mean_square(values: Array, static: Array, grid: Grid) -> Array:
+    return 0.5 * _mean(values**2, static, grid)
+
+
+def _kinetic_energy(vorticity: Array, static: Array, grid: Grid) -> Array:
+    axes = tuple(range(1, vorticity.ndim))
+    amplitudes = np.fft.fftn(vorticity, axes=axes, norm="forward")
+    kappa = [np.fft.fftfreq(n, length / n) for n, length in zip(grid.shape, grid.lengths, strict=True)]
+    squared = sum(np.square(2 * np.pi * k) for k in np.meshgrid(*kappa, indexing="ij"))
+    squared[(0,) * grid.n_dims] = np.inf  # the mean drives no flow on the torus
+    return 0.5 * np.sum(np.abs(amplitudes) ** 2 / squared, axis=axes)
+
+
+def _outflow(values: Array, static: Array, grid: Grid) -> Array:
+    """Of -a grad u through all faces of a box whose nodes include both ends of every axis."""
+    total = np.zeros(len(values))
+    for axis in range(grid.n_dims):
+        u, a = np.moveaxis(values, 1 + axis, 1), np.moveaxis(static, axis, 0)
+        steps = [h for other, h in enumerate(grid.spacing) if other != axis]
+        for side, near in ((0, (0, 1, 2)), (-1, (-1, -2, -3))):
+            inward = (-3 * u[:, near[0]] + 4 * u[:, near[1]] - u[:, near[2]]) / (2 * grid.spacing[axis])
+            flux = a[side] * inward
+            for h in reversed(steps):
+                flux = np.trapezoid(flux, dx=h, axis=-1)
+            total += flux
+    return total
+
+
+def _undershoot(values: Array, static: Array, grid: Grid) -> Array:
+    return np.maximum(0.0, -values.reshape(len(values), -1).min(axis=-1))
+
+
+def _interior_minima(values: Array, static: Array, grid: Grid) -> Array:
+    inside = (slice(None), *(slice(1, -1),) * grid.n_dims)
+    centre = values[inside]
+    lowest = np.ones_like(centre, dtype=bool)
+    for axis in range(1, values.ndim):
+        for shift in (-1, 1):
+            lowest &= centre < np.roll(values, shift, axis=axis)[inside]
+    return _mean(lowest.astype(np.float64), static, grid)
+
+
+def _own(field: Array, quantity: Array) -> float:
+    return float(np.abs(quantity).max())
+
+
+_QUANTITIES: dict[str, _Quantity] = {
+    **dict.fromkeys(
+        ("mean", "mean_vorticity"),
+        _Quantity(_mean, lambda field, _: float(np.sqrt((field.reshape(len(field), -1) ** 2).mean(axis=-1)).max())),
+    ),
+    **dict.fromkeys(("energy", "enstrophy"), _Quantity(_half_mean_square, _own)),
+    "kinetic_energy": _Quantity(_kinetic_energy, _own),
+    "flux_balance": _Quantity(_outflow, _own),
+    "positivity": _Quantity(_undershoot, lambda field, _: float(np.abs(field).max())),
+    "maximum_principle": _Quantity(_interior_minima, lambda *_: 1.0),
+}

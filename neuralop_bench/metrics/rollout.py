@@ -1,0 +1,121 @@
+"""How long a free-running prediction stays with the reference: for rollouts longer than those of training."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import ClassVar
+
+import numpy as np
+import xarray as xr
+from numpy.typing import NDArray
+
+from neuralop_bench.batch import Batch, Trajectory
+from neuralop_bench.metrics.metric import EPS, MetricContext, mean, sample_pairs
+from neuralop_bench.metrics.relative import VRMSE, vrmse_step
+
+# Below 0.8 structures no longer lie where they should.
+CORRELATIONS = (0.8, 0.9, 0.95)
+# Ten times as far off as the snapshot's own mean.
+_UNSTABLE_VRMSE = 10.0
+
+
+class CorrelationTime:
+    """For how long a prediction is correlated with the reference.
+
+        r(t) = cov_X(p, u) / sqrt(var_X p var_X u),    the smallest over c
+
+    The time runs from the last frame given, where r is 1, to the first downward crossing of a threshold, interpolated
+    linearly between snapshots. A prediction that is constant in space, or isn't finite, has r = 0. A sample that stays
+    above the threshold until the last step is censored there: the median counts it as lost at that step, and is a lower
+    bound as soon as half the samples are censored. On short horizons that says little: even persistence stays above .8
+    for the first half of ns2d's ten steps, so boards take it from ``test_long``.
+
+    Range: 0 to the time of the last step. Empty for steady problems.
+
+    Columns:
+        correlation_time_0.8, correlation_time_0.9, correlation_time_0.95: median over samples, in the units of the
+            dataset's time.
+        correlation_censored_0.8, correlation_censored_0.9, correlation_censored_0.95: fraction of censored samples.
+    """
+
+    name: ClassVar[str] = "correlation"
+    version: ClassVar[int] = 1
+    variables: ClassVar[Mapping[str, tuple[str, ...]]] = {"correlation": ("sample", "time", "channel")}
+
+    def __init__(self, context: MetricContext) -> None:
+        self._times = context.spec.times
+
+    def measure(self, prediction: Trajectory, batch: Batch) -> dict[str, NDArray[np.float64]]:
+        return {"correlation": np.stack([_correlation(p, u) for p, u in sample_pairs(prediction, batch)])}
+
+    def summarise(self, measured: xr.Dataset) -> dict[str, float]:
+        curves = measured["correlation"].min("channel").transpose("sample", "time").values
+        columns: dict[str, float] = {}
+        for threshold in CORRELATIONS:
+            columns[f"correlation_time_{threshold}"] = columns[f"correlation_censored_{threshold}"] = math.nan
+            if not self._times:
+                continue
+            lost = [_crossing(curve, self._elapsed(measured), threshold) for curve in curves]
+            columns[f"correlation_time_{threshold}"] = float(np.median([time for time, _ in lost]))
+            columns[f"correlation_censored_{threshold}"] = mean(np.array([float(held) for _, held in lost]))
+        return columns
+
+    def _elapsed(self, measured: xr.Dataset) -> NDArray[np.float64]:
+        """Times of the last given frame and of the predicted steps, from the former on."""
+        predicted = measured["time"].values
+        given = [time for time in self._times if time < predicted[0]]
+        start = given[-1] if given else 0.0  # the initial state, which lies apart in the file
+        return np.append(start, predicted) - start
+
+
+class StableFraction:
+    """How many rollouts neither explode nor leave the range of the data.
+
+        stable_fraction = fraction of n that are finite with sqrt(mean_X e^2 / max(var_X u, floor)) < 10 at every t and c
+
+    The ratio and its floor are those of ``vrmse``. Boards take it from ``test_long``, a rollout of several times the
+    horizon of training.
+
+    Range: 0 to 1.
+
+    Columns:
+        stable_fraction: the fraction.
+    """
+
+    name: ClassVar[str] = "stability"
+    version: ClassVar[int] = 1
+    variables: ClassVar[Mapping[str, tuple[str, ...]]] = VRMSE.variables
+
+    def __init__(self, context: MetricContext) -> None:
+        self._vrmse = VRMSE(context)
+
+    def measure(self, prediction: Trajectory, batch: Batch) -> dict[str, NDArray[np.float64]]:
+        return self._vrmse.measure(prediction, batch)
+
+    def summarise(self, measured: xr.Dataset) -> dict[str, float]:
+        worst = vrmse_step(measured, self._vrmse.floor).max(("time", "channel")).values
+        return {"stable_fraction": mean((worst < _UNSTABLE_VRMSE).astype(np.float64))}
+
+
+def _correlation(p: NDArray[np.float64], u: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Centred Pearson correlation over the points, [time, channel]; 0 where either has no variance."""
+    p, u = (x.reshape(*x.shape[:2], -1) for x in (p, u))
+    finite = np.isfinite(p).all(axis=-1)
+    p = np.where(finite[..., None], p, 0.0)
+    p, u = (x - x.mean(axis=-1, keepdims=True) for x in (p, u))
+    sizes = np.sqrt(np.mean(p**2, axis=-1)) * np.sqrt(np.mean(u**2, axis=-1))
+    # The mean of a constant is off by rounding, so its variance isn't exactly 0.
+    return np.divide(np.mean(p * u, axis=-1), sizes, out=np.zeros_like(sizes), where=sizes > EPS)
+
+
+def _crossing(curve: NDArray[np.float64], elapsed: NDArray[np.float64], threshold: float) -> tuple[float, bool]:
+    """When a curve that begins at 1 falls below the threshold, and whether it holds out to the end instead."""
+    values = np.append(1.0, curve)
+    below = np.flatnonzero(values < threshold)
+    if not len(below):
+        return float(elapsed[-1]), True
+    after = below[0]
+    before = after - 1
+    share = (values[before] - threshold) / (values[before] - values[after])
+    return float(elapsed[before] + share * (elapsed[after] - elapsed[before])), False
