@@ -1,0 +1,116 @@
+"""Conserved: each quantity by hand, scales, and that the reference conserves what its spec names."""
+
+import math
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+import xarray as xr
+
+from data_gen.grids import Grid
+from neuralop_bench.batch import Batch
+from neuralop_bench.metrics.conservation import Conserved
+from neuralop_bench.metrics.metric import MetricContext
+
+TORUS = Grid.periodic(16, length=2.0)
+LINE = Grid.periodic(8, n_dims=1)
+SQUARE = Grid((33, 33), (1.0, 1.0), ("dirichlet",) * 2, ("closed",) * 2)
+
+
+def naming(context: MetricContext, *names: str) -> MetricContext:
+    return replace(context, spec=replace(context.spec, conserved=names))
+
+
+def columns(
+    context: MetricContext, prediction: np.ndarray, target: np.ndarray, static: np.ndarray | None = None
+) -> dict[str, float]:
+    """Of fields [sample, time, *space]."""
+    metric = Conserved(context)
+    p, u = (torch.from_numpy(np.array(x))[:, :, None] for x in (prediction, target))
+    fields = u[:, 0, :0] if static is None else torch.from_numpy(static)[:, None]
+    measured = metric.measure(p, Batch(u[:, :0], fields, u))
+    assert measured.keys() == metric.variables.keys()
+    return metric.summarise(xr.Dataset({name: (metric.variables[name], x) for name, x in measured.items()}))
+
+
+def test_drift_of_the_mean_is_relative_to_the_size_of_the_field(context: Callable) -> None:
+    # Means 0 and 0 of the reference, of root mean square 1 and 2; the prediction's are .1 and .3.
+    sign = np.array([1.0, -1.0] * 4)
+    target = np.stack([sign, 2 * sign])[None]
+    prediction = target + np.array([0.1, 0.3])[None, :, None]
+    for name in ("mean", "mean_vorticity"):
+        found = columns(naming(context(LINE), name), prediction, target)
+        assert found == {f"conserved_{name}": pytest.approx((0.1 / 2 + 0.3 / 2) / 2, rel=1e-12)}
+
+
+def test_drift_of_the_energy_is_relative_to_the_largest_of_the_reference(context: Callable) -> None:
+    # Energies 1/2 and 1/8 of the reference, 1/2 and 1/2 of the prediction.
+    target = np.stack([np.ones(8), 0.5 * np.ones(8)])[None]
+    for name in ("energy", "enstrophy"):
+        found = columns(naming(context(LINE), name), np.ones((1, 2, 8)), target)
+        assert found == {f"conserved_{name}": pytest.approx((0 + (0.5 - 0.125) / 0.5) / 2, rel=1e-12)}
+
+
+def test_kinetic_energy_of_a_vorticity_wave(context: Callable) -> None:
+    # psi = cos(2 pi (x + 2 y) / L) has vorticity |k|^2 psi and velocity of mean square |k|^2 / 2, |k|^2 = 5 (2 pi / L)^2.
+    x, y = np.meshgrid(*TORUS.coordinates(), indexing="ij")
+    squared = 5 * (2 * math.pi / 2.0) ** 2
+    target = squared * np.cos(2 * math.pi * (x + 2 * y) / 2.0)[None, None] + 3.0  # a mean drives no flow
+    metric = Conserved(naming(context(TORUS), "kinetic_energy"))
+    u = torch.from_numpy(target)[:, :, None]
+    measured = metric.measure(u, Batch(u[:, :0], u[:, 0, :0], u))
+    assert measured["conserved_target"].item() == pytest.approx(squared / 4, rel=1e-12)
+
+
+def test_outflow_is_the_integral_of_the_source(context: Callable) -> None:
+    # u = x (1 - x) y (1 - y) with a = 1 + x: the outflow is twice the integral over y of y (1 - y) times (1 + 2), and
+    # over x of (1 + x) x (1 - x) twice: 3/6 + 2 (1/6 + 1/12) = 1. Parabolas have exact differences.
+    x, y = np.meshgrid(*SQUARE.coordinates(), indexing="ij")
+    target = (x * (1 - x) * y * (1 - y))[None, None]
+    metric = Conserved(naming(context(SQUARE), "flux_balance"))
+    u = torch.from_numpy(target)[:, :, None]
+    batch = Batch(u[:, :0], torch.from_numpy(1 + x)[None, None], u)
+    outflow = metric.measure(u, batch)["conserved_target"].item()
+    assert outflow == pytest.approx(1, abs=2e-3)  # the trapezoid rule along the edges
+    found = columns(naming(context(SQUARE), "flux_balance"), 1.25 * target, target, (1 + x)[None])
+    assert found == {"conserved_flux_balance": pytest.approx(0.25, rel=1e-12)}
+
+
+def test_undershoot_is_relative_to_the_largest_value(context: Callable) -> None:
+    target = np.full((1, 1, 33, 33), 2.0)
+    prediction = target.copy()
+    prediction[0, 0, 4, 5] = -0.5
+    found = columns(naming(context(SQUARE), "positivity"), prediction, target)
+    assert found == {"conserved_positivity": pytest.approx(0.25, rel=1e-12)}
+
+
+def test_interior_minima_are_counted(context: Callable) -> None:
+    x, y = np.meshgrid(*SQUARE.coordinates(), indexing="ij")
+    target = (x * (1 - x) * y * (1 - y))[None, None]
+    prediction = target.copy()
+    for i, j in ((5, 6), (20, 11), (16, 16)):
+        prediction[0, 0, i, j] -= 0.05
+    prediction[0, 0, 0, 7] -= 1.0  # the boundary isn't interior, its neighbour no minimum
+    found = columns(naming(context(SQUARE), "maximum_principle"), prediction, target)
+    assert found == {"conserved_maximum_principle": pytest.approx(3 / 31**2, rel=1e-12)}
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_a_prediction_that_is_not_finite_has_infinite_drift(value: float, context: Callable) -> None:
+    prediction, target = np.ones((2, 2, 8)), np.ones((2, 2, 8))
+    prediction[1, 1, 3] = value
+    assert columns(naming(context(LINE), "mean", "energy"), prediction, target) == {
+        "conserved_mean": math.inf,
+        "conserved_energy": math.inf,
+    }
+
+
+def test_nothing_is_measured_where_nothing_is_named(context: Callable) -> None:
+    assert columns(context(LINE), np.ones((2, 1, 8)), np.ones((2, 1, 8))) == {}
+
+
+def test_a_quantity_that_is_not_known_is_refused(context: Callable) -> None:
+    with pytest.raises(ValueError, match=r"can't measure \['helicity'\] of made up.*evaluator\.metrics"):
+        Conserved(naming(context(LINE), "mean", "helicity"))
