@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from data_gen import progress
 from neuralop_bench.batch import Batch, Predictor
 from neuralop_bench.data import Windows
+from neuralop_bench.metrics.conservation import quantities
 from neuralop_bench.metrics.metric import Metric
 from neuralop_bench.metrics.spectral import BANDS
 
@@ -74,5 +75,5 @@ def _coordinates(windows: Windows) -> dict[str, object]:
         "time": np.array(times),
         "channel": [field.name for field in source.spec.state],
         "band": list(BANDS),
-        "quantity": list(source.spec.conserved),
+        "quantity": list(quantities(source.spec)),
     }

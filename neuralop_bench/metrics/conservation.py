@@ -10,6 +10,7 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from data_gen.grids import Grid
+from data_gen.spec import DatasetSpec
 from neuralop_bench.batch import Batch, Trajectory
 from neuralop_bench.metrics.metric import EPS, MetricContext, mean, sample_pairs
 
@@ -17,7 +18,8 @@ Array = NDArray[np.float64]
 
 
 class Conserved:
-    """Drift of what the dataset's spec names as conserved or balanced, relative to the reference.
+    """Drift of what the equation conserves or balances, relative to the reference: what the dataset's spec names, and of
+    a vorticity on a periodic domain also its kinetic energy and enstrophy.
 
         conserved_q = mean over n and t of |q(p) - q(u)| / s
 
@@ -52,7 +54,7 @@ class Conserved:
 
     def __init__(self, context: MetricContext) -> None:
         self._grid = context.spec.grid
-        self._names = context.spec.conserved
+        self._names = quantities(context.spec)
         unknown = [name for name in self._names if name not in _QUANTITIES]
         if unknown:
             raise ValueError(
@@ -84,6 +86,12 @@ class Conserved:
         return {
             f"conserved_{name}": mean(relative.isel(quantity=index).values) for index, name in enumerate(self._names)
         }
+
+
+def quantities(spec: DatasetSpec) -> tuple[str, ...]:
+    """Names of what is measured of a dataset."""
+    is_vorticity = spec.state[0].name == "vorticity" and spec.grid.is_periodic
+    return (*spec.conserved, *(("kinetic_energy", "enstrophy") if is_vorticity else ()))
 
 
 class _Quantity(NamedTuple):

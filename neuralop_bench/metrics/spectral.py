@@ -162,7 +162,8 @@ class LogSpectralDistance:
 
     Columns:
         lsd_db: the distance.
-        lsd_db_lo, lsd_db_hi: percentile interval of 95 % from 1000 resamplings of the samples; empty if a sample diverged.
+        lsd_db_lo, lsd_db_hi: percentile interval of 95 % from 1000 resamplings of the samples; infinite if one
+            diverged.
     """
 
     name: ClassVar[str] = "lsd"
@@ -179,7 +180,7 @@ class LogSpectralDistance:
         p, u = (measured[f"energy_{name}"].sum("time").values[..., :-1] for name in ("prediction", "target"))
         columns = {"lsd_db": _distance_db(mean_over_samples(p), mean_over_samples(u))}
         if not np.isfinite(p).all():
-            return {**columns, "lsd_db_lo": math.nan, "lsd_db_hi": math.nan}
+            return {**columns, "lsd_db_lo": math.inf, "lsd_db_hi": math.inf}
         # In an order of their own, so that the draws don't depend on that of the samples.
         order = np.lexsort(np.concatenate([u, p], axis=-1).reshape(len(u), -1).T)
         chosen = np.random.default_rng(0).integers(len(u), size=(_RESAMPLINGS, len(u)))
