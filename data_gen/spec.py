@@ -145,3 +145,8 @@ class Problem(Protocol):
     def at(self, grid: Grid) -> Problem:
         """The same problem on another grid, solved at that grid's own resolution."""
         ...
+
+    def relaxed(self, factor: float) -> Problem:
+        """The same problem on the same grid with time steps ``factor`` times as long, as far as they are stable, or
+        iterations stopped at a residual ``factor`` times as large: a cheaper, less accurate solver."""
+        ...

@@ -353,7 +353,7 @@ def _deciding(run: RunConfig) -> dict[str, Any]:
     for key in ("workers", "checkpoint_seconds"):
         del trainer[key]
     dataset = asdict(run.dataset)
-    for key in ("tolerance", "test_splits"):  # what else is measured of a model decides nothing about it
+    for key in ("tolerance", "test_splits", "ladder"):  # what else is measured of a model decides nothing about it
         del dataset[key]
     for key in ("path", "problem", "seed") if run.dataset.path is not None else ("path", "name", "content"):
         del dataset[key]

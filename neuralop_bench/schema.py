@@ -60,6 +60,7 @@ class DatasetConfig:
         seed: of the data.
         tolerance: generation fails if the data's measured error (relative L2) exceeds it, null accepts any.
         test_splits: further test sets by name (test_...), made on demand.
+        ladder: fractions of the file's grid on which the solver is compared with models (evaluator ``thorough``).
         name, content: of imported data, and a hash of each split's file; filled in by the composition.
     """
 
@@ -70,6 +71,7 @@ class DatasetConfig:
     seed: int = 0
     tolerance: float | None = None
     test_splits: dict[str, ExtraSplitConfig] = field(default_factory=dict)
+    ladder: list[float] = field(default_factory=list)
     name: str | None = None
     content: dict[str, str] = field(default_factory=dict)
 

@@ -161,6 +161,10 @@ class Darcy2D:
             raise ValueError(f"Darcy2D needs a closed grid of n x n nodes on the unit square, got {grid}.")
         return replace(self, resolution=grid.shape[0], solver_resolution=grid.shape[0])
 
+    def relaxed(self, factor: float) -> Darcy2D:
+        """The same equation and grid, solved to a residual ``factor`` times as large, at most 1e-2."""
+        return replace(self, residual_tolerance=min(1e-2, factor * self.residual_tolerance))
+
     def _solve(self, a: NDArray[np.float64], resolution: int) -> Samples:
         """Solve on the grid of the permeabilities [sample, n, n] and pick the nodes of a coarser grid."""
         n = a.shape[1]

@@ -270,6 +270,10 @@ class NavierStokes2D:
             raise ValueError(f"NavierStokes2D needs a square periodic grid of length {self.length}, got {grid}.")
         return replace(self, resolution=grid.shape[0], oversampling=1.0)
 
+    def relaxed(self, factor: float) -> NavierStokes2D:
+        """The same equation and grid with a longest step ``factor`` times as long; the CFL condition bounds it still."""
+        return replace(self, max_step=factor * self.max_step)
+
     def _draw(self, rngs: Sequence[np.random.Generator]) -> Complex[Tensor, "sample rows columns"]:
         """Initial states, one per generator."""
         w_hat = self.initial.draw(rngs, self.k_max).to(torch.get_default_device())

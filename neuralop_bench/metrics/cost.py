@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import math
 import statistics
+import sys
 import time
-from typing import Literal
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode, flop_registry
 
 from neuralop_bench.batch import Batch, Predictor
 from neuralop_bench.data import Windows
 
 _REPEATS = 5
+# Of this process, on Linux.
+_CLEAR_REFS, _STATUS = Path("/proc/self/clear_refs"), Path("/proc/self/status")
 
 
 def count_parameters(module: nn.Module, *, complex_as: Literal[1, 2] = 2) -> int:
@@ -38,6 +45,79 @@ def count_parameters(module: nn.Module, *, complex_as: Literal[1, 2] = 2) -> int
             is_complex = parameter.is_complex() or id(parameter) in pairs
             total += reals * complex_as // 2 if is_complex else reals
     return total
+
+
+@torch.no_grad()
+def forward_flops(operator: nn.Module, inputs: Tensor) -> int:
+    """Floating point operations of one call of an operator.
+
+    Counted are matrix products and convolutions, two operations for a multiplication and its addition, eight if they
+    are complex, and Fourier transforms, 5 n log2 n for n complex values along the transformed axes, half of it if they
+    are real. Pointwise work isn't counted: it is limited by memory, not by arithmetic.
+
+    Args:
+        operator: maps fields to fields.
+        inputs: [batch, channel, *space]; on the device ``meta`` (with the operator) nothing is computed.
+
+    >>> forward_flops(nn.Linear(3, 4), torch.ones(2, 3))
+    48
+    """
+    with FlopCounterMode(display=False, custom_mapping=_FORMULAS) as counter:
+        operator(inputs)
+    return counter.get_total_flops()
+
+
+def _real_or_complex(formula: Callable[..., int]) -> Callable[..., int]:
+    def count(*args: Any, out_val: Tensor, **options: Any) -> int:
+        return formula(*args, out_val=out_val, **options) * (4 if out_val.is_complex() else 1)
+
+    count._get_raw = True  # pyright: ignore[reportFunctionMemberAccess]  # FlopCounterMode then passes tensors
+    return count
+
+
+def _transform(values: Sequence[int], axes: Sequence[int]) -> float:
+    """Of complex values of this shape."""
+    return 5 * math.prod(values) * math.log2(math.prod(values[axis] for axis in axes))
+
+
+def _fft_c2c(x: Sequence[int], axes: Sequence[int], *_: Any, out_shape: Sequence[int]) -> int:
+    return round(_transform(x, axes))
+
+
+def _fft_r2c(x: Sequence[int], axes: Sequence[int], *_: Any, out_shape: Sequence[int]) -> int:
+    return round(_transform(x, axes) / 2)
+
+
+def _fft_c2r(x: Sequence[int], axes: Sequence[int], *_: Any, out_shape: Sequence[int]) -> int:
+    return round(_transform(out_shape, axes) / 2)
+
+
+_ATEN = torch.ops.aten
+_FORMULAS: Mapping[Any, Callable[..., int]] = {
+    **{op: _real_or_complex(flop_registry[op]) for op in (_ATEN.mm, _ATEN.addmm, _ATEN.bmm, _ATEN.baddbmm)},
+    _ATEN._fft_c2c: _fft_c2c,
+    _ATEN._fft_r2c: _fft_r2c,
+    _ATEN._fft_c2r: _fft_c2r,
+}
+
+
+def reset_peak_memory(device: torch.device) -> None:
+    """Begin a new measurement for ``peak_memory_mb``, where the system lets a process do that."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+    elif sys.platform == "linux":
+        _CLEAR_REFS.write_text("5")  # proc(5): resets the largest resident set to the present one
+
+
+def peak_memory_mb(device: torch.device) -> float | None:
+    """Largest memory since ``reset_peak_memory``, in 10^6 bytes: on a GPU what tensors took there, on a CPU the
+    resident set of the process, libraries and data included. None where it can't be measured."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 1e6
+    if sys.platform != "linux":
+        return None
+    entries = dict(line.split(":", 1) for line in _STATUS.read_text().splitlines())
+    return int(entries["VmHWM"].split()[0]) * 1024 / 1e6
 
 
 def prediction_cost(

@@ -1,0 +1,204 @@
+"""The coarse-solver ladder: what the dataset's own solver costs for an error as large as a surrogate's.
+
+A solver on a coarser grid with longer steps is a cheap surrogate, too. Every rung is given what a model is given, goes
+through the same evaluator, and is timed on the same device with the same threads.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import numpy as np
+import scipy.interpolate
+import torch
+import xarray as xr
+from numpy.typing import NDArray
+
+from data_gen.grids import Grid
+from data_gen.regrid import regrid
+from data_gen.spec import Problem
+from neuralop_bench.batch import Batch, Trajectory
+from neuralop_bench.data import Windows
+from neuralop_bench.evaluation.evaluator import evaluate, summarise
+from neuralop_bench.metrics.cost import prediction_cost
+from neuralop_bench.metrics.metric import MetricContext
+from neuralop_bench.metrics.relative import RelativeL2
+
+Array = NDArray[np.floating]
+
+# A rung takes the longest steps that change its error by less than this fraction of it.
+SAME_ERROR = 0.05
+RELAXATIONS = tuple(4.0**n for n in range(9))
+
+
+@dataclass(frozen=True)
+class Rung:
+    """One point of the solver's curve of error against time.
+
+    resolution: of the solver's grid, as 48x48.
+    relaxation: factor by which its steps are longer, or its iterations looser, than the dataset's own.
+    rel_l2: relative L2 error, mean over samples.
+    latency_seconds: time of one trajectory alone.
+    seconds: time per trajectory at the best batch size.
+    """
+
+    resolution: str
+    relaxation: float
+    rel_l2: float
+    latency_seconds: float
+    seconds: float
+
+
+class SolverRung:
+    """A solver on its own grid as a predictor: the input is brought there, the solution back to the file's grid.
+
+    Between periodic grids wavenumbers are cut off or padded with zeros. From a closed grid nodes are picked, and back
+    to it the solution is interpolated by cubic splines.
+
+    Args:
+        problem: whose grid it is.
+        file_grid: of the inputs and predictions.
+    """
+
+    def __init__(self, problem: Problem, file_grid: Grid) -> None:
+        self._problem, self._grid, self._file_grid = problem, problem.spec.grid, file_grid
+
+    def predict(self, batch: Batch, n_steps: int) -> Trajectory:
+        device = batch.history.device
+        history, static = (regrid(x.cpu().numpy(), self._file_grid, self._grid) for x in (batch.history, batch.static))
+        with nullcontext() if device.type == "cpu" else device:
+            solved = self._problem.solve(history, static, n_steps)
+        trajectory = _refined(solved.trajectory, self._grid, self._file_grid)
+        return torch.from_numpy(trajectory).to(device, torch.float32)
+
+
+def climb(
+    problem: Problem,
+    fractions: Sequence[float],
+    windows: Windows,
+    *,
+    batch_sizes: tuple[int, ...],
+    device: torch.device,
+) -> tuple[list[Rung], dict[str, str]]:
+    """Errors and times of a problem's solver on fractions of the file's grid, each with the longest steps that change
+    its error by less than 5 %.
+
+    Args:
+        problem: that made the data, or would make them on the grid of ``windows``.
+        fractions: of the intervals of the file's grid, e.g. 0.5 for 43 of 85 closed nodes.
+        windows: whole test trajectories.
+        batch_sizes: the best of them gives a rung's throughput.
+        device: where the solver works, if it is made of tensors.
+
+    Returns:
+        Rungs, and the reason why another was left out, by its resolution.
+    """
+    file_grid = windows.source.spec.grid
+    rungs: list[Rung] = []
+    left_out: dict[str, str] = {}
+    for fraction in fractions:
+        grid = coarsened(file_grid, fraction)
+        name = "x".join(str(n) for n in grid.shape)
+        try:
+            relaxation, error = _longest_steps(problem.at(grid), windows, device)
+        except (ValueError, ArithmeticError) as reason:  # a solver that fails on so coarse a grid is a finding, too
+            left_out[name] = str(reason)
+            continue
+        if not math.isfinite(error):
+            left_out[name] = "unstable"
+            continue
+        predictor = SolverRung(problem.at(grid).relaxed(relaxation), file_grid)
+        cost = prediction_cost(predictor, windows, batch_sizes=batch_sizes, device=device)
+        rungs.append(Rung(name, relaxation, error, cost["latency_ms"] / 1e3, 1 / cost["throughput"]))
+    return rungs, left_out
+
+
+def coarsened(grid: Grid, fraction: float) -> Grid:
+    """The grid with a fraction of the intervals along every axis, rounded to an even number of points on a circle.
+
+    >>> coarsened(Grid.periodic(64), 0.375).shape
+    (24, 24)
+    """
+    shape = []
+    for n, nodes in zip(grid.shape, grid.nodes, strict=True):
+        closed = 1 if nodes == "closed" else 0
+        shape.append(round((n - closed) * fraction) + closed)
+    return replace(grid, shape=tuple(shape))
+
+
+def seconds_at_error(
+    rungs: Sequence[Rung], error: float, *, of: Literal["seconds", "latency_seconds"] = "seconds"
+) -> tuple[float, Literal["", ">", "<"]]:
+    """Time the solver takes for an error: log-log interpolation of the lower envelope of the rungs.
+
+    The envelope has, for each error, the least time of a rung that makes no larger one.
+
+    Returns:
+        Seconds, and whether the true value is larger (``>``: the error is below that of every rung) or smaller (``<``:
+        above that of all) than this end of the envelope.
+
+    Raises:
+        ValueError: there are no rungs.
+    """
+    if not rungs:
+        raise ValueError("There is no rung to compare with.")
+    envelope: list[tuple[float, float]] = []
+    for rung in sorted(rungs, key=lambda rung: (rung.rel_l2, getattr(rung, of))):
+        if not envelope or getattr(rung, of) < envelope[-1][1]:
+            envelope.append((rung.rel_l2, getattr(rung, of)))
+    errors, times = np.log(np.array(envelope)).T
+    bound: Literal["", ">", "<"] = ""
+    if math.log(error) < errors[0]:
+        bound = ">"
+    elif math.log(error) > errors[-1]:
+        bound = "<"
+    return float(np.exp(np.interp(math.log(error), errors, times))), bound
+
+
+def breakeven_solves(spent_seconds: float, solver_seconds: float, surrogate_seconds: float) -> float:
+    """Predictions after which the time spent on data, tuning and training is won back; infinite if the solver is
+    faster.
+
+    >>> breakeven_solves(100.0, 0.6, 0.1), breakeven_solves(100.0, 0.1, 0.6)
+    (200.0, inf)
+    """
+    won = solver_seconds - surrogate_seconds
+    return spent_seconds / won if won > 0 else math.inf
+
+
+def _longest_steps(problem: Problem, windows: Windows, device: torch.device) -> tuple[float, float]:
+    """The last relaxation before the error changes, and the error with it."""
+    reference = found = _error(problem, windows, device)
+    chosen = RELAXATIONS[0]
+    for relaxation in RELAXATIONS[1:]:
+        error = _error(problem.relaxed(relaxation), windows, device)
+        if error == found:  # stability bounds the steps, or iterations can't stop earlier: it won't change any more
+            break
+        if not abs(error - reference) <= SAME_ERROR * reference:
+            break
+        chosen, found = relaxation, error
+    return chosen, found
+
+
+def _error(problem: Problem, windows: Windows, device: torch.device) -> float:
+    spec = windows.source.spec
+    metrics = [RelativeL2(MetricContext(spec, np.ones(len(spec.state)), spec.grid))]
+    predictor = SolverRung(problem, spec.grid)
+    errors: xr.Dataset = evaluate(predictor, windows, metrics, batch_size=len(windows), device=device)
+    return summarise(errors, metrics)["rel_l2"]
+
+
+def _refined(values: Array, source: Grid, target: Grid) -> Array:
+    """Solutions [..., *space] on the file's grid."""
+    if source.is_periodic:
+        return regrid(values, source, target)
+    result = np.asarray(values, dtype=np.float64)
+    for axis, (here, there) in enumerate(zip(source.coordinates(), target.coordinates(), strict=True)):
+        if len(here) != len(there):
+            spline = scipy.interpolate.make_interp_spline(here, result, k=3, axis=axis - source.n_dims)
+            result = spline(there)
+    return result

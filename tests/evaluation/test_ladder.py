@@ -1,0 +1,144 @@
+"""The coarse-solver ladder: rungs as predictors, steps that are as long as they may be, and the time for an error."""
+
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from data_gen.grids import Grid
+from data_gen.problems.burgers1d import Burgers1D
+from data_gen.problems.darcy2d import Darcy2D
+from data_gen.problems.ns2d import NavierStokes2D
+from data_gen.spec import Problem
+from data_gen.store import to_fields, write
+from neuralop_bench.batch import Batch
+from neuralop_bench.data import Trajectories, Windows
+from neuralop_bench.evaluation import ladder
+from neuralop_bench.evaluation.ladder import Rung, SolverRung, breakeven_solves, climb, coarsened, seconds_at_error
+
+CPU = torch.device("cpu")
+NAVIER_STOKES = NavierStokes2D(viscosity=1e-3, resolution=32, interval=1.0, n_snapshots=4)
+BURGERS = Burgers1D(viscosity=1e-2, resolution=256)
+DARCY = Darcy2D(resolution=25, solver_resolution=97)
+
+
+def windows(problem: Problem, folder: Path, *, history: int, horizon: int, n: int = 3) -> Windows:
+    samples = problem.simulate([np.random.default_rng(i) for i in range(n)])
+    path = folder / f"{problem.spec.name}.hdf5"
+    write(path, problem.spec, [to_fields(problem.spec, samples)], n, split="test", seed=0, provenance={})
+    return Trajectories(path, n_samples=n, history=history, horizon=horizon).whole()
+
+
+def error(problem: Problem, given: Windows) -> float:
+    batch = given[list(range(len(given)))]
+    prediction = SolverRung(problem, given.source.spec.grid).predict(batch, given.n_steps)
+    assert prediction.shape == batch.target.shape
+    assert prediction.dtype == torch.float32
+    difference = (prediction - batch.target).flatten(1).norm(dim=1)
+    return float((difference / batch.target.flatten(1).norm(dim=1)).mean())
+
+
+# Rungs ---------------------------------------------------------------------------------------------------------------
+
+
+def test_the_solver_at_the_files_own_resolution_continues_from_the_last_given_frame(tmp_path: Path) -> None:
+    given = windows(NAVIER_STOKES, tmp_path, history=2, horizon=2)
+    grid = given.source.spec.grid
+    assert error(NAVIER_STOKES, given) < 1e-6  # the file is float32
+    coarse = [error(NAVIER_STOKES.at(coarsened(grid, fraction)), given) for fraction in (1.0, 0.75, 0.5)]
+    assert coarse[0] < coarse[1] < coarse[2] < 0.5
+
+
+def test_burgers_on_coarser_grids(tmp_path: Path) -> None:
+    given = windows(BURGERS, tmp_path, history=1, horizon=1)
+    grid = given.source.spec.grid
+    assert error(BURGERS, given) < 1e-5
+    coarse = [error(BURGERS.at(coarsened(grid, fraction)), given) for fraction in (1.0, 0.25, 0.125)]
+    assert coarse[0] < coarse[1] < coarse[2]
+
+
+def test_darcy_takes_the_permeability_at_the_nodes_it_has_and_is_interpolated_back(tmp_path: Path) -> None:
+    given = windows(DARCY, tmp_path, history=0, horizon=1)
+    grid = given.source.spec.grid
+    coarse = [error(DARCY.at(coarsened(grid, fraction)), given) for fraction in (1.0, 0.5, 1 / 3)]
+    assert coarse[0] < coarse[1] < coarse[2] < 1
+
+
+def test_closed_grids_are_refined_by_cubic_splines() -> None:
+    coarse, fine = (Grid((n, n), (1.0, 1.0), ("dirichlet",) * 2, ("closed",) * 2) for n in (9, 33))
+
+    def field(grid: Grid) -> np.ndarray:
+        x, y = np.meshgrid(*grid.coordinates(), indexing="ij")
+        return (x**3 - 2 * x * y**2 + y**3)[None, None, None]
+
+    np.testing.assert_allclose(ladder._refined(field(coarse), coarse, fine), field(fine), atol=1e-12)
+
+
+def test_the_target_is_not_read(tmp_path: Path) -> None:
+    given = windows(NAVIER_STOKES, tmp_path, history=2, horizon=2)
+    batch = given[[0, 1, 2]]
+    rung = SolverRung(NAVIER_STOKES.at(Grid.periodic(16)), given.source.spec.grid)
+    blind = Batch(batch.history, batch.static, batch.target * np.nan)
+    assert torch.equal(rung.predict(batch, 2), rung.predict(blind, 2))
+
+
+# Steps ---------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("problem", "history", "horizon"), [(NAVIER_STOKES, 2, 2), (BURGERS, 1, 1), (DARCY, 0, 1)], ids=lambda x: str(x)[:7]
+)
+def test_rungs_take_the_longest_steps_that_keep_their_error(
+    problem: Problem, history: int, horizon: int, tmp_path: Path
+) -> None:
+    given = windows(problem, tmp_path, history=history, horizon=horizon)
+    rungs, left_out = climb(problem, [1, 0.5], given, batch_sizes=(2,), device=CPU)
+    assert not left_out
+    for rung, fraction in zip(rungs, (1, 0.5), strict=True):
+        own = problem.at(coarsened(given.source.spec.grid, fraction))
+        assert rung.rel_l2 == pytest.approx(error(own, given), rel=ladder.SAME_ERROR)
+        assert rung.rel_l2 == pytest.approx(error(own.relaxed(rung.relaxation), given), rel=1e-5)
+        assert min(rung.seconds, rung.latency_seconds) > 0
+    assert max(rung.relaxation for rung in rungs) > 1
+
+
+def test_a_rung_that_fails_is_left_out_with_its_reason(tmp_path: Path) -> None:
+    given = windows(NAVIER_STOKES, tmp_path, history=2, horizon=2)
+    rungs, left_out = climb(NAVIER_STOKES, [0.5, 1 / 16], given, batch_sizes=(2,), device=CPU)
+    assert [rung.resolution for rung in rungs] == ["16x16"]
+    assert left_out.keys() == {"2x2"}
+    assert "resolution" in left_out["2x2"]
+
+
+# Time for an error ---------------------------------------------------------------------------------------------------
+
+
+def rung(error: float, seconds: float) -> Rung:
+    return Rung("", 1.0, error, 10 * seconds, seconds)
+
+
+def test_time_for_an_error_is_interpolated_in_logarithms_along_the_lower_envelope() -> None:
+    # The third is slower and worse than the second and bounds nothing.
+    rungs = [rung(0.1, 0.01), rung(0.001, 1.0), rung(0.01, 5.0)]
+    assert seconds_at_error(rungs, 0.01) == (pytest.approx(0.1), "")
+    assert seconds_at_error(rungs, 0.1) == (pytest.approx(0.01), "")
+    assert seconds_at_error(rungs, 0.01, of="latency_seconds") == (pytest.approx(1.0), "")
+
+
+def test_beyond_the_ends_of_the_curve_the_time_is_a_bound() -> None:
+    rungs = [rung(0.1, 0.01), rung(0.001, 1.0)]
+    assert seconds_at_error(rungs, 1e-4) == (pytest.approx(1.0), ">")
+    assert seconds_at_error(rungs, 0.5) == (pytest.approx(0.01), "<")
+
+
+def test_without_a_rung_there_is_no_time() -> None:
+    with pytest.raises(ValueError, match="no rung"):
+        seconds_at_error([], 0.1)
+
+
+def test_the_solves_that_win_back_what_was_spent() -> None:
+    assert breakeven_solves(300.0, 0.5, 0.2) == pytest.approx(1000)
+    assert breakeven_solves(300.0, 0.2, 0.2) == math.inf
+    assert breakeven_solves(300.0, 0.1, 0.2) == math.inf
