@@ -32,7 +32,10 @@ Array = NDArray[np.floating]
 
 # A rung takes the longest steps that change its error by less than this fraction of it.
 SAME_ERROR = 0.05
-RELAXATIONS = tuple(4.0**n for n in range(9))
+RELAXATIONS = tuple(2.0**n for n in range(20))
+# So often doubled without any effect, steps are bounded by stability. An iteration may take a tenfold larger residual
+# to end a step earlier.
+_ENOUGH_WITHOUT_EFFECT = 4
 
 
 @dataclass(frozen=True)
@@ -81,7 +84,6 @@ def climb(
     fractions: Sequence[float],
     windows: Windows,
     *,
-    batch_sizes: tuple[int, ...],
     device: torch.device,
 ) -> tuple[list[Rung], dict[str, str]]:
     """Errors and times of a problem's solver on fractions of the file's grid, each with the longest steps that change
@@ -91,7 +93,6 @@ def climb(
         problem: that made the data, or would make them on the grid of ``windows``.
         fractions: of the intervals of the file's grid, e.g. 0.5 for 43 of 85 closed nodes.
         windows: whole test trajectories.
-        batch_sizes: the best of them gives a rung's throughput.
         device: where the solver works, if it is made of tensors.
 
     Returns:
@@ -112,7 +113,7 @@ def climb(
             left_out[name] = "unstable"
             continue
         predictor = SolverRung(problem.at(grid).relaxed(relaxation), file_grid)
-        cost = prediction_cost(predictor, windows, batch_sizes=batch_sizes, device=device)
+        cost = prediction_cost(predictor, windows, device=device)
         rungs.append(Rung(name, relaxation, error, cost["latency_ms"] / 1e3, 1 / cost["throughput"]))
     return rungs, left_out
 
@@ -173,14 +174,16 @@ def breakeven_solves(spent_seconds: float, solver_seconds: float, surrogate_seco
 def _longest_steps(problem: Problem, windows: Windows, device: torch.device) -> tuple[float, float]:
     """The last relaxation before the error changes, and the error with it."""
     reference = found = _error(problem, windows, device)
-    chosen = RELAXATIONS[0]
+    chosen, n_without_effect = RELAXATIONS[0], 0
     for relaxation in RELAXATIONS[1:]:
         error = _error(problem.relaxed(relaxation), windows, device)
-        if error == found:  # stability bounds the steps, or iterations can't stop earlier: it won't change any more
-            break
         if not abs(error - reference) <= SAME_ERROR * reference:
             break
-        chosen, found = relaxation, error
+        n_without_effect = n_without_effect + 1 if error == found else 0
+        if n_without_effect == _ENOUGH_WITHOUT_EFFECT:
+            break
+        if error != found:
+            chosen, found = relaxation, error
     return chosen, found
 
 

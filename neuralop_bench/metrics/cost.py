@@ -17,7 +17,11 @@ from torch.utils.flop_counter import FlopCounterMode, flop_registry
 from neuralop_bench.batch import Batch, Predictor
 from neuralop_bench.data import Windows
 
-_REPEATS = 5
+# Repetitions of a measurement: five, but two are enough once they have taken this long.
+_REPEATS, _FEWEST_REPEATS, _PATIENCE_SECONDS = 5, 2, 2.0
+_LARGEST_BATCH = 256
+# Timings are noisy: a larger batch has to be this much slower before none larger is tried.
+_NO_LONGER_FASTER = 0.95
 # Of this process, on Linux.
 _CLEAR_REFS, _STATUS = Path("/proc/self/clear_refs"), Path("/proc/self/status")
 
@@ -120,21 +124,31 @@ def peak_memory_mb(device: torch.device) -> float | None:
     return int(entries["VmHWM"].split()[0]) * 1024 / 1e6
 
 
-def prediction_cost(
-    predictor: Predictor, windows: Windows, *, batch_sizes: tuple[int, ...], device: torch.device
-) -> dict[str, float]:
-    """Time of predicting whole trajectories, after a warm-up, synchronised with the device.
+def prediction_cost(predictor: Predictor, windows: Windows, *, device: torch.device) -> dict[str, float]:
+    """Time of predicting whole trajectories, after a warm-up, synchronised with the device: medians of up to five
+    repetitions.
+
+    Args:
+        predictor: a surrogate or a solver.
+        windows: whole trajectories; the first are predicted.
+        device: where the predictor computes.
 
     Returns:
-        ``latency_ms``: median time of one trajectory alone; ``throughput``: trajectories per second at the best of
-        ``batch_sizes``.
+        ``latency_ms``: time of one trajectory alone; ``throughput``: trajectories per second at the best batch size,
+        ``throughput_batch_size``, of 1, 4, 16 ..., tried until a larger batch is slower.
     """
-    throughputs = []
-    for size in batch_sizes:
-        batch = _first(windows, min(size, len(windows)), device)
-        throughputs.append(len(batch.target) / _median_seconds(predictor, batch, windows.n_steps, device))
-    single = _median_seconds(predictor, _first(windows, 1, device), windows.n_steps, device)
-    return {"latency_ms": 1e3 * single, "throughput": max(throughputs)}
+    size, best, best_size, latency = 1, 0.0, 1, math.inf
+    while True:
+        seconds = _median_seconds(predictor, _first(windows, size, device), windows.n_steps, device)
+        latency = seconds if size == 1 else latency
+        if size / seconds > best:
+            best, best_size = size / seconds, size
+        elif size / seconds < _NO_LONGER_FASTER * best:
+            break
+        if size == min(len(windows), _LARGEST_BATCH):
+            break
+        size = min(4 * size, len(windows), _LARGEST_BATCH)
+    return {"latency_ms": 1e3 * latency, "throughput": best, "throughput_batch_size": float(best_size)}
 
 
 def _first(windows: Windows, n: int, device: torch.device) -> Batch:
@@ -142,14 +156,14 @@ def _first(windows: Windows, n: int, device: torch.device) -> Batch:
 
 
 def _median_seconds(predictor: Predictor, batch: Batch, n_steps: int, device: torch.device) -> float:
-    seconds = []
-    for repeat in range(_REPEATS + 1):
+    predictor.predict(batch, n_steps)  # the warm-up
+    seconds: list[float] = []
+    while len(seconds) < _REPEATS and (len(seconds) < _FEWEST_REPEATS or sum(seconds) < _PATIENCE_SECONDS):
         _synchronise(device)
         started = time.perf_counter()
         predictor.predict(batch, n_steps)
         _synchronise(device)
-        if repeat:  # the first is the warm-up
-            seconds.append(time.perf_counter() - started)
+        seconds.append(time.perf_counter() - started)
     return statistics.median(seconds)
 
 

@@ -1,6 +1,7 @@
 """The coarse-solver ladder: rungs as predictors, steps that are as long as they may be, and the time for an error."""
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -88,15 +89,17 @@ def test_the_target_is_not_read(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("problem", "history", "horizon"), [(NAVIER_STOKES, 2, 2), (BURGERS, 1, 1), (DARCY, 0, 1)], ids=lambda x: str(x)[:7]
+    ("problem", "history", "horizon", "fractions"),
+    [(NAVIER_STOKES, 2, 2, (1, 0.5)), (BURGERS, 1, 1, (0.25, 0.125)), (DARCY, 0, 1, (1, 0.5))],
+    ids=("ns2d", "burgers1d", "darcy2d"),
 )
 def test_rungs_take_the_longest_steps_that_keep_their_error(
-    problem: Problem, history: int, horizon: int, tmp_path: Path
+    problem: Problem, history: int, horizon: int, fractions: Sequence[float], tmp_path: Path
 ) -> None:
     given = windows(problem, tmp_path, history=history, horizon=horizon)
-    rungs, left_out = climb(problem, [1, 0.5], given, batch_sizes=(2,), device=CPU)
+    rungs, left_out = climb(problem, fractions, given, device=CPU)
     assert not left_out
-    for rung, fraction in zip(rungs, (1, 0.5), strict=True):
+    for rung, fraction in zip(rungs, fractions, strict=True):
         own = problem.at(coarsened(given.source.spec.grid, fraction))
         assert rung.rel_l2 == pytest.approx(error(own, given), rel=ladder.SAME_ERROR)
         assert rung.rel_l2 == pytest.approx(error(own.relaxed(rung.relaxation), given), rel=1e-5)
@@ -106,7 +109,7 @@ def test_rungs_take_the_longest_steps_that_keep_their_error(
 
 def test_a_rung_that_fails_is_left_out_with_its_reason(tmp_path: Path) -> None:
     given = windows(NAVIER_STOKES, tmp_path, history=2, horizon=2)
-    rungs, left_out = climb(NAVIER_STOKES, [0.5, 1 / 16], given, batch_sizes=(2,), device=CPU)
+    rungs, left_out = climb(NAVIER_STOKES, [0.5, 1 / 16], given, device=CPU)
     assert [rung.resolution for rung in rungs] == ["16x16"]
     assert left_out.keys() == {"2x2"}
     assert "resolution" in left_out["2x2"]

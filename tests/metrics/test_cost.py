@@ -2,6 +2,7 @@
 
 import math
 from collections import Counter
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -13,13 +14,16 @@ from neuralop_bench.metrics.cost import forward_flops, peak_memory_mb, predictio
 from neuralop_bench.models.fno import FNO
 
 
-class FourWindows:
-    """As much of ``Windows`` as the cost needs: four trajectories of three steps."""
+class FewWindows:
+    """As much of ``Windows`` as the cost needs: trajectories of three steps."""
 
     n_steps = 3
 
+    def __init__(self, n: int) -> None:
+        self._n = n
+
     def __len__(self) -> int:
-        return 4
+        return self._n
 
     def __getitem__(self, indices: list[int]) -> Batch:
         space = Grid.periodic(4).shape
@@ -27,37 +31,51 @@ class FourWindows:
         return Batch(torch.zeros(b, 1, 1, *space), torch.zeros(b, 0, *space), torch.zeros(b, 3, 1, *space))
 
 
-def test_whole_trajectories_are_timed_alone_and_at_every_batch_size_the_split_holds() -> None:
-    calls: list[tuple[int, int]] = []
+class Clock:
+    """Stands in for ``time``; the predictor it makes is all that advances it: by ``seconds(batch size, call)``."""
 
-    class Predictor:
-        def predict(self, batch: Batch, n_steps: int) -> Tensor:
-            calls.append((len(batch.target), n_steps))
-            return batch.target
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, seconds: Callable[[int, int], float]) -> None:
+        self.now, self.calls, self._seconds = 0.0, Counter[int](), seconds
+        monkeypatch.setattr("neuralop_bench.metrics.cost.time.perf_counter", lambda: self.now)
 
-    cost = prediction_cost(Predictor(), FourWindows(), batch_sizes=(2, 16), device=torch.device("cpu"))
-    assert cost.keys() == {"latency_ms", "throughput"}
-    assert min(cost.values()) > 0
-    assert set(calls) == {(2, 3), (4, 3), (1, 3)}
+    def predict(self, batch: Batch, n_steps: int) -> Tensor:
+        assert n_steps == 3
+        size = len(batch.target)
+        self.now += self._seconds(size, self.calls[size])
+        self.calls[size] += 1
+        return batch.target
 
 
 def test_latency_and_throughput_are_medians_after_a_warm_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    # A clock that only predictions advance: 1000 s for the first of a size, then 1/3, 2/3 ... of b + 1 s for b samples.
-    now, n_calls = [0.0], Counter[int]()
+    # The first call of a size takes 1000 s, later ones 1/3, 2/3 ... of (b + 1) / 100 s for b samples.
+    clock = Clock(monkeypatch, lambda b, call: (b + 1) * call / 300 if call else 1000)
+    cost = prediction_cost(clock, FewWindows(4), device=torch.device("cpu"))
+    # Of five timed calls the median is the third: (b + 1) / 100 s.
+    assert cost["latency_ms"] == pytest.approx(20)
+    assert cost["throughput"] == pytest.approx(100 * 4 / 5)
+    assert cost["throughput_batch_size"] == 4
+    assert clock.calls == {1: 6, 4: 6}
 
-    class Predictor:
-        def predict(self, batch: Batch, n_steps: int) -> Tensor:
-            assert n_steps == 3
-            b = len(batch.target)
-            now[0] += (b + 1) * n_calls[b] / 3 if n_calls[b] else 1000
-            n_calls[b] += 1
-            return batch.target
 
-    monkeypatch.setattr("neuralop_bench.metrics.cost.time.perf_counter", lambda: now[0])
-    cost = prediction_cost(Predictor(), FourWindows(), batch_sizes=(2, 3), device=torch.device("cpu"))
-    # Five timed repeats: the median is the third, b + 1 s.
-    assert cost["latency_ms"] == pytest.approx(2000)
-    assert cost["throughput"] == pytest.approx(3 / 4)
+def test_batches_grow_until_they_are_slower_or_hold_the_whole_split(monkeypatch: pytest.MonkeyPatch) -> None:
+    def cost(n: int, seconds: Callable[[int, int], float]) -> tuple[dict[str, float], list[int]]:
+        clock = Clock(monkeypatch, seconds)
+        return prediction_cost(clock, FewWindows(n), device=torch.device("cpu")), list(clock.calls)
+
+    found, tried = cost(50, lambda b, _: 0.001)
+    assert (found["throughput_batch_size"], tried) == (50, [1, 4, 16, 50])
+    found, tried = cost(1000, lambda b, _: 0.001)
+    assert tried == [1, 4, 16, 64, 256]
+    # From 16 on, memory is the limit: 64 are as slow as 64 / 8 batches of 4 would be.
+    found, tried = cost(1000, lambda b, _: 0.001 * max(1, b / 4) ** 1.5)
+    assert (found["throughput_batch_size"], tried) == (4, [1, 4, 16])
+    assert found["throughput"] == pytest.approx(4000)
+
+
+def test_slow_predictions_are_repeated_less_often(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = Clock(monkeypatch, lambda b, _: 30.0 * b)
+    assert prediction_cost(clock, FewWindows(1), device=torch.device("cpu"))["latency_ms"] == pytest.approx(30e3)
+    assert clock.calls == {1: 3}
 
 
 def fno_flops(n: int, n_dims: int, *, width: int, n_modes: int, n_layers: int, projection_width: int) -> float:
