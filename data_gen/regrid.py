@@ -1,8 +1,9 @@
-"""Fields brought from one grid to another of the same domain, without interpolation."""
+"""Fields brought from one grid to another of the same domain."""
 
 from __future__ import annotations
 
 import numpy as np
+import scipy.interpolate
 from numpy.typing import NDArray
 
 from data_gen import spectral
@@ -10,7 +11,7 @@ from data_gen.grids import Grid
 
 
 def regrid(values: NDArray[np.floating], source: Grid, target: Grid) -> NDArray[np.float64]:
-    """Values of a field on another grid, [..., *space] to [..., *space], float64.
+    """Values of a field on another grid without interpolation, [..., *space] to [..., *space], float64.
 
     Along a periodic axis the field is its Fourier series: cut off below the coarser grid's Nyquist wavenumber, or
     padded with zeros. Along a closed axis the target's nodes must be among the source's: they are picked out.
@@ -18,9 +19,7 @@ def regrid(values: NDArray[np.floating], source: Grid, target: Grid) -> NDArray[
     Raises:
         ValueError: the grids aren't of the same domain, or the nodes don't nest.
     """
-    same = ("lengths", "boundary", "nodes")
-    if source.n_dims != target.n_dims or any(getattr(source, name) != getattr(target, name) for name in same):
-        raise ValueError(f"A field can't be brought from {source} to {target}: their domains or boundaries differ.")
+    _require_same_domain(source, target)
     result = np.asarray(values, dtype=np.float64)
     for axis, (n, m, nodes) in enumerate(zip(source.shape, target.shape, source.nodes, strict=True)):
         if n == m:
@@ -28,6 +27,37 @@ def regrid(values: NDArray[np.floating], source: Grid, target: Grid) -> NDArray[
         along = axis - source.n_dims
         result = _resampled(result, along, m) if nodes == "periodic" else _picked(result, along, n, m, nodes)
     return result
+
+
+def interpolate(values: NDArray[np.floating], source: Grid, target: Grid) -> NDArray[np.float64]:
+    """Values of a field on another grid, [..., *space] to [..., *space], float64.
+
+    Along a periodic axis the field is its Fourier series, as for ``regrid``; along any other a cubic spline through its
+    values. A non-finite value spreads along its axes.
+
+    Raises:
+        ValueError: the grids aren't of the same domain, or the source has fewer than four nodes along an axis that
+            isn't periodic.
+    """
+    _require_same_domain(source, target)
+    result = np.asarray(values, dtype=np.float64)
+    coordinates = zip(source.coordinates(), target.coordinates(), source.nodes, strict=True)
+    for axis, (here, there, nodes) in enumerate(coordinates):
+        along = axis - source.n_dims
+        if len(here) == len(there):
+            continue
+        if nodes == "periodic":
+            result = _resampled(result, along, len(there))
+            continue
+        spline = scipy.interpolate.make_interp_spline(here, result, k=3, axis=along, check_finite=False)
+        result = spline(there)
+    return result
+
+
+def _require_same_domain(source: Grid, target: Grid) -> None:
+    same = ("lengths", "boundary", "nodes")
+    if source.n_dims != target.n_dims or any(getattr(source, name) != getattr(target, name) for name in same):
+        raise ValueError(f"A field can't be brought from {source} to {target}: their domains or boundaries differ.")
 
 
 def _resampled(values: NDArray[np.float64], axis: int, n_points: int) -> NDArray[np.float64]:

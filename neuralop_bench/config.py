@@ -32,7 +32,7 @@ from neuralop_bench import constructors
 from neuralop_bench.constructors import ConfigError, suggestion
 from neuralop_bench.invocation import CONFIG_DIR, escaped
 from neuralop_bench.record import RECORD_NAME, RunRecord
-from neuralop_bench.schema import RunConfig, components, constructor, validate
+from neuralop_bench.schema import EvaluatorConfig, RunConfig, components, constructor, validate
 from neuralop_bench.stopping import report_stops
 
 # What may be given beside mode=evaluate: nothing that decides how the model was made.
@@ -40,6 +40,9 @@ _BESIDE_EVALUATE = ("mode", "run", "evaluator", "device", "paths", "workers", "p
 
 # Its tasks are published ones, each set by an experiment.
 PAPER_TRACK = "paper"
+
+# Folders of a run directory below paths.outputs.
+RUN_DIRECTORY_DEPTH = 5
 
 _HASH_LENGTH = 8
 _MAX_LABEL = 40
@@ -282,11 +285,14 @@ def move_data(run: RunConfig, folder: Path) -> None:
 
 
 def evaluator_name(run: RunConfig) -> str:
-    """Name of an evaluation: the evaluator's, with a hash of its metrics if they were changed by hand."""
+    """Name of an evaluation: the evaluator's, with a hash of what it measures if that was changed by hand."""
     name = run.choices.get("evaluator", "standard")
-    path = CONFIG_DIR / "evaluator" / f"{name}.yaml"
-    standard = OmegaConf.to_container(OmegaConf.load(path))["metrics"] if path.is_file() else None  # pyright: ignore
-    return name if run.evaluator.metrics == standard else f"{name}-{_hash(run.evaluator.metrics)}"
+    measured = [_measured(evaluator) for evaluator in (run.evaluator, compose(f"evaluator={name}").evaluator)]
+    return name if measured[0] == measured[1] else f"{name}-{_hash(measured[0])}"
+
+
+def _measured(evaluator: EvaluatorConfig) -> dict[str, Any]:
+    return {key: value for key, value in asdict(evaluator).items() if key != "batch_size"}
 
 
 # Identity ------------------------------------------------------------------------------------------------------------

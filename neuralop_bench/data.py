@@ -33,6 +33,7 @@ class Trajectories:
     Attributes:
         spec: what the file holds.
         sha256: hash over the samples used.
+        error: largest relative L2 error of a snapshot that the file's certificate has measured; None without one.
 
     Raises:
         StoreError: the file is damaged, or holds another problem than expected.
@@ -57,6 +58,7 @@ class Trajectories:
                 raise StoreError(f"{path} doesn't hold the problem that the configuration describes. Delete the file.")
             require_frames(self.spec, history, horizon)
             self.sha256 = file.sha256(n_samples)
+            self.error: float | None = file.certificate.get("error")
             n_bytes = 4 * self.spec.grid.n_points * n_samples
             n_bytes *= self.spec.n_snapshots * len(self.spec.state) + len(self.spec.static)
             self._states: NDArray[np.float32] | None = None

@@ -6,8 +6,10 @@ from collections.abc import Sequence
 from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from neuralop_bench.config import ConfigError, RunConfig
+from neuralop_bench.data import Trajectories
 from neuralop_bench.evaluation.tables import Table, show
 from neuralop_bench.plan import source_of
 from neuralop_bench.schema import changed
@@ -53,6 +55,30 @@ def split_of(cfg: RunConfig, name: str) -> Split:
 def ensure(split: Split, workers: int | None = None) -> Path:
     """The file of a split, made if it is missing."""
     return split.source.ensure({split.name: split.n_samples}, workers=workers)[split.name]
+
+
+def opened(cfg: RunConfig, split: Split) -> Trajectories:
+    """The samples of a split, made if they are missing."""
+    return Trajectories(
+        ensure(split, cfg.workers),
+        n_samples=split.n_samples,
+        history=cfg.dataset.history,
+        horizon=split.horizon,
+        preload_bytes=int(cfg.preload_gib * 2**30),
+        expected=split.source.spec,
+    )
+
+
+def provenance(split: Split, samples: Trajectories) -> dict[str, Any]:
+    """What a record says of a split."""
+    return {
+        "file": samples.path.relative_to(split.source.root).as_posix(),
+        "sha256": samples.sha256,
+        "n": samples.n_samples,
+        "version": samples.spec.version,
+        "resolution": "x".join(str(n) for n in samples.spec.grid.shape),
+        "error": samples.error,
+    }
 
 
 def generate(cfg: RunConfig) -> list[Path]:

@@ -30,6 +30,8 @@ Cell = str | int | float | bool | None
 UNRANKED_TRACKS = ("custom",)
 # Folders below outputs whose records don't count: runs that force=true replaced.
 SUPERSEDED = ".superseded"
+# Of the board below outputs.
+FOLDER = "leaderboard"
 
 COLUMNS = """
     rank track dataset task dataset_version data_sha256 model variant n_seeds
@@ -139,7 +141,7 @@ def rebuild(outputs: Path) -> Path:
         LeaderboardError: the records can't stand in one table.
         WriteError: the board can't be written.
     """
-    folder = outputs / "leaderboard"
+    folder = outputs / FOLDER
     make_folder(folder)
     lock = FileLock(folder / ".lock")
     with write_errors(folder / ".lock"):

@@ -3,40 +3,36 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import sys
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, cast
 
-import numpy as np
-import torch
 import xarray as xr
 from omegaconf import OmegaConf
 
-from data_gen.files import WriteError, replacing, replacing_stream
+from data_gen.files import WriteError
 from data_gen.memory import keep_freed_memory
-from neuralop_bench import config, constructors, datasets, leaderboard, reproducibility, run_directory
+from neuralop_bench import config, constructors, datasets, leaderboard, reproducibility, run_directory, scoring
 from neuralop_bench import plan as planning
-from neuralop_bench.batch import Batch
 from neuralop_bench.config import ConfigError, RunConfig
 from neuralop_bench.data import Trajectories, Windows
+from neuralop_bench.datasets import Split
 from neuralop_bench.evaluation import figures, tables
-from neuralop_bench.evaluation.evaluator import evaluate, summarise
-from neuralop_bench.metrics.cost import count_parameters, prediction_cost
-from neuralop_bench.metrics.metric import Metric, MetricContext
-from neuralop_bench.normalization import Moments, Normalizer
+from neuralop_bench.metrics import cost
+from neuralop_bench.normalization import Normalizer
 from neuralop_bench.plan import Plan
 from neuralop_bench.record import RECORD_NAME, Evaluation, RecordError, RunRecord, Status
 from neuralop_bench.run_directory import RunError
+from neuralop_bench.scoring import Score
 from neuralop_bench.sources import Source
 from neuralop_bench.surrogate import Surrogate, build_operator
 from neuralop_bench.training.tracking import Guarded
 from neuralop_bench.training.trainer import Diverged, Progress, Trainer, validate
-
-_COST_BATCH_SIZES = (4, 16)
 
 
 def execute(cfg: RunConfig) -> None:
@@ -58,7 +54,8 @@ def run(cfg: RunConfig) -> RunRecord:
 
     Generates missing data, trains (or goes on from a checkpoint), evaluates on test with the weights that did best on
     valid, and writes into the run directory: run.yaml, best.pt, last.pt, curve.csv, errors.nc, report.md, figures/ and,
-    last, record.json. Then the leaderboard of ``paths.outputs`` is rebuilt.
+    last, record.json. Then the leaderboard of ``paths.outputs`` is rebuilt. An evaluator that measures more than errors
+    on test (``thorough``) does so then, as ``evaluate_again`` would.
 
     Raises:
         RunError: the loss became non-finite, another process is at work on the same run, or the machine is too small.
@@ -72,6 +69,13 @@ def run(cfg: RunConfig) -> RunRecord:
     >>> record.status, record.metrics["rel_l2"] < 0.5
     ('finished', True)
     """
+    record = _run(cfg)
+    if cfg.evaluator.is_thorough:
+        _evaluate_finished(replace(cfg, force=False), record, config.run_directory(cfg))
+    return record
+
+
+def _run(cfg: RunConfig) -> RunRecord:
     folder, outputs = config.run_directory(cfg), Path(cfg.paths.outputs)
     if (folder / RECORD_NAME).exists() and not cfg.force:
         return _returned(folder, cfg)
@@ -105,7 +109,10 @@ def evaluate_again(asked: RunConfig) -> Evaluation:
         RunError: the test data here aren't those of the record.
     """
     cfg, record = config.for_evaluation(asked)
-    folder = Path(cast(str, cfg.run))
+    return _evaluate_finished(cfg, record, Path(cast(str, cfg.run)))
+
+
+def _evaluate_finished(cfg: RunConfig, record: RunRecord, folder: Path) -> Evaluation:
     name = config.evaluator_name(cfg)
     path, errors, report = (folder / run_directory.EVALUATIONS / f"{name}.{kind}" for kind in ("json", "nc", "md"))
     if path.exists() and not cfg.force:
@@ -113,14 +120,14 @@ def evaluate_again(asked: RunConfig) -> Evaluation:
         print(f"This evaluation is done: {path} (force=true repeats it)\n{_report(report, evaluation.files)}")
         return evaluation
     started = time.monotonic()
-    score = score_again(cfg, record, folder)
+    score, data = _scored_again(cfg, record, folder, thorough=True)
     commit, dirty = reproducibility.commit()
     evaluation = Evaluation(
         run_id=record.run_id,
         evaluator=name,
         metrics=score.metrics,
         metric_versions=score.versions,
-        data={"test": score.data["test"]},
+        data=data,
         config=asdict(cfg.evaluator),
         environment=reproducibility.environment(reproducibility.resolve_device(cfg.device)),
         bench_version=reproducibility.bench_version(),
@@ -129,39 +136,23 @@ def evaluate_again(asked: RunConfig) -> Evaluation:
         date_utc=_now(),
         wall_seconds=time.monotonic() - started,
         files=score.write(errors, report),
+        columns={test_set: entry for test_set, entry in score.columns.items() if test_set != scoring.TEST},
+        cost=score.cost,
+        rungs=[asdict(rung) for rung in score.rungs],
+        notes=score.notes,
     )
+    if score.rungs:
+        title = f"{record.model} on {record.dataset} ({record.track}), seed {record.seed}, beside the solver"
+        own = {"batched": 1e3 / (score.cost["throughput"] or math.inf), "alone": score.cost["latency_ms"]}
+        drawn = figures.error_against_time_figure(score.rungs, score.metrics["rel_l2"], own, title=title)
+        figures.save(drawn, path.with_suffix(".png"))
     evaluation.save(path)
     tables.show(score.tables)
     print(f"Evaluation: {path}")
+    outputs = folder.resolve().parents[config.RUN_DIRECTORY_DEPTH - 1]
+    if (outputs / leaderboard.FOLDER).is_dir():  # a run directory may have been copied elsewhere
+        _rebuild_board(outputs)
     return evaluation
-
-
-@dataclass(frozen=True)
-class Score:
-    """An evaluation on test: errors per sample, columns, versions of the metrics, what was read, and the published
-    relative L2 with its source, if there is one."""
-
-    errors: xr.Dataset
-    metrics: dict[str, float | None]
-    versions: dict[str, int]
-    data: dict[str, dict[str, Any]]
-    published: tuple[float, str] | None
-
-    @property
-    def tables(self) -> list[tables.Table]:
-        return tables.result_tables(self.metrics, self.errors, self.published)
-
-    def write(self, errors: Path, report: Path) -> dict[str, str]:
-        """The errors as NetCDF, with checksums that every reader compares, and the tables as markdown; their hashes."""
-        arrays = {
-            name: entry for name, entry in self.errors.variables.items() if entry.ndim and entry.dtype.kind in "fiu"
-        }
-        checked = {str(name): {"fletcher32": True} for name in arrays}
-        with replacing_stream(errors) as stream:
-            stream.write(self.errors.to_netcdf(engine="h5netcdf", encoding=checked))
-        with replacing(report) as temporary:
-            temporary.write_text("\n".join(table.to_markdown() for table in self.tables), encoding="utf-8")
-        return {path.name: _sha256(path) for path in (errors, report)}
 
 
 def score_again(cfg: RunConfig, record: RunRecord, folder: Path) -> Score:
@@ -176,50 +167,56 @@ def score_again(cfg: RunConfig, record: RunRecord, folder: Path) -> Score:
     Raises:
         RunError: the run isn't finished, or the data here differ from the record's.
     """
+    return _scored_again(cfg, record, folder, thorough=False)[0]
+
+
+def _scored_again(
+    cfg: RunConfig, record: RunRecord, folder: Path, *, thorough: bool
+) -> tuple[Score, dict[str, dict[str, Any]]]:
+    """What the checkpoint scores, and the provenance of the test sets."""
     if record.status != "finished":
         raise RunError(f"{folder} holds a run that {record.status}, so there is no model to evaluate.")
     device = reproducibility.resolve_device(cfg.device)
-    data = _Data(cfg, planning.source_of(cfg))
     surrogate = Surrogate.load(folder, device=device, trust=cfg.trust)
-    train, valid, test = (data.open(split) for split in ("train", "valid", "test"))
-    found = {"train": data.describe(train), "valid": data.describe(valid), "test": data.describe(test)}
-    for split, entry in found.items():
-        if entry["sha256"] != record.data[split]["sha256"]:
+    data = _Data(cfg, planning.source_of(cfg))
+    opened = {split: data.open(split) for split in ("train", "valid", "test")}
+    for split, samples in opened.items():
+        if samples.sha256 != record.data[split]["sha256"]:
             raise RunError(
-                f"The {split} data in {data.paths[split]} aren't those of the record in {folder}: their hashes differ. "
+                f"The {split} data in {samples.path} aren't those of the record in {folder}: their hashes differ. "
                 "Generated with another version of the libraries, or changed since; paths.data (of imported data, "
                 "dataset=file dataset.path) points to other files."
             )
-    score = _score(cfg, surrogate, train, test, device)
+    train, valid, test = opened.values()
+    if thorough:
+        score = scoring.score_thoroughly(cfg, surrogate, train, test, device, spent_seconds=_spent_seconds(record))
+    else:
+        score = scoring.score(cfg, surrogate, train, test, device)
     score.metrics["valid_rel_l2"] = validate(surrogate, valid.whole(), cfg.trainer.batch_size, device)
-    return replace(score, data=found)
+    return score, {"test": data.describe("test", test), **score.data}
+
+
+def _spent_seconds(record: RunRecord) -> float | None:
+    """On data, tuning and training; each trial of the tuning counts as one training."""
+    generation, training = (record.cost.get(name) for name in ("generation_seconds", "train_seconds"))
+    if generation is None or training is None:
+        return None
+    return generation + training * (1 + (record.config.get("tuning_trials") or 0))
 
 
 class _Data:
-    """The datasets of a configuration, generated if they are missing."""
+    """The datasets of a configuration, generated together if they are missing."""
 
     def __init__(self, cfg: RunConfig, source: Source) -> None:
-        self._cfg, self._source = cfg, source
-        self.paths = source.ensure(cfg.splits, workers=cfg.workers)
+        self._cfg = cfg
+        self._splits = {name: Split(name, source, n, cfg.dataset.horizon) for name, n in cfg.splits.items()}
+        source.ensure(cfg.splits, workers=cfg.workers)
 
     def open(self, split: str) -> Trajectories:
-        return Trajectories(
-            self.paths[split],
-            n_samples=self._cfg.splits[split],
-            history=self._cfg.dataset.history,
-            horizon=self._cfg.dataset.horizon,
-            preload_bytes=int(self._cfg.preload_gib * 2**30),
-            expected=self._source.spec,
-        )
+        return datasets.opened(self._cfg, self._splits[split])
 
-    def describe(self, source: Trajectories) -> dict[str, Any]:
-        return {
-            "file": source.path.relative_to(self._source.root).as_posix(),
-            "sha256": source.sha256,
-            "n": source.n_samples,
-            "version": source.spec.version,
-            "resolution": "x".join(str(n) for n in source.spec.grid.shape),
-        }
+    def describe(self, split: str, samples: Trajectories) -> dict[str, Any]:
+        return datasets.provenance(self._splits[split], samples)
 
 
 class _Run:
@@ -247,28 +244,36 @@ class _Run:
         data = _Data(self.cfg, self.source)
         # Only train and valid are open while the model is fitted; test is opened once, after that.
         train, valid = data.open("train"), data.open("valid")
-        opened = {"train": data.describe(train), "valid": data.describe(valid)}
+        opened = {"train": data.describe("train", train), "valid": data.describe("valid", valid)}
+        cost.reset_peak_memory(self.device)
         surrogate = self._build_surrogate(train)
         try:
             progress = self._fit(surrogate, train, valid, tracker)
         except Diverged as error:
             return self._save("diverged", str(error), opened), ([], [])
+        peak_memory = cost.peak_memory_mb(self.device)
         test = data.open("test")
-        score = _score(self.cfg, surrogate, train, test, self.device)
-        columns = {**score.metrics, "valid_rel_l2": progress.best_valid}
-        score = replace(score, metrics=columns, data={**opened, "test": data.describe(test)})
-        files = score.write(self.folder / run_directory.ERRORS_NAME, self.folder / run_directory.REPORT_NAME)
-        tables.show(score.tables)
-        pictures = self._draw(surrogate, test.whole(), score.errors, progress)
-        cost: dict[str, float | None] = {
-            "n_parameters": surrogate.n_parameters,
-            "n_parameters_complex_as_one": count_parameters(surrogate.operator, complex_as=1),
+        score = scoring.score(self.cfg, surrogate, train, test, self.device)
+        score.metrics["valid_rel_l2"] = progress.best_valid
+        spent: dict[str, float | None] = {
             "train_seconds": progress.seconds,
             "best_epoch": progress.best_epoch,
             "generation_seconds": _total(self.source.generation_seconds(name) for name in ("train", "valid")),
-            **prediction_cost(surrogate, test.whole(), batch_sizes=_COST_BATCH_SIZES, device=self.device),
+            "peak_memory_mb": peak_memory,
         }
-        record = self._save("finished", "", score.data, columns, score.versions, cost, files)
+        score = replace(score, cost={**score.cost, **spent})
+        files = score.write(self.folder / run_directory.ERRORS_NAME, self.folder / run_directory.REPORT_NAME)
+        tables.show(score.tables)
+        pictures = self._draw(surrogate, test.whole(), score.errors[scoring.TEST], progress)
+        record = self._save(
+            "finished",
+            "",
+            {**opened, "test": data.describe("test", test)},
+            score.metrics,
+            score.versions,
+            score.cost,
+            files,
+        )
         return record, (score.tables, pictures)
 
     def _build_surrogate(self, train: Trajectories) -> Surrogate:
@@ -347,28 +352,6 @@ class _Run:
         )
         record.save(self.folder / RECORD_NAME)
         return record
-
-
-def _score(
-    cfg: RunConfig, surrogate: Surrogate, train: Trajectories, test: Trajectories, device: torch.device
-) -> Score:
-    """Errors of free-running predictions on test; of train only the variance of its targets is used."""
-    variance = _channel_variance(train.whole().in_order(cfg.evaluator.batch_size))
-    context = MetricContext(test.spec, variance, train_grid=train.spec.grid)
-    metrics: list[Metric] = [constructors.build(node)(context) for node in cfg.evaluator.metrics.values()]
-    errors = evaluate(surrogate, test.whole(), metrics, batch_size=cfg.evaluator.batch_size, device=device)
-    summary = {name: None if np.isnan(value) else value for name, value in summarise(errors, metrics).items()}
-    value, source = cfg.published.value, cfg.published.source
-    published = None if value is None or source is None else (value, source)
-    return Score(errors, summary, {metric.name: metric.version for metric in metrics}, {}, published)
-
-
-def _channel_variance(targets: Iterable[Batch]) -> np.ndarray:
-    """Variance of all target values per channel, [C]."""
-    moments = Moments()
-    for batch in targets:
-        moments.add(batch.target.double().transpose(0, 2).flatten(1))
-    return moments.result()[1].square().numpy()
 
 
 def _total(values: Iterable[float | None]) -> float | None:

@@ -5,14 +5,15 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import MISSING, asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal
 
 from data_gen.files import replacing
 
-# 2 added the hash over the content. Records of format 1 are read without that check.
-RECORD_FORMAT = 2
+# 2 added the hash over the content; files of format 1 are read without that check. 3 added columns, cost, rungs and
+# notes to evaluations.
+RECORD_FORMAT = 3
 RECORD_NAME = "record.json"
 
 Status = Literal["finished", "diverged", "failed"]
@@ -79,14 +80,22 @@ class RunRecord:
         Raises:
             RecordError: the file isn't a record of a known format, or its content doesn't match its hash.
         """
-        return cls(**_load(path, [entry.name for entry in fields(cls)]))
+        return cls(**_load(path, cls))
 
 
 @dataclass(frozen=True)
 class Evaluation:
     """A later evaluation of a finished run, joined to its record by ``run_id``.
 
-    evaluator: the name of the evaluator's configuration; the other fields are those of a record.
+    The fields that it shares with a record mean the same.
+
+    Attributes:
+        evaluator: the name of the evaluator's configuration.
+        metrics: columns of test, and those that boards take from further test sets.
+        columns: test set to column to number.
+        cost: what predictions took when this was measured, and how that compares with the solver.
+        rungs: the solver's curve, as ``evaluation.ladder.Rung`` tells.
+        notes: why a column is empty, or what has to be known of it; why a grid is missing from the curve.
     """
 
     run_id: str
@@ -102,6 +111,10 @@ class Evaluation:
     date_utc: str
     wall_seconds: float
     files: dict[str, str] = field(default_factory=dict)
+    columns: dict[str, dict[str, float | None]] = field(default_factory=dict)
+    cost: dict[str, float | None] = field(default_factory=dict)
+    rungs: list[dict[str, Any]] = field(default_factory=list)
+    notes: dict[str, str] = field(default_factory=dict)
     format: int = RECORD_FORMAT
 
     def save(self, path: Path) -> None:
@@ -115,7 +128,7 @@ class Evaluation:
         Raises:
             RecordError: the file isn't an evaluation of this format.
         """
-        return cls(**_load(path, [entry.name for entry in fields(cls)]))
+        return cls(**_load(path, cls))
 
 
 def _save(content: RunRecord | Evaluation, path: Path) -> None:
@@ -125,29 +138,37 @@ def _save(content: RunRecord | Evaluation, path: Path) -> None:
         temporary.write_text(text + "\n", encoding="utf-8")
 
 
-def _load(path: Path, names: list[str]) -> dict[str, Any]:
+def _load(path: Path, kind: type[RunRecord] | type[Evaluation]) -> dict[str, Any]:
     try:
         values = json.loads(Path(path).read_text(encoding="utf-8"))
         version = values["format"]
-        if version not in (1, RECORD_FORMAT):
+        if version not in range(1, RECORD_FORMAT + 1):
             raise RecordError(
-                f"{path} has format {version}, but this code reads {RECORD_FORMAT}. Use the release that wrote it, or "
-                "run again with force=true."
+                f"{path} has format {version}, but this code reads 1 to {RECORD_FORMAT}. Use the release that wrote "
+                "it, or run again with force=true."
             )
         expected = values.pop("sha256", None)
         if (version, expected) != (1, None) and expected != _hash(values):
             raise ValueError("its content doesn't match the hash stored with it")
-        if version == 1:
-            values.setdefault("files", {})
-        for table in ("metrics", "cost"):
-            if table in names:
-                values[table] = {name: math.inf if v == "inf" else v for name, v in values[table].items()}
-        return {name: values[name] for name in names}
+        if version < RECORD_FORMAT:
+            added = [entry for entry in fields(kind) if entry.default_factory is not MISSING]
+            values = {**{entry.name: entry.default_factory() for entry in added}, **values}  # pyright: ignore
+        for table in ("metrics", "cost", "columns"):
+            if table in values:
+                values[table] = _with_infinities(values[table])
+        return {entry.name: values[entry.name] for entry in fields(kind)}
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise RecordError(
             f"{path} is no readable record ({type(error).__name__}: {error}). Get back a sound copy, or delete it: the "
             "command that wrote it writes it again, from the checkpoint that lies beside it."
         ) from error
+
+
+def _with_infinities(values: dict[str, Any]) -> dict[str, Any]:
+    return {
+        name: _with_infinities(value) if isinstance(value, dict) else math.inf if value == "inf" else value
+        for name, value in values.items()
+    }
 
 
 def _hash(values: dict[str, Any]) -> str:

@@ -98,10 +98,26 @@ class TrainerConfig:
 
 @dataclass
 class EvaluatorConfig:
-    """metrics: constructors by name; batch_size: samples predicted together."""
+    """What is measured of a trained model.
+
+    Attributes:
+        metrics: constructors by name, for every test set.
+        batch_size: samples predicted together.
+        test_splits: further test sets of the dataset to measure on, or [all].
+        rollout_metrics: constructors by name, for the test set ``test_long`` alone.
+        ladder: compare with the solver itself on the grids of ``dataset.ladder``.
+    """
 
     metrics: dict[str, Any] = field(default_factory=dict)
     batch_size: int = 16
+    test_splits: list[str] = field(default_factory=list)
+    rollout_metrics: dict[str, Any] = field(default_factory=dict)
+    ladder: bool = False
+
+    @property
+    def is_thorough(self) -> bool:
+        """Whether more is measured than a record holds; that goes into an evaluation of its own."""
+        return bool(self.test_splits) or self.ladder
 
 
 @dataclass
@@ -272,6 +288,7 @@ def _require_ranges(run: RunConfig) -> None:
         bounds[f"{key}.n"] = (1 if extra.n is None else extra.n, 1, _MOST)
         bounds[f"{key}.refine"] = (extra.refine, 1 / 64, 64)
         bounds[f"{key}.horizon"] = (run.dataset.horizon if extra.horizon is None else extra.horizon, 1, _MOST)
+    bounds |= {f"dataset.ladder[{i}]": (fraction, 1 / 1024, 1) for i, fraction in enumerate(run.dataset.ladder)}
     for name, (value, least, most) in bounds.items():
         if value == MISSING:
             raise ConfigError(f"{name} isn't set: write {name}=<value>.")
@@ -308,18 +325,23 @@ def _require_splits(run: RunConfig) -> None:
                 raise ConfigError(f"{key}.source leads back to {extra.source} itself. Change one of the sources.")
             seen.add(str(extra.source))
             extra = source
-    for name in run.generation.splits:
-        if name != "all" and name not in known:
-            raise ConfigError(
-                f"generation.splits has {name!r}, which the configuration doesn't know.{suggestion(name, known)} "
-                f"Known: {', '.join(known)}, and all."
-            )
+    further = sorted(run.dataset.test_splits)
+    for key, names, choice in (
+        ("generation.splits", run.generation.splits, known),
+        ("evaluator.test_splits", run.evaluator.test_splits, further),
+    ):
+        for name in names:
+            if name != "all" and name not in choice:
+                raise ConfigError(
+                    f"{key} has {name!r}, which the configuration doesn't know.{suggestion(name, choice)} "
+                    f"Known: {', '.join((*choice, 'all'))}."
+                )
     if run.generation.part is not None and run.mode != "generate":
         raise ConfigError("generation.part has an effect with mode=generate alone. Leave it out.")
 
 
 def _require_nothing_to_solve(dataset: DatasetConfig) -> None:
-    for name in ("problem", "seed", "tolerance", "test_splits"):
+    for name in ("problem", "seed", "tolerance", "test_splits", "ladder"):
         if getattr(dataset, name):
             raise ConfigError(
                 f"dataset.{name} goes with data that are generated, but dataset.path={dataset.path} names imported "
@@ -349,7 +371,8 @@ def components(run: RunConfig) -> dict[str, dict[str, Any]]:
         "augmentation": run.augmentation,
         "tracker": run.tracker,
     }
-    nodes.update({f"evaluator.metrics.{name}": node for name, node in run.evaluator.metrics.items()})
+    for group in ("metrics", "rollout_metrics"):
+        nodes |= {f"evaluator.{group}.{name}": node for name, node in getattr(run.evaluator, group).items()}
     for name, extra in run.dataset.test_splits.items():
         if extra.source is None:
             nodes[f"dataset.test_splits.{name}.problem"] = changed(run.dataset.problem, extra.problem)

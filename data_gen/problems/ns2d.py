@@ -271,7 +271,7 @@ class NavierStokes2D:
         return replace(self, resolution=grid.shape[0], oversampling=1.0)
 
     def relaxed(self, factor: float) -> NavierStokes2D:
-        """The same equation and grid with a longest step ``factor`` times as long; the CFL condition bounds it still."""
+        """The same equation and grid with a longest step ``factor`` times as long; the CFL condition bounds it."""
         return replace(self, max_step=factor * self.max_step)
 
     def _draw(self, rngs: Sequence[np.random.Generator]) -> Complex[Tensor, "sample rows columns"]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
@@ -18,7 +18,13 @@ from neuralop_bench.metrics.spectral import BANDS
 
 
 def evaluate(
-    predictor: Predictor, windows: Windows, metrics: Sequence[Metric], *, batch_size: int, device: torch.device
+    predictor: Predictor,
+    windows: Windows,
+    metrics: Sequence[Metric],
+    *,
+    batch_size: int,
+    device: torch.device,
+    inputs: Windows | None = None,
 ) -> xr.Dataset:
     """Per-sample statistics of free-running predictions over whole trajectories.
 
@@ -30,15 +36,23 @@ def evaluate(
         metrics: what to measure.
         batch_size: samples predicted together; the statistics of given predictions don't depend on it.
         device: where the predictor computes.
+        inputs: what the predictor is given, if not the history of ``windows`` itself: the same samples otherwise.
 
     Returns:
         One variable per statistic with dimensions sample, time, channel, shell or band, and ``finite`` (sample).
+
+    Raises:
+        ValueError: a prediction hasn't the shape of its target, or a target isn't finite.
     """
     parts: dict[str, list[NDArray[np.generic]]] = {"finite": []}
     with progress.track("Evaluating", len(windows), "samples") as bar:
-        for batch in windows.in_order(batch_size):
-            given = Batch(*(x.to(device) for x in batch))
-            prediction = predictor.predict(given, windows.n_steps).float().cpu()
+        for batch, given in _with_inputs(windows, inputs, batch_size):
+            prediction = predictor.predict(Batch(*(x.to(device) for x in given)), windows.n_steps).float().cpu()
+            if prediction.shape != batch.target.shape:
+                raise ValueError(
+                    f"The predictor returned a trajectory of shape {tuple(prediction.shape)}, expected "
+                    f"{tuple(batch.target.shape)} [sample, time, channel, *space]. Mend its predict()."
+                )
             parts["finite"].append(torch.isfinite(prediction).flatten(1).all(dim=1).numpy())
             for name, values in _measure(prediction, batch, metrics).items():
                 parts.setdefault(name, []).append(values)
@@ -57,6 +71,13 @@ def summarise(errors: xr.Dataset, metrics: Sequence[Metric]) -> dict[str, float]
     for metric in metrics:
         columns.update(metric.summarise(errors))
     return columns
+
+
+def _with_inputs(windows: Windows, inputs: Windows | None, batch_size: int) -> Iterator[tuple[Batch, Batch]]:
+    if inputs is None:
+        yield from ((batch, batch) for batch in windows.in_order(batch_size))
+    else:
+        yield from zip(windows.in_order(batch_size), inputs.in_order(batch_size), strict=True)
 
 
 def _measure(prediction: torch.Tensor, batch: Batch, metrics: Sequence[Metric]) -> dict[str, NDArray[np.float64]]:

@@ -24,6 +24,7 @@ from data_gen.files import replacing
 from data_gen.spec import DatasetSpec, FieldSpec
 from neuralop_bench.batch import Batch, Predictor
 from neuralop_bench.data import Windows
+from neuralop_bench.evaluation.ladder import Rung
 from neuralop_bench.metrics.relative import relative_l2_per_sample, relative_l2_step
 from neuralop_bench.metrics.spectral import BAND_EDGES, BANDS, Shells
 
@@ -173,6 +174,49 @@ def error_growth_figure(errors: xr.Dataset, *, title: str = "") -> Figure:
         axis.set_ylim(top=top)
     _legend_below(figure, axis)
     _note_diverged(axis, steps)
+    return figure
+
+
+@rc_context(_STYLE)
+def error_against_time_figure(
+    rungs: Sequence[Rung], error: float | None, milliseconds: Mapping[str, float | None], *, title: str = ""
+) -> Figure:
+    """The solver's error against its time on one grid after the other, and the model's: below the curve of the same
+    colour it is worth using.
+
+    Args:
+        rungs: the solver's.
+        error: relative L2 of the model; what isn't positive and finite isn't drawn.
+        milliseconds: time per trajectory of the model, ``batched`` and ``alone``.
+        title: above the figure.
+    """
+    figure, axis = _single(title)
+    ordered = sorted(rungs, key=lambda rung: rung.rel_l2)
+    for kind, colour, style, seconds in (
+        ("batched", PREDICTION, "-", [rung.seconds for rung in ordered]),
+        ("alone", ERROR, "--", [rung.latency_seconds for rung in ordered]),
+    ):
+        times = 1e3 * np.array(seconds)
+        values = [rung.rel_l2 for rung in ordered]
+        axis.plot(times, values, color=colour, linestyle=style, marker="o", label=f"solver, {kind}")
+        own = milliseconds.get(kind)
+        if error is not None and own is not None and np.isfinite(_positive(np.array([error, own]))).all():
+            axis.plot(
+                own, error, color=colour, marker="*", markersize=11, linestyle="", label=f"model, {kind}", zorder=3
+            )
+    for rung in ordered:
+        axis.annotate(
+            rung.resolution.replace("x", "×"),
+            (1e3 * rung.seconds, rung.rel_l2),
+            textcoords="offset points",
+            xytext=(-5, -3),
+            ha="right",
+            color="0.4",
+        )
+    axis.set(xlabel="ms per trajectory", ylabel="relative L2")
+    _logarithmic(axis)
+    _logarithmic(axis, "x")
+    _legend_below(figure, axis)
     return figure
 
 

@@ -6,21 +6,26 @@ through the same evaluator, and is timed on the same device with the same thread
 
 from __future__ import annotations
 
+import hashlib
+import json
 import math
-from collections.abc import Sequence
-from contextlib import nullcontext
-from dataclasses import dataclass, replace
-from typing import Literal
+import sys
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack, nullcontext
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
 
 import numpy as np
-import scipy.interpolate
 import torch
 import xarray as xr
-from numpy.typing import NDArray
+from filelock import FileLock
 
+from data_gen.files import WriteError, make_folder, replacing, write_errors
 from data_gen.grids import Grid
-from data_gen.regrid import regrid
+from data_gen.regrid import interpolate, regrid
 from data_gen.spec import Problem
+from neuralop_bench import reproducibility
 from neuralop_bench.batch import Batch, Trajectory
 from neuralop_bench.data import Windows
 from neuralop_bench.evaluation.evaluator import evaluate, summarise
@@ -28,14 +33,15 @@ from neuralop_bench.metrics.cost import prediction_cost
 from neuralop_bench.metrics.metric import MetricContext
 from neuralop_bench.metrics.relative import RelativeL2
 
-Array = NDArray[np.floating]
-
 # A rung takes the longest steps that change its error by less than this fraction of it.
 SAME_ERROR = 0.05
 RELAXATIONS = tuple(2.0**n for n in range(20))
 # So often doubled without any effect, steps are bounded by stability. An iteration may take a tenfold larger residual
 # to end a step earlier.
 _ENOUGH_WITHOUT_EFFECT = 4
+
+# Raised whenever a change alters what is measured: what was kept before isn't used then.
+_VERSION = 1
 
 
 @dataclass(frozen=True)
@@ -75,7 +81,7 @@ class SolverRung:
         history, static = (regrid(x.cpu().numpy(), self._file_grid, self._grid) for x in (batch.history, batch.static))
         with nullcontext() if device.type == "cpu" else device:
             solved = self._problem.solve(history, static, n_steps)
-        trajectory = _refined(solved.trajectory, self._grid, self._file_grid)
+        trajectory = interpolate(solved.trajectory, self._grid, self._file_grid)
         return torch.from_numpy(trajectory).to(device, torch.float32)
 
 
@@ -118,6 +124,54 @@ def climb(
     return rungs, left_out
 
 
+def climb_once(
+    folder: Path, problem: Problem, fractions: Sequence[float], windows: Windows, *, device: torch.device
+) -> tuple[list[Rung], dict[str, str]]:
+    """``climb``, kept in a folder: measured once per test data, device, threads and libraries.
+
+    Processes that ask for the same at once wait for the first of them. A folder that can't be written keeps nothing,
+    and a warning says so.
+    """
+    here = reproducibility.environment(device)
+    key = {
+        "version": _VERSION,
+        "problem_version": problem.version,
+        "test": windows.source.sha256,
+        "history": windows.source.history,
+        "horizon": windows.n_steps,
+        "fractions": list(fractions),
+        **{name: here[name] for name in ("libraries", "device", "processor", "vector_instructions", "threads")},
+    }
+    name = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:8]
+    path = folder / f"ladder-{name}.json"
+    with ExitStack() as held:
+        try:
+            make_folder(folder)
+            with write_errors(path):
+                held.enter_context(FileLock(path.with_suffix(".lock")))
+        except WriteError as error:
+            print(f"Warning: the solver's curve won't be kept: {error}", file=sys.stderr)
+            return climb(problem, fractions, windows, device=device)
+        known = _kept(path, key)
+        if known is None:
+            known = climb(problem, fractions, windows, device=device)
+            rungs, left_out = known
+            content = {"key": key, "rungs": [asdict(rung) for rung in rungs], "left_out": left_out}
+            with replacing(path) as temporary:
+                temporary.write_text(json.dumps(content, indent=2), encoding="utf-8")
+        return known
+
+
+def _kept(path: Path, key: Mapping[str, Any]) -> tuple[list[Rung], dict[str, str]] | None:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        if content["key"] != key:
+            return None
+        return [Rung(**entry) for entry in content["rungs"]], dict(content["left_out"])
+    except (OSError, ValueError, KeyError, TypeError):  # none, or a damaged one: it is measured again
+        return None
+
+
 def coarsened(grid: Grid, fraction: float) -> Grid:
     """The grid with a fraction of the intervals along every axis, rounded to an even number of points on a circle.
 
@@ -151,13 +205,12 @@ def seconds_at_error(
     for rung in sorted(rungs, key=lambda rung: (rung.rel_l2, getattr(rung, of))):
         if not envelope or getattr(rung, of) < envelope[-1][1]:
             envelope.append((rung.rel_l2, getattr(rung, of)))
+    if error < envelope[0][0]:
+        return envelope[0][1], ">"
+    if error > envelope[-1][0]:
+        return envelope[-1][1], "<"
     errors, times = np.log(np.array(envelope)).T
-    bound: Literal["", ">", "<"] = ""
-    if math.log(error) < errors[0]:
-        bound = ">"
-    elif math.log(error) > errors[-1]:
-        bound = "<"
-    return float(np.exp(np.interp(math.log(error), errors, times))), bound
+    return float(np.exp(np.interp(math.log(error), errors, times))), ""
 
 
 def breakeven_solves(spent_seconds: float, solver_seconds: float, surrogate_seconds: float) -> float:
@@ -193,15 +246,3 @@ def _error(problem: Problem, windows: Windows, device: torch.device) -> float:
     predictor = SolverRung(problem, spec.grid)
     errors: xr.Dataset = evaluate(predictor, windows, metrics, batch_size=len(windows), device=device)
     return summarise(errors, metrics)["rel_l2"]
-
-
-def _refined(values: Array, source: Grid, target: Grid) -> Array:
-    """Solutions [..., *space] on the file's grid."""
-    if source.is_periodic:
-        return regrid(values, source, target)
-    result = np.asarray(values, dtype=np.float64)
-    for axis, (here, there) in enumerate(zip(source.coordinates(), target.coordinates(), strict=True)):
-        if len(here) != len(there):
-            spline = scipy.interpolate.make_interp_spline(here, result, k=3, axis=axis - source.n_dims)
-            result = spline(there)
-    return result

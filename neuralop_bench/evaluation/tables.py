@@ -13,8 +13,11 @@ from rich.console import Console
 from rich.table import Table as RichTable
 
 from data_gen.progress import printable
+from neuralop_bench.evaluation.ladder import Rung
 from neuralop_bench.metrics.relative import relative_l2_step
 from neuralop_bench.metrics.spectral import BANDS
+
+Metrics = Mapping[str, float | None]
 
 _SUMMARY = (
     ("relative L2 (mean)", "rel_l2"),
@@ -22,20 +25,45 @@ _SUMMARY = (
     ("relative L2 (95th percentile)", "rel_l2_p95"),
     ("relative L2, first step", "rel_l2_first_step"),
     ("relative L2, last step", "rel_l2_last_step"),
+    ("relative H1", "rel_h1"),
     ("VRMSE", "vrmse"),
+    ("nRMSE", "nrmse"),
     ("maximum error", "max_error"),
+    ("log-spectral distance [dB]", "lsd_db"),
+    ("coherent up to [cycles per domain]", "k_eff"),
+    ("correlated above 0.8 for [time]", "correlation_time_0.8"),
+    ("stable fraction", "stable_fraction"),
     ("diverged samples", "n_diverged"),
     ("relative L2 on valid", "valid_rel_l2"),
 )
-_LOG_WIDTH = 160
+_COST = (
+    ("parameters", "n_parameters"),
+    ("operations of one call [GFLOP]", "gflops_forward"),
+    ("training [s]", "train_seconds"),
+    ("generating train and valid, one core [s]", "generation_seconds"),
+    ("peak memory of training [MB]", "peak_memory_mb"),
+    ("one trajectory alone [ms]", "latency_ms"),
+    ("trajectories per second", "throughput"),
+    ("  in batches of", "throughput_batch_size"),
+    ("speed-up over the solver at equal error", "speedup_at_equal_error"),
+    ("  one trajectory alone", "speedup_at_equal_error_batch_1"),
+    ("predictions that pay for data and training", "breakeven_solves"),
+)
+_LOG_WIDTH = 100
 _BAND_RANGES = {"low": "1-3", "mid": "4-11", "high": "12 and above"}
+_NYQUIST_RANGES = {"low": "up to 1/8", "mid": "1/8 to 1/2", "high": "above 1/2"}
+# Closer to the error of the data, a score tells as much about these as about the model.
+DATA_ERROR_MARGIN = 3.0
 
 
 @dataclass(frozen=True)
 class Table:
+    """Rows of text; ``wraps`` breaks long cells of the last column instead of widening it."""
+
     title: str
     header: Sequence[str]
     rows: Sequence[Sequence[str]]
+    wraps: bool = False
 
     def to_markdown(self) -> str:
         lines = [f"**{self.title}**", "", _line(self.header), _line(["---"] + ["---:"] * (len(self.header) - 1))]
@@ -44,33 +72,121 @@ class Table:
     def to_rich(self) -> RichTable:
         table = RichTable(title=self.title, title_justify="left", box=box.ASCII2)
         for index, name in enumerate(self.header):
-            table.add_column(name, justify="left" if index == 0 else "right")
+            justify = "left" if index == 0 or self.wraps else "right"
+            table.add_column(
+                name, justify=justify, overflow="fold" if self.wraps else "ellipsis", no_wrap=not self.wraps
+            )
         for row in self.rows:
             table.add_row(*row)
         return table
 
 
 def result_tables(
-    metrics: Mapping[str, float | None], errors: xr.Dataset, published: tuple[float, str] | None = None
+    metrics: Metrics,
+    errors: xr.Dataset,
+    *,
+    cost: Metrics | None = None,
+    data_error: float | None = None,
+    published: tuple[float, str] | None = None,
+    columns: Mapping[str, Metrics] | None = None,
+    rungs: Sequence[Rung] = (),
+    notes: Mapping[str, str] | None = None,
 ) -> list[Table]:
-    """Summary, error over time, and error by scale, of one evaluation; beside them a published relative L2 and its
-    source."""
-    summary = [(label, number(metrics.get(column))) for label, column in _SUMMARY]
+    """One evaluation: summary, error over time and by scale, cost, and what else was measured.
+
+    Args:
+        metrics: columns of test.
+        errors: statistics of test.
+        cost: of predictions and training.
+        data_error: measured error of the test data.
+        published: a relative L2 and its source.
+        columns: of further test sets.
+        rungs: the solver's curve.
+        notes: remarks by column.
+    """
+    columns, cost, notes = columns or {}, cost or {}, notes or {}
+    summary = [(label, number(metrics[column])) for label, column in _SUMMARY if column in metrics]
+    summary += _beside_data_error(metrics.get("rel_l2"), data_error)
+    drift = [(name, number(value)) for name, value in metrics.items() if name.startswith("conserved_")]
+    spent = [(label, number(cost[column])) for label, column in _COST if cost.get(column) is not None]
+    candidates = [
+        Table("Errors on test", ("metric", "value"), summary),
+        *_beside_published(metrics.get("rel_l2"), published),
+        _over_time(errors),
+        *_bands(metrics),
+        Table("Drift of what is conserved or balanced", ("quantity", "relative to the reference"), drift),
+        _elsewhere(metrics, columns),
+        _beside_solver(metrics, cost, rungs),
+        Table("Cost", ("what", "value"), spent),
+        Table("Notes", ("of", "note"), list(notes.items()), wraps=True),
+    ]
+    return [table for table in candidates if table.rows]
+
+
+def _over_time(errors: xr.Dataset) -> Table:
     steps = relative_l2_step(errors).mean("channel")
-    over_time = [
+    rows = [
         (f"{float(t):g}", number(float(steps.sel(time=t).mean())), number(float(steps.sel(time=t).median())))
         for t in errors["time"]
     ]
-    bands = [
-        (band, _BAND_RANGES[band], number(metrics.get(f"spec_{band}")), number(metrics.get(f"spec_{band}_mean")))
-        for band in BANDS
-    ]
+    return Table("Relative L2 over time", ("time", "mean over samples", "median"), rows if len(rows) > 1 else [])
+
+
+def _bands(metrics: Metrics) -> list[Table]:
+    heads = ("pooled", "mean over samples")
+    kinds = (
+        ("Spectral error by band", "cycles per domain", "spec", _BAND_RANGES),
+        ("Spectral error by share of the training grid's Nyquist wavenumber", "share", "specn", _NYQUIST_RANGES),
+    )
     return [
-        Table("Errors on test", ("metric", "value"), summary),
-        *_beside_published(metrics.get("rel_l2"), published),
-        *([Table("Relative L2 over time", ("time", "mean over samples", "median"), over_time)] * (len(over_time) > 1)),
-        Table("Spectral error by band", ("band", "cycles per domain", "pooled", "mean over samples"), bands),
+        Table(
+            title,
+            ("band", unit, *heads),
+            [
+                (band, where, number(metrics[f"{name}_{band}"]), number(metrics.get(f"{name}_{band}_mean")))
+                for band, where in ranges.items()
+                if f"{name}_{band}" in metrics
+            ],
+        )
+        for title, unit, name, ranges in kinds
     ]
+
+
+def _beside_data_error(found: float | None, data_error: float | None) -> list[tuple[str, str]]:
+    if data_error is None:
+        return []
+    rows = [("error of the data themselves (largest)", number(data_error))]
+    if found is not None and found < DATA_ERROR_MARGIN * data_error:
+        rows.append((f"below {DATA_ERROR_MARGIN:g} times the data's error", "too close to rank"))
+    return rows
+
+
+def _elsewhere(metrics: Metrics, columns: Mapping[str, Metrics]) -> Table:
+    shown = ("rel_l2", *(f"spec_{band}" for band in BANDS), "n_diverged")
+    rows = [
+        (name, *(number(entry.get(column)) for column in shown), number(_ratio(entry, metrics)))
+        for name, entry in {"test": metrics, **columns}.items()
+    ]
+    header = ("test set", "relative L2", *(f"{band} band" for band in BANDS), "diverged", "of test's")
+    return Table("Errors elsewhere", header, rows if len(rows) > 1 else [])
+
+
+def _ratio(entry: Metrics, metrics: Metrics) -> float | None:
+    value, reference = entry.get("rel_l2"), metrics.get("rel_l2")
+    return value / reference if value is not None and reference and math.isfinite(reference) else None
+
+
+def _beside_solver(metrics: Metrics, cost: Metrics, rungs: Sequence[Rung]) -> Table:
+    """The solver's curve with the model in its place."""
+    entries = [
+        (f"solver on {rung.resolution}", rung.rel_l2, 1e3 * rung.seconds, 1e3 * rung.latency_seconds) for rung in rungs
+    ]
+    error, throughput, latency = metrics.get("rel_l2"), cost.get("throughput"), cost.get("latency_ms")
+    if entries and error is not None and throughput is not None and latency is not None:
+        entries.append(("this model", error, 1e3 / throughput, latency))
+    entries.sort(key=lambda entry: entry[1])
+    header = ("who", "relative L2", "ms per trajectory, batched", "alone")
+    return Table("Error and time", header, [(name, *map(number, values)) for name, *values in entries])
 
 
 def _beside_published(found: float | None, published: tuple[float, str] | None) -> list[Table]:

@@ -6,7 +6,7 @@ import math
 import statistics
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -84,20 +84,20 @@ def _transform(values: Sequence[int], axes: Sequence[int]) -> float:
     return 5 * math.prod(values) * math.log2(math.prod(values[axis] for axis in axes))
 
 
-def _fft_c2c(x: Sequence[int], axes: Sequence[int], *_: Any, out_shape: Sequence[int]) -> int:
+def _fft_c2c(x: Sequence[int], axes: Sequence[int], *_: Any, **__: Any) -> int:
     return round(_transform(x, axes))
 
 
-def _fft_r2c(x: Sequence[int], axes: Sequence[int], *_: Any, out_shape: Sequence[int]) -> int:
+def _fft_r2c(x: Sequence[int], axes: Sequence[int], *_: Any, **__: Any) -> int:
     return round(_transform(x, axes) / 2)
 
 
-def _fft_c2r(x: Sequence[int], axes: Sequence[int], *_: Any, out_shape: Sequence[int]) -> int:
+def _fft_c2r(_x: Sequence[int], axes: Sequence[int], *_: Any, out_shape: Sequence[int]) -> int:
     return round(_transform(out_shape, axes) / 2)
 
 
 _ATEN = torch.ops.aten
-_FORMULAS: Mapping[Any, Callable[..., int]] = {
+_FORMULAS: dict[Any, Callable[..., int]] = {
     **{op: _real_or_complex(flop_registry[op]) for op in (_ATEN.mm, _ATEN.addmm, _ATEN.bmm, _ATEN.baddbmm)},
     _ATEN._fft_c2c: _fft_c2c,
     _ATEN._fft_r2c: _fft_r2c,

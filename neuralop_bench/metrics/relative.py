@@ -126,8 +126,8 @@ class RelativeH1:
 
         rel_h1 = mean over n and c of sqrt(||e||^2 + ||grad e||^2) / sqrt(||u||^2 + ||grad u||^2),    e = p - u
 
-    with norms over all predicted steps t and all points X, and derivatives along physical lengths. Along a periodic axis
-    they are those of the Fourier series, 2 pi i k / L for every mode but that of the Nyquist wavenumber, whose
+    with norms over all predicted steps t and all points X, and derivatives along physical lengths. Along a periodic
+    axis they are those of the Fourier series, 2 pi i k / L for every mode but that of the Nyquist wavenumber, whose
     derivative vanishes at the points. Along other axes they are central differences, one-sided at the ends, both of
     second order. The gradient weighs a mode of wavenumber k by 2 pi k / L, so small scales count far more than in
     rel_l2.

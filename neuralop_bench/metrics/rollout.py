@@ -72,7 +72,7 @@ class CorrelationTime:
 class StableFraction:
     """How many rollouts neither explode nor leave the range of the data.
 
-        stable_fraction = fraction of n that are finite with sqrt(mean_X e^2 / max(var_X u, floor)) < 10 at every t and c
+        stable_fraction = fraction of n that are finite with sqrt(mean_X e^2 / max(var_X u, floor)) < 10 at all t and c
 
     The ratio and its floor are those of ``vrmse``. Boards take it from ``test_long``, a rollout of several times the
     horizon of training.
@@ -101,8 +101,8 @@ class StableFraction:
 def _correlation(p: NDArray[np.float64], u: NDArray[np.float64]) -> NDArray[np.float64]:
     """Centred Pearson correlation over the points, [time, channel]; 0 where either has no variance."""
     p, u = (x.reshape(*x.shape[:2], -1) for x in (p, u))
-    finite = np.isfinite(p).all(axis=-1)
-    p = np.where(finite[..., None], p, 0.0)
+    finite = np.isfinite(p).all(axis=-1, keepdims=True)
+    p = np.where(finite, p, 0.0)
     p, u = (x - x.mean(axis=-1, keepdims=True) for x in (p, u))
     sizes = np.sqrt(np.mean(p**2, axis=-1)) * np.sqrt(np.mean(u**2, axis=-1))
     # The mean of a constant is off by rounding, so its variance isn't exactly 0.

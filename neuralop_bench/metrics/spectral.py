@@ -154,11 +154,11 @@ class LogSpectralDistance:
 
         lsd_db = sqrt(mean_b (10 log10((E_p(b) + f) / (E_u(b) + f)))^2),    f = 1e-10 max_b E_u(b)
 
-    E_p(b) and E_u(b) are the energies of shell b (``spectra``), summed over t and averaged over n; the mean over b takes
-    shells 1 to B, without the corner, the distance is averaged over c.
+    E_p(b) and E_u(b) are the energies of shell b (``spectra``), summed over t and averaged over n; the mean over b
+    takes shells 1 to B, without the corner, the distance is averaged over c.
 
-    Range: 0 for the right spectrum, 3 if every shell holds twice or half its energy, without upper bound. Noise with the
-    right spectrum scores 0: see ``coherence``.
+    Range: 0 for the right spectrum, 3 if every shell holds twice or half its energy, without upper bound. Noise with
+    the right spectrum scores 0: see ``coherence``.
 
     Columns:
         lsd_db: the distance.

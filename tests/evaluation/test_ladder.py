@@ -67,16 +67,6 @@ def test_darcy_takes_the_permeability_at_the_nodes_it_has_and_is_interpolated_ba
     assert coarse[0] < coarse[1] < coarse[2] < 1
 
 
-def test_closed_grids_are_refined_by_cubic_splines() -> None:
-    coarse, fine = (Grid((n, n), (1.0, 1.0), ("dirichlet",) * 2, ("closed",) * 2) for n in (9, 33))
-
-    def field(grid: Grid) -> np.ndarray:
-        x, y = np.meshgrid(*grid.coordinates(), indexing="ij")
-        return (x**3 - 2 * x * y**2 + y**3)[None, None, None]
-
-    np.testing.assert_allclose(ladder._refined(field(coarse), coarse, fine), field(fine), atol=1e-12)
-
-
 def test_the_target_is_not_read(tmp_path: Path) -> None:
     given = windows(NAVIER_STOKES, tmp_path, history=2, horizon=2)
     batch = given[[0, 1, 2]]

@@ -54,7 +54,7 @@ def test_drift_of_the_energy_is_relative_to_the_largest_of_the_reference(context
 
 
 def test_kinetic_energy_of_a_vorticity_wave(context: Callable) -> None:
-    # psi = cos(2 pi (x + 2 y) / L) has vorticity |k|^2 psi and velocity of mean square |k|^2 / 2, |k|^2 = 5 (2 pi / L)^2.
+    # psi = cos(2 pi (x + 2 y) / L) has vorticity |k|^2 psi, velocity of mean square |k|^2 / 2; |k|^2 = 5 (2 pi / L)^2.
     x, y = np.meshgrid(*TORUS.coordinates(), indexing="ij")
     squared = 5 * (2 * math.pi / 2.0) ** 2
     target = squared * np.cos(2 * math.pi * (x + 2 * y) / 2.0)[None, None] + 3.0  # a mean drives no flow

@@ -62,9 +62,9 @@ def test_batches_grow_until_they_are_slower_or_hold_the_whole_split(monkeypatch:
         clock = Clock(monkeypatch, seconds)
         return prediction_cost(clock, FewWindows(n), device=torch.device("cpu")), list(clock.calls)
 
-    found, tried = cost(50, lambda b, _: 0.001)
+    found, tried = cost(50, lambda *_: 0.001)
     assert (found["throughput_batch_size"], tried) == (50, [1, 4, 16, 50])
-    found, tried = cost(1000, lambda b, _: 0.001)
+    found, tried = cost(1000, lambda *_: 0.001)
     assert tried == [1, 4, 16, 64, 256]
     # From 16 on, memory is the limit: 64 are as slow as 64 / 8 batches of 4 would be.
     found, tried = cost(1000, lambda b, _: 0.001 * max(1, b / 4) ** 1.5)

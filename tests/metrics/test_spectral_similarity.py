@@ -100,7 +100,7 @@ def test_a_sample_that_is_not_finite_makes_the_distance_infinite(score: Score, c
 # Coherence -----------------------------------------------------------------------------------------------------------
 
 
-def test_a_phase_lowers_the_coherence_by_its_cosine(measure: Measure, score: Score, context: Callable) -> None:
+def test_a_phase_lowers_the_coherence_by_its_cosine(score: Score, context: Callable) -> None:
     # 60 degrees are the limit: 59 at wavenumber 3 are coherent, 61 at wavenumber 6 aren't.
     target = wave(0, 3) + wave(6, 0) + wave(9, 0)
     prediction = 5 * wave(0, 3, phase=math.radians(59)) + wave(6, 0, phase=math.radians(61)) + wave(9, 0)
