@@ -10,10 +10,10 @@ from typing import Any
 
 from neuralop_bench.config import ConfigError, RunConfig
 from neuralop_bench.data import Trajectories
-from neuralop_bench.evaluation.tables import Table, show
 from neuralop_bench.plan import source_of
 from neuralop_bench.schema import changed
 from neuralop_bench.sources import GeneratedDataset, RegriddedDataset, Source
+from neuralop_bench.table import Table, show
 
 
 @dataclass(frozen=True)

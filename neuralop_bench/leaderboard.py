@@ -1,10 +1,10 @@
-"""The leaderboard: a pure function of records.
+"""The leaderboard: a pure function of records and of the evaluations beside them.
 
     python -m neuralop_bench.leaderboard outputs -o outputs/leaderboard
 
-reads every record below ``outputs`` and writes ``runs.csv`` (tidy: one row per run and measurement),
+reads every record below ``outputs`` and writes ``runs.csv`` (tidy: one row per run, test set and measurement),
 ``leaderboard.csv`` (wide: one row per track, dataset, task, model and variant, seeds aggregated) and
-``leaderboard.md``.
+``leaderboard.md``, the tables that people read first, which it prints, too.
 """
 
 from __future__ import annotations
@@ -15,21 +15,22 @@ import math
 import os
 import statistics
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
+from typing import TypeVar
 
 from filelock import FileLock
 
 from data_gen.files import WriteError, make_folder, replacing, write_errors
-from neuralop_bench.record import RECORD_NAME, RecordError, RunRecord
-
-Cell = str | int | float | bool | None
+from neuralop_bench.board_tables import Cell, board_tables
+from neuralop_bench.record import RECORD_NAME, Evaluation, RecordError, RunRecord
+from neuralop_bench.run_directory import EVALUATIONS, SUPERSEDED
+from neuralop_bench.table import Table, show
 
 # Tracks whose rows are shown but never ranked.
 UNRANKED_TRACKS = ("custom",)
-# Folders below outputs whose records don't count: runs that force=true replaced.
-SUPERSEDED = ".superseded"
 # Of the board below outputs.
 FOLDER = "leaderboard"
 
@@ -50,50 +51,135 @@ RUN_COLUMNS = """
 """.split()
 
 _FROM_METRICS = COLUMNS[COLUMNS.index("rel_l2_median") : COLUMNS.index("valid_rel_l2") + 1]
-_FROM_COST = COLUMNS[COLUMNS.index("n_parameters") : COLUMNS.index("data_error") + 1]
-# What people read first.
-_READ_FIRST = """
-    rank track dataset task model variant n_seeds rel_l2_mean rel_l2_sd rel_l2_median rel_l2_last_step
-    vrmse spec_low spec_mid spec_high n_parameters train_seconds latency_ms status
-""".split()
+_FROM_COST = COLUMNS[COLUMNS.index("n_parameters") : COLUMNS.index("breakeven_solves") + 1]
+_Kept = TypeVar("_Kept", RunRecord, Evaluation)
+
+# An evaluation repeats what its record says to this relative difference, on another kind of device, too.
+_SAME_RUN = 1e-3
 
 
 class LeaderboardError(RuntimeError):
     """Records that can't stand in one table; the message names them."""
 
 
-def read_records(folders: Iterable[Path]) -> list[RunRecord]:
-    """All records below the folders: ``record.json`` of run directories, and the committed ``records/<track>/*.json``.
+@dataclass(frozen=True)
+class Run:
+    """A record with what was measured of the run later."""
+
+    record: RunRecord
+    evaluations: Sequence[Evaluation] = ()
+
+    @property
+    def metrics(self) -> dict[str, float | None]:
+        """Columns of the record, and those that it lacks from evaluations."""
+        return _completed(self.record.metrics, (entry.metrics for entry in self.evaluations))
+
+    @property
+    def cost(self) -> dict[str, float | None]:
+        return _completed(self.record.cost, (entry.cost for entry in self.evaluations))
+
+    @property
+    def metric_versions(self) -> dict[str, int]:
+        versions = dict(self.record.metric_versions)
+        for entry in self.evaluations:
+            versions = {**entry.metric_versions, **versions}
+        return versions
+
+    @property
+    def data_error(self) -> float | None:
+        """Of the test data."""
+        known = (entry.data.get("test", {}).get("error") for entry in (self.record, *self.evaluations))
+        return next((value for value in known if value is not None), None)
+
+
+def read_runs(folders: Iterable[Path]) -> list[Run]:
+    """All runs below the folders: ``record.json`` of run directories, with their ``evaluations/*.json``, and the
+    committed ``records/<track>/*.json`` with ``evaluations/<track>/*.json``.
 
     Raises:
-        RecordError: a record can't be read.
+        RecordError: a record or an evaluation can't be read.
     """
-    return [RunRecord.load(path) for path in _record_paths(folders)]
+    folders = list(folders)
+    evaluations = [Evaluation.load(path) for path in _evaluation_paths(folders)]
+    return [with_evaluations(RunRecord.load(path), evaluations) for path in _record_paths(folders)]
+
+
+def with_evaluations(record: RunRecord, evaluations: Iterable[Evaluation]) -> Run:
+    """A run with those evaluations that are of it and of the same data and metrics; a warning tells of others."""
+    fitting = []
+    for entry in sorted(evaluations, key=lambda entry: (entry.date_utc, entry.evaluator)):
+        if entry.run_id != record.run_id:
+            continue
+        if reason := _unlike(record, entry):
+            print(
+                f"Warning: the evaluation {entry.evaluator} of {record.run_id} is left out: {reason}. Repeat it: "
+                f"mode=evaluate evaluator={entry.evaluator} run=<directory> force=true.",
+                file=sys.stderr,
+            )
+        else:
+            fitting.append(entry)
+    return Run(record, fitting)
+
+
+def _unlike(record: RunRecord, evaluation: Evaluation) -> str:
+    """Why an evaluation can't complete a record; empty if it can."""
+    if evaluation.data.get("test", {}).get("sha256") != _test_hash(record):
+        return "its test data aren't those of the record"
+    shared = record.metric_versions.keys() & evaluation.metric_versions.keys()
+    differ = sorted(name for name in shared if record.metric_versions[name] != evaluation.metric_versions[name])
+    if differ:
+        return f"it measured {', '.join(differ)} in another version than the record"
+    recorded, found = record.metrics.get("rel_l2"), evaluation.metrics.get("rel_l2")
+    same = recorded == found or (recorded and found and abs(found / recorded - 1) <= _SAME_RUN)
+    return "" if same else f"its rel_l2 is {found}, but the record's is {recorded}"
+
+
+def _completed(
+    known: Mapping[str, float | None], later: Iterable[Mapping[str, float | None]]
+) -> dict[str, float | None]:
+    merged = dict(known)
+    for entry in later:
+        merged |= {name: value for name, value in entry.items() if merged.get(name) is None}
+    return merged
 
 
 def _record_paths(folders: Iterable[Path]) -> list[Path]:
     paths: set[Path] = set()
     for folder in folders:
-        # Unlike rglob, walk goes on where a folder vanishes: another process may move an old run aside just now.
-        for parent, below, files in os.walk(folder):
-            if SUPERSEDED in below:
-                below.remove(SUPERSEDED)
-            if RECORD_NAME in files:
-                paths.add(Path(parent, RECORD_NAME))
+        paths.update(Path(parent, RECORD_NAME) for parent, files in _walk(folder) if RECORD_NAME in files)
         paths.update(folder.glob("records/*/*.json"))
     return sorted(paths)
 
 
-def rows(records: Sequence[RunRecord]) -> list[dict[str, Cell]]:
+def _evaluation_paths(folders: Iterable[Path]) -> list[Path]:
+    paths: set[Path] = set()
+    for folder in folders:
+        for parent, files in _walk(folder):
+            if RECORD_NAME in files:
+                paths.update(Path(parent).glob(f"{EVALUATIONS}/*.json"))
+        paths.update(folder.glob(f"{EVALUATIONS}/*/*.json"))
+    return sorted(paths)
+
+
+def _walk(folder: Path) -> Iterator[tuple[str, list[str]]]:
+    """Folders and their files, without those of superseded runs."""
+    # Unlike rglob, walk goes on where a folder vanishes: another process may move an old run aside just now.
+    for parent, below, files in os.walk(folder):
+        if SUPERSEDED in below:
+            below.remove(SUPERSEDED)
+        yield parent, files
+
+
+def rows(runs: Sequence[Run]) -> list[dict[str, Cell]]:
     """One row per (track, dataset, task, model, variant), best first within each task, seeds aggregated.
 
-    The order of the records doesn't matter. Runs that diverged or failed give a row without numbers, so that they are
-    seen.
+    The order of the runs doesn't matter. A column that not every finished seed has is empty. Runs that diverged or
+    failed give a row without numbers, so that they are seen.
 
     Raises:
         LeaderboardError: two runs of a row used different test data or metric versions, or repeat a seed.
     """
-    ordered = sorted(records, key=lambda record: (_row_key(record), record.seed))
+    ordered = sorted(runs, key=lambda run: (_row_key(run), run.record.seed))
     table = [_aggregate(list(group)) for _, group in groupby(ordered, key=_row_key)]
     _assert_one_test_set(table)
     table.sort(key=_order)
@@ -107,29 +193,44 @@ def rows(records: Sequence[RunRecord]) -> list[dict[str, Cell]]:
     return table
 
 
-def run_rows(records: Sequence[RunRecord]) -> list[dict[str, Cell]]:
-    """Tidy table: one row per run and measured number."""
+def run_rows(runs: Sequence[Run]) -> list[dict[str, Cell]]:
+    """Tidy table: one row per run, test set and measured number."""
     table: list[dict[str, Cell]] = []
-    for record in sorted(records, key=lambda record: (_row_key(record), record.seed)):
+    for run in sorted(runs, key=lambda run: (_row_key(run), run.record.seed)):
+        record = run.record
         shared = {name: getattr(record, name) for name in RUN_COLUMNS if hasattr(record, name)}
         shared |= {"setting": "test", "data_sha256": _test_hash(record)}
-        version = ";".join(f"{name}/v{number}" for name, number in sorted(record.metric_versions.items()))
-        numbers = {**record.metrics, **record.cost}
-        if not numbers:
+        version = ";".join(f"{name}/v{number}" for name, number in sorted(run.metric_versions.items()))
+        numbers = {**run.metrics, **run.cost, "data_error": run.data_error}
+        if not record.metrics and not record.cost:
             table.append(shared)
+            continue
         for metric, value in numbers.items():
             table.append({**shared, "metric": metric, "value": value, "metric_version": version})
+        for setting, data_hash, columns in _further(run):
+            place = {**shared, "setting": setting, "data_sha256": data_hash, "metric_version": version}
+            table += [{**place, "metric": metric, "value": value} for metric, value in columns.items()]
     return table
 
 
-def write(records: Sequence[RunRecord], folder: Path) -> None:
-    """Write runs.csv, leaderboard.csv and leaderboard.md into ``folder``, each atomically."""
+def _further(run: Run) -> Iterator[tuple[str, str, Mapping[str, float | None]]]:
+    """Further test sets with their hashes and columns, of the latest evaluation that has them."""
+    latest = {setting: (entry, columns) for entry in run.evaluations for setting, columns in entry.columns.items()}
+    for setting, (entry, columns) in sorted(latest.items()):
+        data = entry.data.get(setting) or entry.data.get(setting.removesuffix("_interpolated"), {})
+        yield setting, str(data.get("sha256", "")), columns
+
+
+def write(runs: Sequence[Run], folder: Path) -> list[Table]:
+    """Write runs.csv, leaderboard.csv and leaderboard.md into ``folder``, each atomically; the tables of the last."""
     make_folder(folder)
-    table = rows(records)
-    _write_csv(folder / "runs.csv", RUN_COLUMNS, run_rows(records))
+    table = rows(runs)
+    _write_csv(folder / "runs.csv", RUN_COLUMNS, run_rows(runs))
     _write_csv(folder / "leaderboard.csv", COLUMNS, table)
+    shown = board_tables(table)
     with replacing(folder / "leaderboard.md") as temporary:
-        temporary.write_text(to_markdown(table))
+        temporary.write_text("\n".join(entry.to_markdown() for entry in shown), encoding="utf-8")
+    return shown
 
 
 def rebuild(outputs: Path) -> Path:
@@ -149,27 +250,27 @@ def rebuild(outputs: Path) -> Path:
     try:
         for leftover in folder.glob(".*.tmp"):  # of a process that was killed while it wrote the board
             leftover.unlink(missing_ok=True)
-        records = []
-        for path in _record_paths([outputs]):
-            try:
-                records.append(RunRecord.load(path))
-            except RecordError as error:
-                if path.exists():  # otherwise moved aside by another process just now
-                    print(f"Warning: the leaderboard lacks a run: {error}", file=sys.stderr)
-        write(records, folder)
+        evaluations = _readable(Evaluation.load, _evaluation_paths([outputs]))
+        records = _readable(RunRecord.load, _record_paths([outputs]))
+        write([with_evaluations(record, evaluations) for record in records], folder)
     finally:
         lock.release()
     return folder / "leaderboard.csv"
 
 
-def to_markdown(table: Sequence[Mapping[str, Cell]]) -> str:
-    """The columns that people read first."""
-    lines = ["| " + " | ".join(_READ_FIRST) + " |", "|" + " --- |" * len(_READ_FIRST)]
-    lines += ["| " + " | ".join(_text(row.get(name)) for name in _READ_FIRST) + " |" for row in table]
-    return "\n".join(lines) + "\n"
+def _readable(load: Callable[[Path], _Kept], paths: Iterable[Path]) -> list[_Kept]:
+    found = []
+    for path in paths:
+        try:
+            found.append(load(path))
+        except RecordError as error:
+            if path.exists():  # otherwise moved aside by another process just now
+                print(f"Warning: the leaderboard lacks a run: {error}", file=sys.stderr)
+    return found
 
 
-def _row_key(record: RunRecord) -> tuple[str, ...]:
+def _row_key(run: Run) -> tuple[str, ...]:
+    record = run.record
     return record.track, record.dataset, record.task, record.model, record.variant
 
 
@@ -179,27 +280,32 @@ def _order(row: Mapping[str, Cell]) -> tuple[object, ...]:
     return *task, score if isinstance(score, float) else math.inf, str(row["model"]), str(row["variant"])
 
 
-def _aggregate(records: list[RunRecord]) -> dict[str, Cell]:
+def _aggregate(runs: list[Run]) -> dict[str, Cell]:
+    records = [run.record for run in runs]
     seeds = [record.seed for record in records]
+    key = "/".join(_row_key(runs[0]))
     if len(set(seeds)) != len(seeds):
-        raise LeaderboardError(f"Two records claim the same seed of {'/'.join(_row_key(records[0]))}: seeds {seeds}.")
-    finished = [record for record in records if record.status == "finished"]
+        raise LeaderboardError(f"Two records claim the same seed of {key}: seeds {seeds}.")
+    finished = [run for run in runs if run.record.status == "finished"]
     for name, value_of in (
         ("test data", _test_hash),
-        ("metric versions", lambda r: tuple(sorted(r.metric_versions.items()))),
+        ("metric versions", lambda record: tuple(sorted(record.metric_versions.items()))),
     ):
-        if len({value_of(record) for record in finished}) > 1:
+        if len({value_of(run.record) for run in finished}) > 1:
             raise LeaderboardError(
-                f"The runs of {'/'.join(_row_key(records[0]))} differ in {name}, so they can't share a row: "
-                f"{', '.join(record.run_id for record in finished)}. Run the older ones again with force=true."
+                f"The runs of {key} differ in {name}, so they can't share a row: "
+                f"{', '.join(run.record.run_id for run in finished)}. Run the older ones again with force=true."
             )
-    first = (finished or records)[0]
+    main = (finished or runs)[0]
+    first = main.record
     config = first.config
-    errors = [record.metrics["rel_l2"] for record in finished if record.metrics.get("rel_l2") is not None]
+    errors = [error for run in finished if (error := run.metrics.get("rel_l2")) is not None]
     row: dict[str, Cell] = dict.fromkeys(COLUMNS)
     row.update({name: getattr(first, name) for name in ("track", "dataset", "task", "model", "variant", "config_hash")})
-    row.update({name: _mean(record.metrics.get(name) for record in finished) for name in _FROM_METRICS})
-    row.update({name: _mean(record.cost.get(name) for record in finished) for name in _FROM_COST})
+    row.update({name: _mean(run.metrics.get(name) for run in finished) for name in _FROM_METRICS})
+    row.update({name: _mean(run.cost.get(name) for run in finished) for name in _FROM_COST})
+    row["speedup_is_bound"] = _bound([run.cost.get("speedup_is_bound") for run in finished])
+    row["data_error"] = _mean(run.data_error for run in finished)
     row.update(
         {
             "dataset_version": first.data.get("test", {}).get("version"),
@@ -215,7 +321,7 @@ def _aggregate(records: list[RunRecord]) -> dict[str, Cell]:
             "tuning_trials": config.get("tuning_trials"),
             "published_value": config.get("published", {}).get("value"),
             "published_source": config.get("published", {}).get("source"),
-            "metric_version": _joined(f"{name}/v{version}" for name, version in first.metric_versions.items()),
+            "metric_version": _joined(f"{name}/v{version}" for name, version in main.metric_versions.items()),
             "bench_version": _joined(record.bench_version for record in records),
             "commit": _joined(record.commit for record in records),
             "dirty": any(record.dirty for record in records),
@@ -260,8 +366,19 @@ def _test_hash(record: RunRecord) -> str:
 
 
 def _mean(values: Iterable[float | None]) -> float | None:
-    known = [float(value) for value in values if value is not None]
-    return math.fsum(known) / len(known) if known else None
+    """None if one of them is missing: a mean over some of the seeds would pass for one over all."""
+    known = list(values)
+    if not known or None in known:
+        return None
+    return math.fsum(value for value in known if value is not None) / len(known)
+
+
+def _bound(signs: Sequence[float | None]) -> str | None:
+    """How a mean of speed-ups relates to the true one, from the signs of ``speedup_is_bound`` of the seeds."""
+    if not signs or None in signs:
+        return None
+    found = {sign for sign in signs if sign}
+    return "no" if not found else {1.0: ">", -1.0: "<"}[found.pop()] if len(found) == 1 else "mixed"
 
 
 def _deviation(values: Sequence[float | None]) -> float | None:
@@ -304,12 +421,13 @@ def main(arguments: Sequence[str] | None = None, say: Callable[[str], None] = pr
         print(f"Error: no folder {', '.join(absent)}.", file=sys.stderr)
         return 1
     try:
-        records = read_records(options.folders)
-        write(records, options.output)
+        runs = read_runs(options.folders)
+        tables = write(runs, options.output)
     except (LeaderboardError, RecordError, WriteError) as error:
         print(f"Error: {error}", file=sys.stderr)
         return 1
-    say(f"{len(records)} records -> {options.output / 'leaderboard.csv'}")
+    show(tables)
+    say(f"{len(runs)} records -> {options.output / 'leaderboard.csv'}")
     return 0
 
 

@@ -22,7 +22,7 @@ from neuralop_bench import plan as planning
 from neuralop_bench.config import ConfigError, RunConfig
 from neuralop_bench.data import Trajectories, Windows
 from neuralop_bench.datasets import Split
-from neuralop_bench.evaluation import figures, tables
+from neuralop_bench.evaluation import figures
 from neuralop_bench.metrics import cost
 from neuralop_bench.normalization import Normalizer
 from neuralop_bench.plan import Plan
@@ -31,6 +31,7 @@ from neuralop_bench.run_directory import RunError
 from neuralop_bench.scoring import Score
 from neuralop_bench.sources import Source
 from neuralop_bench.surrogate import Surrogate, build_operator
+from neuralop_bench.table import Table, show
 from neuralop_bench.training.tracking import Guarded
 from neuralop_bench.training.trainer import Diverged, Progress, Trainer, validate
 
@@ -147,7 +148,7 @@ def _evaluate_finished(cfg: RunConfig, record: RunRecord, folder: Path) -> Evalu
         drawn = figures.error_against_time_figure(score.rungs, score.metrics["rel_l2"], own, title=title)
         figures.save(drawn, path.with_suffix(".png"))
     evaluation.save(path)
-    tables.show(score.tables)
+    show(score.tables)
     print(f"Evaluation: {path}")
     outputs = folder.resolve().parents[config.RUN_DIRECTORY_DEPTH - 1]
     if (outputs / leaderboard.FOLDER).is_dir():  # a run directory may have been copied elsewhere
@@ -240,7 +241,7 @@ class _Run:
         tracker.finish(record.metrics, *results)
         return record
 
-    def _work(self, tracker: Guarded) -> tuple[RunRecord, tuple[Sequence[tables.Table], Sequence[Path]]]:
+    def _work(self, tracker: Guarded) -> tuple[RunRecord, tuple[Sequence[Table], Sequence[Path]]]:
         data = _Data(self.cfg, self.source)
         # Only train and valid are open while the model is fitted; test is opened once, after that.
         train, valid = data.open("train"), data.open("valid")
@@ -263,7 +264,7 @@ class _Run:
         }
         score = replace(score, cost={**score.cost, **spent})
         files = score.write(self.folder / run_directory.ERRORS_NAME, self.folder / run_directory.REPORT_NAME)
-        tables.show(score.tables)
+        show(score.tables)
         pictures = self._draw(surrogate, test.whole(), score.errors[scoring.TEST], progress)
         record = self._save(
             "finished",

@@ -16,6 +16,9 @@ from data_gen.files import replacing
 RECORD_FORMAT = 3
 RECORD_NAME = "record.json"
 
+# Closer to the error of its test data, a score tells as much about these as about the model.
+DATA_ERROR_MARGIN = 3.0
+
 Status = Literal["finished", "diverged", "failed"]
 
 

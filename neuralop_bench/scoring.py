@@ -22,13 +22,15 @@ from neuralop_bench.batch import Batch, Trajectory
 from neuralop_bench.config import RunConfig
 from neuralop_bench.data import Trajectories
 from neuralop_bench.datasets import Split
-from neuralop_bench.evaluation import ladder, tables
+from neuralop_bench.evaluation import ladder
 from neuralop_bench.evaluation.evaluator import evaluate, summarise
 from neuralop_bench.evaluation.ladder import Rung
+from neuralop_bench.evaluation.tables import result_tables
 from neuralop_bench.metrics.cost import count_parameters, forward_flops, prediction_cost
 from neuralop_bench.metrics.metric import Metric, MetricContext
 from neuralop_bench.normalization import Moments
 from neuralop_bench.surrogate import Surrogate
+from neuralop_bench.table import Table
 
 Columns = dict[str, float | None]
 
@@ -68,9 +70,9 @@ class Score:
     data: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     @property
-    def tables(self) -> list[tables.Table]:
+    def tables(self) -> list[Table]:
         """For terminal and report."""
-        return tables.result_tables(
+        return result_tables(
             self.metrics,
             self.errors[TEST],
             cost=self.cost,

@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from neuralop_bench import config, pipeline, reproducibility
-from neuralop_bench.evaluation import tables
 from neuralop_bench.record import RECORD_NAME, RunRecord
+from neuralop_bench.table import Table, number, show
 
 SAME_DEVICE, OTHER_DEVICE = 1e-6, 1e-3
 
@@ -87,11 +87,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     with config.report_errors():
         found = verify(options.run, data=options.data, device=options.device, trust=options.trust)
-        rows = [
-            (entry.column, tables.number(entry.recorded), tables.number(entry.now), f"{entry.difference:.1e}")
-            for entry in found
-        ]
-        tables.show([tables.Table("Record against checkpoint", ("column", "recorded", "now", "difference"), rows)])
+        rows = [(entry.column, number(entry.recorded), number(entry.now), f"{entry.difference:.1e}") for entry in found]
+        show([Table("Record against checkpoint", ("column", "recorded", "now", "difference"), rows)])
         wrong = [entry.column for entry in found if not entry.agrees]
         tolerance = found[0].tolerance
         if wrong:

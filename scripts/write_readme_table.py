@@ -74,7 +74,7 @@ def page(text: str, rows: Sequence[dict[str, Cell]]) -> str:
 
 
 def main() -> None:
-    rows = leaderboard.rows(leaderboard.read_records([RECORDS]))
+    rows = leaderboard.rows(leaderboard.read_runs([RECORDS]))
     text = page(PAGE.read_text(encoding="utf-8"), rows)
     with replacing(PAGE) as temporary:
         temporary.write_text(text, encoding="utf-8")

@@ -7,13 +7,14 @@ import importlib.util
 import json
 import math
 import random
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from neuralop_bench import leaderboard
-from neuralop_bench.leaderboard import COLUMNS, LeaderboardError, rows
+from neuralop_bench.leaderboard import COLUMNS, Cell, LeaderboardError, Run
 from neuralop_bench.record import RecordError, RunRecord
 
 RECORD = RunRecord(
@@ -44,6 +45,11 @@ RECORD = RunRecord(
 def _with(seed: int = 0, rel_l2: float = 0.2, model: str = "fno", **changes: object) -> RunRecord:
     metrics = {**RECORD.metrics, "rel_l2": rel_l2}
     return replace(RECORD, seed=seed, metrics=metrics, model=model, run_id=f"{model}-s{seed}", **changes)
+
+
+def rows(records: Sequence[RunRecord]) -> list[dict[str, Cell]]:
+    """Of runs that were never evaluated again."""
+    return leaderboard.rows([Run(record) for record in records])
 
 
 def test_record_round_trip_keeps_infinity_and_missing(tmp_path: Path) -> None:
@@ -124,7 +130,7 @@ def test_a_seed_counts_once() -> None:
 
 def test_csv_is_rfc_4180_with_empty_cells_for_what_is_missing(tmp_path: Path) -> None:
     awkward = replace(RECORD, variant='a,"b"', metrics={**RECORD.metrics, "rel_l2": 1 / 3})
-    leaderboard.write([awkward], tmp_path)
+    leaderboard.write([Run(awkward)], tmp_path)
     raw = (tmp_path / "leaderboard.csv").read_bytes()
     assert raw.count(b"\r\n") == 2
     assert b'"a,""b"""' in raw
@@ -162,7 +168,7 @@ def test_command_line_writes_the_board_and_explains_mistakes(
 def test_committed_records_form_the_committed_board(tmp_path: Path) -> None:
     committed = Path(__file__).parents[1] / "leaderboard"
     assert [path.parent for path in committed.rglob("leaderboard.csv")] == [committed]
-    leaderboard.write(leaderboard.read_records([committed]), tmp_path)
+    leaderboard.write(leaderboard.read_runs([committed]), tmp_path)
     assert (tmp_path / "leaderboard.csv").read_bytes() == (committed / "leaderboard.csv").read_bytes(), (
         "run `make board`"
     )
@@ -176,7 +182,7 @@ def test_the_readme_shows_the_committed_records() -> None:
     script = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(script)
     shown = (root / "README.md").read_text(encoding="utf-8")
-    board = rows(leaderboard.read_records([root / "leaderboard"]))
+    board = leaderboard.rows(leaderboard.read_runs([root / "leaderboard"]))
     assert script.page(shown, board) == shown, "run `make board`"
     best = min(row["rel_l2_mean"] for row in board if (row["track"], row["dataset"]) == ("lite", "ns2d"))
     assert f"**{best:.3f}**" in shown

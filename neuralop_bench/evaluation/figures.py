@@ -209,8 +209,7 @@ def error_against_time_figure(
             rung.resolution.replace("x", "×"),
             (1e3 * rung.seconds, rung.rel_l2),
             textcoords="offset points",
-            xytext=(-5, -3),
-            ha="right",
+            xytext=(5, 3),
             color="0.4",
         )
     axis.set(xlabel="ms per trajectory", ylabel="relative L2")
@@ -529,7 +528,9 @@ def _single(title: str) -> tuple[Figure, Axes]:
 def _legend_below(figure: Figure, axis: Axes) -> None:
     # Outside, where it can't cover a line.
     handles, labels = axis.get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=len(labels), columnspacing=1.5)
+    figure.legend(
+        handles, labels, loc="outside lower center", ncols=len(labels) if len(labels) <= 3 else 2, columnspacing=1.5
+    )
 
 
 def _logarithmic(axis: Axes, which: Literal["x", "y"] = "y") -> None:

@@ -1,21 +1,17 @@
-"""Results as tables, for the terminal and for markdown."""
+"""The tables of one evaluation."""
 
 from __future__ import annotations
 
 import math
-import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 import xarray as xr
-from rich import box
-from rich.console import Console
-from rich.table import Table as RichTable
 
-from data_gen.progress import printable
 from neuralop_bench.evaluation.ladder import Rung
 from neuralop_bench.metrics.relative import relative_l2_step
 from neuralop_bench.metrics.spectral import BANDS
+from neuralop_bench.record import DATA_ERROR_MARGIN
+from neuralop_bench.table import Table, number
 
 Metrics = Mapping[str, float | None]
 
@@ -49,36 +45,8 @@ _COST = (
     ("  one trajectory alone", "speedup_at_equal_error_batch_1"),
     ("predictions that pay for data and training", "breakeven_solves"),
 )
-_LOG_WIDTH = 100
 _BAND_RANGES = {"low": "1-3", "mid": "4-11", "high": "12 and above"}
 _NYQUIST_RANGES = {"low": "up to 1/8", "mid": "1/8 to 1/2", "high": "above 1/2"}
-# Closer to the error of the data, a score tells as much about these as about the model.
-DATA_ERROR_MARGIN = 3.0
-
-
-@dataclass(frozen=True)
-class Table:
-    """Rows of text; ``wraps`` breaks long cells of the last column instead of widening it."""
-
-    title: str
-    header: Sequence[str]
-    rows: Sequence[Sequence[str]]
-    wraps: bool = False
-
-    def to_markdown(self) -> str:
-        lines = [f"**{self.title}**", "", _line(self.header), _line(["---"] + ["---:"] * (len(self.header) - 1))]
-        return "\n".join([*lines, *(_line(row) for row in self.rows)]) + "\n"
-
-    def to_rich(self) -> RichTable:
-        table = RichTable(title=self.title, title_justify="left", box=box.ASCII2)
-        for index, name in enumerate(self.header):
-            justify = "left" if index == 0 or self.wraps else "right"
-            table.add_column(
-                name, justify=justify, overflow="fold" if self.wraps else "ellipsis", no_wrap=not self.wraps
-            )
-        for row in self.rows:
-            table.add_row(*row)
-        return table
 
 
 def result_tables(
@@ -108,7 +76,11 @@ def result_tables(
     summary = [(label, number(metrics[column])) for label, column in _SUMMARY if column in metrics]
     summary += _beside_data_error(metrics.get("rel_l2"), data_error)
     drift = [(name, number(value)) for name, value in metrics.items() if name.startswith("conserved_")]
-    spent = [(label, number(cost[column])) for label, column in _COST if cost.get(column) is not None]
+    spent = [
+        (label, f"{value:,.0f}" if column == "n_parameters" else number(value))
+        for label, column in _COST
+        if (value := cost.get(column)) is not None
+    ]
     candidates = [
         Table("Errors on test", ("metric", "value"), summary),
         *_beside_published(metrics.get("rel_l2"), published),
@@ -194,31 +166,3 @@ def _beside_published(found: float | None, published: tuple[float, str] | None) 
         return []
     rows = [("this run", number(found)), (published[1], number(published[0]))]
     return [Table("Relative L2 beside the published one, of another draw of the data", ("source", "value"), rows)]
-
-
-def show(tables: Sequence[Table]) -> None:
-    """Print tables to stdout, with ``?`` for what its encoding can't write.
-
-    A log file gets plain text, as wide as the tables are.
-    """
-    console = Console() if sys.stdout.isatty() else Console(width=_LOG_WIDTH, color_system=None)
-    for table in tables:
-        with console.capture() as captured:
-            console.print(table.to_rich())
-        sys.stdout.write(printable(captured.get(), sys.stdout.encoding))
-    sys.stdout.flush()
-
-
-def number(value: float | None) -> str:
-    """Four significant digits; empty for what was not measured.
-
-    >>> number(0.0345678), number(None), number(float("inf")), number(3.0)
-    ('0.03457', '', 'inf', '3')
-    """
-    if value is None or math.isnan(value):
-        return ""
-    return f"{value:.4g}"
-
-
-def _line(cells: Sequence[str]) -> str:
-    return "| " + " | ".join(cells) + " |"

@@ -248,7 +248,7 @@ def test_a_damaged_record_keeps_no_other_run_off_the_board(
     assert found["seed=0"].command.endswith("force=true")
     assert found["seed=1"].progress == "finished"
     with pytest.raises(RecordError, match="no readable record"):  # a board that is published must not lack one
-        leaderboard.read_records([place.outputs])
+        leaderboard.read_runs([place.outputs])
 
 
 @EACH_DAMAGE
