@@ -8,22 +8,22 @@ from collections.abc import Mapping, Sequence
 from itertools import groupby
 
 from neuralop_bench.record import DATA_ERROR_MARGIN
-from neuralop_bench.table import Table, number
+from neuralop_bench.table import Table
 
 Cell = str | int | float | bool | None
 Row = Mapping[str, Cell]
 
-# Of a model's name with what sets it apart.
-_WIDEST_NAME = 30
+# Of a model's name with what sets it apart, so that every table fits a terminal.
+_WIDEST_NAME = 20
 
+_WHO = ("rank", "model")
 _ACCURACY = {
+    "seeds": "n_seeds",
     "relative L2": "rel_l2_mean",
-    "sd": "rel_l2_sd",
     "median": "rel_l2_median",
     "last step": "rel_l2_last_step",
     "H1": "rel_h1",
     "VRMSE": "vrmse",
-    "max": "max_error",
 }
 _SPECTRA = {
     "1-3": "spec_low",
@@ -35,15 +35,15 @@ _SPECTRA = {
 _ELSEWHERE = {
     "half grid": "transfer_half",
     "double grid": "transfer_double",
-    "out of distr.": "ood_factor",
+    "off distribution": "ood_factor",
     "correlated [time]": "correlation_time_0.8",
     "stable": "stable_fraction",
 }
 _COST = {
     "parameters": "n_parameters",
     "GFLOP": "gflops_forward",
-    "training [s]": "train_seconds",
-    "memory [MB]": "peak_memory_mb",
+    "train [s]": "train_seconds",
+    "peak [MB]": "peak_memory_mb",
     "alone [ms]": "latency_ms",
     "per second": "throughput",
 }
@@ -60,34 +60,41 @@ def board_tables(rows: Sequence[Row]) -> list[Table]:
         entries = list(members)
         where = f"{task}, {track}"
         candidates = [
-            _table(f"{where}: error on test", {"seeds": "n_seeds", **_ACCURACY}, entries),
+            _table(f"{where}: error on test", _ACCURACY, entries),
             _table(f"{where}: spectral error by cycles per domain", _SPECTRA, entries),
             _table(f"{where}: elsewhere", _ELSEWHERE, entries),
             _table(f"{where}: cost", _COST, entries),
             _beside_solver(f"{where}: beside the solver at equal error", entries),
         ]
-        tables += [table for table in candidates if any(any(row[2:]) for row in table.rows)]
+        tables += [table for table in candidates if len(table.header) > len(_WHO)]
     return tables
 
 
 def _table(title: str, columns: Mapping[str, str], rows: Sequence[Row]) -> Table:
-    body = [(_rank(row), _name(row), *(_text(row[column]) for column in columns.values())) for row in rows]
-    return Table(title, ("rank", "model", *columns), body)
+    """Of the columns that were measured for at least one row."""
+    shown = {head: name for head, name in columns.items() if any(row[name] is not None for row in rows)}
+    body = [(*_who(row), *(_cell(row, name) for name in shown.values())) for row in rows]
+    return Table(title, (*_WHO, *shown), body)
 
 
 def _beside_solver(title: str, rows: Sequence[Row]) -> Table:
-    header = ("rank", "model", "relative L2", "of the data's", "speed-up", "pays after", "verdict")
+    if all(row["speedup_at_equal_error"] is None for row in rows):
+        return Table(title, _WHO, [])
     body = []
     for row in rows:
-        speedup, error, data_error = row["speedup_at_equal_error"], row["rel_l2_mean"], row["data_error"]
-        if speedup is None:
-            body.append((_rank(row), _name(row), *[""] * 5))
-            continue
+        error, data_error = row["rel_l2_mean"], row["data_error"]
         margin = error / data_error if isinstance(error, float) and isinstance(data_error, float) else None
         near = " (!)" if margin is not None and margin < DATA_ERROR_MARGIN else ""
-        cells = (_text(error), number(margin) + near, _text(speedup), _text(row["breakeven_solves"]), _verdict(row))
-        body.append((_rank(row), _name(row), *cells))
-    return Table(title, header, body)
+        numbers = (_text(error), _text(margin) + near, _text(row["speedup_at_equal_error"]))
+        body.append((*_who(row), *numbers, _text(row["breakeven_solves"]), _verdict(row)))
+    return Table(title, (*_WHO, "relative L2", "of the data's", "speed-up", "pays after", "faster"), body)
+
+
+def _cell(row: Row, column: str) -> str:
+    deviation = row["rel_l2_sd"] if column == "rel_l2_mean" else None
+    if column == "rel_l2_mean" and not row["n_seeds"]:
+        return str(row["status"])
+    return _text(row[column]) + (f" ± {_text(deviation)}" if deviation is not None else "")
 
 
 def _verdict(row: Row) -> str:
@@ -107,18 +114,13 @@ def _verdict(row: Row) -> str:
     return f"{'model' if model_wins else 'solver'}, {words.get(str(bound), '')}{factor}"
 
 
-def _name(row: Row) -> str:
+def _who(row: Row) -> tuple[str, str]:
     label = str(row["variant"]).rpartition("-")[0]
     name = str(row["model"]) if label in ("", "default") else f"{row['model']} {label}"
-    return name if len(name) <= _WIDEST_NAME else name[: _WIDEST_NAME - 3] + "..."
-
-
-def _rank(row: Row) -> str:
-    rank = row["rank"]
-    return str(rank) if rank is not None else "" if row["n_seeds"] else str(row["status"])
+    return _text(row["rank"]), name if len(name) <= _WIDEST_NAME else name[: _WIDEST_NAME - 3] + "..."
 
 
 def _text(value: Cell) -> str:
     if not isinstance(value, float | int):
         return "" if value is None else str(value)
-    return f"{value:,.0f}" if math.isfinite(value) and float(value).is_integer() else number(value)
+    return f"{value:,.0f}" if math.isfinite(value) and (value >= 1000 or float(value).is_integer()) else f"{value:.3g}"

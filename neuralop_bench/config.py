@@ -270,6 +270,8 @@ def for_evaluation(asked: RunConfig) -> tuple[RunConfig, RunRecord]:
     for name in ("device", "workers", "preload_gib", "force", "debug"):
         setattr(run, name, getattr(asked, name))
     run.mode, run.run = asked.mode, asked.run
+    if "ladder" not in record.config["dataset"] and run.dataset.path is None:  # written before there were ladders
+        run.dataset.ladder = compose(f"dataset={run.choices['dataset']}").dataset.ladder
     return run, record
 
 
