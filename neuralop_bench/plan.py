@@ -205,12 +205,13 @@ def _rehearse(cfg: RunConfig, spec: DatasetSpec) -> tuple[Surrogate, int | None]
     _called("augmentation", _built("augmentation", cfg.augmentation), spec)
     _require_offers("tracker", _built("tracker", cfg.tracker), "start", "log", "finish")
     context = MetricContext(spec, np.ones(n_state), spec.grid)
-    for name, node in cfg.evaluator.metrics.items():
-        key = f"evaluator.metrics.{name}"
-        metric = _called(key, _built(key, node), context)
-        _require_offers(key, metric, "name", "version", "variables", "measure", "summarise")
-        if name == "rel_l2" and metric.name != "rel_l2":
-            raise ConfigError(f"{key} must be the metric rel_l2, by which the board ranks, got {metric.name}.")
+    for group in ("metrics", "rollout_metrics"):
+        for name, node in getattr(cfg.evaluator, group).items():
+            key = f"evaluator.{group}.{name}"
+            metric = _called(key, _built(key, node), context)
+            _require_offers(key, metric, "name", "version", "variables", "measure", "summarise")
+            if key == "evaluator.metrics.rel_l2" and metric.name != "rel_l2":
+                raise ConfigError(f"{key} must be the metric rel_l2, by which the board ranks, got {metric.name}.")
     batch = _empty_batch(spec, min(trainer.batch_size, n_windows), cfg.dataset.history, trainer.unroll)
     kept = _called("model or loss", _kept_bytes, surrogate, batch, trainer.unroll, loss) if parameters else 0
     return surrogate, kept

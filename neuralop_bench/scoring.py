@@ -1,4 +1,29 @@
-"""What a trained surrogate scores: on test, on further test sets, and beside the dataset's own solver."""
+"""What a trained surrogate scores: on test, on further test sets, and beside the dataset's own solver.
+
+On other resolutions stands the control beside the model: the prediction made on the training grid, interpolated. The
+solver is given what the model is given, on the fractions ``dataset.ladder`` of the file's grid, with the longest steps
+(or the loosest iterations) that change its error by less than 5 %. It goes through the same evaluator and is timed on
+the same device with the same threads; what it takes for an error between two grids is interpolated in logarithms
+along the lower envelope of its curve. That curve is measured once per test data, device, threads and libraries, and
+kept beside the data.
+
+Columns:
+    transfer_half, transfer_double: rel_l2 on the samples of test, given on half and on double the resolution. Empty for
+        a model that works on the grid of its training alone.
+    transfer_half_interpolated, transfer_double_interpolated: rel_l2 of the control.
+    ood_factor: rel_l2 on a test set out of distribution (another law of inputs, another parameter) over that on test;
+        the geometric mean over all such sets, each of which has its own in runs.csv.
+    speedup_at_equal_error: seconds that the solver takes for an error as large as the model's rel_l2, over the model's
+        own seconds; per trajectory, each at its best batch size.
+    speedup_at_equal_error_batch_1: the same for one trajectory alone.
+    speedup_is_bound: whether the model's error lies beyond the solver's curve, so that the true speed-up is larger (>)
+        or smaller (<); 1 and -1 in records, otherwise 0.
+    breakeven_solves: predictions after which data and training are paid for, (seconds to generate train and valid on
+        one core + training seconds times 1 + tuning_trials) / (the solver's seconds - the model's seconds); infinite if
+        the solver is faster.
+    data_error: largest relative L2 error of a snapshot of the test data, found by solving samples again. A rel_l2
+        below three times it tells as much about the data as about the model, and is marked.
+"""
 
 from __future__ import annotations
 

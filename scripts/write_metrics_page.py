@@ -16,7 +16,7 @@ from pathlib import Path
 from pkgutil import resolve_name
 from typing import Any
 
-from neuralop_bench import config
+from neuralop_bench import config, scoring
 from neuralop_bench.metrics import cost, metric
 
 PAGE = Path(__file__).parents[1] / "docs" / "metrics.md"
@@ -32,7 +32,8 @@ def metrics() -> dict[str, type]:
     """The metric classes that the evaluators name, by metric name, in the order of the files."""
     found: dict[str, type] = {}
     for path in sorted((config.CONFIG_DIR / "evaluator").glob("*.yaml"), key=lambda path: path.stem != "standard"):
-        for node in config.compose(f"evaluator={path.stem}").evaluator.metrics.values():
+        evaluator = config.compose(f"evaluator={path.stem}").evaluator
+        for node in (*evaluator.metrics.values(), *evaluator.rollout_metrics.values()):
             target: Any = resolve_name(node["_target_"])
             found.setdefault(target.name, target)
     return found
@@ -68,7 +69,9 @@ def page() -> str:
             _table(("column", "what"), columns(_doc(kind)).items()),
             f"Stored in `errors.nc`, per sample: {stored}.\n",
         ]
-    parts += ["## Cost\n", _prose(_doc(cost.prediction_cost))]
+    for title, module in (("Cost", cost), ("Elsewhere, and beside the solver", scoring)):
+        text = _doc(module)
+        parts += [f"## {title}\n", _prose(_without_columns(text)), _table(("column", "what"), columns(text).items())]
     return "\n".join(part for part in parts if part)
 
 

@@ -4,7 +4,9 @@ Metrics come from configs/evaluator, so a new one is tested here without a furth
 """
 
 import math
+import multiprocessing
 from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -131,6 +133,49 @@ def test_batch_size_changes_no_bit(batch_size: int, windows: Windows, metrics: l
     for name in single.data_vars:
         assert single[name].values.tobytes() == together[name].values.tobytes(), name
     assert_identical(summarise(single, metrics), summarise(together, metrics))
+
+
+def test_a_prediction_of_another_shape_is_refused(windows: Windows, metrics: list[Metric]) -> None:
+    for wrong in (lambda batch, _: batch.target[:, 1:], lambda batch, _: batch.target[..., :1]):
+        with pytest.raises(ValueError, match=r"shape \(3, .*expected \(3, 4, 1, 16, 16\)"):
+            run(wrong, windows, metrics)
+
+
+def test_other_inputs_than_the_scored_windows_own_can_be_given(windows: Windows, metrics: list[Metric]) -> None:
+    # The same samples on every second point, predicted from those on all points.
+    seen: list[torch.Size] = []
+
+    def function(batch: Batch, n_steps: int) -> Tensor:
+        seen.append(batch.history.shape)
+        return batch.target * (1 + 0 * n_steps)
+
+    errors = evaluate(Predicting(function), windows, metrics, batch_size=5, device=CPU, inputs=windows)
+    assert summarise(errors, metrics)["rel_l2"] == 0
+    assert seen == [(5, HISTORY, 1, 16, 16), (3, HISTORY, 1, 16, 16)]
+
+
+def _measured_apart(path: Path, samples: list[int]) -> list[dict[str, np.ndarray]]:
+    """Statistics of some samples, in a process of their own."""
+    part = Trajectories(path, n_samples=N_SAMPLES, history=HISTORY, horizon=HORIZON).whole()
+    nodes = config.compose("track=smoke").evaluator.metrics
+    context = MetricContext(part.source.spec, np.array([1.0]), part.source.spec.grid)
+    batch = part[samples]
+    prediction = decaying_persistence(batch, HORIZON)
+    return [instantiate(node)(context).measure(prediction, batch) for node in nodes.values()]
+
+
+def test_the_number_of_processes_changes_no_bit(windows: Windows, metrics: list[Metric]) -> None:
+    alone = run(decaying_persistence, windows, metrics)
+    shares = [list(range(0, N_SAMPLES, 2)), list(range(1, N_SAMPLES, 2))]
+    with ProcessPoolExecutor(2, mp_context=multiprocessing.get_context("spawn")) as pool:
+        parts = list(pool.map(_measured_apart, [windows.source.path] * 2, shares))
+    apart = alone.copy(deep=True)
+    for index, metric in enumerate(metrics):
+        for name in metric.variables:
+            together = np.concatenate([part[index][name] for part in parts])
+            assert together.tobytes() == alone[name].values[np.concatenate(shares)].tobytes(), name
+            apart[name] = (alone[name].dims, together)
+    assert_identical(summarise(apart, metrics), summarise(alone, metrics))
 
 
 def test_order_of_samples_changes_no_bit_of_the_summary(windows: Windows, metrics: list[Metric]) -> None:

@@ -14,8 +14,10 @@ from pathlib import Path
 import pytest
 
 from neuralop_bench import leaderboard
+from neuralop_bench.board_tables import board_tables
 from neuralop_bench.leaderboard import COLUMNS, Cell, LeaderboardError, Run
-from neuralop_bench.record import RecordError, RunRecord
+from neuralop_bench.record import Evaluation, RecordError, RunRecord
+from neuralop_bench.table import WIDTH, show
 
 RECORD = RunRecord(
     run_id="lite-ns2d-fno-abc-s0",
@@ -163,6 +165,145 @@ def test_command_line_writes_the_board_and_explains_mistakes(
     (tmp_path / "outputs" / "record.json").write_text("{")
     assert leaderboard.main(arguments) == 1
     assert (tmp_path / "board" / "leaderboard.csv").read_bytes() == first
+
+
+# Evaluations ---------------------------------------------------------------------------------------------------------
+
+
+EVALUATION = Evaluation(
+    run_id="fno-s0",
+    evaluator="thorough",
+    metrics={"rel_l2": 0.2, "rel_l2_median": 0.3, "vrmse": 0.7, "transfer_half": 0.25},
+    metric_versions={"rel_l2": 1, "vrmse": 2},
+    data={"test": {"sha256": "aa", "error": 0.01}, "test_half": {"sha256": "bb"}},
+    config={},
+    environment={},
+    bench_version="0.1.0",
+    commit="c0ffee",
+    dirty=False,
+    date_utc="2026-01-02T00:00:00+00:00",
+    wall_seconds=2.0,
+    columns={"test_half": {"rel_l2": 0.25, "vrmse": math.inf}},
+    cost={"speedup_at_equal_error": 0.4, "speedup_is_bound": -1.0, "breakeven_solves": math.inf, "latency_ms": 5.0},
+    rungs=[{"resolution": "8x8"}],
+    notes={"transfer_double": "not measured"},
+)
+
+
+def _evaluated(seed: int = 0, **changes: object) -> Run:
+    entry = replace(EVALUATION, run_id=f"fno-s{seed}", **changes)
+    return leaderboard.with_evaluations(_with(seed), [entry])
+
+
+def test_evaluation_round_trip_keeps_infinity_in_every_table(tmp_path: Path) -> None:
+    EVALUATION.save(tmp_path / "thorough.json")
+    assert Evaluation.load(tmp_path / "thorough.json") == EVALUATION
+    json.loads((tmp_path / "thorough.json").read_text(), parse_constant=pytest.fail)
+
+
+def test_an_evaluation_fills_what_its_record_lacks() -> None:
+    (row,) = leaderboard.rows([_evaluated()])
+    assert (row["transfer_half"], row["speedup_at_equal_error"], row["speedup_is_bound"]) == (0.25, 0.4, "<")
+    assert (row["breakeven_solves"], row["data_error"], row["vrmse"]) == (math.inf, 0.01, 0.7)
+    assert row["rel_l2_median"] == 0.1, "what the record has measured stands"
+    assert row["metric_version"] == "rel_l2/v1;vrmse/v2"
+
+
+def test_a_column_that_some_seeds_lack_is_empty() -> None:
+    (row,) = leaderboard.rows([_evaluated(0), Run(_with(1))])
+    assert (row["n_seeds"], row["rel_l2_mean"], row["transfer_half"]) == (2, 0.2, None)
+    (row,) = leaderboard.rows([_evaluated(0), _evaluated(1, metrics={**EVALUATION.metrics, "transfer_half": 0.35})])
+    assert row["transfer_half"] == pytest.approx(0.3)
+
+
+@pytest.mark.parametrize(("signs", "shown"), [((0.0, 0.0), "no"), ((1.0, 0.0), ">"), ((-1.0, 1.0), "mixed")])
+def test_bounds_of_several_seeds(signs: tuple[float, float], shown: str) -> None:
+    runs = [_evaluated(s, cost={**EVALUATION.cost, "speedup_is_bound": sign}) for s, sign in enumerate(signs)]
+    (row,) = leaderboard.rows(runs)
+    assert row["speedup_is_bound"] == shown
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"data": {"test": {"sha256": "other"}}}, "test data"),
+        ({"metric_versions": {"rel_l2": 2}}, "another version"),
+        ({"metrics": {"rel_l2": 0.21, "transfer_half": 0.1}}, "the record's is 0.2"),
+    ],
+)
+def test_an_evaluation_of_something_else_is_left_out_with_a_word(
+    changes: dict[str, object], reason: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert not _evaluated(**changes).evaluations
+    message = capsys.readouterr().err
+    assert reason in message
+    assert "force=true" in message
+    assert leaderboard.with_evaluations(_with(7), [EVALUATION]).evaluations == []
+    assert capsys.readouterr().err == "", "of another run"
+
+
+def test_further_test_sets_have_rows_of_their_own() -> None:
+    table = {(row["setting"], row["metric"]): row for row in leaderboard.run_rows([_evaluated()])}
+    assert table["test", "transfer_half"]["value"] == 0.25
+    assert table["test_half", "rel_l2"]["value"] == 0.25
+    assert table["test_half", "rel_l2"]["data_sha256"] == "bb"
+    assert table["test", "rel_l2"]["data_sha256"] == "aa"
+
+
+def test_evaluations_are_found_beside_runs_and_in_a_committed_board(tmp_path: Path) -> None:
+    run, committed = tmp_path / "outputs" / "lite" / "seed=0", tmp_path / "board"
+    _with(0).save(run / "record.json")
+    EVALUATION.save(run / "evaluations" / "thorough.json")
+    _with(1).save(committed / "records" / "lite" / "one.json")
+    replace(EVALUATION, run_id="fno-s1").save(committed / "evaluations" / "lite" / "one.json")
+    found = leaderboard.read_runs([tmp_path / "outputs", committed])
+    assert sorted(run.record.seed for run in found) == [0, 1]
+    assert all(len(run.evaluations) == 1 for run in found)
+
+
+# Tables --------------------------------------------------------------------------------------------------------------
+
+
+def test_tables_hold_every_model_and_fit_a_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    long = replace(_with(model="a_model_with_a_long_name", rel_l2=0.5), variant="width=64+n_layers=9+lr=0.1-abcd1234")
+    diverged = replace(_with(model="bad"), status="diverged", metrics={}, cost={}, data={})
+    numbers = dict.fromkeys(COLUMNS, 123456.789)
+    full = replace(_with(model="full"), metrics={**numbers, "rel_l2": 0.0123456}, cost=dict(numbers))
+    seeds = [replace(full, seed=seed, run_id=f"full-{seed}") for seed in (1, 2)]
+    tables = board_tables(rows([long, diverged, full, *seeds]))
+    show(tables)
+    printed = capsys.readouterr().out
+    assert max(map(len, printed.splitlines())) <= WIDTH
+    assert "…" not in printed
+    kinds = [table.title.partition(": ")[2] for table in tables]
+    assert [kind.split()[0] for kind in kinds] == ["error", "spectral", "elsewhere", "cost", "beside"]
+    for table in tables:
+        assert [row[1] for row in table.rows] == ["full", "a_model_with_a_lo...", "bad"]
+    assert tables[0].rows[0][3] == "0.0123 ± 0"
+    assert tables[0].rows[2][3] == "diverged"
+
+
+@pytest.mark.parametrize(
+    ("speedup", "bound", "words"),
+    [
+        (0.25, "no", "solver, 4x"),
+        (0.25, "<", "solver, at least 4x"),
+        (0.25, ">", "solver, at most 4x"),
+        (3.0, "no", "model, 3x"),
+        (3.0, ">", "model, at least 3x"),
+        (3.0, "<", "model, at most 3x"),
+    ],
+)
+def test_the_verdict_says_who_is_faster(speedup: float, bound: str, words: str) -> None:
+    cost = {"speedup_at_equal_error": speedup, "speedup_is_bound": {"<": -1.0, "no": 0.0, ">": 1.0}[bound]}
+    (table,) = [table for table in board_tables(leaderboard.rows([_evaluated(cost=cost)])) if "solver" in table.title]
+    assert table.rows[0][-1] == words
+
+
+def test_an_error_close_to_that_of_the_data_is_marked() -> None:
+    data = {"test": {"sha256": "aa", "error": 0.1}}
+    (table,) = [table for table in board_tables(leaderboard.rows([_evaluated(data=data)])) if "solver" in table.title]
+    assert table.rows[0][3] == "2 (!)"
 
 
 def test_committed_records_form_the_committed_board(tmp_path: Path) -> None:

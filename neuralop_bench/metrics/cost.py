@@ -1,4 +1,23 @@
-"""What a prediction costs."""
+"""What training and predictions cost.
+
+A record names device, threads and precision beside these numbers; compare them only where those are the same. Times are
+medians after a warm-up, synchronised with the device.
+
+Columns:
+    n_parameters: trainable real numbers; a complex one counts as two.
+    n_parameters_complex_as_one: the same with complex numbers counted once, as some published tables do.
+    gflops_forward: 10^9 floating point operations of one call of the operator for one sample: matrix products and
+        convolutions, two for a multiplication and its addition, eight if they are complex, and 5 n log2 n for the
+        Fourier transform of n complex values, half of it for real ones. Pointwise work isn't counted: memory limits it,
+        not arithmetic.
+    train_seconds: time spent on training, over all processes that had a part in it, validation included.
+    generation_seconds: single-core seconds that train and valid took to be solved.
+    peak_memory_mb: largest memory while the model was built and trained, in 10^6 bytes: on a GPU of tensors, on a CPU
+        of the whole process with its libraries and data.
+    latency_ms: time of predicting one whole trajectory alone.
+    throughput: whole trajectories per second at the best of the batch sizes 1, 4, 16 ... 256.
+    throughput_batch_size: that size.
+"""
 
 from __future__ import annotations
 

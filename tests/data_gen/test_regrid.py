@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from data_gen import cache, store
 from data_gen.grids import Boundary, Grid, Nodes
 from data_gen.problems.ns2d import NavierStokes2D
-from data_gen.regrid import regrid
+from data_gen.regrid import interpolate, regrid
 from data_gen.spec import DatasetSpec, FieldSpec
 from data_gen.store import DatasetFile, StoreError
 
@@ -344,3 +344,39 @@ def test_a_file_of_another_dataset_is_named(origin: Path) -> None:
         file.attrs["format_version"] = 1
     with pytest.raises(StoreError, match="format version 1"):
         cache.ensure_regridded(origin, HALF, path, 2)
+
+
+# Interpolation --------------------------------------------------------------------------------------------------------
+
+
+def test_closed_axes_are_interpolated_by_cubic_splines() -> None:
+    coarse, fine = _closed(9, 9), _closed(33, 17)
+
+    def field(grid: Grid) -> np.ndarray:
+        x, y = np.meshgrid(*grid.coordinates(), indexing="ij")
+        return (x**3 - 2 * x * y**2 + y**3)[None]
+
+    np.testing.assert_allclose(interpolate(field(coarse), coarse, fine), field(fine), atol=1e-12)
+    np.testing.assert_allclose(interpolate(field(fine), fine, coarse), field(coarse), atol=1e-12)
+
+
+def test_interpolation_of_a_smooth_field_is_of_fourth_order() -> None:
+    fine = _closed(241)
+
+    def error(n: int) -> float:
+        coarse = _closed(n)
+        (x,), (there,) = coarse.coordinates(), fine.coordinates()
+        return float(np.abs(interpolate(np.cos(9 * x), coarse, fine) - np.cos(9 * there)).max())
+
+    assert math.log2(error(16) / error(31)) == pytest.approx(4, abs=0.5)
+
+
+def test_periodic_axes_are_interpolated_by_their_fourier_series() -> None:
+    source, target = _periodic(12, 9), _periodic(7, 16)
+    values = _waves(source, seed=3, k_max=4)
+    np.testing.assert_array_equal(interpolate(values, source, target), regrid(values, source, target))
+
+
+def test_other_domains_are_refused() -> None:
+    with pytest.raises(ValueError, match="domains or boundaries differ"):
+        interpolate(np.zeros(8), _periodic(8), _periodic(16, length=2.0))

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from data_gen.grids import Grid
 from data_gen.problems.burgers1d import Burgers1D
 from data_gen.problems.darcy2d import Darcy2D
 from data_gen.problems.ns2d import NavierStokes2D
-from data_gen.spec import Problem
+from data_gen.spec import Problem, Samples
 from data_gen.store import to_fields, write
 from neuralop_bench.batch import Batch
 from neuralop_bench.data import Trajectories, Windows
@@ -103,6 +104,42 @@ def test_a_rung_that_fails_is_left_out_with_its_reason(tmp_path: Path) -> None:
     assert [rung.resolution for rung in rungs] == ["16x16"]
     assert left_out.keys() == {"2x2"}
     assert "resolution" in left_out["2x2"]
+
+
+class Exploding:
+    """A solver that blows up on grids below 32 points; the rest is that of another."""
+
+    def __init__(self, problem: Problem) -> None:
+        self._problem, self.spec = problem, problem.spec
+
+    def at(self, grid: Grid) -> Problem:
+        return cast(Problem, Exploding(self._problem.at(grid)) if grid.shape[0] < 32 else self._problem.at(grid))
+
+    def relaxed(self, factor: float) -> "Exploding":
+        del factor
+        return self
+
+    def solve(self, history: np.ndarray, static: np.ndarray, n_steps: int) -> Samples:
+        solved = self._problem.solve(history, static, n_steps)
+        return solved._replace(trajectory=solved.trajectory * math.inf)
+
+
+def test_a_solver_that_blows_up_is_left_out(tmp_path: Path) -> None:
+    given = windows(NAVIER_STOKES, tmp_path, history=2, horizon=2)
+    rungs, left_out = climb(cast(Problem, Exploding(NAVIER_STOKES)), [1, 0.5], given, device=CPU)
+    assert [rung.resolution for rung in rungs] == ["32x32"]
+    assert left_out == {"16x16": "unstable"}
+
+
+def test_a_folder_that_cannot_be_written_keeps_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given = windows(NAVIER_STOKES, tmp_path, history=2, horizon=2)
+    found = ([rung(0.1, 1.0)], {})
+    monkeypatch.setattr(ladder, "climb", lambda *_, **__: found)
+    (tmp_path / "file").write_text("")
+    assert ladder.climb_once(tmp_path / "file" / "data", NAVIER_STOKES, [1], given, device=CPU) == found
+    assert "won't be kept" in capsys.readouterr().err
 
 
 # Time for an error ---------------------------------------------------------------------------------------------------
