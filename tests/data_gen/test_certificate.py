@@ -73,6 +73,9 @@ class Known:
     def at(self, grid: Grid) -> Known:
         raise NotImplementedError
 
+    def relaxed(self, factor: float) -> Known:
+        raise NotImplementedError
+
     def _draw(self, rngs: Sequence[np.random.Generator]) -> tuple[np.ndarray, np.ndarray]:
         sizes = np.array([rng.random() for rng in rngs])
         shape = (self.spec.n_snapshots, 2, 4, 4)
