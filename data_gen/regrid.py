@@ -46,11 +46,11 @@ def interpolate(values: NDArray[np.floating], source: Grid, target: Grid) -> NDA
         along = axis - source.n_dims
         if len(here) == len(there):
             continue
-        if nodes == "periodic":
-            result = _resampled(result, along, len(there))
-            continue
-        spline = scipy.interpolate.make_interp_spline(here, result, k=3, axis=along, check_finite=False)
-        result = spline(there)
+        with np.errstate(invalid="ignore"):
+            if nodes == "periodic":
+                result = _resampled(result, along, len(there))
+            else:
+                result = scipy.interpolate.make_interp_spline(here, result, axis=along, check_finite=False)(there)
     return result
 
 

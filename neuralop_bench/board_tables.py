@@ -35,8 +35,8 @@ _SPECTRA = {
 _ELSEWHERE = {
     "half grid": "transfer_half",
     "double grid": "transfer_double",
-    "off distribution": "ood_factor",
-    "correlated [time]": "correlation_time_0.8",
+    "shifted": "ood_factor",
+    "corr. > .8": "correlation_time_0.8",
     "stable": "stable_fraction",
 }
 _COST = {

@@ -377,8 +377,8 @@ def _bound(signs: Sequence[float | None]) -> str | None:
     """How a mean of speed-ups relates to the true one, from the signs of ``speedup_is_bound`` of the seeds."""
     if not signs or None in signs:
         return None
-    found = {sign for sign in signs if sign}
-    return "no" if not found else {1.0: ">", -1.0: "<"}[found.pop()] if len(found) == 1 else "mixed"
+    found = {">" if sign > 0 else "<" for sign in signs if sign}
+    return "no" if not found else found.pop() if len(found) == 1 else "mixed"
 
 
 def _deviation(values: Sequence[float | None]) -> float | None:

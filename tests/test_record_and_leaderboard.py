@@ -268,7 +268,8 @@ def test_tables_hold_every_model_and_fit_a_terminal(capsys: pytest.CaptureFixtur
     long = replace(_with(model="a_model_with_a_long_name", rel_l2=0.5), variant="width=64+n_layers=9+lr=0.1-abcd1234")
     diverged = replace(_with(model="bad"), status="diverged", metrics={}, cost={}, data={})
     numbers = dict.fromkeys(COLUMNS, 123456.789)
-    full = replace(_with(model="full"), metrics={**numbers, "rel_l2": 0.0123456}, cost=dict(numbers))
+    cost = {**numbers, "speedup_is_bound": -1.0}
+    full = replace(_with(model="full"), metrics={**numbers, "rel_l2": 0.0123456}, cost=cost)
     seeds = [replace(full, seed=seed, run_id=f"full-{seed}") for seed in (1, 2)]
     tables = board_tables(rows([long, diverged, full, *seeds]))
     show(tables)

@@ -89,7 +89,7 @@ def test_columns_of_boards_are_taken_from_their_test_sets(evaluated: Evaluated) 
     assert 0 < metrics["correlation_time_0.8"] <= 40, "of a rollout four times as long as those of training"
     assert 0 <= metrics["stable_fraction"] <= 1
     assert metrics["transfer_double"] is None
-    assert evaluated.evaluation.notes["transfer_double"] == "test_double is not among evaluator.test_splits"
+    assert evaluated.evaluation.notes["transfer_double"] == "test_double isn't among evaluator.test_splits"
 
 
 def test_the_control_is_the_prediction_on_the_training_grid_interpolated(evaluated: Evaluated) -> None:
