@@ -43,9 +43,9 @@ _COST = {
     "parameters": "n_parameters",
     "GFLOP": "gflops_forward",
     "train [s]": "train_seconds",
-    "peak [MB]": "peak_memory_mb",
-    "alone [ms]": "latency_ms",
-    "per second": "throughput",
+    "peak MB": "peak_memory_mb",
+    "ms alone": "latency_ms",
+    "per s": "throughput",
 }
 
 

@@ -256,10 +256,9 @@ def _board_columns(
     def missing(name: str) -> str:
         if name in notes:
             return notes[name]
-        reason = (
-            "isn't among evaluator.test_splits" if name in cfg.dataset.test_splits else "isn't a set of the dataset"
-        )
-        return f"{name} {reason}"
+        if name in cfg.dataset.test_splits:
+            return f"{name} isn't among evaluator.test_splits"
+        return f"the dataset has no {name}"
 
     for column, name in TRANSFER.items():
         board[column] = columns.get(name, {}).get("rel_l2")

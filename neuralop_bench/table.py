@@ -27,7 +27,8 @@ class Table:
     wraps: bool = False
 
     def to_markdown(self) -> str:
-        lines = [f"**{self.title}**", "", _line(self.header), _line(["---"] + ["---:"] * (len(self.header) - 1))]
+        rule = "---" if self.wraps else "---:"
+        lines = [f"**{self.title}**", "", _line(self.header), _line(["---"] + [rule] * (len(self.header) - 1))]
         return "\n".join([*lines, *(_line(row) for row in self.rows)]) + "\n"
 
     def to_rich(self) -> RichTable:

@@ -39,8 +39,9 @@ from neuralop_bench.data import Windows
 # Repetitions of a measurement: five, but two are enough once they have taken this long.
 _REPEATS, _FEWEST_REPEATS, _PATIENCE_SECONDS = 5, 2, 2.0
 _LARGEST_BATCH = 256
-# Timings are noisy: a larger batch has to be this much slower before none larger is tried.
-_NO_LONGER_FASTER = 0.95
+# Timings are noisy, and a solver may sort a few samples into as many groups: so many larger batches in a row have to be
+# slower before none larger is tried.
+_ENOUGH_SLOWER = 2
 # Of this process, on Linux.
 _CLEAR_REFS, _STATUS = Path("/proc/self/clear_refs"), Path("/proc/self/status")
 
@@ -154,20 +155,20 @@ def prediction_cost(predictor: Predictor, windows: Windows, *, device: torch.dev
 
     Returns:
         ``latency_ms``: time of one trajectory alone; ``throughput``: trajectories per second at the best batch size,
-        ``throughput_batch_size``, of 1, 4, 16 ..., tried until a larger batch is slower.
+        ``throughput_batch_size``, of 1, 4, 16 ..., tried until two larger batches in a row are slower.
     """
-    size, best, best_size, latency = 1, 0.0, 1, math.inf
-    while True:
-        seconds = _median_seconds(predictor, _first(windows, size, device), windows.n_steps, device)
-        latency = seconds if size == 1 else latency
-        if size / seconds > best:
-            best, best_size = size / seconds, size
-        elif size / seconds < _NO_LONGER_FASTER * best:
+    largest = min(len(windows), _LARGEST_BATCH)
+    rates: dict[int, float] = {}
+    size, n_slower = 1, 0
+    while n_slower < _ENOUGH_SLOWER:
+        rate = size / _median_seconds(predictor, _first(windows, size, device), windows.n_steps, device)
+        n_slower = n_slower + 1 if rate < max(rates.values(), default=0.0) else 0
+        rates[size] = rate
+        if size == largest:
             break
-        if size == min(len(windows), _LARGEST_BATCH):
-            break
-        size = min(4 * size, len(windows), _LARGEST_BATCH)
-    return {"latency_ms": 1e3 * latency, "throughput": best, "throughput_batch_size": float(best_size)}
+        size = min(4 * size, largest)
+    best = max(rates, key=lambda size: rates[size])
+    return {"latency_ms": 1e3 / rates[1], "throughput": rates[best], "throughput_batch_size": float(best)}
 
 
 def _first(windows: Windows, n: int, device: torch.device) -> Batch:

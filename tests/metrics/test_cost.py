@@ -66,10 +66,12 @@ def test_batches_grow_until_they_are_slower_or_hold_the_whole_split(monkeypatch:
     assert (found["throughput_batch_size"], tried) == (50, [1, 4, 16, 50])
     found, tried = cost(1000, lambda *_: 0.001)
     assert tried == [1, 4, 16, 64, 256]
-    # From 16 on, memory is the limit: 64 are as slow as 64 / 8 batches of 4 would be.
+    # Beyond four samples memory is the limit. One slower size isn't enough to give up.
     found, tried = cost(1000, lambda b, _: 0.001 * max(1, b / 4) ** 1.5)
-    assert (found["throughput_batch_size"], tried) == (4, [1, 4, 16])
+    assert (found["throughput_batch_size"], tried) == (4, [1, 4, 16, 64])
     assert found["throughput"] == pytest.approx(4000)
+    found, tried = cost(1000, lambda b, _: 0.01 if b == 4 else 0.001)
+    assert (found["throughput_batch_size"], tried) == (256, [1, 4, 16, 64, 256])
 
 
 def test_slow_predictions_are_repeated_less_often(monkeypatch: pytest.MonkeyPatch) -> None:
