@@ -87,7 +87,7 @@ def _beside_solver(title: str, rows: Sequence[Row]) -> Table:
         near = " (!)" if margin is not None and margin < DATA_ERROR_MARGIN else ""
         numbers = (_text(error), _text(margin) + near, _text(row["speedup_at_equal_error"]))
         body.append((*_who(row), *numbers, _text(row["breakeven_solves"]), _verdict(row)))
-    return Table(title, (*_WHO, "relative L2", "of the data's", "speed-up", "pays after", "faster"), body)
+    return Table(title, (*_WHO, "rel. L2", "x data's", "speed-up", "pays after", "faster"), body)
 
 
 def _cell(row: Row, column: str) -> str:
@@ -98,20 +98,19 @@ def _cell(row: Row, column: str) -> str:
 
 
 def _verdict(row: Row) -> str:
-    """Who is faster for the same error, in words.
+    """Who is how many times faster for the same error; beyond the solver's curve at least (>) or at most (<).
 
     >>> _verdict({"speedup_at_equal_error": 0.25, "speedup_is_bound": "<"})
-    'solver, at least 4x'
+    'solver, >4x'
     >>> _verdict({"speedup_at_equal_error": 2.0, "speedup_is_bound": "no"})
     'model, 2x'
     """
     speedup, bound = row["speedup_at_equal_error"], row["speedup_is_bound"]
     if not isinstance(speedup, float) or not speedup > 0:
         return ""
-    model_wins = speedup >= 1
-    factor = f"{speedup if model_wins else 1 / speedup:.2g}x"
-    words = {"<": "at most " if model_wins else "at least ", ">": "at least " if model_wins else "at most "}
-    return f"{'model' if model_wins else 'solver'}, {words.get(str(bound), '')}{factor}"
+    who, factor, signs = ("model", speedup, "<>") if speedup >= 1 else ("solver", 1 / speedup, "><")
+    sign = dict(zip("<>", signs, strict=True)).get(str(bound), "")
+    return f"{who}, {sign}{_text(float(f'{factor:.2g}'))}x"
 
 
 def _who(row: Row) -> tuple[str, str]:
