@@ -262,7 +262,7 @@ class _Run:
             "generation_seconds": _total(self.source.generation_seconds(name) for name in ("train", "valid")),
             "peak_memory_mb": peak_memory,
         }
-        score = replace(score, cost={**score.cost, **spent})
+        score.cost |= {**scoring.prediction_costs(surrogate, test, self.device), **spent}
         files = score.write(self.folder / run_directory.ERRORS_NAME, self.folder / run_directory.REPORT_NAME)
         show(score.tables)
         pictures = self._draw(surrogate, test.whole(), score.errors[scoring.TEST], progress)

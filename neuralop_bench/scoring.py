@@ -66,9 +66,9 @@ TRANSFER = {"transfer_half": "test_half", "transfer_double": "test_double"}
 INTERPOLATED = "_interpolated"
 
 
-@dataclass(frozen=True)
+@dataclass
 class Score:
-    """An evaluation.
+    """An evaluation, to which one measurement after the other is added.
 
     Attributes:
         errors: statistics per sample, by test set; ``test`` is among them.
@@ -83,8 +83,8 @@ class Score:
         data: provenance of the further test sets.
     """
 
-    errors: Mapping[str, xr.Dataset]
-    columns: Mapping[str, Columns]
+    errors: dict[str, xr.Dataset]
+    columns: dict[str, Columns]
     metrics: Columns
     versions: dict[str, int]
     cost: Columns = field(default_factory=dict)
@@ -124,8 +124,7 @@ class Score:
 
 
 def score(cfg: RunConfig, surrogate: Surrogate, train: Trajectories, test: Trajectories, device: torch.device) -> Score:
-    """Errors of free-running predictions on test, and what they cost; of train only the variance of its targets is
-    used."""
+    """Errors of free-running predictions on test; of train only the variance of its targets is used."""
     metrics = _metrics(cfg.evaluator.metrics, _context(cfg, train, test))
     errors = evaluate(surrogate, test.whole(), metrics, batch_size=cfg.evaluator.batch_size, device=device)
     columns = _summary(errors, metrics)
@@ -135,7 +134,6 @@ def score(cfg: RunConfig, surrogate: Surrogate, train: Trajectories, test: Traje
         columns={TEST: columns},
         metrics=dict(columns),
         versions={metric.name: metric.version for metric in metrics},
-        cost=_cost(surrogate, test, device),
         published=None if value is None or source is None else (value, source),
         data_error=test.error,
     )
@@ -150,7 +148,7 @@ def score_thoroughly(
     *,
     spent_seconds: float | None,
 ) -> Score:
-    """``score``, and what ``evaluator.test_splits`` and ``evaluator.ladder`` ask for beside it.
+    """``score`` with ``prediction_costs``, and what ``evaluator.test_splits`` and ``evaluator.ladder`` ask for.
 
     Args:
         cfg: of the run.
@@ -161,11 +159,25 @@ def score_thoroughly(
         spent_seconds: on data, tuning and training; None if that isn't known.
     """
     found = score(cfg, surrogate, train, test, device)
+    found.cost |= prediction_costs(surrogate, test, device)
     if cfg.evaluator.test_splits:
-        found = _elsewhere(cfg, surrogate, train, test, device, found)
+        _add_test_sets(found, cfg, surrogate, _context(cfg, train, test), device)
+        _add_board_columns(found, cfg)
     if cfg.evaluator.ladder:
-        found = _beside_solver(cfg, test, device, spent_seconds, found)
+        _add_solver(found, cfg, test, device, spent_seconds)
     return found
+
+
+def prediction_costs(surrogate: Surrogate, test: Trajectories, device: torch.device) -> Columns:
+    """Parameters, operations, and time of predicting whole trajectories (``metrics.cost``)."""
+    windows = test.whole()
+    first = Batch(*(x.to(device) for x in windows[[0]]))
+    return {
+        "n_parameters": surrogate.n_parameters,
+        "n_parameters_complex_as_one": count_parameters(surrogate.operator, complex_as=1),
+        "gflops_forward": forward_flops(surrogate.operator, surrogate.encode(first.history, first.static)) / 1e9,
+        **prediction_cost(surrogate, windows, device=device),
+    }
 
 
 # Further test sets ---------------------------------------------------------------------------------------------------
@@ -182,55 +194,33 @@ class _Interpolating:
         return torch.from_numpy(interpolate(predicted, self._source, self._target))
 
 
-def _elsewhere(
-    cfg: RunConfig,
-    surrogate: Surrogate,
-    train: Trajectories,
-    test: Trajectories,
-    device: torch.device,
-    found: Score,
-) -> Score:
-    """Errors on further test sets, and what boards make of them."""
-    errors, columns, notes = dict(found.errors), dict(found.columns), dict(found.notes)
-    versions, board, data = dict(found.versions), dict(found.metrics), dict(found.data)
-    context = _context(cfg, train, test)
+def _add_test_sets(
+    found: Score, cfg: RunConfig, surrogate: Surrogate, context: MetricContext, device: torch.device
+) -> None:
     names = cfg.dataset.test_splits if "all" in cfg.evaluator.test_splits else cfg.evaluator.test_splits
     for name in names:
         split = datasets.split_of(cfg, name)
         there = datasets.opened(cfg, split)
-        data[name] = datasets.provenance(split, there)
+        found.data[name] = datasets.provenance(split, there)
         here = replace(context, spec=there.spec)
         metrics = _metrics(cfg.evaluator.metrics, here)
         rollout_metrics = _metrics(cfg.evaluator.rollout_metrics, here) if name == LONG else []
-        for setting, options in _settings(cfg, surrogate, split, there, notes).items():
-            try:
-                measured = evaluate(
-                    windows=there.whole(),
-                    metrics=[*metrics, *rollout_metrics],
-                    batch_size=cfg.evaluator.batch_size,
-                    device=device,
-                    **options,
-                )
-            except ValueError as reason:  # e.g. a grid too coarse for the model's modes
-                notes[setting] = str(reason)
-                continue
-            errors[setting], columns[setting] = measured, _summary(measured, [*metrics, *rollout_metrics])
-            board |= {column: columns[setting][column] for column in _summary(measured, rollout_metrics)}
-            versions |= {metric.name: metric.version for metric in rollout_metrics}
-    taken, reasons = _board_columns(cfg, columns, notes)
-    return replace(
-        found,
-        errors=errors,
-        columns=columns,
-        metrics={**taken, **board},
-        versions=versions,
-        notes={**notes, **reasons},
-        data=data,
-    )
+        for setting, options in _settings(found, cfg, surrogate, split, there).items():
+            everything = [*metrics, *rollout_metrics]
+            errors = evaluate(
+                windows=there.whole(),
+                metrics=everything,
+                batch_size=cfg.evaluator.batch_size,
+                device=device,
+                **options,
+            )
+            found.errors[setting], found.columns[setting] = errors, _summary(errors, everything)
+            found.metrics |= {column: found.columns[setting][column] for column in _summary(errors, rollout_metrics)}
+            found.versions |= {metric.name: metric.version for metric in rollout_metrics}
 
 
 def _settings(
-    cfg: RunConfig, surrogate: Surrogate, split: Split, there: Trajectories, notes: dict[str, str]
+    found: Score, cfg: RunConfig, surrogate: Surrogate, split: Split, there: Trajectories
 ) -> dict[str, dict[str, Any]]:
     """Who predicts a test set, by the name of the setting, with the arguments of ``evaluate``: the surrogate, and on
     another grid than that of test its interpolated predictions beside it."""
@@ -240,110 +230,100 @@ def _settings(
         return {split.name: {"predictor": surrogate}}
     inputs = datasets.opened(cfg, replace(origin, n_samples=split.n_samples)).whole()
     control = {"predictor": _Interpolating(surrogate, grid, nodes), "inputs": inputs}
-    if getattr(surrogate.operator, "resolution_free", False):
-        return {split.name: {"predictor": surrogate}, split.name + INTERPOLATED: control}
-    notes[split.name] = f"{cfg.model['label']} isn't resolution_free: it works on the grid of its training alone"
-    return {split.name + INTERPOLATED: control}
+    reason = _why_not(surrogate, there)
+    if reason:
+        found.notes[split.name] = reason
+        return {split.name + INTERPOLATED: control}
+    return {split.name: {"predictor": surrogate}, split.name + INTERPOLATED: control}
 
 
-def _board_columns(
-    cfg: RunConfig, columns: Mapping[str, Columns], notes: Mapping[str, str]
-) -> tuple[Columns, dict[str, str]]:
+def _why_not(surrogate: Surrogate, there: Trajectories) -> str:
+    """Why a surrogate can't predict on another grid than that of its training; empty if it can."""
+    if not getattr(surrogate.operator, "resolution_free", False):
+        return "the model isn't resolution_free: it works on the grid of its training alone"
+    device = surrogate.normalizer.state_mean.device
+    try:
+        surrogate.predict(Batch(*(x.to(device) for x in there.whole()[[0]])), 1)
+    except (ValueError, RuntimeError) as reason:  # e.g. a grid too coarse for the model's modes
+        return str(reason)
+    return ""
+
+
+def _add_board_columns(found: Score, cfg: RunConfig) -> None:
     """What boards take from further test sets, and why a column is empty."""
-    board: Columns = {}
-    reasons: dict[str, str] = {}
 
     def missing(name: str) -> str:
-        if name in notes:
-            return notes[name]
+        if name in found.notes:
+            return found.notes[name]
         if name in cfg.dataset.test_splits:
             return f"{name} isn't among evaluator.test_splits"
         return f"the dataset has no {name}"
 
     for column, name in TRANSFER.items():
-        board[column] = columns.get(name, {}).get("rel_l2")
-        board[column + INTERPOLATED] = columns.get(name + INTERPOLATED, {}).get("rel_l2")
-        if name not in columns:
-            reasons[column] = missing(name)
-    shifted = {
-        name: _ratio(entry.get("rel_l2"), columns[TEST].get("rel_l2"))
-        for name, entry in columns.items()
-        if name.startswith(OUT_OF_DISTRIBUTION)
-    }
-    factors = [factor for factor in shifted.values() if factor is not None]
-    for name, factor in shifted.items():
-        columns[name]["ood_factor"] = factor
-    board["ood_factor"] = math.exp(math.fsum(map(math.log, factors)) / len(factors)) if factors else None
+        for suffix in ("", INTERPOLATED):
+            found.metrics[column + suffix] = found.columns.get(name + suffix, {}).get("rel_l2")
+        if name not in found.columns:
+            found.notes[column] = missing(name)
+    if LONG not in found.columns:
+        found.notes |= dict.fromkeys(cfg.evaluator.rollout_metrics, missing(LONG))
+    factors: list[float] = []
+    own = found.metrics["rel_l2"]
+    for name, entry in found.columns.items():
+        if name.startswith(OUT_OF_DISTRIBUTION) and own and math.isfinite(own) and entry["rel_l2"] is not None:
+            entry["ood_factor"] = entry["rel_l2"] / own
+            factors.append(entry["rel_l2"] / own)
+    found.metrics["ood_factor"] = float(np.prod(factors) ** (1 / len(factors))) if factors else None
     if not factors:
-        reasons["ood_factor"] = "no test set out of distribution was measured"
-    if LONG not in columns:
-        reasons |= dict.fromkeys(cfg.evaluator.rollout_metrics, missing(LONG))
-    return board, reasons
-
-
-def _ratio(value: float | None, reference: float | None) -> float | None:
-    return value / reference if value and reference and math.isfinite(value) and math.isfinite(reference) else None
+        found.notes["ood_factor"] = "there is no test set out of distribution, or no finite error on test"
 
 
 # The solver ----------------------------------------------------------------------------------------------------------
 
 
-def _beside_solver(
-    cfg: RunConfig, test: Trajectories, device: torch.device, spent_seconds: float | None, found: Score
-) -> Score:
+def _add_solver(
+    found: Score, cfg: RunConfig, test: Trajectories, device: torch.device, spent_seconds: float | None
+) -> None:
     """The solver's own curve of error against time, and where the surrogate lies."""
-    notes, cost = dict(found.notes), dict(found.cost)
     columns = ("speedup_at_equal_error", "speedup_at_equal_error_batch_1", "speedup_is_bound", "breakeven_solves")
-    cost.update(dict.fromkeys(columns))
-    rungs, reason = _rungs(cfg, test, device, notes)
-    error, throughput, latency = (found.metrics["rel_l2"], cost["throughput"], cost["latency_ms"])
-    if not reason and (error is None or not math.isfinite(error)):
-        reason = "the predictions diverged, so there is no error to compare at"
-    if reason or error is None or throughput is None or latency is None:
-        notes["speedup_at_equal_error"] = notes["breakeven_solves"] = reason
-        return replace(found, cost=cost, rungs=rungs, notes=notes)
-    seconds, bound = ladder.seconds_at_error(rungs, error)
-    single, _ = ladder.seconds_at_error(rungs, error, of="latency_seconds")
-    cost["speedup_at_equal_error"] = seconds * throughput
-    cost["speedup_at_equal_error_batch_1"] = 1e3 * single / latency
-    cost["speedup_is_bound"] = {"<": -1.0, "": 0.0, ">": 1.0}[bound]
-    if bound:
-        side = "less" if bound == "<" else "more"
-        end = "larger than that of the coarsest" if bound == "<" else "smaller than that of the finest"
-        notes["speedup_at_equal_error"] = f"the true value is {side}: the error is {end} solver tried"
-    if spent_seconds is None:
-        notes["breakeven_solves"] = "what generating the data took isn't known"
-    else:
-        cost["breakeven_solves"] = ladder.breakeven_solves(spent_seconds, seconds, 1 / throughput)
-    return replace(found, cost=cost, rungs=rungs, notes=notes)
-
-
-def _rungs(
-    cfg: RunConfig, test: Trajectories, device: torch.device, notes: dict[str, str]
-) -> tuple[Sequence[Rung], str]:
-    """Rungs, or why there are none; notes tell which were left out."""
+    found.cost |= dict.fromkeys(columns)
     source = datasets.split_of(cfg, TEST).source
+    reason = ""
     if source.problem is None:
-        return (), "imported data have no solver to compare with"
-    if not cfg.dataset.ladder:
-        return (), "dataset.ladder names no grids to solve on"
-    rungs, left_out = ladder.climb_once(source.folder, source.problem, cfg.dataset.ladder, test.whole(), device=device)
-    notes.update({f"solver on {resolution}": reason for resolution, reason in left_out.items()})
-    return rungs, "" if rungs else "no grid of dataset.ladder gave a finite solution"
+        reason = "imported data have no solver to compare with"
+    elif not cfg.dataset.ladder:
+        reason = "dataset.ladder names no grids to solve on"
+    else:
+        found.rungs, left_out = ladder.climb_once(
+            source.folder, source.problem, cfg.dataset.ladder, test.whole(), device=device
+        )
+        found.notes |= {f"solver on {resolution}": why for resolution, why in left_out.items()}
+        if not found.rungs:
+            reason = "no grid of dataset.ladder gave a finite solution"
+        elif not math.isfinite(found.metrics["rel_l2"] or 0.0):
+            reason = "the predictions diverged, so there is no error to compare at"
+    if reason:
+        found.notes |= {"speedup_at_equal_error": reason, "breakeven_solves": reason}
+    else:
+        _compare(found, spent_seconds)
+
+
+def _compare(found: Score, spent_seconds: float | None) -> None:
+    error, own = found.metrics["rel_l2"] or 0.0, 1 / (found.cost["throughput"] or math.inf)
+    seconds, bound = ladder.seconds_at_error(found.rungs, error)
+    single, _ = ladder.seconds_at_error(found.rungs, error, of="latency_seconds")
+    found.cost["speedup_at_equal_error"] = seconds / own
+    found.cost["speedup_at_equal_error_batch_1"] = 1e3 * single / (found.cost["latency_ms"] or math.inf)
+    found.cost["speedup_is_bound"] = {"<": -1.0, "": 0.0, ">": 1.0}[bound]
+    if bound:
+        side, end = ("less", "larger than on the coarsest") if bound == "<" else ("more", "smaller than on the finest")
+        found.notes["speedup_at_equal_error"] = f"the true value is {side}: the error is {end} grid of the solver"
+    if spent_seconds is None:
+        found.notes["breakeven_solves"] = "what generating the data took isn't known"
+    else:
+        found.cost["breakeven_solves"] = ladder.breakeven_solves(spent_seconds, seconds, own)
 
 
 # Parts ---------------------------------------------------------------------------------------------------------------
-
-
-def _cost(surrogate: Surrogate, test: Trajectories, device: torch.device) -> Columns:
-    windows = test.whole()
-    first = Batch(*(x.to(device) for x in windows[[0]]))
-    return {
-        "n_parameters": surrogate.n_parameters,
-        "n_parameters_complex_as_one": count_parameters(surrogate.operator, complex_as=1),
-        "gflops_forward": forward_flops(surrogate.operator, surrogate.encode(first.history, first.static)) / 1e9,
-        **prediction_cost(surrogate, windows, device=device),
-    }
 
 
 def _metrics(nodes: Mapping[str, Any], context: MetricContext) -> list[Metric]:

@@ -134,6 +134,11 @@ def test_a_run_on_imported_data_does_all_that_a_run_does(
     assert all(entry.agrees for entry in verify.verify(folder))
     again = pipeline.evaluate_again(config.compose("mode=evaluate", f"run={folder}"))
     assert again.metrics["rel_l2"] == pytest.approx(rel_l2, rel=1e-6)
+    thorough = pipeline.evaluate_again(config.compose("mode=evaluate", f"run={folder}", "evaluator=thorough"))
+    assert (thorough.cost["speedup_at_equal_error"], thorough.metrics["transfer_half"]) == (None, None)
+    assert thorough.notes["speedup_at_equal_error"] == "imported data have no solver to compare with"
+    assert thorough.notes["transfer_half"] == "the dataset has no test_half"
+    assert (thorough.rungs, thorough.data["test"]["error"]) == ([], None)
     result = predict.predict(folder, imported / "test" / "darcy16.hdf5", tmp_path / "p.hdf5")
     assert result["pressure"].shape == (12, 1, 16, 16)
     (found,) = status.states(tmp_path / "out").values()

@@ -126,7 +126,7 @@ def test_the_surrogate_stands_beside_the_solver(evaluated: Evaluated) -> None:
     single, _ = ladder.seconds_at_error(rungs, error, of="latency_seconds")
     assert cost["speedup_at_equal_error_batch_1"] == pytest.approx(1e3 * single / cost["latency_ms"])
     assert (bound, cost["speedup_is_bound"]) == ("<", -1)
-    assert "larger than that of the coarsest" in evaluated.evaluation.notes["speedup_at_equal_error"]
+    assert "larger than on the coarsest" in evaluated.evaluation.notes["speedup_at_equal_error"]
     spent = evaluated.record.cost["generation_seconds"] + evaluated.record.cost["train_seconds"]
     assert cost["breakeven_solves"] == ladder.breakeven_solves(spent, seconds, 1 / cost["throughput"])
     assert (evaluated.folder / "evaluations" / f"{evaluated.evaluation.evaluator}.png").stat().st_size > 10_000
@@ -198,7 +198,7 @@ def test_a_damaged_or_foreign_curve_is_measured_again(
 @pytest.mark.parametrize(
     ("overrides", "reason", "has_control"),
     [
-        (("model=mgno", "model.width=4"), "mgno isn't resolution_free", True),
+        (("model=mgno", "model.width=4"), "isn't resolution_free", True),
         (("model.n_modes=12",), "n_modes must be at most 8", True),
     ],
     ids=["not_resolution_free", "too_coarse"],

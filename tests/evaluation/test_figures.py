@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -19,6 +20,7 @@ from data_gen.spec import DatasetSpec, FieldSpec
 from neuralop_bench.batch import Batch
 from neuralop_bench.data import Windows
 from neuralop_bench.evaluation import figures
+from neuralop_bench.evaluation.ladder import Rung
 from neuralop_bench.metrics.metric import MetricContext
 from neuralop_bench.metrics.relative import RelativeL2, relative_l2_per_sample, relative_l2_step
 from neuralop_bench.metrics.spectral import Spectra
@@ -139,6 +141,26 @@ def test_a_training_without_a_best_epoch_is_drawn(value: float) -> None:
     curve = [{"epoch": 1.0, "train_loss": value, "valid_rel_l2": value}]
     for best in (-1, 1):
         figures.training_figure(curve, best).draw_without_rendering()
+
+
+def test_the_model_lies_beside_the_curve_of_the_solver() -> None:
+    rungs = [Rung("16x16", 1.0, 0.1, 0.02, 0.004), Rung("32x32", 2.0, 0.01, 0.04, 0.02)]
+    figure = figures.error_against_time_figure(rungs, 0.05, {"batched": 8.0, "alone": 30.0}, title="one model")
+    (axis,) = figure.axes
+    lines = {line.get_label(): line for line in axis.lines}
+    # Sorted by error, in milliseconds.
+    np.testing.assert_allclose(lines["solver, batched"].get_xydata(), [[20, 0.01], [4, 0.1]])
+    np.testing.assert_allclose(lines["solver, alone"].get_xydata(), [[40, 0.01], [20, 0.1]])
+    np.testing.assert_allclose(lines["model, batched"].get_xydata(), [[8, 0.05]])
+    np.testing.assert_allclose(lines["model, alone"].get_xydata(), [[30, 0.05]])
+    assert {text.get_text() for text in axis.texts} == {"16×16", "32×32"}
+
+
+@pytest.mark.parametrize("error", [None, math.inf, 0.0])
+def test_a_model_without_an_error_leaves_the_curve_alone(error: float | None) -> None:
+    rungs = [Rung("16x16", 1.0, 0.1, 0.02, 0.004)]
+    figure = figures.error_against_time_figure(rungs, error, {"batched": 8.0, "alone": 30.0})
+    assert len(figure.axes[0].lines) == 2
 
 
 def test_error_growth() -> None:
