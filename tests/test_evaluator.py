@@ -125,6 +125,17 @@ def test_scores_are_those_of_a_direct_computation(windows: Windows, metrics: lis
     assert columns["rel_l2_max"] == pytest.approx(float(ratios.max()), rel=1e-12)
 
 
+def test_a_single_sample_gives_finite_numbers(windows: Windows, metrics: list[Metric]) -> None:
+    source = windows.source
+    alone = Trajectories(source.path, n_samples=1, history=HISTORY, horizon=HORIZON).whole()
+    columns = summarise(run(decaying_persistence, alone, metrics), metrics)
+    everything = summarise(run(decaying_persistence, windows, metrics), metrics)
+    assert {name for name, value in columns.items() if not math.isfinite(value)} == {
+        name for name, value in everything.items() if not math.isfinite(value)
+    }
+    assert math.isfinite(columns["rel_l2"])
+
+
 @pytest.mark.parametrize("batch_size", [3, 7, 100])
 def test_batch_size_changes_no_bit(batch_size: int, windows: Windows, metrics: list[Metric]) -> None:
     single = run(decaying_persistence, windows, metrics, batch_size=1)
