@@ -164,6 +164,7 @@ def describe(plan: Plan) -> str:
             f"about {_size(plan.memory_bytes)} beside the libraries' own (weights, gradients and optimizer {weights}, "
             f"activations {activations}, the rest data)",
         ),
+        *_describe_evaluation(cfg),
     ]
     return "\n".join(f"{name:<14} {text}" for name, text in lines)
 
@@ -310,6 +311,14 @@ def _nearest(path: Path) -> Path:
 def _describe_split(entry: SplitPlan) -> str:
     missing = "present" if not entry.n_missing else f"{entry.n_missing} to generate"
     return f"{entry.n_samples} samples, {_size(entry.n_bytes)}, {missing}"
+
+
+def _describe_evaluation(cfg: RunConfig) -> list[tuple[str, str]]:
+    """What is measured after the record has been written."""
+    names = cfg.dataset.test_splits if "all" in cfg.evaluator.test_splits else cfg.evaluator.test_splits
+    grids = f"the solver on {len(cfg.dataset.ladder)} grids" if cfg.evaluator.ladder else ""
+    text = " and ".join(part for part in (", ".join(names), grids) if part)
+    return [("evaluation", f"afterwards {text}")] if text else []
 
 
 def _describe_generation(plan: Plan) -> str:

@@ -113,3 +113,10 @@ def test_a_bundle_longer_than_the_unrolled_steps_is_refused(tmp_path: Path) -> N
     with pytest.raises(ConfigError, match=r"Set trainer\.unroll=5"):
         fresh(tmp_path, "surrogate.bundle=5")
     assert fresh(tmp_path, "surrogate.bundle=5", "trainer.unroll=5").trainer.unroll == 5
+
+
+def test_what_follows_the_record_is_told(smoke: Smoke) -> None:
+    assert "afterwards" not in plan.describe(plan.make(smoke()))
+    text = plan.describe(plan.make(smoke("evaluator=thorough")))
+    assert "evaluation     afterwards test_half, test_double, test_long" in text
+    assert "and the solver on 7 grids" in text
