@@ -21,6 +21,7 @@ Columns:
 
 from __future__ import annotations
 
+import contextlib
 import math
 import statistics
 import sys
@@ -130,7 +131,8 @@ def reset_peak_memory(device: torch.device) -> None:
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
     elif sys.platform == "linux":
-        _CLEAR_REFS.write_text("5")  # proc(5): resets the largest resident set to the present one
+        with contextlib.suppress(OSError):  # a container may forbid it; the peak is then that of the whole process
+            _CLEAR_REFS.write_text("5")  # proc(5): resets the largest resident set to the present one
 
 
 def peak_memory_mb(device: torch.device) -> float | None:
