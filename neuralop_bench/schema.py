@@ -334,7 +334,7 @@ def _require_splits(run: RunConfig) -> None:
             if name != "all" and name not in choice:
                 raise ConfigError(
                     f"{key} has {name!r}, which the configuration doesn't know.{suggestion(name, choice)} "
-                    f"Known: {', '.join((*choice, 'all'))}."
+                    f"Known: {', '.join(choice)}, and all."
                 )
     if run.generation.part is not None and run.mode != "generate":
         raise ConfigError("generation.part has an effect with mode=generate alone. Leave it out.")

@@ -13,13 +13,14 @@ from rich.table import Table as RichTable
 
 from data_gen.progress import printable
 
-# Columns of a terminal that every table fits into, and of a log file.
+# Columns of a terminal that tables of results fit into.
 WIDTH = 100
+_ENDLESS = 10_000
 
 
 @dataclass(frozen=True)
 class Table:
-    """Rows of text; ``wraps`` breaks long cells of the last column instead of widening it."""
+    """Rows of text; ``wraps`` breaks long cells instead of widening their column."""
 
     title: str
     header: Sequence[str]
@@ -34,10 +35,7 @@ class Table:
     def to_rich(self) -> RichTable:
         table = RichTable(title=self.title, title_justify="left", box=box.ASCII2)
         for index, name in enumerate(self.header):
-            justify = "left" if index == 0 or self.wraps else "right"
-            table.add_column(
-                name, justify=justify, overflow="fold" if self.wraps else "ellipsis", no_wrap=not self.wraps
-            )
+            table.add_column(name, justify="left" if index == 0 or self.wraps else "right", overflow="fold")
         for row in self.rows:
             table.add_row(*row)
         return table
@@ -46,15 +44,23 @@ class Table:
 def show(tables: Sequence[Table]) -> None:
     """Print tables to stdout, with ``?`` for what its encoding can't write.
 
-    A log file gets plain text.
+    A log file gets plain text, as wide as a table is.
     """
-    width, colours = (None, "auto") if sys.stdout.isatty() else (WIDTH, None)
-    console = Console(width=width, color_system=colours, markup=False, emoji=False, highlight=False)
     for table in tables:
+        drawn = table.to_rich()
+        console = _console(table, drawn)
         with console.capture() as captured:
-            console.print(table.to_rich())
+            console.print(drawn)
         sys.stdout.write(printable(captured.get(), sys.stdout.encoding))
     sys.stdout.flush()
+
+
+def _console(table: Table, drawn: RichTable) -> Console:
+    if sys.stdout.isatty():
+        return Console(markup=False, emoji=False, highlight=False)
+    natural = Console(width=_ENDLESS, markup=False).measure(drawn).maximum
+    width = WIDTH if table.wraps else max(WIDTH, natural)
+    return Console(width=width, color_system=None, markup=False, emoji=False, highlight=False)
 
 
 def number(value: float | None) -> str:

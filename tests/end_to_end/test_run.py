@@ -73,7 +73,14 @@ def test_a_run_leaves_everything_it_promises(smoke: Smoke, capsys: pytest.Captur
     assert valid is not None
     assert 0.001 < rel_l2 < 0.5
     with xr.open_dataset(folder / "errors.nc", engine="h5netcdf") as errors:
-        assert dict(errors.sizes) == {"sample": 8, "time": 10, "channel": 1, "shell": 17, "band": 3}
+        assert dict(errors.sizes) == {
+            "sample": 8,
+            "time": 10,
+            "channel": 1,
+            "shell": 17,
+            "band": 3,
+            "quantity": 3,
+        }
         assert errors["time"].values.tolist() == list(range(10, 20))
         squares = errors[["error_mean_square", "target_mean_square"]].sum(("time", "channel"))
         by_hand = float(((squares.error_mean_square / squares.target_mean_square) ** 0.5).mean())
