@@ -125,7 +125,13 @@ class Score:
 
 def score(cfg: RunConfig, surrogate: Surrogate, train: Trajectories, test: Trajectories, device: torch.device) -> Score:
     """Errors of free-running predictions on test; of train only the variance of its targets is used."""
-    metrics = _metrics(cfg.evaluator.metrics, _context(cfg, train, test))
+    return _score(cfg, surrogate, _context(cfg, train, test), test, device)
+
+
+def _score(
+    cfg: RunConfig, surrogate: Surrogate, context: MetricContext, test: Trajectories, device: torch.device
+) -> Score:
+    metrics = _metrics(cfg.evaluator.metrics, context)
     errors = evaluate(surrogate, test.whole(), metrics, batch_size=cfg.evaluator.batch_size, device=device)
     columns = _summary(errors, metrics)
     value, source = cfg.published.value, cfg.published.source
@@ -158,10 +164,11 @@ def score_thoroughly(
         device: where to predict, and to solve.
         spent_seconds: on data, tuning and training; None if that isn't known.
     """
-    found = score(cfg, surrogate, train, test, device)
+    context = _context(cfg, train, test)
+    found = _score(cfg, surrogate, context, test, device)
     found.cost |= prediction_costs(surrogate, test, device)
     if cfg.evaluator.test_splits:
-        _add_test_sets(found, cfg, surrogate, _context(cfg, train, test), device)
+        _add_test_sets(found, cfg, surrogate, context, device)
         _add_board_columns(found, cfg)
     if cfg.evaluator.ladder:
         _add_solver(found, cfg, test, device, spent_seconds)

@@ -153,16 +153,14 @@ def test_a_prediction_of_another_shape_is_refused(windows: Windows, metrics: lis
 
 
 def test_other_inputs_than_the_scored_windows_own_can_be_given(windows: Windows, metrics: list[Metric]) -> None:
-    # The same samples on every second point, predicted from those on all points.
-    seen: list[torch.Size] = []
-
-    def function(batch: Batch, n_steps: int) -> Tensor:
-        seen.append(batch.history.shape)
-        return batch.target * (1 + 0 * n_steps)
-
-    errors = evaluate(Predicting(function), windows, metrics, batch_size=5, device=CPU, inputs=windows)
-    assert summarise(errors, metrics)["rel_l2"] == 0
-    assert seen == [(5, HISTORY, 1, 16, 16), (3, HISTORY, 1, 16, 16)]
+    # The same samples with a shorter history stand for those on another grid.
+    path = windows.source.path
+    inputs = Trajectories(path, n_samples=N_SAMPLES, history=HISTORY - 1, horizon=HORIZON).whole()
+    truth = iter(windows.in_order(5))
+    predictor = Predicting(lambda *_: next(truth).target)
+    errors = evaluate(predictor, windows, metrics, batch_size=5, device=CPU, inputs=inputs)
+    assert [batch.history.shape for batch in predictor.batches] == [(n, HISTORY - 1, 1, 16, 16) for n in (5, 3)]
+    assert summarise(errors, metrics)["rel_l2"] == 0, "scored against the windows' own targets"
 
 
 def _measured_apart(path: Path, samples: list[int]) -> list[dict[str, np.ndarray]]:
