@@ -13,6 +13,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import FrameType
 
 # ``timeout`` and some schedulers send a signal twice in one breath.
 _SAME_BREATH_SECONDS = 1.0
@@ -34,14 +35,16 @@ def report_stops() -> Iterator[None]:
         return
     stops: list[tuple[int, float]] = []
 
-    def stop(signum: int, frame: object) -> None:
-        del frame
+    def stop(signum: int, frame: FrameType | None) -> None:
         now = time.monotonic()
         if stops and now - stops[0][1] > _SAME_BREATH_SECONDS:
             _say(signum)
             os._exit(128 + signum)
         if not stops:
             stops.append((signum, now))
+            if _is_in_an_import(frame):
+                _say(signum)
+                os._exit(128 + signum)
             raise KeyboardInterrupt if signum == signal.SIGINT else Terminated
 
     # What is ignored stays ignored: a shell starts background jobs so.
@@ -59,6 +62,16 @@ def report_stops() -> Iterator[None]:
     finally:
         for signum, handler in before.items():
             signal.signal(signum, handler)
+
+
+def _is_in_an_import(frame: FrameType | None) -> bool:
+    """An exception there may be taken for a missing module, for which a library has a second choice (PyYAML goes on
+    without its parser in C), and the process would go on. Nothing is lost: see :func:`_say`."""
+    while frame is not None:
+        if frame.f_code.co_filename.startswith("<frozen importlib"):
+            return True
+        frame = frame.f_back
+    return False
 
 
 def _say(signum: int) -> None:

@@ -216,6 +216,25 @@ def test_a_signal_that_a_library_made_an_error_of_is_still_a_stop(capsys: pytest
     assert "Stopped by SIGTERM" in capsys.readouterr().err
 
 
+def test_a_library_that_takes_a_stop_for_a_missing_module_does_not_go_on(tmp_path: Path) -> None:
+    (tmp_path / "parser_in_c.py").write_text("import signal\nsignal.raise_signal(signal.SIGINT)\n")
+    library = "try:\n    import parser_in_c\nexcept BaseException:\n    pass\n"
+    (tmp_path / "library.py").write_text(library)
+    program = (
+        "from neuralop_bench.stopping import report_stops\nwith report_stops():\n    import library\n    print('on')"
+    )
+    run = subprocess.run(
+        [sys.executable, "-c", program],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), str(ROOT)])},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert (run.returncode, run.stdout) == (130, "")
+    assert "Stopped by SIGINT" in run.stderr
+    assert "Traceback" not in run.stderr
+
+
 def test_what_a_background_job_ignores_stays_ignored() -> None:
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
