@@ -1,0 +1,248 @@
+"""Our models equal their plain forms in benchmarks/references.py: outputs, gradients and numbers of parameters."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from references import (
+    PlainDeepONet,
+    PlainFNO,
+    PlainGalerkinAttention,
+    PlainLSM,
+    PlainMgNO,
+    PlainSpectralConv,
+    SoftmaxAttention,
+    translated,
+)
+from torch import Tensor, nn
+
+from data_gen.grids import Grid
+from neuralop_bench.layers.attention import LinearAttention
+from neuralop_bench.layers.spectral_conv import SpectralConv
+from neuralop_bench.models.deeponet import DeepONet
+from neuralop_bench.models.fno import FNO
+from neuralop_bench.models.lsm import LSM
+from neuralop_bench.models.mgno import MgNO
+
+TOLERANCE = 1e-11
+
+
+def grid_of(kind: str, *shape: int) -> Grid:
+    n_dims = len(shape)
+    boundary = "periodic" if kind == "periodic" else "dirichlet"
+    return Grid(shape, (1.0,) * n_dims, (boundary,) * n_dims, (kind,) * n_dims)
+
+
+def varied(model: nn.Module) -> nn.Module:
+    """In double precision, with no parameter left at a zero or one where its place in the formula wouldn't show."""
+    model.double()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.1 * torch.randn_like(parameter))
+    return model
+
+
+def outputs_and_gradients(model: nn.Module, *inputs: Tensor) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+    """The output, and the gradients of the sum of its squares with respect to the first input and the parameters."""
+    first = inputs[0].clone().requires_grad_()
+    output = model(first, *inputs[1:])
+    output.square().sum().backward()
+    gradients = {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
+    assert len(gradients) == len(list(model.parameters()))
+    assert first.grad is not None
+    return output.detach(), first.grad, gradients
+
+
+def n_real_parameters(model: nn.Module) -> int:
+    return sum(p.numel() * (2 if p.is_complex() else 1) for p in model.parameters())
+
+
+def assert_equal(actual: Tensor, expected: Tensor, name: str) -> None:
+    """Equal up to a fraction of the largest number."""
+    assert actual.shape == expected.shape, name
+    assert actual.dtype == expected.dtype, name
+    scale = float(expected.abs().max())
+    assert scale > 0, name
+    error = float((actual - expected).abs().max()) / scale
+    assert error < TOLERANCE, f"{name}: {error:.1e}"
+
+
+def assert_equal_to_its_plain_form(
+    ours: nn.Module, with_weights_of: Callable[[Any], nn.Module], *inputs: Tensor
+) -> None:
+    varied(ours)
+    plain = with_weights_of(ours)
+    assert n_real_parameters(plain) == n_real_parameters(ours)
+    output, by_input, by_parameter = outputs_and_gradients(ours, *inputs)
+    plain_output, plain_by_input, plain_by_parameter = outputs_and_gradients(plain, *inputs)
+    assert_equal(output, plain_output, "output")
+    assert_equal(by_input, plain_by_input, "gradient by the input")
+    expected = translated(by_parameter, plain)
+    assert expected.keys() == plain_by_parameter.keys()
+    for name, gradient in plain_by_parameter.items():
+        assert_equal(expected[name], gradient, f"gradient by {name}")
+
+
+@pytest.fixture(autouse=True)
+def _seed() -> None:
+    torch.manual_seed(0)
+
+
+def fields(*shape: int) -> Tensor:
+    return torch.randn(*shape, dtype=torch.float64)
+
+
+@pytest.mark.parametrize(
+    ("shape", "n_modes"), [((16,), (5,)), ((15,), (7,)), ((12, 10), (3, 5)), ((12, 10), (6, 2)), ((13, 9), (4, 4))]
+)
+def test_spectral_convolution(shape: tuple[int, ...], n_modes: tuple[int, ...]) -> None:
+    ours = SpectralConv(3, 4, n_modes)
+    assert_equal_to_its_plain_form(ours, PlainSpectralConv.with_weights_of, fields(2, 3, *shape))
+
+
+@pytest.mark.parametrize("kind", ["periodic", "closed"])
+@pytest.mark.parametrize(("shape", "n_modes"), [((16,), 5), ((15,), 5), ((12, 10), (3, 5)), ((11, 13), (4, 3))])
+def test_fno(shape: tuple[int, ...], n_modes: Any, kind: str) -> None:
+    ours = FNO(
+        in_channels=2,
+        out_channels=3,
+        grid=grid_of(kind, *shape),
+        n_modes=n_modes,
+        width=6,
+        n_layers=3,
+        projection_width=7,
+    )
+    assert_equal_to_its_plain_form(ours, PlainFNO.with_weights_of, fields(2, 2, *shape))
+
+
+@pytest.mark.parametrize(
+    ("kind", "edges"), [("closed", "zeros"), ("closed", "reflect"), ("periodic", "zeros")], ids=lambda name: name
+)
+@pytest.mark.parametrize("shape", [(16, 16), (24, 16), (17, 21)])
+@pytest.mark.parametrize("n_smoothing", [[1, 1, 2], [2, 1, 1, 3], [3]], ids=str)
+def test_mgno(shape: tuple[int, int], kind: str, edges: Any, n_smoothing: list[int]) -> None:
+    ours = MgNO(
+        in_channels=2,
+        out_channels=3,
+        grid=grid_of(kind, *shape),
+        width=5,
+        n_layers=2,
+        n_smoothing=n_smoothing,
+        edges=edges,
+    )
+    assert_equal_to_its_plain_form(ours, PlainMgNO.with_weights_of, fields(2, 2, *shape))
+
+
+@pytest.mark.parametrize("kind", ["periodic", "closed"])
+@pytest.mark.parametrize("shape", [(24, 12), (13, 21)])
+@pytest.mark.parametrize("max_width", [None, 12])
+def test_lsm(shape: tuple[int, int], kind: str, max_width: int | None) -> None:
+    ours = LSM(
+        in_channels=2,
+        out_channels=3,
+        grid=grid_of(kind, *shape),
+        width=6,
+        max_width=max_width,
+        n_scales=3,
+        patch=3,
+        n_tokens=4,
+        n_basis=5,
+        n_heads=2,
+        projection_width=7,
+    )
+    assert_equal_to_its_plain_form(ours, PlainLSM.with_weights_of, fields(2, 2, *shape))
+
+
+@pytest.mark.parametrize("kind", ["periodic", "closed"])
+@pytest.mark.parametrize(
+    ("shape", "sensors"), [((16,), 16), ((16,), 8), ((15,), 6), ((12, 10), (12, 10)), ((12, 10), 5), ((13, 9), (7, 11))]
+)
+def test_deeponet(shape: tuple[int, ...], sensors: Any, kind: str) -> None:
+    ours = DeepONet(
+        in_channels=2,
+        out_channels=3,
+        grid=grid_of(kind, *shape),
+        sensors=sensors,
+        n_basis=5,
+        width=6,
+        n_branch_layers=3,
+        n_trunk_layers=4,
+        harmonics=3,
+    )
+    assert_equal_to_its_plain_form(ours, PlainDeepONet.with_weights_of, fields(2, 2, *shape))
+
+
+@pytest.mark.parametrize(("n_heads", "n_dims"), [(1, 2), (4, 1), (3, 2)])
+@pytest.mark.parametrize("n", [16, 17])
+def test_galerkin_attention(n: int, n_heads: int, n_dims: int) -> None:
+    ours = LinearAttention(width=12, n_heads=n_heads, n_dims=n_dims)
+    positions = torch.rand(n, n_dims, dtype=torch.float64)
+    assert_equal_to_its_plain_form(ours, PlainGalerkinAttention.with_weights_of, fields(2, n, 12), positions)
+
+
+def test_softmax_attention_is_its_formula_with_the_affine_maps_of_ours() -> None:
+    ours = varied(LinearAttention(width=12, n_heads=3, n_dims=2))
+    assert isinstance(ours, LinearAttention)
+    x, positions = fields(2, 9, 12), torch.rand(9, 2, dtype=torch.float64)
+    heads = []
+    for head in range(3):
+        query, key, value = (
+            torch.cat([positions.expand(2, 9, 2), linear(x)[..., 4 * head : 4 * head + 4]], dim=-1)
+            for linear in (ours.query, ours.key, ours.value)
+        )
+        heads.append(torch.softmax(query @ key.mT / 6**0.5, dim=-1) @ value)
+    expected = ours.merge(torch.cat(heads, dim=-1)).detach()
+    assert_equal(SoftmaxAttention.with_weights_of(ours)(x, positions).detach(), expected, "output")
+
+
+CLOSED = grid_of("closed", 16, 16)
+MIXED = Grid((16, 16), (1.0, 1.0), ("periodic", "dirichlet"), ("periodic", "closed"))
+
+
+@pytest.mark.parametrize("kind", ["periodic", "closed"])
+@pytest.mark.parametrize(
+    ("ours", "plain"), [(FNO, PlainFNO), (MgNO, PlainMgNO), (LSM, PlainLSM), (DeepONet, PlainDeepONet)]
+)
+def test_default_options(ours: Callable[..., nn.Module], plain: Any, kind: str) -> None:
+    model = ours(in_channels=3, out_channels=2, grid=grid_of(kind, 48, 48)).double()
+    copy = plain.with_weights_of(model)
+    assert n_real_parameters(copy) == n_real_parameters(model)
+    x = fields(2, 3, 48, 48)
+    with torch.no_grad():
+        assert_equal(model(x), copy(x), "output")
+
+
+def test_the_plain_form_has_copies_of_the_parameters() -> None:
+    ours = FNO(in_channels=1, out_channels=1, grid=CLOSED, n_modes=3, width=4)
+    plain = PlainFNO.with_weights_of(ours)
+    x = torch.randn(1, 1, 16, 16)
+    before = plain(x)
+    with torch.no_grad():
+        for parameter in ours.parameters():
+            parameter.zero_()
+    assert torch.equal(plain(x), before)
+
+
+@pytest.mark.parametrize(
+    ("ours", "plain", "message"),
+    [
+        (lambda **kw: FNO(n_modes=3, width=4, padding=0.1, **kw), PlainFNO, "no padding"),
+        (lambda **kw: FNO(n_modes=3, width=4, activation="relu", **kw), PlainFNO, "GELU"),
+        (lambda **kw: FNO(n_modes=3, width=4, normalization="batch", **kw), PlainFNO, "norms"),
+        (lambda **kw: FNO(n_modes=3, width=4, factorization="cp", **kw), PlainFNO, "factors"),
+        (lambda **kw: MgNO(n_smoothing=[1, 1], bias=True, **kw), PlainMgNO, "bias"),
+        (lambda **kw: MgNO(n_smoothing=[1, 1], activation="relu", **kw), PlainMgNO, "GELU"),
+        (lambda **kw: MgNO(n_smoothing=[1, 1], restrict_residual=True, **kw), PlainMgNO, "residuals"),
+        (lambda **kw: MgNO(n_smoothing=[1, 1], prolongation_kernel=3, **kw), PlainMgNO, "4 points"),
+        (lambda **kw: LSM(width=8, n_scales=2, normalization="batch", **kw), PlainLSM, "layer normalisation"),
+        (lambda **kw: DeepONet(activation="tanh", **kw), PlainDeepONet, "GELU"),
+        (lambda **kw: DeepONet(hard_dirichlet=True, **kw), PlainDeepONet, "hard boundary"),
+        (lambda **kw: DeepONet(branch="cnn", **kw), PlainDeepONet, "dense branch"),
+        (lambda **kw: FNO(n_modes=3, width=4, **kw | {"grid": MIXED}), PlainFNO, "all periodic or all closed"),
+        (lambda **kw: MgNO(n_smoothing=[1, 1], **kw | {"grid": MIXED}), PlainMgNO, "the same edges"),
+    ],
+)
+def test_options_without_a_plain_form_are_refused(ours: Callable[..., nn.Module], plain: Any, message: str) -> None:
+    with pytest.raises((ValueError, RuntimeError), match=message):
+        plain.with_weights_of(ours(in_channels=1, out_channels=1, grid=CLOSED))
