@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Complex, Float
 from torch import Tensor, nn
 
+from neuralop_bench.layers import truncated_dft
 from neuralop_bench.layers.factorised import CP, Tucker, cp_rank, tucker_ranks
 
 Init = Literal["normal", "uniform"]
@@ -64,7 +65,7 @@ class SpectralConv(nn.Module):
         rank: float = 0.1,
     ) -> None:
         super().__init__()
-        self.n_modes = tuple(n_modes)
+        self.n_modes, self.out_channels = tuple(n_modes), out_channels
         if init not in ("normal", "uniform"):
             raise ValueError(f"SpectralConv knows init 'normal' and 'uniform', got {init!r}.")
         if factorization != "none" and init != "normal":
@@ -98,19 +99,32 @@ class SpectralConv(nn.Module):
         return self.weight if self.factors is None else self.factors()
 
     def forward(self, u: Float[Tensor, "batch in_channels *space"]) -> Float[Tensor, "batch out_channels *space"]:
-        space = u.shape[2:]
-        require_modes(space, self.n_modes, "A spectral convolution")
-        return self._to_grid(self._mix(self._to_modes(u)), space)
+        v = u.movedim(1, -1).contiguous()
+        return self.add(v, v.new_zeros(*v.shape[:-1], self.out_channels)).movedim(-1, 1)
 
-    def _mix(self, u_hat: Complex[Tensor, "batch in_channels *modes"]) -> Complex[Tensor, "batch out_channels *modes"]:
+    def add(
+        self, v: Float[Tensor, "batch *space in_channels"], to: Float[Tensor, "batch *space out_channels"]
+    ) -> Float[Tensor, "batch *space out_channels"]:
+        """The convolution of ``v`` added to ``to``, in place, with channels last: then all its work, and that of the
+        pointwise maps beside it, is products of large matrices."""
+        space = v.shape[1:-1]
+        require_modes(space, self.n_modes, "A spectral convolution")
+        if is_faster_as_product(space, self.n_modes):
+            return truncated_dft.add_from_modes(self._mix(truncated_dft.to_modes(v, self.n_modes)), to)
+        u_hat = self._to_modes(v.movedim(-1, 1))
+        parts = torch.view_as_real(u_hat).movedim(1, -1)  # [batch, *mode, part, channel]
+        v_hat = torch.view_as_complex(self._mix(parts).movedim(-1, 1).contiguous())
+        return to.add_(self._to_grid(v_hat, space).movedim(1, -1))
+
+    def _mix(self, u_hat: Float[Tensor, "batch *mode part in"]) -> Float[Tensor, "batch *mode part out"]:
         # (a + ib)(C + iD) with two real products over all modes at once: torch multiplies complex matrices one by one.
-        n_batch, modes = u_hat.shape[0], u_hat.shape[2:]
-        parts = torch.view_as_real(u_hat).flatten(2, -2).permute(2, 3, 0, 1).flatten(1, 2)  # [mode, part x batch, in]
+        n_batch, modes = u_hat.shape[0], u_hat.shape[1:-2]
+        parts = u_hat.flatten(1, -3).permute(1, 2, 0, 3).flatten(1, 2)  # [mode, part x batch, in]
         real, imaginary = self.dense_weight().flatten(1, -3)
         by_real, by_imaginary = parts @ real, parts @ imaginary
         v_real = by_real[:, :n_batch] - by_imaginary[:, n_batch:]
         v_imaginary = by_real[:, n_batch:] + by_imaginary[:, :n_batch]
-        return torch.complex(v_real, v_imaginary).permute(1, 2, 0).unflatten(2, modes)
+        return torch.stack([v_real, v_imaginary], dim=2).transpose(0, 1).unflatten(1, modes)
 
     def _to_modes(self, u: Tensor) -> Complex[Tensor, "batch channel *modes"]:
         u_hat = torch.fft.rfft(u, dim=-1, norm="forward")[..., : self.n_modes[-1]]
@@ -133,6 +147,12 @@ class SpectralConv(nn.Module):
 def _earlier_axes(n_modes: tuple[int, ...]) -> list[tuple[int, int]]:
     """(axis, K) of every axis but the last, from the last but one to the first, counted from the end."""
     return [(axis, n_modes[axis]) for axis in range(-2, -len(n_modes) - 1, -1)]
+
+
+def is_faster_as_product(space: tuple[int, ...], n_modes: tuple[int, ...]) -> bool:
+    """Whether matrix products transform faster than fast transforms do."""
+    del n_modes
+    return max(space) <= 1024
 
 
 def require_modes(space: tuple[int, ...], n_modes: tuple[int, ...], who: str) -> None:

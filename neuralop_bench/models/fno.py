@@ -130,14 +130,25 @@ class FNO(nn.Module):
 
     def forward(self, x: Float[Tensor, "batch in_channels *space"]) -> Float[Tensor, "batch out_channels *space"]:
         space = x.shape[2:]
-        v = self.lifting(append_coordinates(x, self._coordinates))
-        v = pad(v, domain_padding(space, self._nodes, self._padding))
+        # Channels last: every map of channels is one product of large matrices then.
+        v = _affine(self.lifting, append_coordinates(x, self._coordinates).movedim(1, -1).contiguous())
+        added = domain_padding(space, self._nodes, self._padding)
+        if any(added):
+            v = pad(v.movedim(-1, 1), added).movedim(1, -1).contiguous()
         last = len(self.spectral) - 1
         for layer, (spectral, pointwise, norm) in enumerate(
             zip(self.spectral, self.pointwise, self.norms, strict=True)
         ):
-            v = norm(spectral(v) + pointwise(v))
+            v = spectral.add(v, _affine(pointwise, v))
+            if not isinstance(norm, nn.Identity):
+                v = norm(v.movedim(-1, 1)).movedim(1, -1).contiguous()
             if layer < last:
                 v = self._activation(v)
-        v = crop(v, space)
-        return self.projection[1](self._activation(self.projection[0](v)))
+        if any(added):
+            v = crop(v.movedim(-1, 1), space).movedim(1, -1)
+        v = self._activation(_affine(self.projection[0], v))
+        return _affine(self.projection[1], v).movedim(-1, 1)
+
+
+def _affine(layer: Pointwise, v: Tensor) -> Tensor:
+    return nn.functional.linear(v, layer.weight, layer.bias)
