@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import ClassVar, Literal
 
+import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -151,4 +152,7 @@ class FNO(nn.Module):
 
 
 def _affine(layer: Pointwise, v: Tensor) -> Tensor:
-    return nn.functional.linear(v, layer.weight, layer.bias)
+    # One product per sample: the gradient of the weight then is as many, where a single one would be a sum over all
+    # points for a handful of numbers, which libraries do on one core.
+    weight = layer.weight.T.expand(v.shape[0], -1, -1)
+    return torch.baddbmm(layer.bias, v.flatten(1, -2), weight).unflatten(1, v.shape[1:-1])
