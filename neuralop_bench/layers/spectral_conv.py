@@ -112,19 +112,18 @@ class SpectralConv(nn.Module):
         if is_faster_as_product(space, self.n_modes):
             return truncated_dft.add_from_modes(self._mix(truncated_dft.to_modes(v, self.n_modes)), to)
         u_hat = self._to_modes(v.movedim(-1, 1))
-        parts = torch.view_as_real(u_hat).movedim(1, -1)  # [batch, *mode, part, channel]
-        v_hat = torch.view_as_complex(self._mix(parts).movedim(-1, 1).contiguous())
+        parts = torch.stack([u_hat.real, u_hat.imag], dim=1).movedim(2, -1)
+        v_hat = torch.complex(*self._mix(parts).movedim(-1, 2).unbind(1))
         return to.add_(self._to_grid(v_hat, space).movedim(1, -1))
 
-    def _mix(self, u_hat: Float[Tensor, "batch *mode part in"]) -> Float[Tensor, "batch *mode part out"]:
-        # (a + ib)(C + iD) with two real products over all modes at once: torch multiplies complex matrices one by one.
-        n_batch, modes = u_hat.shape[0], u_hat.shape[1:-2]
-        parts = u_hat.flatten(1, -3).permute(1, 2, 0, 3).flatten(1, 2)  # [mode, part x batch, in]
+    def _mix(self, u_hat: Float[Tensor, "batch part *mode in"]) -> Float[Tensor, "batch part *mode out"]:
+        # Complex numbers as pairs: (a + ib)(C + iD) is one real product per mode, where torch would multiply complex
+        # matrices one by one.
         real, imaginary = self.dense_weight().flatten(1, -3)
-        by_real, by_imaginary = parts @ real, parts @ imaginary
-        v_real = by_real[:, :n_batch] - by_imaginary[:, n_batch:]
-        v_imaginary = by_real[:, n_batch:] + by_imaginary[:, :n_batch]
-        return torch.stack([v_real, v_imaginary], dim=2).transpose(0, 1).unflatten(1, modes)
+        block = torch.cat([torch.cat([real, imaginary], dim=2), torch.cat([-imaginary, real], dim=2)], dim=1)
+        n_batch, _, *modes, _ = u_hat.shape
+        by_mode = u_hat.flatten(2, -2).permute(2, 0, 1, 3).flatten(2)  # [mode, batch, (part, in)]
+        return torch.bmm(by_mode, block).view(-1, n_batch, 2, self.out_channels).permute(1, 2, 0, 3).unflatten(2, modes)
 
     def _to_modes(self, u: Tensor) -> Complex[Tensor, "batch channel *modes"]:
         u_hat = torch.fft.rfft(u, dim=-1, norm="forward")[..., : self.n_modes[-1]]
