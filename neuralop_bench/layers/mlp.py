@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any, cast
+
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+
+# Points of one step of ``Perceptron``: their hidden channels stay in a core's cache, the products are large enough.
+_POINTS = {"cpu": 8192}
+_POINTS_OF_A_DEVICE = 2**18
 
 
 class Pointwise(nn.Linear):
@@ -21,3 +28,112 @@ class Pointwise(nn.Linear):
     def forward(self, input: Float[Tensor, "batch in_channels *space"]) -> Float[Tensor, "batch out_channels *space"]:
         weight = self.weight.expand(input.shape[0], -1, -1)
         return torch.baddbmm(self.bias[:, None], weight, input.flatten(2)).unflatten(2, input.shape[2:])
+
+    def channels_last(self, v: Float[Tensor, "batch *space in_channels"]) -> Float[Tensor, "batch *space out_channels"]:
+        """The same map of fields with their channels last."""
+        # One product per sample: the gradient of the weight then is as many, where a single one would be a sum over all
+        # points for a handful of numbers, which libraries do on one core.
+        weight = self.weight.T.expand(v.shape[0], -1, -1)
+        return torch.baddbmm(self.bias, v.flatten(1, -2), weight).unflatten(1, v.shape[1:-1])
+
+
+class Perceptron(nn.ModuleList):
+    """Two affine maps of the channels at every point with an activation in between.
+
+    The hidden channels of all points are never in memory: they are computed part by part, and again for the gradient.
+    That costs a third more products and is faster, because memory is slower than they are.
+
+    Args:
+        in_channels, hidden_channels, out_channels: before, between and after the two maps.
+        activation: acts on each number by itself.
+
+    Shapes: [batch, in_channels, *space] to [batch, out_channels, *space].
+
+    >>> Perceptron(3, 7, 5, nn.functional.gelu)(torch.ones(2, 3, 8, 8)).shape
+    torch.Size([2, 5, 8, 8])
+    """
+
+    def __init__(
+        self, in_channels: int, hidden_channels: int, out_channels: int, activation: Callable[[Tensor], Tensor]
+    ) -> None:
+        super().__init__([Pointwise(in_channels, hidden_channels), Pointwise(hidden_channels, out_channels)])
+        self._activation = activation
+
+    def forward(self, x: Float[Tensor, "batch in_channels *space"]) -> Float[Tensor, "batch out_channels *space"]:
+        return self.channels_last(x.movedim(1, -1)).movedim(-1, 1)
+
+    def channels_last(self, v: Float[Tensor, "batch *space in_channels"]) -> Float[Tensor, "batch *space out_channels"]:
+        """The same map of fields with their channels last."""
+        arguments = (self._activation, v, *self.parameters())
+        if is_autocast(v):  # which chooses a precision for each product, here and in the gradient
+            return _perceptron(*arguments)
+        return cast(Tensor, _Perceptron.apply(*arguments))
+
+
+def is_autocast(v: Tensor) -> bool:
+    """Whether torch chooses a precision for each operation on tensors like this one."""
+    device = v.device.type
+    return torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)
+
+
+def _perceptron(
+    activation: Callable[[Tensor], Tensor],
+    v: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    second_weight: Tensor,
+    second_bias: Tensor,
+) -> Tensor:
+    hidden = activation(nn.functional.linear(v, weight, bias))
+    return nn.functional.linear(hidden, second_weight, second_bias)
+
+
+class _Perceptron(torch.autograd.Function):
+    @staticmethod
+    def forward(  # pyright: ignore[reportIncompatibleMethodOverride]
+        ctx: Any,
+        activation: Callable[[Tensor], Tensor],
+        v: Tensor,
+        weight: Tensor,
+        bias: Tensor,
+        second_weight: Tensor,
+        second_bias: Tensor,
+    ) -> Tensor:
+        ctx.activation = activation
+        ctx.save_for_backward(v, weight, bias, second_weight, second_bias)
+        x = v.reshape(-1, v.shape[-1])
+        out = x.new_empty(len(x), len(second_bias))
+        for part, result in zip(_parts(x), _parts(out), strict=True):
+            hidden = activation(torch.addmm(bias, part, weight.T))
+            torch.addmm(second_bias, hidden, second_weight.T, out=result)
+        return out.view(*v.shape[:-1], -1)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
+        inputs = ctx.saved_tensors
+        if torch.is_grad_enabled():  # the gradient is to be differentiated again
+            return None, *torch.autograd.grad(_perceptron(ctx.activation, *inputs), inputs, grad, create_graph=True)
+        v, weight, bias, second_weight, _ = inputs
+        x, grad = v.reshape(-1, v.shape[-1]), grad.reshape(-1, grad.shape[-1])
+        by_x = torch.empty_like(x)
+        by_weight, by_bias, by_second = (
+            torch.zeros_like(weight),
+            torch.zeros_like(bias),
+            torch.zeros_like(second_weight),
+        )
+        zeros = x.new_zeros(x.shape[-1])  # with a bias, torch takes a routine that is a third faster on CPU
+        for part, g, result in zip(_parts(x), _parts(grad), _parts(by_x), strict=True):
+            before = torch.addmm(bias, part, weight.T)
+            with torch.enable_grad():
+                before.requires_grad_()
+                hidden = ctx.activation(before)
+            by_second.addmm_(g.T, hidden.detach())
+            (g,) = torch.autograd.grad(hidden, before, g @ second_weight)
+            by_bias += g.sum(0)
+            by_weight.addmm_(g.T, part)
+            torch.addmm(zeros, g, weight, out=result)
+        return None, by_x.view_as(v), by_weight, by_bias, by_second, grad.sum(0)
+
+
+def _parts(x: Float[Tensor, "point channel"]) -> tuple[Tensor, ...]:
+    return x.split(_POINTS.get(x.device.type, _POINTS_OF_A_DEVICE))

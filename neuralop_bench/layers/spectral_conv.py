@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from typing import ClassVar, Literal
+from collections.abc import Sequence
+from typing import Any, ClassVar, Literal, cast
 
 import torch
 from jaxtyping import Complex, Float
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 
 from neuralop_bench.layers import truncated_dft
 from neuralop_bench.layers.factorised import CP, Tucker, cp_rank, tucker_ranks
+from neuralop_bench.layers.mlp import Pointwise, is_autocast
 
 Init = Literal["normal", "uniform"]
 Factorization = Literal["none", "tucker", "cp"]
@@ -65,7 +67,7 @@ class SpectralConv(nn.Module):
         rank: float = 0.1,
     ) -> None:
         super().__init__()
-        self.n_modes, self.out_channels = tuple(n_modes), out_channels
+        self.n_modes = tuple(n_modes)
         if init not in ("normal", "uniform"):
             raise ValueError(f"SpectralConv knows init 'normal' and 'uniform', got {init!r}.")
         if factorization != "none" and init != "normal":
@@ -99,31 +101,15 @@ class SpectralConv(nn.Module):
         return self.weight if self.factors is None else self.factors()
 
     def forward(self, u: Float[Tensor, "batch in_channels *space"]) -> Float[Tensor, "batch out_channels *space"]:
-        v = u.movedim(1, -1).contiguous()
-        return self.add(v, v.new_zeros(*v.shape[:-1], self.out_channels)).movedim(-1, 1)
-
-    def add(
-        self, v: Float[Tensor, "batch *space in_channels"], to: Float[Tensor, "batch *space out_channels"]
-    ) -> Float[Tensor, "batch *space out_channels"]:
-        """The convolution of ``v`` added to ``to``, in place, with channels last: then all its work, and that of the
-        pointwise maps beside it, is products of large matrices."""
-        space = v.shape[1:-1]
+        space = u.shape[2:]
         require_modes(space, self.n_modes, "A spectral convolution")
         if is_faster_as_product(space, self.n_modes):
-            return truncated_dft.add_from_modes(self._mix(truncated_dft.to_modes(v, self.n_modes)), to)
-        u_hat = self._to_modes(v.movedim(-1, 1))
+            u_hat = truncated_dft.to_modes(u.movedim(1, -1), self.n_modes)
+            return truncated_dft.from_modes(_mix(u_hat, self.dense_weight()), space).movedim(-1, 1)
+        u_hat = self._to_modes(u)
         parts = torch.stack([u_hat.real, u_hat.imag], dim=1).movedim(2, -1)
-        v_hat = torch.complex(*self._mix(parts).movedim(-1, 2).unbind(1))
-        return to.add_(self._to_grid(v_hat, space).movedim(1, -1))
-
-    def _mix(self, u_hat: Float[Tensor, "batch part *mode in"]) -> Float[Tensor, "batch part *mode out"]:
-        # Complex numbers as pairs: (a + ib)(C + iD) is one real product per mode, where torch would multiply complex
-        # matrices one by one.
-        real, imaginary = self.dense_weight().flatten(1, -3)
-        block = torch.cat([torch.cat([real, imaginary], dim=2), torch.cat([-imaginary, real], dim=2)], dim=1)
-        n_batch, _, *modes, _ = u_hat.shape
-        by_mode = u_hat.flatten(2, -2).permute(2, 0, 1, 3).flatten(2)  # [mode, batch, (part, in)]
-        return torch.bmm(by_mode, block).view(-1, n_batch, 2, self.out_channels).permute(1, 2, 0, 3).unflatten(2, modes)
+        v_hat = torch.complex(*_mix(parts, self.dense_weight()).movedim(-1, 2).unbind(1))
+        return self._to_grid(v_hat, space)
 
     def _to_modes(self, u: Tensor) -> Complex[Tensor, "batch channel *modes"]:
         u_hat = torch.fft.rfft(u, dim=-1, norm="forward")[..., : self.n_modes[-1]]
@@ -148,10 +134,107 @@ def _earlier_axes(n_modes: tuple[int, ...]) -> list[tuple[int, int]]:
     return [(axis, n_modes[axis]) for axis in range(-2, -len(n_modes) - 1, -1)]
 
 
-def is_faster_as_product(space: tuple[int, ...], n_modes: tuple[int, ...]) -> bool:
-    """Whether matrix products transform faster than fast transforms do."""
-    del n_modes
-    return max(space) <= 1024
+def fourier_layer(
+    v: Float[Tensor, "batch *space in_channels"], spectral: SpectralConv, pointwise: Pointwise
+) -> Float[Tensor, "batch *space out_channels"]:
+    """The linear part of a layer of a Fourier neural operator, W v + b + K v, channels last.
+
+    Done as one where matrix products are faster than fast transforms: all of it is products of large matrices then, and
+    the parts are summed where they are computed.
+    """
+    space = v.shape[1:-1]
+    require_modes(space, spectral.n_modes, "A spectral convolution")
+    # Under autocast each product chooses a precision for itself, here and in the gradient.
+    if is_faster_as_product(space, spectral.n_modes) and not is_autocast(v):
+        weights = (spectral.dense_weight(), pointwise.weight, pointwise.bias)
+        return cast(Tensor, _FourierLayer.apply(v, *weights, spectral.n_modes))
+    return pointwise.channels_last(v) + spectral(v.movedim(-1, 1)).movedim(1, -1)
+
+
+class _FourierLayer(torch.autograd.Function):
+    @staticmethod
+    def forward(  # pyright: ignore[reportIncompatibleMethodOverride]
+        ctx: Any, v: Tensor, weight: Tensor, pointwise: Tensor, bias: Tensor, n_modes: tuple[int, ...]
+    ) -> Tensor:
+        space = v.shape[1:-1]
+        u_hat = _by_mode(truncated_dft.to_modes(v, n_modes))
+        v_hat = _by_sample(_product(u_hat, weight), weight.shape[1:-2])
+        out = torch.addmm(bias, v.reshape(-1, v.shape[-1]), pointwise.T).view(*v.shape[:-1], -1)
+        ctx.save_for_backward(v, weight, pointwise, bias, u_hat)
+        ctx.n_modes = n_modes
+        return truncated_dft.from_modes(v_hat, space, to=out)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
+        *inputs, u_hat = ctx.saved_tensors
+        v, weight, pointwise, bias = inputs
+        if torch.is_grad_enabled():  # the gradient is to be differentiated again
+            plain = _fourier_layer(v, weight, pointwise, bias, ctx.n_modes)
+            return *torch.autograd.grad(plain, inputs, grad, create_graph=True), None
+        space, kept = v.shape[1:-1], weight.shape[1:-2]
+        grad = grad.contiguous()
+        by_v_hat = truncated_dft.from_modes_transposed(grad, ctx.n_modes)
+        by_bias = by_v_hat[(slice(None), 0, *(0,) * len(kept))].sum(0)  # the mode k = 0 is the sum over the points
+        by_v_hat = _by_mode(by_v_hat)
+        real, imaginary = weight.flatten(1, -3)
+        turned = _turned(by_v_hat)
+        by_weight = torch.stack([torch.bmm(u_hat.mT, by_v_hat), torch.bmm(u_hat.mT, turned)]).view_as(weight)
+        by_u_hat = torch.bmm(by_v_hat, real.mT).baddbmm_(turned, imaginary.mT)
+        by_u_hat = _by_sample(by_u_hat, kept)
+        points, grads = v.flatten(1, -2), grad.flatten(1, -2)
+        by_pointwise = torch.bmm(grads.mT, points).sum(0)
+        # With a bias, even of zeros, torch takes a routine that is a third faster on CPU.
+        by_v = torch.addmm(pointwise.new_zeros(v.shape[-1]), grads.flatten(0, 1), pointwise).view_as(v)
+        return truncated_dft.to_modes_transposed(by_u_hat, space, to=by_v), by_weight, by_pointwise, by_bias, None
+
+
+def _fourier_layer(v: Tensor, weight: Tensor, pointwise: Tensor, bias: Tensor, n_modes: tuple[int, ...]) -> Tensor:
+    v_hat = _mix(truncated_dft.to_modes(v, n_modes), weight)
+    return torch.nn.functional.linear(v, pointwise, bias) + truncated_dft.from_modes(v_hat, v.shape[1:-1])
+
+
+def _mix(
+    u_hat: Float[Tensor, "batch part *mode n_in"], weight: Float[Tensor, "part *mode n_in n_out"]
+) -> Float[Tensor, "batch part *mode n_out"]:
+    return _by_sample(_product(_by_mode(u_hat), weight), weight.shape[1:-2])
+
+
+# Complex numbers as pairs: (a + ib)(C + iD) is four real products. Complex matrices torch multiplies one by one.
+
+
+def _product(
+    u_hat: Float[Tensor, "modes part_and_batch n_in"], weight: Float[Tensor, "part *mode n_in n_out"]
+) -> Float[Tensor, "modes part_and_batch n_out"]:
+    real, imaginary = weight.flatten(1, -3)
+    return torch.bmm(u_hat, real) - _turned(torch.bmm(u_hat, imaginary))
+
+
+def _turned(u_hat: Float[Tensor, "modes part_and_batch channel"]) -> Float[Tensor, "modes part_and_batch channel"]:
+    """-i times the modes: (a + ib) to (b - ia)."""
+    real, imaginary = u_hat.chunk(2, dim=1)
+    return torch.cat([imaginary, -real], dim=1)
+
+
+def _by_mode(u_hat: Float[Tensor, "batch part *mode channel"]) -> Float[Tensor, "modes part_and_batch channel"]:
+    return u_hat.flatten(2, -2).permute(2, 1, 0, 3).flatten(1, 2)
+
+
+def _by_sample(u_hat: Tensor, modes: Sequence[int]) -> Float[Tensor, "batch part *mode channel"]:
+    return u_hat.unflatten(1, (2, -1)).permute(2, 1, 0, 3).unflatten(2, tuple(modes)).contiguous()
+
+
+def is_faster_as_product(space: Sequence[int], n_modes: tuple[int, ...]) -> bool:
+    """Whether the kept modes take less time as matrix products than by fast transforms.
+
+    A fast transform does log2(points) steps per point, a product two operations for every kept part of a mode.
+    ``benchmarks/transforms.py`` measures where they meet: with 32 channels on CPU at about 40 operations of the
+    products per point and step of the other, between 1024 points on a line and 512 x 512.
+    """
+    operations, left = 0.0, 1.0  # per point of the grid; complex columns that are left for each of its real ones
+    for axis, (n, k) in enumerate(reversed(list(zip(space, n_modes, strict=True)))):
+        operations += 4 * k if axis == 0 else 16 * k * left
+        left *= k / n if axis == 0 else 2 * k / n
+    return operations <= 40 * math.log2(math.prod(space))
 
 
 def require_modes(space: tuple[int, ...], n_modes: tuple[int, ...], who: str) -> None:

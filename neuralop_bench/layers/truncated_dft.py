@@ -13,6 +13,7 @@ Values are those of ``torch.fft`` with norm="forward".
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from functools import lru_cache
 
 import torch
@@ -24,35 +25,61 @@ def to_modes(
     v: Float[Tensor, "batch *space channel"], n_modes: tuple[int, ...]
 ) -> Float[Tensor, "batch part *mode channel"]:
     """The kept modes of real fields."""
-    n_batch, *space, channels = v.shape
-    columns = channels
-    for axis in range(len(space) - 1, -1, -1):
-        is_last = axis == len(space) - 1
-        matrix = _analysis(space[axis], n_modes[axis], is_last, v.dtype, v.device)
-        v = _times(matrix, v.reshape(-1, matrix.shape[1], columns))
-        columns *= n_modes[axis] * (1 if is_last else 2)
-    return v.view(n_batch, 2, *_kept(n_modes), channels)
+    matrices = [_analysis(n, k, v.dtype, v.device) for n, k in zip(v.shape[1:-2], n_modes, strict=False)]
+    return _inwards(v, [*matrices, _last_analysis(v.shape[-2], n_modes[-1], v.dtype, v.device)], n_modes)
 
 
-def add_from_modes(
-    v_hat: Float[Tensor, "batch part *mode channel"], to: Float[Tensor, "batch *space channel"]
+def from_modes(
+    v_hat: Float[Tensor, "batch part *mode channel"], space: tuple[int, ...], to: Tensor | None = None
 ) -> Float[Tensor, "batch *space channel"]:
-    """Real fields with these modes, added to ``to`` in place."""
-    space, kept = to.shape[1:-1], v_hat.shape[2:-1]
-    columns = v_hat[0, 0].numel()
-    v = v_hat
-    for n, both in zip(space[:-1], kept[:-1], strict=True):
-        columns //= both
-        matrix = _synthesis(n, both // 2, False, v.dtype, v.device)
+    """Real fields with these modes; added to ``to`` in place if that is given."""
+    n_modes = _positive(v_hat.shape[2:-1])
+    matrices = [_synthesis(n, k, v_hat.dtype, v_hat.device) for n, k in zip(space[:-1], n_modes, strict=False)]
+    return _outwards(v_hat, [*matrices, _last_synthesis(space[-1], n_modes[-1], v_hat.dtype, v_hat.device)], space, to)
+
+
+def to_modes_transposed(
+    v_hat: Float[Tensor, "batch part *mode channel"], space: tuple[int, ...], to: Tensor
+) -> Float[Tensor, "batch *space channel"]:
+    """The transpose of ``to_modes``, which takes gradients by modes to those by fields; added to ``to`` in place."""
+    n_modes = _positive(v_hat.shape[2:-1])
+    matrices = [_analysis(n, k, v_hat.dtype, v_hat.device).T for n, k in zip(space[:-1], n_modes, strict=False)]
+    last = _last_analysis(space[-1], n_modes[-1], v_hat.dtype, v_hat.device).T
+    return _outwards(v_hat, [*matrices, last], space, to)
+
+
+def from_modes_transposed(
+    v: Float[Tensor, "batch *space channel"], n_modes: tuple[int, ...]
+) -> Float[Tensor, "batch part *mode channel"]:
+    """The transpose of ``from_modes``, which takes gradients by fields to those by modes."""
+    matrices = [_synthesis(n, k, v.dtype, v.device).T for n, k in zip(v.shape[1:-2], n_modes, strict=False)]
+    return _inwards(v, [*matrices, _last_synthesis(v.shape[-2], n_modes[-1], v.dtype, v.device).T], n_modes)
+
+
+def _inwards(v: Tensor, matrices: list[Tensor], n_modes: tuple[int, ...]) -> Tensor:
+    n_batch, columns = v.shape[0], v.shape[-1]
+    kept = (*(2 * k for k in n_modes[:-1]), n_modes[-1])
+    for matrix, n_kept in zip(reversed(matrices), reversed(kept), strict=True):
         v = _times(matrix, v.reshape(-1, matrix.shape[1], columns))
-    matrix = _synthesis(space[-1], kept[-1], True, v.dtype, v.device)
-    modes = v.reshape(-1, matrix.shape[1], columns // kept[-1])
-    to.view(-1, space[-1], columns // kept[-1]).baddbmm_(matrix.expand(len(modes), -1, -1), modes)
+        columns *= n_kept
+    return v.view(n_batch, 2, *kept, -1)
+
+
+def _outwards(v: Tensor, matrices: list[Tensor], space: tuple[int, ...], to: Tensor | None) -> Tensor:
+    n_batch, _, *kept, channels = v.shape
+    columns = math.prod(kept) * channels
+    for matrix, n_kept in zip(matrices[:-1], kept[:-1], strict=True):
+        columns //= n_kept
+        v = _times(matrix, v.reshape(-1, matrix.shape[1], columns))
+    v = v.reshape(-1, matrices[-1].shape[1], channels)
+    if to is None:
+        return _times(matrices[-1], v).view(n_batch, *space, channels)
+    to.view(-1, space[-1], channels).baddbmm_(matrices[-1].expand(len(v), -1, -1), v)
     return to
 
 
-def _kept(n_modes: tuple[int, ...]) -> tuple[int, ...]:
-    return (*(2 * k for k in n_modes[:-1]), n_modes[-1])
+def _positive(kept: tuple[int, ...]) -> tuple[int, ...]:
+    return (*(both // 2 for both in kept[:-1]), kept[-1])
 
 
 def _times(matrix: Float[Tensor, "m n"], x: Float[Tensor, "batch n column"]) -> Float[Tensor, "batch m column"]:
@@ -60,33 +87,35 @@ def _times(matrix: Float[Tensor, "m n"], x: Float[Tensor, "batch n column"]) -> 
 
 
 @lru_cache(maxsize=64)
-def _analysis(n: int, n_modes: int, is_last: bool, dtype: torch.dtype, device: torch.device) -> Tensor:
-    """From real values at the points of the last axis, [(part, k), point], or complex ones, [(part, k), (point, part)]."""
-    angle = _angles(n, n_modes, is_last)
-    cos, sin = angle.cos() / n, angle.sin() / n
-    # exp(-ix) (a + ib) = (a cos x + b sin x) + i (b cos x - a sin x)
-    from_real = torch.cat([cos, -sin])
-    matrix = from_real if is_last else torch.stack([from_real, torch.cat([sin, cos])], dim=2).flatten(1)
-    return matrix.to(device, dtype)
+def _last_analysis(n: int, n_modes: int, dtype: torch.dtype, device: torch.device) -> Float[Tensor, "part_and_k n"]:
+    angle = _angles(n, range(n_modes))
+    return torch.cat([angle.cos(), -angle.sin()]).div(n).to(device, dtype)
 
 
 @lru_cache(maxsize=64)
-def _synthesis(n: int, n_modes: int, is_last: bool, dtype: torch.dtype, device: torch.device) -> Tensor:
-    """To real values at the points of the last axis, [point, (part, k)], or complex ones, [(point, part), (part, k)]."""
-    angle = _angles(n, n_modes, is_last).T
-    cos, sin = angle.cos(), angle.sin()
-    # exp(ix) (a + ib) = (a cos x - b sin x) + i (a sin x + b cos x)
-    to_real = torch.cat([cos, -sin], dim=1)
-    if is_last:
-        to_real = to_real * 2  # the modes of -k are the conjugates
-        to_real[:, [0, n_modes]] /= 2
-        return to_real.to(device, dtype)
-    return torch.stack([to_real, torch.cat([sin, cos], dim=1)], dim=1).flatten(0, 1).to(device, dtype)
+def _last_synthesis(n: int, n_modes: int, dtype: torch.dtype, device: torch.device) -> Float[Tensor, "n part_and_k"]:
+    angle = _angles(n, range(n_modes)).T
+    weight = torch.full((n_modes,), 2.0, dtype=torch.float64)  # the modes of -k are the conjugates
+    weight[0] = 1.0
+    return torch.cat([weight * angle.cos(), -weight * angle.sin()], dim=1).to(device, dtype)
 
 
-def _angles(n: int, n_modes: int, is_last: bool) -> Float[Tensor, "k point"]:
-    wavenumbers = [*range(n_modes)] if is_last else [*range(n_modes), *range(-n_modes, 0)]
-    k = torch.tensor(wavenumbers, dtype=torch.float64)
+@lru_cache(maxsize=64)
+def _analysis(n: int, n_modes: int, dtype: torch.dtype, device: torch.device) -> Float[Tensor, "part_and_k n_and_part"]:
+    # exp(-ix) (a + ib) = (a cos x + b sin x) + i (b cos x - a sin x)
+    angle = _angles(n, [*range(n_modes), *range(-n_modes, 0)])
+    cos, sin = angle.cos() / n, angle.sin() / n
+    return torch.stack([torch.cat([cos, -sin]), torch.cat([sin, cos])], dim=2).flatten(1).to(device, dtype)
+
+
+@lru_cache(maxsize=64)
+def _synthesis(
+    n: int, n_modes: int, dtype: torch.dtype, device: torch.device
+) -> Float[Tensor, "n_and_part part_and_k"]:
+    return _analysis(n, n_modes, torch.float64, device).T.mul(n).to(dtype)
+
+
+def _angles(n: int, wavenumbers: Sequence[int]) -> Float[Tensor, "k n"]:
     # Whole turns are left out before they cost digits.
-    turns = torch.remainder(torch.outer(k, torch.arange(n, dtype=torch.float64)), n)
-    return 2 * math.pi / n * turns
+    turns = torch.remainder(torch.outer(torch.tensor(wavenumbers), torch.arange(n)), n)
+    return 2 * math.pi / n * turns.double()

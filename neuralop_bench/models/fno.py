@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, cast
 
-import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from data_gen.grids import Grid, Nodes
 from neuralop_bench.layers.coordinates import append_coordinates
-from neuralop_bench.layers.mlp import Pointwise
+from neuralop_bench.layers.mlp import Perceptron, Pointwise
 from neuralop_bench.layers.padding import crop, domain_padding, pad
-from neuralop_bench.layers.spectral_conv import Factorization, Init, SpectralConv, require_modes
+from neuralop_bench.layers.spectral_conv import Factorization, Init, SpectralConv, fourier_layer, require_modes
 
 _ACTIVATIONS = {"gelu": nn.functional.gelu, "relu": nn.functional.relu}
 _BATCH_NORM = {1: nn.BatchNorm1d, 2: nn.BatchNorm2d, 3: nn.BatchNorm3d}
@@ -127,12 +126,12 @@ class FNO(nn.Module):
         self.pointwise = nn.ModuleList(Pointwise(width, width) for _ in range(n_layers))
         norm = _BATCH_NORM[grid.n_dims] if normalization == "batch" else None
         self.norms = nn.ModuleList(norm(width) if norm else nn.Identity() for _ in range(n_layers))
-        self.projection = nn.ModuleList([Pointwise(width, projection_width), Pointwise(projection_width, out_channels)])
+        self.projection = Perceptron(width, projection_width, out_channels, self._activation)
 
     def forward(self, x: Float[Tensor, "batch in_channels *space"]) -> Float[Tensor, "batch out_channels *space"]:
         space = x.shape[2:]
         # Channels last: every map of channels is one product of large matrices then.
-        v = _affine(self.lifting, append_coordinates(x, self._coordinates).movedim(1, -1).contiguous())
+        v = self.lifting.channels_last(append_coordinates(x, self._coordinates).movedim(1, -1).contiguous())
         added = domain_padding(space, self._nodes, self._padding)
         if any(added):
             v = pad(v.movedim(-1, 1), added).movedim(1, -1).contiguous()
@@ -140,19 +139,11 @@ class FNO(nn.Module):
         for layer, (spectral, pointwise, norm) in enumerate(
             zip(self.spectral, self.pointwise, self.norms, strict=True)
         ):
-            v = spectral.add(v, _affine(pointwise, v))
+            v = fourier_layer(v, cast(SpectralConv, spectral), cast(Pointwise, pointwise))
             if not isinstance(norm, nn.Identity):
                 v = norm(v.movedim(-1, 1)).movedim(1, -1).contiguous()
             if layer < last:
                 v = self._activation(v)
         if any(added):
             v = crop(v.movedim(-1, 1), space).movedim(1, -1)
-        v = self._activation(_affine(self.projection[0], v))
-        return _affine(self.projection[1], v).movedim(-1, 1)
-
-
-def _affine(layer: Pointwise, v: Tensor) -> Tensor:
-    # One product per sample: the gradient of the weight then is as many, where a single one would be a sum over all
-    # points for a handful of numbers, which libraries do on one core.
-    weight = layer.weight.T.expand(v.shape[0], -1, -1)
-    return torch.baddbmm(layer.bias, v.flatten(1, -2), weight).unflatten(1, v.shape[1:-1])
+        return self.projection.channels_last(v).movedim(-1, 1)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, cast
 
 import torch
 from jaxtyping import Float
@@ -14,9 +14,9 @@ from data_gen.grids import Grid, Nodes
 from neuralop_bench.layers.attention import Kind, LinearAttention
 from neuralop_bench.layers.conv import Conv, edges_of
 from neuralop_bench.layers.coordinates import append_coordinates
-from neuralop_bench.layers.mlp import Pointwise
+from neuralop_bench.layers.mlp import Perceptron, Pointwise
 from neuralop_bench.layers.resample import resample
-from neuralop_bench.layers.spectral_conv import Init, SpectralConv, require_modes
+from neuralop_bench.layers.spectral_conv import Init, SpectralConv, fourier_layer, require_modes
 
 _MAX_DIMS = 2
 # Boundary values closer than this are one value. Targets are normalised, so the unit is their standard deviation.
@@ -183,9 +183,7 @@ class GalerkinTransformer(nn.Module):
         channels = (decoder_in, *(decoder_width,) * (n_decoder_layers - 1))
         self.spectral = nn.ModuleList(SpectralConv(n, decoder_width, modes, spectral_init) for n in channels)
         self.pointwise = nn.ModuleList(Pointwise(n, decoder_width) for n in channels)
-        self.projection = nn.ModuleList(
-            [Pointwise(decoder_width, projection_width), Pointwise(projection_width, out_channels)]
-        )
+        self.projection = Perceptron(decoder_width, projection_width, out_channels, nn.functional.silu)
         self.register_buffer("ring", torch.zeros(out_channels))
         self.register_buffer("ring_is_known", torch.zeros((), dtype=torch.bool))
 
@@ -234,12 +232,12 @@ class GalerkinTransformer(nn.Module):
         tokens = v.flatten(2).transpose(1, 2).contiguous()  # once here, rather than in every product
         for layer in self.encoder:
             tokens = layer(tokens, positions)
-        v = tokens.transpose(1, 2).unflatten(2, latent)
+        v = tokens.unflatten(1, latent)
         if self.upscaling and self.lifting:
-            v = self.lifting(self._with_coordinates(self.upscaling(v, space)))
+            v = self.lifting(self._with_coordinates(self.upscaling(v.movedim(-1, 1), space))).movedim(1, -1)
         for spectral, pointwise in zip(self.spectral, self.pointwise, strict=True):
-            v = nn.functional.silu(spectral(v) + pointwise(v))
-        return self._with_ring(self.projection[1](nn.functional.silu(self.projection[0](v))))
+            v = nn.functional.silu(fourier_layer(v, cast(SpectralConv, spectral), cast(Pointwise, pointwise)))
+        return self._with_ring(self.projection.channels_last(v).movedim(-1, 1))
 
     def _with_coordinates(self, x: Tensor) -> Tensor:
         return x if self._coordinates is None else append_coordinates(x, self._coordinates)

@@ -10,7 +10,7 @@ from torch.nn.functional import gelu
 
 from data_gen.grids import Grid
 from neuralop_bench.layers.coordinates import append_coordinates
-from neuralop_bench.layers.mlp import Pointwise
+from neuralop_bench.layers.mlp import Perceptron, Pointwise
 from neuralop_bench.layers.unet import Normalization, UNetBackbone
 
 
@@ -74,8 +74,7 @@ class UNet(nn.Module):
             width, grid=grid, n_scales=n_scales, normalization=normalization, max_width=max_width
         )
         self.lifting = Pointwise(in_channels + grid.n_dims, width)
-        self.projection = nn.ModuleList([Pointwise(width, projection_width), Pointwise(projection_width, out_channels)])
+        self.projection = Perceptron(width, projection_width, out_channels, gelu)
 
     def forward(self, x: Float[Tensor, "batch in_channels *space"]) -> Float[Tensor, "batch out_channels *space"]:
-        v = self.backbone(self.lifting(append_coordinates(x, self._nodes)))
-        return self.projection[1](gelu(self.projection[0](v)))
+        return self.projection(self.backbone(self.lifting(append_coordinates(x, self._nodes))))

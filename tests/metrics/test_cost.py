@@ -1,6 +1,5 @@
 """What a prediction costs: what is timed, never how long it takes; operations against closed forms; memory."""
 
-import math
 import mmap
 from collections import Counter
 from collections.abc import Callable
@@ -84,15 +83,16 @@ def test_slow_predictions_are_repeated_less_often(monkeypatch: pytest.MonkeyPatc
 def fno_flops(n: int, n_dims: int, *, width: int, n_modes: int, n_layers: int, projection_width: int) -> float:
     """One field of one channel on n^d points: pointwise maps, products of modes, and two transforms per layer and axis.
 
-    The transform of the last axis is real; the others work on its kept modes alone.
+    The transforms are products with the kept modes of an axis: of real values on the last one, and of complex values on
+    the others, for the kept modes of those after them alone.
     """
     points = n**n_dims
     pointwise = 2 * points * ((1 + n_dims) * width + n_layers * width**2 + (width + 1) * projection_width)
     mixing = 8 * width**2 * n_modes * (2 * n_modes) ** (n_dims - 1)
     transforms = 0.0
     for axis in range(n_dims):
-        kept = n ** (n_dims - axis) * n_modes * (2 * n_modes) ** (axis - 1) if axis else points
-        transforms += 2 * 5 * width * kept * math.log2(n) * (1.0 if axis else 0.5)
+        columns = n ** (n_dims - 1 - axis) * (n_modes * (2 * n_modes) ** (axis - 1) if axis else 1)
+        transforms += 2 * 2 * width * columns * ((2 * n) * (2 * 2 * n_modes) if axis else n * 2 * n_modes)
     return pointwise + n_layers * (mixing + transforms)
 
 

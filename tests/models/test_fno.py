@@ -100,9 +100,9 @@ def test_commutes_with_circular_shifts_without_coordinates_and_not_with_them(coo
 
 def test_coordinates_are_those_of_the_grid_or_include_both_ends() -> None:
     class Recorder(nn.Module):
-        def forward(self, x: torch.Tensor) -> torch.Tensor:
+        def channels_last(self, x: torch.Tensor) -> torch.Tensor:
             self.seen = x
-            return torch.zeros(1, 4, *x.shape[2:])
+            return torch.zeros(*x.shape[:-1], 4)
 
     darcy = Grid((9,), (1.0,), ("dirichlet",), ("closed",))
     for grid, coordinates, last in [
@@ -113,7 +113,7 @@ def test_coordinates_are_those_of_the_grid_or_include_both_ends() -> None:
         model = FNO(in_channels=1, out_channels=1, grid=grid, n_modes=2, width=4, coordinates=coordinates)
         model.lifting = Recorder()
         model(torch.zeros(1, 1, *grid.shape))
-        assert model.lifting.seen[0, 1, [0, -1]].tolist() == [0.0, last]
+        assert model.lifting.seen[0, [0, -1], 1].tolist() == [0.0, last]
 
 
 def test_loss_doesnt_depend_on_how_a_batch_is_split() -> None:

@@ -2,6 +2,8 @@
 
 import itertools
 import math
+from collections.abc import Callable
+from functools import partial
 
 import pytest
 import torch
@@ -12,9 +14,10 @@ from torch import Tensor, nn
 from torch.nn.functional import conv1d, conv2d, conv3d, interpolate, pad
 
 from data_gen.grids import Grid, Nodes
+from neuralop_bench.layers import mlp
 from neuralop_bench.layers.conv import Conv, Edge, edges_of, extend
 from neuralop_bench.layers.coordinates import append_coordinates
-from neuralop_bench.layers.mlp import Pointwise
+from neuralop_bench.layers.mlp import Perceptron, Pointwise
 from neuralop_bench.layers.padding import crop, pad_to_multiple
 from neuralop_bench.layers.resample import resample
 
@@ -342,3 +345,52 @@ def test_nothing_is_added_to_a_multiple() -> None:
 def test_gradients_pass_through_padding_to_a_multiple() -> None:
     x = torch.randn(1, 1, 3, 5, dtype=torch.float64, requires_grad=True)
     assert torch.autograd.gradcheck(lambda u: pad_to_multiple(u, 4, ("periodic", "closed")), x)
+
+
+@pytest.mark.parametrize("activation", [torch.nn.functional.gelu, torch.nn.functional.relu])
+@pytest.mark.parametrize("points", [5, 24, 1000])
+def test_a_perceptron_in_parts_equals_its_formula(
+    activation: Callable[[Tensor], Tensor], points: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(mlp, "_POINTS", {"cpu": points})  # of 3 x 2 x 4 = 24
+    model = Perceptron(6, 7, 2, activation).double()
+    results = []
+    for perceptron in (model.channels_last, partial(plain_perceptron, model, activation)):
+        torch.manual_seed(1)
+        v = torch.randn(3, 6, 2, 4, dtype=torch.float64).movedim(1, -1).requires_grad_()
+        model.zero_grad()
+        out = perceptron(v)
+        (out * torch.randn_like(out)).sum().backward()
+        results.append([out.detach(), v.grad, *(parameter.grad for parameter in model.parameters())])
+    for found, expected in zip(*results, strict=True):
+        torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-13)
+
+
+def plain_perceptron(model: Perceptron, activation: Callable[[Tensor], Tensor], v: Tensor) -> Tensor:
+    first, second = model
+    return activation(v @ first.weight.T + first.bias) @ second.weight.T + second.bias
+
+
+def test_the_gradient_of_a_perceptron_has_a_gradient() -> None:
+    model = Perceptron(3, 4, 2, torch.nn.functional.gelu).double()
+    x = torch.randn(2, 3, 5, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(model, (x,))
+    assert torch.autograd.gradgradcheck(model, (x,))
+
+
+def test_the_hidden_channels_of_a_perceptron_are_not_kept() -> None:
+    x = torch.randn(2, 4, 100, requires_grad=True)
+    kept = []
+    with torch.autograd.graph.saved_tensors_hooks(lambda x: kept.append(x.numel()) or x, lambda x: x):
+        Perceptron(4, 64, 1, torch.nn.functional.gelu)(x)
+    assert max(kept) == x.numel()
+
+
+def test_a_perceptron_works_where_torch_chooses_the_precision() -> None:
+    model = Perceptron(3, 7, 2, torch.nn.functional.gelu)
+    v = torch.randn(2, 5, 3, requires_grad=True)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        out = model.channels_last(v)
+    assert out.dtype == torch.bfloat16
+    out.sum().backward()
+    torch.testing.assert_close(out.float(), plain_perceptron(model, torch.nn.functional.gelu, v), rtol=0.05, atol=0.02)

@@ -2,12 +2,22 @@
 
 import itertools
 import math
+from collections.abc import Callable
 
 import numpy as np
 import pytest
 import torch
 
-from neuralop_bench.layers.spectral_conv import SpectralConv
+from neuralop_bench.layers import spectral_conv
+from neuralop_bench.layers.mlp import Pointwise
+from neuralop_bench.layers.spectral_conv import SpectralConv, fourier_layer, is_faster_as_product
+
+
+@pytest.fixture(autouse=True, params=["products", "fast transforms"])
+def path(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Everything holds for either way of computing the modes."""
+    monkeypatch.setattr(spectral_conv, "is_faster_as_product", lambda *_: request.param == "products")
+    return request.param
 
 
 def set_identity(conv: SpectralConv) -> SpectralConv:
@@ -201,3 +211,94 @@ def test_as_many_modes_as_the_grid_holds_are_accepted_and_one_more_is_not() -> N
 def test_fields_over_another_number_of_axes_are_refused() -> None:
     with pytest.raises(ValueError, match="over 2 axes got fields over 1 axes"):
         SpectralConv(1, 1, (2, 2))(torch.ones(1, 1, 8))
+
+
+LAYERS = [((20,), (6,)), ((15,), (7,)), ((12, 9), (3, 4)), ((6, 5, 7), (3, 2, 3))]
+
+
+def layer_and_gradients(
+    space: tuple[int, ...], n_modes: tuple[int, ...], layer: Callable[..., torch.Tensor], dtype: torch.dtype
+) -> list[torch.Tensor]:
+    torch.manual_seed(0)
+    conv, pointwise = SpectralConv(3, 5, n_modes).to(dtype), Pointwise(3, 5).to(dtype)
+    v = torch.randn(2, *space, 3, dtype=dtype, requires_grad=True)
+    out = layer(v, conv, pointwise)
+    (out * torch.randn_like(out)).sum().backward()
+    return [out.detach(), *(x.grad for x in (v, conv.weight, pointwise.weight, pointwise.bias))]
+
+
+def plain_layer(v: torch.Tensor, conv: SpectralConv, pointwise: Pointwise) -> torch.Tensor:
+    return pointwise.channels_last(v) + conv(v.movedim(-1, 1)).movedim(1, -1)
+
+
+@pytest.mark.parametrize(("space", "n_modes"), LAYERS)
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-13), (torch.float32, 1e-6)])
+def test_a_layer_and_its_gradients_are_those_of_its_parts_by_fast_transforms(
+    space: tuple[int, ...],
+    n_modes: tuple[int, ...],
+    dtype: torch.dtype,
+    tolerance: float,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    found = layer_and_gradients(space, n_modes, fourier_layer, dtype)
+    monkeypatch.setattr(spectral_conv, "is_faster_as_product", lambda *_: False)
+    expected = layer_and_gradients(space, n_modes, plain_layer, dtype)
+    for ours, theirs in zip(found, expected, strict=True):
+        assert float((ours - theirs).abs().max() / theirs.abs().max()) < tolerance
+
+
+@pytest.mark.parametrize(("space", "n_modes"), LAYERS)
+def test_the_gradient_of_a_layer_has_a_gradient(space: tuple[int, ...], n_modes: tuple[int, ...]) -> None:
+    torch.manual_seed(0)
+    conv, pointwise = SpectralConv(2, 1, n_modes).double(), Pointwise(2, 1).double()
+    v = torch.randn(1, *space, 2, dtype=torch.float64, requires_grad=True)
+    names = ["conv.weight", "pointwise.weight", "pointwise.bias"]
+    parts = torch.nn.ModuleDict({"conv": conv, "pointwise": pointwise})
+
+    def layer(v: torch.Tensor, *weights: torch.Tensor) -> torch.Tensor:
+        state = dict(zip(names, weights, strict=True))
+        return torch.func.functional_call(Applied(parts), {f"parts.{k}": x for k, x in state.items()}, (v,))
+
+    assert torch.autograd.gradcheck(layer, (v, *parts.parameters()), fast_mode=True)
+    assert torch.autograd.gradgradcheck(layer, (v, *parts.parameters()), fast_mode=True)
+
+
+class Applied(torch.nn.Module):
+    def __init__(self, parts: torch.nn.ModuleDict) -> None:
+        super().__init__()
+        self.parts = parts
+
+    def forward(self, v: torch.Tensor) -> torch.Tensor:
+        return fourier_layer(v, self.parts["conv"], self.parts["pointwise"])
+
+
+def test_a_layer_works_where_torch_chooses_the_precision(path: str) -> None:
+    if path == "fast transforms":
+        pytest.skip("torch has no fast transforms in bfloat16")
+    conv, pointwise = SpectralConv(3, 5, (4, 4)), Pointwise(3, 5)
+    v = torch.randn(2, 9, 9, 3, requires_grad=True)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        out = fourier_layer(v, conv, pointwise)
+    out.float().square().sum().backward()
+    exact = fourier_layer(v, conv, pointwise)
+    assert float((out - exact).detach().norm() / exact.detach().norm()) < 0.02
+    assert all(x.grad is not None for x in (v, conv.weight, pointwise.weight))
+
+
+@pytest.mark.parametrize(
+    ("space", "n_modes", "expected"),
+    [
+        ((64, 64), (12, 12), True),
+        ((256, 256), (24, 24), True),
+        ((512, 512), (96, 96), True),
+        ((512, 512), (128, 128), False),
+        ((1024,), (64,), True),
+        ((1024,), (256,), False),
+        ((8192,), (256,), False),
+        ((32, 32, 32), (8, 8, 8), True),
+    ],
+)
+def test_the_way_of_computing_modes_is_the_one_that_was_measured_to_be_faster(
+    space: tuple[int, ...], n_modes: tuple[int, ...], expected: bool
+) -> None:
+    assert is_faster_as_product(space, n_modes) is expected
