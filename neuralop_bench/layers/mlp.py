@@ -136,4 +136,5 @@ class _Perceptron(torch.autograd.Function):
 
 
 def _parts(x: Float[Tensor, "point channel"]) -> tuple[Tensor, ...]:
-    return x.split(_POINTS.get(x.device.type, _POINTS_OF_A_DEVICE))
+    # Without memory, on the meta device, there is nothing to gain.
+    return (x,) if x.is_meta else x.split(_POINTS.get(x.device.type, _POINTS_OF_A_DEVICE))

@@ -105,6 +105,11 @@ def _transform(values: Sequence[int], axes: Sequence[int]) -> float:
     return 5 * math.prod(values) * math.log2(math.prod(values[axis] for axis in axes))
 
 
+def _baddbmm_(_x: Sequence[int], a: Sequence[int], b: Sequence[int], *_: Any, **__: Any) -> int:
+    """Of products that are added in place torch's own table has none."""
+    return 2 * math.prod(a) * b[-1]
+
+
 def _fft_c2c(x: Sequence[int], axes: Sequence[int], *_: Any, **__: Any) -> int:
     return round(_transform(x, axes))
 
@@ -120,6 +125,7 @@ def _fft_c2r(_x: Sequence[int], axes: Sequence[int], *_: Any, out_shape: Sequenc
 _ATEN = torch.ops.aten
 _FORMULAS: dict[Any, Callable[..., int]] = {
     **{op: _real_or_complex(flop_registry[op]) for op in (_ATEN.mm, _ATEN.addmm, _ATEN.bmm, _ATEN.baddbmm)},
+    _ATEN.baddbmm_: _baddbmm_,
     _ATEN._fft_c2c: _fft_c2c,
     _ATEN._fft_r2c: _fft_r2c,
     _ATEN._fft_c2r: _fft_c2r,

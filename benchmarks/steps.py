@@ -1,0 +1,136 @@
+"""Training steps beside the same networks in other implementations: forward, backward and AdamW, float32.
+
+    python benchmarks/steps.py            as a run does it: memory that is freed is kept (data_gen.memory)
+    python benchmarks/steps.py default    with the C library's own allocator, as users of other packages have it
+
+Networks have equal parameter counts and, but for neuralop's defaults, equal outputs (tests/models). They take turns in
+one process; ratios of medians go to benchmarks/results/steps.json. About four minutes on 2 cores; let nothing else run.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import torch
+from neuralop.models import FNO as NeuralopFNO
+from references import PlainFNO
+from timing import interleaved, save
+from torch import Tensor, nn
+
+from data_gen.grids import Grid
+from data_gen.memory import keep_freed_memory
+from neuralop_bench.layers.coordinates import append_coordinates
+from neuralop_bench.metrics.cost import forward_flops
+from neuralop_bench.models.fno import FNO
+
+# (points per axis, axes, batch, width, modes). neuralop is wrong on odd grids and only timed on 85 x 85.
+CASES = {
+    "64x64": (64, 2, 20, 32, 12),
+    "85x85": (85, 2, 12, 32, 12),
+    "128x128": (128, 2, 8, 32, 12),
+    "1024": (1024, 1, 20, 64, 16),
+}
+WARM_UP = 5  # steps until the allocator has what it needs
+
+
+class _WithCoordinates(nn.Module):
+    """A network that is given the coordinates, which ours appends itself."""
+
+    def __init__(self, network: nn.Module, grid: Grid) -> None:
+        super().__init__()
+        self.network, self._nodes = network, grid.nodes
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.network(append_coordinates(x, self._nodes))
+
+
+def fno(name: str, repeats: int = 15) -> dict[str, Any]:
+    """The step of one network in four implementations."""
+    n, n_dims, batch, width, k = CASES[name]
+    grid = Grid.periodic(n, n_dims=n_dims)
+    ours = FNO(in_channels=1, out_channels=1, grid=grid, n_modes=k, width=width, n_layers=4, projection_width=128)
+    theirs = partial(
+        NeuralopFNO,
+        in_channels=1 + n_dims,
+        out_channels=1,
+        hidden_channels=width,
+        n_layers=4,
+        projection_channel_ratio=128 / width,
+        positional_embedding=None,
+    )
+    equal = theirs(
+        n_modes=(*(2 * k,) * (n_dims - 1), 2 * k - 2),
+        lifting_channel_ratio=0,
+        use_channel_mlp=False,
+        channel_mlp_skip=None,
+        fno_skip="linear",
+    )
+    networks = {
+        "ours": ours,
+        "neuralop": _WithCoordinates(equal, grid),
+        "neuralop_defaults": _WithCoordinates(theirs(n_modes=(2 * k,) * n_dims), grid),
+        "plain": PlainFNO.with_weights_of(ours),
+    }
+    counts = {key: _n_numbers(network) for key, network in networks.items()}
+    if len({counts[key] for key in ("ours", "neuralop", "plain")}) > 1:
+        raise RuntimeError(f"The networks to compare differ in their numbers of parameters: {counts}.")
+    x, y = torch.randn(2, batch, 1, *(n,) * n_dims)
+    steps = {key: _step(network, x, y) for key, network in networks.items()}
+    for _ in range(WARM_UP):
+        for step in steps.values():
+            step()
+    seconds = interleaved(steps, repeats)
+    rate = forward_flops(ours, x) * 3 / seconds["ours"]
+    return {
+        "parameters": counts,
+        "milliseconds": {key: round(1e3 * value, 1) for key, value in seconds.items()},
+        "times_as_fast": {key: round(value / seconds["ours"], 2) for key, value in seconds.items() if key != "ours"},
+        "share_of_matrix_product_rate": round(rate / matrix_product_rate(), 2),
+    }
+
+
+def _n_numbers(network: nn.Module) -> int:
+    return sum(p.numel() * (2 if p.is_complex() else 1) for p in network.parameters())
+
+
+def _step(network: nn.Module, x: Tensor, y: Tensor) -> Callable[[], None]:
+    optimizer = torch.optim.AdamW(network.parameters(), lr=1e-3)
+
+    def step() -> None:
+        optimizer.zero_grad()
+        (network(x) - y).square().mean().backward()
+        optimizer.step()
+
+    return step
+
+
+def matrix_product_rate(n: int = 1024, repeats: int = 20) -> float:
+    """Operations per second of products of n x n matrices in float32."""
+    a, b = torch.randn(2, n, n)
+    a @ b
+    started = time.perf_counter()
+    for _ in range(repeats):
+        a @ b
+    return repeats * 2 * n**3 / (time.perf_counter() - started)
+
+
+def main() -> None:
+    """Measure every case."""
+    allocator = sys.argv[1] if len(sys.argv) > 1 else "kept"
+    if allocator not in ("kept", "default"):
+        sys.exit(f"The allocator is 'kept' or 'default', got {allocator!r}.")
+    if allocator == "kept":
+        keep_freed_memory()
+    results = {}
+    for name in CASES:
+        results[name] = fno(name)
+        print(name, results[name], flush=True)
+    save("steps", f"fno_with_{allocator}_memory", results)
+
+
+if __name__ == "__main__":
+    main()
