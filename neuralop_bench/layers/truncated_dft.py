@@ -1,8 +1,8 @@
 """Fourier transforms that compute the kept modes alone, as matrix products with real numbers.
 
 A neural operator keeps a few percent of the modes of a grid. A fast transform computes all of them, in complex numbers,
-and leaves most unused; the products below cost n multiplications per point and kept mode of an axis, but run at the
-machine's full arithmetic rate. They win as long as an axis has few points (``layers.spectral_conv``).
+and leaves most unused; the products below cost two multiplications per point and kept mode of an axis, but run at the
+machine's full arithmetic rate. They win as long as few modes are kept (``layers.spectral_conv``).
 
 Fields have their channels last, [batch, *space, channel], and modes are [batch, part, *mode, channel] with the real and
 the imaginary part as ``part``: every axis is one product with a real matrix, and none needs a copy in between. The kept
@@ -86,21 +86,27 @@ def _times(matrix: Float[Tensor, "m n"], x: Float[Tensor, "batch n column"]) -> 
     return torch.bmm(matrix.expand(len(x), -1, -1), x)
 
 
+# The matrices are kept for every later call, inside and outside of inference mode and of a default device.
+
+
 @lru_cache(maxsize=64)
+@torch.inference_mode(False)
 def _last_analysis(n: int, n_modes: int, dtype: torch.dtype, device: torch.device) -> Float[Tensor, "part_and_k n"]:
     angle = _angles(n, range(n_modes))
     return torch.cat([angle.cos(), -angle.sin()]).div(n).to(device, dtype)
 
 
 @lru_cache(maxsize=64)
+@torch.inference_mode(False)
 def _last_synthesis(n: int, n_modes: int, dtype: torch.dtype, device: torch.device) -> Float[Tensor, "n part_and_k"]:
     angle = _angles(n, range(n_modes)).T
-    weight = torch.full((n_modes,), 2.0, dtype=torch.float64)  # the modes of -k are the conjugates
+    weight = angle.new_full((n_modes,), 2.0)  # the modes of -k are the conjugates
     weight[0] = 1.0
     return torch.cat([weight * angle.cos(), -weight * angle.sin()], dim=1).to(device, dtype)
 
 
 @lru_cache(maxsize=64)
+@torch.inference_mode(False)
 def _analysis(n: int, n_modes: int, dtype: torch.dtype, device: torch.device) -> Float[Tensor, "part_and_k n_and_part"]:
     # exp(-ix) (a + ib) = (a cos x + b sin x) + i (b cos x - a sin x)
     angle = _angles(n, [*range(n_modes), *range(-n_modes, 0)])
@@ -109,13 +115,15 @@ def _analysis(n: int, n_modes: int, dtype: torch.dtype, device: torch.device) ->
 
 
 @lru_cache(maxsize=64)
+@torch.inference_mode(False)
 def _synthesis(
     n: int, n_modes: int, dtype: torch.dtype, device: torch.device
 ) -> Float[Tensor, "n_and_part part_and_k"]:
-    return _analysis(n, n_modes, torch.float64, device).T.mul(n).to(dtype)
+    return _analysis(n, n_modes, torch.float64, torch.device("cpu")).T.mul(n).to(device, dtype)
 
 
 def _angles(n: int, wavenumbers: Sequence[int]) -> Float[Tensor, "k n"]:
     # Whole turns are left out before they cost digits.
-    turns = torch.remainder(torch.outer(torch.tensor(wavenumbers), torch.arange(n)), n)
+    k, points = torch.tensor(wavenumbers, device="cpu"), torch.arange(n, device="cpu")
+    turns = torch.remainder(torch.outer(k, points), n)
     return 2 * math.pi / n * turns.double()

@@ -208,6 +208,16 @@ def test_as_many_modes_as_the_grid_holds_are_accepted_and_one_more_is_not() -> N
             SpectralConv(1, 1, (4, 5))(torch.ones(1, 1, n, n))
 
 
+def test_a_first_call_in_inference_mode_or_with_another_default_device_spoils_no_later_one() -> None:
+    # On grids that no other test has: what is kept between calls would be made by those.
+    for n, context in ((38, torch.inference_mode()), (39, torch.device("meta"))):
+        conv, u = SpectralConv(1, 1, (4, 4)), torch.randn(1, 1, n, n, requires_grad=True)
+        with context:
+            conv(u)
+        conv(u).sum().backward()
+        assert u.grad is not None
+
+
 def test_fields_over_another_number_of_axes_are_refused() -> None:
     with pytest.raises(ValueError, match="over 2 axes got fields over 1 axes"):
         SpectralConv(1, 1, (2, 2))(torch.ones(1, 1, 8))
