@@ -90,19 +90,66 @@ class LinearAttention(nn.Module):
     def forward(
         self, x: Float[Tensor, "batch n width"], positions: Float[Tensor, "n n_dims"]
     ) -> Float[Tensor, "batch n width"]:
+        return self._galerkin(x, positions) if self.kind == "galerkin" else self._fourier(x, positions)
+
+    def _galerkin(self, x: Tensor, positions: Tensor) -> Tensor:
+        """Q is affine in x, and so is the merging of the heads: once the means are known, a point's way from x to z is
+        a single matrix, the same for all points of a sample. Neither Q nor what the heads make of it is computed."""
+        means = self._means(x, positions)
+        n_dims = positions.shape[1]
+        merge = self.merge.weight.unflatten(1, (self.n_heads, -1)).permute(1, 2, 0)  # [head, feature, width]
+        merged = means @ merge  # [batch, head, feature, width], of a feature of Q
+        of_positions, of_query = merged.split([n_dims, merged.shape[2] - n_dims], dim=2)
+        of_query = of_query.flatten(1, 2)
+        matrix = self.query.weight.T @ of_query
+        constant = self.query.bias @ of_query + self.merge.bias
+        of_points = torch.baddbmm(constant[:, None], positions.to(x.dtype).expand(len(x), -1, -1), of_positions.sum(1))
+        return torch.baddbmm(of_points, x, matrix)
+
+    def _means(self, x: Tensor, positions: Tensor) -> Float[Tensor, "batch head feature feature"]:
+        """K'^T V' / n of every head, coordinates first.
+
+        A scale and a shift of K and V are those of their means: they act on the few means, not on all points.
+        """
+        n = len(positions)
+        weight = torch.cat([self.key.weight, self.value.weight])
+        key_value = nn.functional.linear(x, weight, torch.cat([self.key.bias, self.value.bias]))
+        key_value = key_value.unflatten(2, (2 * self.n_heads, -1))
+        norms = [norm for norm in self.norms if isinstance(norm, HeadNorm)]
+        if norms:
+            key_value = nn.functional.layer_norm(key_value, key_value.shape[-1:])
+        ones = torch.cat([positions.new_ones(n, 1), positions], dim=1).to(x.dtype)
+        # Of 1 and the coordinates with themselves, with K and V, and of K with V.
+        own = (ones.T @ ones / n).expand(len(x), self.n_heads, -1, -1)
+        mixed = (ones.T / n).expand(len(x), -1, -1) @ key_value.flatten(2)
+        of_key, of_value = mixed.unflatten(2, (2, self.n_heads, -1)).permute(2, 0, 3, 1, 4)
+        # Product by product: a head is a strided view of all, which one product over the heads would copy.
+        keys, values = key_value.unflatten(2, (2, -1)).unbind(2)
+        pairs = zip(keys.unbind(2), values.unbind(2), strict=True)
+        products = torch.stack([key.mT @ value / n for key, value in pairs], dim=1)
+        if norms:
+            key_norm, value_norm = norms
+            of_key, of_value, products = (
+                of_key * key_norm.weight + own[..., :1] * key_norm.bias,
+                of_value * value_norm.weight + own[..., :1] * value_norm.bias,
+                key_norm.weight.mT * products * value_norm.weight
+                + key_norm.bias.mT * (of_value[..., :1, :] * value_norm.weight)
+                + (of_key[..., :1, :] * key_norm.weight).mT * value_norm.bias
+                + key_norm.bias.mT * value_norm.bias,
+            )
+        above = torch.cat([own[..., 1:, 1:], of_value[..., 1:, :]], dim=-1)
+        below = torch.cat([of_key[..., 1:, :].mT, products], dim=-1)
+        return torch.cat([above, below], dim=-2)
+
+    def _fourier(self, x: Tensor, positions: Tensor) -> Tensor:
         query, key, value = (
             linear(x).unflatten(-1, (self.n_heads, -1)).transpose(1, 2) for linear in (self.query, self.key, self.value)
         )
-        if self.kind == "galerkin":
-            key, value = (norm(factor) for norm, factor in zip(self.norms, (key, value), strict=True))
-        else:
-            query, key = (norm(factor) for norm, factor in zip(self.norms, (query, key), strict=True))
+        query, key = (norm(factor) for norm, factor in zip(self.norms, (query, key), strict=True))
         joined = positions.to(query.dtype).expand(*query.shape[:2], *positions.shape)
         query, key, value = (torch.cat([joined, factor], dim=-1) for factor in (query, key, value))
         n, n_features = query.shape[-2:]
-        mean = key.transpose(-2, -1) @ value / n
-        if self.kind == "fourier":
-            mean = mean / math.sqrt(n_features)
+        mean = key.transpose(-2, -1) @ value / (n * math.sqrt(n_features))
         return self.merge((query @ mean).transpose(1, 2).flatten(2))
 
 

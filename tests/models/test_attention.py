@@ -120,11 +120,16 @@ def test_the_cost_is_linear_in_the_points(kind: Kind) -> None:
             layer(*tokens(n))
         return counter.get_total_flops()
 
-    # By hand: three maps of the features, two products per head over d = 4 + 2 features, the map that merges.
-    n, batch, width, n_heads, d = 50, 2, 12, 3, 4 + 2
-    multiplications = batch * n * (3 * width * width + n_heads * 2 * d * d + n_heads * d * width)
-    assert flops(n) == 2 * multiplications
-    assert flops(8 * n) == 8 * flops(n)
+    # By hand, per point: three maps of the features, two products per head over d features, the map that merges.
+    batch, width, n_heads, n_features, n_dims = 2, 12, 3, 4, 2
+    d = n_features + n_dims
+    multiplications = batch * (3 * width * width + n_heads * 2 * d * d + n_heads * d * width)
+    if kind == "galerkin":
+        # Two maps of the features; products within a head, and with 1 and the coordinates; one matrix of
+        # x and one of the coordinates. Those don't depend on the sample alone.
+        multiplications = batch * (2 * width * width + width * n_features + (1 + n_dims) * 2 * width)
+        multiplications += batch * (width * width + n_dims * width) + (1 + n_dims) ** 2
+    assert (flops(400) - flops(50)) == 350 * 2 * multiplications
 
 
 @pytest.mark.parametrize("kind", KINDS)
