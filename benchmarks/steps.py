@@ -17,15 +17,26 @@ from typing import Any
 
 import torch
 from neuralop.models import FNO as NeuralopFNO
-from references import PlainFNO
+from references import (
+    PlainDeepONet,
+    PlainFNO,
+    PlainGalerkinAttention,
+    PlainLSM,
+    PlainMgNO,
+    SoftmaxAttention,
+)
 from timing import interleaved, save
 from torch import Tensor, nn
 
 from data_gen.grids import Grid
 from data_gen.memory import keep_freed_memory
+from neuralop_bench.layers.attention import LinearAttention
 from neuralop_bench.layers.coordinates import append_coordinates
 from neuralop_bench.metrics.cost import forward_flops
+from neuralop_bench.models.deeponet import DeepONet
 from neuralop_bench.models.fno import FNO
+from neuralop_bench.models.lsm import LSM
+from neuralop_bench.models.mgno import MgNO
 
 # (points per axis, axes, batch, width, modes). neuralop is wrong on odd grids and only timed on 85 x 85.
 CASES = {
@@ -48,7 +59,7 @@ class _WithCoordinates(nn.Module):
         return self.network(append_coordinates(x, self._nodes))
 
 
-def fno(name: str, repeats: int = 15) -> dict[str, Any]:
+def fno(name: str) -> dict[str, Any]:
     """The step of one network in four implementations."""
     n, n_dims, batch, width, k = CASES[name]
     grid = Grid.periodic(n, n_dims=n_dims)
@@ -69,27 +80,51 @@ def fno(name: str, repeats: int = 15) -> dict[str, Any]:
         channel_mlp_skip=None,
         fno_skip="linear",
     )
-    networks = {
-        "ours": ours,
+    others = {
         "neuralop": _WithCoordinates(equal, grid),
-        "neuralop_defaults": _WithCoordinates(theirs(n_modes=(2 * k,) * n_dims), grid),
         "plain": PlainFNO.with_weights_of(ours),
+        "neuralop_defaults": _WithCoordinates(theirs(n_modes=(2 * k,) * n_dims), grid),
     }
+    x = torch.randn(batch, 1, *(n,) * n_dims)
+    found = _compared(ours, others, x, of_equal_size=("neuralop", "plain"))
+    rate = forward_flops(ours, x) * 3 / found["milliseconds"]["ours"] * 1e3
+    return {**found, "share_of_matrix_product_rate": round(rate / matrix_product_rate(), 2)}
+
+
+def others(name: str) -> dict[str, Any]:
+    """The step of another network in its default sizes on 64 x 64 points, beside its plain form."""
+    model, plain = {"mgno": (MgNO, PlainMgNO), "lsm": (LSM, PlainLSM), "deeponet": (DeepONet, PlainDeepONet)}[name]
+    ours = model(in_channels=1, out_channels=1, grid=Grid.periodic(64))
+    return _compared(ours, {"plain": plain.with_weights_of(ours)}, torch.randn(20, 1, 64, 64), of_equal_size=("plain",))
+
+
+def attention() -> dict[str, Any]:
+    """A layer of Galerkin attention over 64 x 64 points beside its formula in einsum form, and beside softmax."""
+    ours = LinearAttention(width=128, n_heads=4, n_dims=2)
+    alternatives = {
+        "plain": PlainGalerkinAttention.with_weights_of(ours),
+        "softmax": SoftmaxAttention.with_weights_of(ours),
+    }
+    positions = append_coordinates(torch.empty(1, 0, 64, 64), ("periodic", "periodic"))[0].flatten(1).T.contiguous()
+    return _compared(ours, alternatives, torch.randn(4, 4096, 128), positions, of_equal_size=("plain",))
+
+
+def _compared(
+    ours: nn.Module, others: dict[str, nn.Module], *inputs: Tensor, of_equal_size: tuple[str, ...], repeats: int = 15
+) -> dict[str, Any]:
+    networks = {"ours": ours, **others}
     counts = {key: _n_numbers(network) for key, network in networks.items()}
-    if len({counts[key] for key in ("ours", "neuralop", "plain")}) > 1:
+    if any(counts[key] != counts["ours"] for key in of_equal_size):
         raise RuntimeError(f"The networks to compare differ in their numbers of parameters: {counts}.")
-    x, y = torch.randn(2, batch, 1, *(n,) * n_dims)
-    steps = {key: _step(network, x, y) for key, network in networks.items()}
+    steps = {key: _step(network, *inputs) for key, network in networks.items()}
     for _ in range(WARM_UP):
         for step in steps.values():
             step()
     seconds = interleaved(steps, repeats)
-    rate = forward_flops(ours, x) * 3 / seconds["ours"]
     return {
         "parameters": counts,
         "milliseconds": {key: round(1e3 * value, 1) for key, value in seconds.items()},
-        "times_as_fast": {key: round(value / seconds["ours"], 2) for key, value in seconds.items() if key != "ours"},
-        "share_of_matrix_product_rate": round(rate / matrix_product_rate(), 2),
+        "times_as_fast": {key: round(seconds[key] / seconds["ours"], 2) for key in others},
     }
 
 
@@ -97,12 +132,14 @@ def _n_numbers(network: nn.Module) -> int:
     return sum(p.numel() * (2 if p.is_complex() else 1) for p in network.parameters())
 
 
-def _step(network: nn.Module, x: Tensor, y: Tensor) -> Callable[[], None]:
+def _step(network: nn.Module, *inputs: Tensor) -> Callable[[], None]:
+    with torch.no_grad():
+        y = torch.randn_like(network(*inputs))
     optimizer = torch.optim.AdamW(network.parameters(), lr=1e-3)
 
     def step() -> None:
         optimizer.zero_grad()
-        (network(x) - y).square().mean().backward()
+        (network(*inputs) - y).square().mean().backward()
         optimizer.step()
 
     return step
@@ -126,10 +163,13 @@ def main() -> None:
     if allocator == "kept":
         keep_freed_memory()
     results = {}
-    for name in CASES:
-        results[name] = fno(name)
+    measurements = {f"fno {name}": partial(fno, name) for name in CASES}
+    measurements |= {name: partial(others, name) for name in ("mgno", "lsm", "deeponet")}
+    measurements["galerkin attention"] = attention
+    for name, measure in measurements.items():
+        results[name] = measure()
         print(name, results[name], flush=True)
-    save("steps", f"fno_with_{allocator}_memory", results)
+    save("steps", f"{allocator}_memory", results)
 
 
 if __name__ == "__main__":
