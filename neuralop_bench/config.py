@@ -360,6 +360,8 @@ def _deciding(run: RunConfig) -> dict[str, Any]:
     trainer = asdict(run.trainer)
     for key in ("workers", "checkpoint_seconds"):
         del trainer[key]
+    if not trainer["pushforward"]:  # runs made before there was such a key keep their names
+        del trainer["pushforward"]
     dataset = asdict(run.dataset)
     for key in ("tolerance", "test_splits", "ladder"):  # what else is measured of a model decides nothing about it
         del dataset[key]

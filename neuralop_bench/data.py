@@ -146,5 +146,6 @@ def require_frames(spec: DatasetSpec, history: int, n_steps: int) -> None:
     if needed > held:
         raise ValueError(
             f"A history of {history} and {n_steps} predicted steps need {needed} frames, but {spec.name} stores "
-            f"{held}. Lower dataset.history, dataset.horizon or trainer.unroll, or raise dataset.problem.n_snapshots."
+            f"{held}. Lower dataset.history, dataset.horizon, trainer.unroll or trainer.pushforward, or raise "
+            "dataset.problem.n_snapshots."
         )

@@ -294,7 +294,7 @@ class _Run:
         trainer = Trainer(seed=self.cfg.seed, **asdict(self.cfg.trainer))
         return trainer.fit(
             surrogate,
-            train.windows(trainer.unroll),
+            train.windows(trainer.window_steps),
             valid.whole(),
             optimizer=constructors.build(self.cfg.optimizer),
             schedule=constructors.build(self.cfg.scheduler),

@@ -98,7 +98,8 @@ def make(cfg: RunConfig) -> Plan:
     """
     device = reproducibility.resolve_device(cfg.device)
     source = source_of(cfg)
-    require_frames(source.spec, cfg.dataset.history, max(cfg.dataset.horizon, cfg.trainer.unroll))
+    longest = max(cfg.dataset.horizon, cfg.trainer.unroll + cfg.trainer.pushforward)
+    require_frames(source.spec, cfg.dataset.history, longest)
     surrogate, activation_bytes = _rehearse(cfg, source.spec)
     plan = Plan(
         cfg=cfg,
@@ -188,7 +189,7 @@ def _rehearse(cfg: RunConfig, spec: DatasetSpec) -> tuple[Surrogate, int | None]
     normalizer = Normalizer(*(torch.ones(size, dtype=torch.float64, device=_META) for size in sizes))
     surrogate = Surrogate(operator, normalizer, **asdict(cfg.surrogate))
     trainer = Trainer(seed=cfg.seed, **asdict(cfg.trainer))
-    n_windows = cfg.splits["train"] * (spec.n_snapshots - cfg.dataset.history - trainer.unroll + 1)
+    n_windows = cfg.splits["train"] * (spec.n_snapshots - cfg.dataset.history - trainer.window_steps + 1)
     parameters = [p for p in surrogate.parameters() if p.requires_grad]
     if parameters:
         # One number stands for all: an optimiser's and a schedule's arguments don't depend on how many there are.

@@ -91,6 +91,7 @@ class TrainerConfig:
     epochs: int = MISSING
     batch_size: int = 10
     unroll: int = 1
+    pushforward: int = 0
     clip_norm: float | None = 1.0
     checkpoint_seconds: float = 60.0
     workers: int = 0
@@ -261,6 +262,11 @@ def validate(run: RunConfig) -> None:
             "surrogate.residual=true predicts increments over the last history frame, but dataset.history is 0. "
             "Use surrogate.residual=false, or another model in place of persistence, which is nothing without it."
         )
+    if run.trainer.pushforward and run.dataset.history == 0:
+        raise ConfigError(
+            f"trainer.pushforward={run.trainer.pushforward} starts from predicted frames, but dataset.history is 0: "
+            "nothing predicted is fed back. Use trainer.pushforward=0 for a steady problem."
+        )
 
 
 def _require_ranges(run: RunConfig) -> None:
@@ -268,6 +274,7 @@ def _require_ranges(run: RunConfig) -> None:
         "trainer.epochs": (run.trainer.epochs, 1, _MOST),
         "trainer.batch_size": (run.trainer.batch_size, 1, _MOST),
         "trainer.unroll": (run.trainer.unroll, 1, _MOST),
+        "trainer.pushforward": (run.trainer.pushforward, 0, _MOST),
         "trainer.workers": (run.trainer.workers, 0, _MOST_WORKERS),
         "evaluator.batch_size": (run.evaluator.batch_size, 1, _MOST),
         "dataset.history": (run.dataset.history, 0, _MOST),

@@ -193,6 +193,18 @@ def test_changing_what_the_track_fixes_is_custom(override: str) -> None:
     assert identity(compose("track=smoke", "model.width=8")).track == "smoke"
 
 
+def test_pushforward_names_a_run_and_its_absence_leaves_earlier_names_alone() -> None:
+    pushed, plain = (identity(compose(f"trainer.pushforward={n}")) for n in (1, 0))
+    assert pushed.label == "pushforward=1"
+    assert plain.config_hash == "03e47ed8"  # before there was such a key
+    assert pushed.config_hash != plain.config_hash
+
+
+def test_pushforward_needs_a_history() -> None:
+    with pytest.raises(ConfigError, match=r"trainer\.pushforward=1 starts from predicted frames"):
+        compose("dataset=darcy2d", "trainer.pushforward=1")
+
+
 def test_run_directory_is_readable_short_and_safe() -> None:
     cfg = compose(
         "track=smoke", "model.width=8", "optimizer.lr=0.01", "scheduler=constant", "seed=3", "trainer.unroll=2"

@@ -1,5 +1,6 @@
 """Learning-rate schedules: the rate of every optimiser step."""
 
+import numpy as np
 import pytest
 import torch
 from torch.optim.lr_scheduler import LRScheduler
@@ -32,9 +33,10 @@ def test_step_decay_doesnt_depend_on_the_length_of_the_training() -> None:
     assert len(set(long)) == 3
 
 
+@pytest.mark.parametrize("anneal", ["cos", "linear"])
 @pytest.mark.parametrize("steps_per_epoch", [1, 7])
 def test_one_cycle_starts_low_peaks_at_the_given_rate_and_ends_near_zero_with_the_last_step(
-    steps_per_epoch: int,
+    steps_per_epoch: int, anneal: str
 ) -> None:
     n_steps = 20 * steps_per_epoch
     values = rates(
@@ -44,6 +46,7 @@ def test_one_cycle_starts_low_peaks_at_the_given_rate_and_ends_near_zero_with_th
         warmup=0.25,
         start_factor=10.0,
         final_factor=100.0,
+        anneal=anneal,
     )
     assert values[0] == pytest.approx(1e-3)
     assert max(values) == pytest.approx(1e-2)
@@ -52,6 +55,10 @@ def test_one_cycle_starts_low_peaks_at_the_given_rate_and_ends_near_zero_with_th
     assert peak == n_steps // 4 - 1
     assert values[: peak + 1] == sorted(values[: peak + 1])
     assert values[peak:] == sorted(values[peak:], reverse=True)
+    middle = (values[peak] + values[-1]) / 2
+    steps = np.diff(values[peak:])
+    assert np.allclose(steps, steps[0]) == (anneal == "linear")
+    assert values[peak + (n_steps - 1 - peak) // 2] == pytest.approx(middle, rel=0.2)
 
 
 def test_one_cycle_keeps_momentum_alone() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal, get_args
+from typing import Any, Literal, cast, get_args
 
 import torch
 from jaxtyping import Float
@@ -86,12 +86,61 @@ class Conv(nn.Module):
 
 def extend(x: Float[Tensor, "batch channel *space"], edges: Sequence[Edge], n_points: Sequence[int]) -> Tensor:
     """Continue every axis by its ``n_points`` at both ends, each in its own way (see ``Conv``)."""
-    for axis, (edge, n) in enumerate(zip(edges, n_points, strict=True), start=2):
-        if n and edge == "circular":
-            # Faster than torch's circular padding, above all backward.
-            x = torch.cat([x.narrow(axis, x.shape[axis] - n, n), x, x.narrow(axis, 0, n)], dim=axis)
+    n_round = tuple(n if edge == "circular" else 0 for edge, n in zip(edges, n_points, strict=True))
+    if any(n_round):
+        x = cast(Tensor, _GoRound.apply(x, n_round))
     for edge in ("zeros", "reflect"):
         widths = [n if other == edge else 0 for other, n in zip(edges, n_points, strict=True)]
         if any(widths):
             x = pad(x, [n for n in reversed(widths) for _ in range(2)], mode=_PAD_MODE[edge])
+    return x
+
+
+# torch's circular padding copies the field once per axis, and several times in the gradient. Each of the two below, one
+# the transpose of the other, copies it once.
+
+
+class _GoRound(torch.autograd.Function):
+    """Continue every axis by points of its other end."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, widths: tuple[int, ...]) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
+        ctx.widths = widths
+        space = [n + 2 * width for n, width in zip(x.shape[2:], widths, strict=True)]
+        out = x.new_empty(*x.shape[:2], *space)
+        _inside(out, widths).copy_(x)
+        for axis, width in enumerate(widths):
+            slab = _inside(out, (*(0 for _ in widths[: axis + 1]), *widths[axis + 1 :]))  # earlier axes have their ends
+            n = x.shape[2 + axis]
+            slab.narrow(2 + axis, 0, width).copy_(slab.narrow(2 + axis, n, width))
+            slab.narrow(2 + axis, n + width, width).copy_(slab.narrow(2 + axis, width, width))
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:  # pyright: ignore[reportIncompatibleMethodOverride]
+        return cast(Tensor, _Fold.apply(grad, ctx.widths)), None
+
+
+class _Fold(torch.autograd.Function):
+    """Add the ends of every axis to the points they stand for, and drop them."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, widths: tuple[int, ...]) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
+        ctx.widths = widths
+        x = x.clone()
+        for axis, width in reversed(list(enumerate(widths, start=2))):
+            n = x.shape[axis] - 2 * width
+            x.narrow(axis, n, width).add_(x.narrow(axis, 0, width))
+            x.narrow(axis, width, width).add_(x.narrow(axis, n + width, width))
+            x = x.narrow(axis, width, n)
+        return x
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:  # pyright: ignore[reportIncompatibleMethodOverride]
+        return cast(Tensor, _GoRound.apply(grad, ctx.widths)), None
+
+
+def _inside(x: Tensor, widths: Sequence[int]) -> Tensor:
+    for axis, width in enumerate(widths, start=2):
+        x = x.narrow(axis, width, x.shape[axis] - 2 * width)
     return x

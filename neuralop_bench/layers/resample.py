@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from data_gen.grids import Nodes
+
+# Up to here a product with the matrix of an axis is at least as fast as picking its points, the gradient included:
+# twice to fifteen times for 16 to 64 points doubled on CPU.
+_MOST_POINTS = 512
 
 
 def resample(
@@ -29,8 +34,24 @@ def resample(
     """
     for axis, (kind, n) in enumerate(zip(nodes, shape, strict=True), start=2):
         if x.shape[axis] != n:
-            x = _along(x, axis, kind, n)
+            x = _as_product(x, axis, kind, n) if x.shape[axis] <= _MOST_POINTS else _along(x, axis, kind, n)
     return x
+
+
+def _as_product(x: Tensor, axis: int, nodes: Nodes, n: int) -> Tensor:
+    matrix = _matrix(x.shape[axis], nodes, n, x.dtype, x.device)
+    if axis == x.ndim - 1:
+        return x @ matrix.T
+    before = x.shape[:axis]
+    columns = x.reshape(before.numel(), x.shape[axis], -1)
+    return torch.bmm(matrix.expand(len(columns), -1, -1), columns).view(*before, n, *x.shape[axis + 1 :])
+
+
+@lru_cache(maxsize=64)
+@torch.inference_mode(False)
+def _matrix(n_given: int, nodes: Nodes, n: int, dtype: torch.dtype, device: torch.device) -> Float[Tensor, "n n_given"]:
+    with torch.no_grad():
+        return _along(torch.eye(n_given, dtype=dtype, device="cpu"), 0, nodes, n).to(device)
 
 
 def _along(x: Tensor, axis: int, nodes: Nodes, n: int) -> Tensor:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Literal, Protocol
 
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import ConstantLR, LambdaLR, LRScheduler, OneCycleLR, StepLR
@@ -20,9 +20,10 @@ def one_cycle(
     warmup: float = 0.3,
     start_factor: float = 25.0,
     final_factor: float = 1e4,
+    anneal: Literal["cos", "linear"] = "cos",
 ) -> LRScheduler:
-    """Cosine warm-up from lr/start_factor to the optimizer's lr over the fraction ``warmup``, then cosine decay to
-    lr/(start_factor final_factor) (Smith & Topin 2018, Super-convergence)."""
+    """Warm-up from lr/start_factor to the optimizer's lr over the fraction ``warmup``, then decay to
+    lr/(start_factor final_factor), both along half a cosine or a line (Smith & Topin 2018, Super-convergence)."""
     n_steps = n_epochs * steps_per_epoch
     return OneCycleLR(
         optimizer,
@@ -33,6 +34,7 @@ def one_cycle(
         div_factor=start_factor,
         final_div_factor=final_factor,
         cycle_momentum=False,
+        anneal_strategy=anneal,
     )
 
 

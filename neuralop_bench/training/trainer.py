@@ -18,7 +18,7 @@ from torch.optim import Optimizer
 from data_gen import progress
 from data_gen.files import replacing
 from neuralop_bench import checkpoint
-from neuralop_bench.batch import Batch, Predictor
+from neuralop_bench.batch import TIME, Batch, Predictor, Trajectory
 from neuralop_bench.checkpoint import CheckpointError
 from neuralop_bench.data import Windows
 from neuralop_bench.metrics.metric import mean
@@ -57,13 +57,18 @@ class Trainer:
     """Fit a surrogate: shuffle, unroll, clip, step, validate, keep the best epoch.
 
     The loss compares ``unroll`` free-running steps with the reference and is differentiated through all of them; 1
-    trains on one-step pairs. Each epoch's order of samples is a function of (seed, epoch), so a training that was
+    trains on one-step pairs. With ``pushforward`` they start from states that the surrogate has predicted itself, in a
+    number of steps drawn anew for every batch, which the gradient doesn't go through: it learns to correct its own
+    errors for little more than the cost of pairs (Brandstetter, Worrall, Welling 2022, arXiv 2202.03376, section 3.1).
+
+    Each epoch's order of samples is a function of (seed, epoch), so a training that was
     interrupted and resumed equals an uninterrupted one to the bit on CPU.
 
     Attributes:
         epochs: passes over the training windows.
         batch_size: windows per step.
-        unroll: predicted steps per window.
+        unroll: predicted steps per window that are compared with the reference.
+        pushforward: most steps before those.
         clip_norm: bound on the gradient's norm; None for none.
         seed: of the samples' order.
         checkpoint_seconds: longest time without a checkpoint.
@@ -75,8 +80,14 @@ class Trainer:
     unroll: int
     clip_norm: float | None
     seed: int
+    pushforward: int = 0
     checkpoint_seconds: float = 60.0
     workers: int = 0
+
+    @property
+    def window_steps(self) -> int:
+        """Steps that follow the history in a training window."""
+        return self.pushforward + self.unroll
 
     def fit(
         self,
@@ -101,7 +112,7 @@ class Trainer:
 
         Args:
             surrogate: on ``device``, with its normaliser fitted.
-            train: windows of ``unroll`` steps.
+            train: windows of ``window_steps`` steps.
             valid: whole trajectories, predicted freely for the selection of the best epoch.
             optimizer, schedule, loss, augmentation, tracker: see their modules.
             folder: the run directory.
@@ -177,13 +188,23 @@ class Trainer:
 
     def _step(self, surrogate: Surrogate, batch: Batch, optim: Optimizer, loss: Loss) -> float:
         optim.zero_grad(set_to_none=True)
-        prediction = rollout(surrogate, batch.history, batch.static, self.unroll)
-        value: Tensor = loss(prediction, batch.target)
+        history, target = self._pushed(surrogate, batch)
+        value: Tensor = loss(rollout(surrogate, history, batch.static, self.unroll), target)
         value.backward()
         if self.clip_norm is not None:
             torch.nn.utils.clip_grad_norm_(surrogate.parameters(), self.clip_norm)
         optim.step()
         return float(value.detach())
+
+    @torch.no_grad()
+    def _pushed(self, surrogate: Surrogate, batch: Batch) -> tuple[Trajectory, Trajectory]:
+        """The history that the loss starts from, and the steps that follow it."""
+        n_pushed = int(torch.randint(self.pushforward + 1, ())) if self.pushforward else 0
+        history = batch.history
+        if n_pushed:
+            predicted = rollout(surrogate, history, batch.static, n_pushed)
+            history = torch.cat([history, predicted], dim=TIME)[:, n_pushed:]
+        return history, batch.target[:, n_pushed : n_pushed + self.unroll]
 
     def _note(self, epoch: int, loss: float, at: Progress) -> str:
         valid = f", valid {at.curve[-1]['valid_rel_l2']:.4g}" if at.curve else ""

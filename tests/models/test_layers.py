@@ -15,6 +15,7 @@ from torch.nn.functional import conv1d, conv2d, conv3d, interpolate, pad
 
 from data_gen.grids import Grid, Nodes
 from neuralop_bench.layers import mlp
+from neuralop_bench.layers import resample as resampling
 from neuralop_bench.layers.conv import Conv, Edge, edges_of, extend
 from neuralop_bench.layers.coordinates import append_coordinates
 from neuralop_bench.layers.mlp import Perceptron, Pointwise
@@ -133,6 +134,16 @@ def test_conv_with_one_kind_of_edge_is_torchs_with_that_padding(edge: Edge) -> N
     theirs.load_state_dict(ours.conv.state_dict())
     x = torch.randn(2, 2, 7, 6)
     torch.testing.assert_close(ours(x), theirs(x))
+
+
+@pytest.mark.parametrize(
+    ("space", "widths"), [((5,), (2,)), ((3, 4), (1, 2)), ((4, 3), (0, 3)), ((2, 1, 3), (1, 1, 0))]
+)
+def test_gradients_of_any_order_pass_round_circular_axes(space: tuple[int, ...], widths: tuple[int, ...]) -> None:
+    x = torch.randn(2, 1, *space, dtype=torch.float64, requires_grad=True)
+    edges: tuple[Edge, ...] = ("circular",) * len(space)
+    assert torch.autograd.gradcheck(lambda u: extend(u, edges, widths), x)
+    assert torch.autograd.gradgradcheck(lambda u: extend(u, edges, widths) ** 3, x)
 
 
 def test_conv_commutes_with_shifts_along_circular_axes_and_only_those() -> None:
@@ -300,6 +311,16 @@ def test_the_same_number_of_points_is_the_same_field(dtype: torch.dtype) -> None
     x = torch.randn(1, 2, 5, 6, 7, dtype=dtype)
     assert torch.equal(resample(x, MIXED.nodes, (5, 6, 7)), x)
     assert resample(x, MIXED.nodes, (10, 3, 7)).dtype == dtype
+
+
+@pytest.mark.parametrize("nodes", ["periodic", "closed", "centres"])
+def test_products_and_picking_points_resample_alike(nodes: Nodes, monkeypatch: pytest.MonkeyPatch) -> None:
+    x = torch.randn(2, 3, 12, 7, 5, dtype=torch.float64)
+    shapes = [(12, 14, 5), (24, 7, 10), (5, 3, 2)]
+    as_products = [resample(x, (nodes,) * 3, shape) for shape in shapes]
+    monkeypatch.setattr(resampling, "_MOST_POINTS", 0)
+    for product, shape in zip(as_products, shapes, strict=True):
+        torch.testing.assert_close(product, resample(x, (nodes,) * 3, shape), rtol=0, atol=1e-14)
 
 
 def test_gradients_pass_through_resampling() -> None:

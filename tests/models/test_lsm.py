@@ -163,6 +163,7 @@ def test_gradients_agree_with_finite_differences() -> None:
     block = NeuralSpectralBlock(4, patch=2, n_tokens=2, n_basis=3, n_heads=2).double()
     x = torch.randn(1, 4, 4, dtype=torch.float64, requires_grad=True)
     assert torch.autograd.gradcheck(lambda u, *_: block(u), (x, *block.parameters()))
+    assert torch.autograd.gradgradcheck(lambda u, *_: block(u), (x, *block.parameters()), fast_mode=True)
 
 
 def test_starts_with_small_positive_tokens_and_weights() -> None:

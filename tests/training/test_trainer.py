@@ -71,7 +71,7 @@ def _fit(
     surrogate = surrogate or _surrogate(splits["train"])
     progress = trainer.fit(
         surrogate,
-        splits["train"].windows(trainer.unroll),
+        splits["train"].windows(trainer.window_steps),
         splits["valid"].whole(),
         optimizer=functools.partial(torch.optim.AdamW, lr=lr),
         schedule=schedule,
@@ -172,10 +172,16 @@ def test_weights_that_never_predict_finitely_are_divergence(splits: dict[str, Tr
 
 
 def _one_sgd_step(
-    surrogate: Surrogate, splits: dict[str, Trajectories], folder: Path, *, unroll: int, clip_norm: float
+    surrogate: Surrogate,
+    splits: dict[str, Trajectories],
+    folder: Path,
+    *,
+    unroll: int,
+    clip_norm: float,
+    pushforward: int = 0,
 ) -> None:
-    windows = splits["train"].windows(unroll)
-    Trainer(epochs=1, batch_size=len(windows), unroll=unroll, clip_norm=clip_norm, seed=0).fit(
+    windows = splits["train"].windows(unroll + pushforward)
+    Trainer(epochs=1, batch_size=len(windows), unroll=unroll, pushforward=pushforward, clip_norm=clip_norm, seed=0).fit(
         surrogate,
         windows,
         splits["valid"].whole(),
@@ -219,3 +225,34 @@ def test_unrolled_training_differentiates_through_the_rollout(splits: dict[str, 
 
     assert torch.allclose(trained, by_hand(cut=False), rtol=1e-4, atol=1e-6)
     assert not torch.allclose(trained, by_hand(cut=True), rtol=1e-2, atol=1e-4)
+
+
+@pytest.mark.parametrize("n_pushed", [0, 1])
+def test_pushforward_starts_from_predictions_without_a_gradient(
+    splits: dict[str, Trajectories], tmp_path: Path, n_pushed: int
+) -> None:
+    surrogate = _surrogate(splits["train"])
+    surrogate.operator = surrogate.operator.operator  # without dropout
+    model = copy.deepcopy(surrogate)
+    windows = splits["train"].windows(2)
+    batch = windows[list(range(len(windows)))]
+    seed = next(s for s in range(100) if int(torch.randint(2, (), generator=torch.manual_seed(s))) == n_pushed)
+    torch.manual_seed(seed)
+    _one_sgd_step(surrogate, splits, tmp_path, unroll=1, pushforward=1, clip_norm=1e9)
+    trained = torch.nn.utils.parameters_to_vector(surrogate.parameters())
+    history = batch.history
+    if n_pushed:
+        history = torch.cat([history[:, 1:], model(history, batch.static).detach()], dim=1)
+    losses.relative_l2(model(history, batch.static), batch.target[:, n_pushed : n_pushed + 1]).backward()
+    by_hand = torch.nn.utils.parameters_to_vector(p - p.grad for p in model.parameters())
+    assert torch.allclose(trained, by_hand, rtol=1e-4, atol=1e-6)
+
+
+def test_training_with_pushforward_resumes_bit_for_bit(splits: dict[str, Trajectories], tmp_path: Path) -> None:
+    whole, _ = _fit(splits, tmp_path / "whole", pushforward=1)
+    with pytest.raises(_Killed):
+        _fit(splits, tmp_path / "cut", loss=_dying_after(4), checkpoint_seconds=0.0, pushforward=1)
+    torch.manual_seed(123)
+    resumed, _ = _fit(splits, tmp_path / "cut", pushforward=1)
+    for (name, one), two in zip(whole.state_dict().items(), resumed.state_dict().values(), strict=True):
+        assert torch.equal(one, two), name
