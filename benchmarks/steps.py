@@ -135,7 +135,9 @@ def _n_numbers(network: nn.Module) -> int:
 def _step(network: nn.Module, *inputs: Tensor) -> Callable[[], None]:
     with torch.no_grad():
         y = torch.randn_like(network(*inputs))
-    optimizer = torch.optim.AdamW(network.parameters(), lr=1e-3)
+    # torch's faster implementation, as in our recipes. It doesn't take complex parameters, which neuralop has.
+    fused = not any(p.is_complex() for p in network.parameters())
+    optimizer = torch.optim.AdamW(network.parameters(), lr=1e-3, fused=fused)
 
     def step() -> None:
         optimizer.zero_grad()
