@@ -11,10 +11,12 @@ from torch import Tensor, nn
 from torch.nn.functional import pad
 
 from data_gen.grids import Grid
+from neuralop_bench.layers.mlp import is_autocast
 
 Edge = Literal["zeros", "reflect", "circular"]
 
 _CONV = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
+_FUNCTION = {1: nn.functional.conv1d, 2: nn.functional.conv2d, 3: nn.functional.conv3d}
 _PAD_MODE = {"zeros": "constant", "reflect": "reflect"}
 
 
@@ -81,7 +83,57 @@ class Conv(nn.Module):
         self._extended = tuple(0 if edge == "zeros" else half for edge in self.edges)
 
     def forward(self, x: Float[Tensor, "batch in_channels *space"]) -> Float[Tensor, "batch out_channels *strided"]:
+        if any(self._extended) and set(self.edges) == {"circular"} and not is_autocast(x):
+            return cast(Tensor, _CircularConv.apply(x, self.conv.weight, self.conv.bias, self.conv.stride))
         return self.conv(extend(x, self.edges, self._extended))
+
+
+class _CircularConv(torch.autograd.Function):
+    """Convolution on circles that keeps the field alone for the gradient, and continues it again there: others need it,
+    too, so that it often takes no memory at all."""
+
+    @staticmethod
+    def forward(  # pyright: ignore[reportIncompatibleMethodOverride]
+        ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, stride: tuple[int, ...]
+    ) -> Tensor:
+        ctx.save_for_backward(x, weight, bias)
+        ctx.stride = stride
+        return _circular_conv(x, weight, bias, stride)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
+        x, weight, bias = ctx.saved_tensors
+        if torch.is_grad_enabled():  # the gradient is to be differentiated again
+            inputs = [tensor for tensor in (x, weight, bias) if tensor is not None and tensor.requires_grad]
+            grads = iter(
+                torch.autograd.grad(_circular_conv(x, weight, bias, ctx.stride), inputs, grad, create_graph=True)
+            )
+            return *(next(grads) if needed else None for needed in ctx.needs_input_grad[:3]), None
+        widths = _halves(weight)
+        sizes = None if bias is None else bias.shape
+        no = (0,) * len(widths)
+        by_extended, by_weight, by_bias = torch.ops.aten.convolution_backward(
+            grad,
+            _GoRound.apply(x, widths),
+            weight,
+            sizes,
+            ctx.stride,
+            no,
+            (1,) * len(widths),
+            False,
+            no,
+            1,
+            ctx.needs_input_grad[:3],
+        )
+        return None if by_extended is None else cast(Tensor, _Fold.apply(by_extended, widths)), by_weight, by_bias, None
+
+
+def _circular_conv(x: Tensor, weight: Tensor, bias: Tensor | None, stride: Sequence[int]) -> Tensor:
+    return _FUNCTION[weight.ndim - 2](_GoRound.apply(x, _halves(weight)), weight, bias, stride)
+
+
+def _halves(weight: Tensor) -> tuple[int, ...]:
+    return tuple(n // 2 for n in weight.shape[2:])
 
 
 def extend(x: Float[Tensor, "batch channel *space"], edges: Sequence[Edge], n_points: Sequence[int]) -> Tensor:

@@ -231,15 +231,16 @@ def _by_sample(u_hat: Tensor, modes: Sequence[int]) -> Float[Tensor, "batch part
 def is_faster_as_product(space: Sequence[int], n_modes: tuple[int, ...]) -> bool:
     """Whether the kept modes take less time as matrix products than by fast transforms.
 
-    A fast transform does log2(points) steps per point, a product two operations for every kept part of a mode.
-    ``benchmarks/transforms.py`` measures where they meet: with 32 channels on CPU at about 40 operations of the
-    products per point and step of the other, between 1024 points on a line and 512 x 512.
+    A fast transform does log2(points) steps per point, a product two operations for every kept part of a mode. With 32
+    channels on CPU they meet at 26 to 100 operations for each of those steps on a line, and near 96, with about half of
+    all modes kept, in the plane, where fast transforms are slower for a stride between their points
+    (``benchmarks/transforms.py``, on two machines). The lower end counts: a wrong choice costs most there.
     """
     operations, left = 0.0, 1.0  # per point of the grid; complex columns that are left for each of its real ones
     for axis, (n, k) in enumerate(reversed(list(zip(space, n_modes, strict=True)))):
         operations += 4 * k if axis == 0 else 16 * k * left
         left *= k / n if axis == 0 else 2 * k / n
-    return operations <= 40 * math.log2(math.prod(space))
+    return operations <= (30 if len(n_modes) == 1 else 100) * math.log2(math.prod(space))
 
 
 def require_modes(space: tuple[int, ...], n_modes: tuple[int, ...], who: str) -> None:

@@ -146,6 +146,34 @@ def test_gradients_of_any_order_pass_round_circular_axes(space: tuple[int, ...],
     assert torch.autograd.gradgradcheck(lambda u: extend(u, edges, widths) ** 3, x)
 
 
+@pytest.mark.parametrize(("n_dims", "stride", "bias"), [(1, 1, True), (2, 2, False), (3, 1, True)])
+def test_gradients_of_any_order_pass_a_circular_conv(n_dims: int, stride: int, bias: bool) -> None:
+    conv = Conv(2, 1, edges=("circular",) * n_dims, stride=stride, bias=bias).double()
+    x = torch.randn(2, 2, *(4,) * n_dims, dtype=torch.float64, requires_grad=True)
+    inputs = (x, *conv.parameters())
+    assert torch.autograd.gradcheck(lambda u, *_: conv(u), inputs, fast_mode=True)
+    assert torch.autograd.gradgradcheck(lambda u, *_: conv(u) ** 2, inputs, fast_mode=True)
+    assert torch.autograd.gradcheck(lambda *_: conv(x.detach()), tuple(conv.parameters()), fast_mode=True)
+
+
+def test_a_circular_conv_keeps_its_input_alone() -> None:
+    kept: list[torch.Tensor] = []
+    conv, x = Conv(2, 3, edges=("circular", "circular")), torch.randn(1, 2, 16, 16, requires_grad=True)
+    with torch.autograd.graph.saved_tensors_hooks(lambda tensor: kept.append(tensor) or tensor, lambda tensor: tensor):
+        conv(x).sum().backward()
+    own = {x.data_ptr(), *(p.data_ptr() for p in conv.parameters())}
+    assert {tensor.data_ptr() for tensor in kept} == own
+
+
+def test_a_circular_conv_works_where_torch_chooses_the_precision() -> None:
+    conv, x = Conv(2, 3, edges=("circular", "circular")), torch.randn(1, 2, 16, 16, requires_grad=True)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        out = conv(x)
+    assert out.dtype == torch.bfloat16
+    out.float().square().sum().backward()
+    torch.testing.assert_close(out.float(), conv(x), rtol=0.05, atol=0.05)
+
+
 def test_conv_commutes_with_shifts_along_circular_axes_and_only_those() -> None:
     torch.manual_seed(0)
     x = torch.randn(2, 2, 8, 9, dtype=torch.float64)
