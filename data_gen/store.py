@@ -161,6 +161,7 @@ class DatasetFile:
             raise StoreError(f"There is no dataset file {self.path}. Check the path, or let run.py generate the data.")
         with _damage_reported(self.path), ExitStack() as on_failure:
             self._file: _File = h5py.File(self.path, "r")
+            self._fields: dict[str, _File] = {}
             on_failure.callback(self._file.close)
             version = int(self._file.attrs["format_version"])
             if version != FORMAT_VERSION:
@@ -195,11 +196,12 @@ class DatasetFile:
         with _damage_reported(self.path):
             if self.spec.is_steady:
                 fields = [
-                    np.expand_dims(self._file[f.name][index], -1 - self.spec.grid.n_dims) for f in self.spec.state
+                    np.expand_dims(self._field(f.name)[index], -1 - self.spec.grid.n_dims) for f in self.spec.state
                 ]
             else:
-                fields = [self._file[f.name][index, frames] for f in self.spec.state]
-            return np.stack(fields, axis=-1 - self.spec.grid.n_dims)
+                fields = [self._field(f.name)[index, frames] for f in self.spec.state]
+            axis = -1 - self.spec.grid.n_dims
+            return np.stack(fields, axis) if len(fields) > 1 else np.expand_dims(fields[0], axis)
 
     def read_static(self, index: int | slice) -> NDArray[np.float32]:
         """Static fields: [field, *space] of one sample, or [sample, field, *space] of a slice; perhaps no field."""
@@ -271,8 +273,15 @@ class DatasetFile:
         values = np.empty((*lead, len(fields), *self.spec.grid.shape), dtype=np.float32)
         with _damage_reported(self.path):
             for channel, field in enumerate(fields):
-                values[(..., channel, *(slice(None),) * self.spec.grid.n_dims)] = self._file[prefix + field.name][index]
+                where = (..., channel, *(slice(None),) * self.spec.grid.n_dims)
+                values[where] = self._field(prefix + field.name)[index]
         return values
+
+    def _field(self, name: str) -> _File:
+        # Looking a field up takes as long as reading a window of it from the page cache.
+        if name not in self._fields:
+            self._fields[name] = self._file[name]
+        return self._fields[name]
 
     def _check_header(self) -> None:
         expected = _shapes(self.spec, self.n_samples)

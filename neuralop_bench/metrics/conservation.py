@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import ClassVar, NamedTuple
 
 import numpy as np
+import scipy.fft
 import xarray as xr
 from numpy.typing import NDArray
 
@@ -13,6 +14,7 @@ from data_gen.grids import Grid
 from data_gen.spec import DatasetSpec
 from neuralop_bench.batch import Batch, Trajectory
 from neuralop_bench.metrics.metric import EPS, MetricContext, mean, sample_pairs
+from neuralop_bench.metrics.spectral import squared_magnitude
 
 Array = NDArray[np.float64]
 
@@ -110,11 +112,14 @@ def _half_mean_square(values: Array, static: Array, grid: Grid) -> Array:
 
 def _kinetic_energy(vorticity: Array, _static: Array, grid: Grid) -> Array:
     axes = tuple(range(1, vorticity.ndim))
-    amplitudes = np.fft.fftn(vorticity, axes=axes, norm="forward")
-    kappa = [np.fft.fftfreq(n, length / n) for n, length in zip(grid.shape, grid.lengths, strict=True)]
-    squared = np.sum([np.square(2 * np.pi * k) for k in np.meshgrid(*kappa, indexing="ij")], axis=0)
-    squared[(0,) * grid.n_dims] = np.inf  # the mean drives no flow on the torus
-    return 0.5 * np.sum(np.abs(amplitudes) ** 2 / squared, axis=axes)
+    squares = squared_magnitude(np.asarray(scipy.fft.rfftn(vorticity, axes=axes, norm="forward")))
+    n = grid.shape[-1]
+    squares[..., 1 : (n + 1) // 2] *= 2  # the modes of -k aren't computed
+    kappa = [np.fft.fftfreq(m, length / m) for m, length in zip(grid.shape, grid.lengths, strict=True)]
+    kappa[-1] = kappa[-1][: n // 2 + 1]
+    wavenumber_squared = np.sum([np.square(2 * np.pi * k) for k in np.meshgrid(*kappa, indexing="ij")], axis=0)
+    wavenumber_squared[(0,) * grid.n_dims] = np.inf  # the mean drives no flow on the torus
+    return 0.5 * np.sum(squares / wavenumber_squared, axis=axes)
 
 
 def _outflow(values: Array, static: Array, grid: Grid) -> Array:

@@ -7,12 +7,14 @@ from collections.abc import Mapping
 from typing import ClassVar
 
 import numpy as np
+import scipy.fft
 import xarray as xr
 from numpy.typing import NDArray
 
 from data_gen.grids import Grid, Nodes
 from neuralop_bench.batch import Batch, Trajectory
 from neuralop_bench.metrics.metric import EPS, MetricContext, mean, sample_pairs
+from neuralop_bench.metrics.spectral import squared_magnitude
 
 
 class RelativeL2:
@@ -266,22 +268,27 @@ def _gradient_mean_square(values: NDArray[np.float64], grid: Grid) -> NDArray[np
     finite = np.isfinite(_over_points(values)).all(axis=-1)
     values = np.where(finite.reshape(*finite.shape, *(1,) * grid.n_dims), values, 0.0)
     squares = sum(
-        _mean_square(_derivative(values, 2 + axis, length, h, nodes))
+        _mean_square_derivative(values, 2 + axis, length, h, nodes)
         for axis, (length, h, nodes) in enumerate(zip(grid.lengths, grid.spacing, grid.nodes, strict=True))
     )
     return np.where(finite, squares, np.inf)
 
 
-def _derivative(values: NDArray[np.float64], axis: int, length: float, h: float, nodes: Nodes) -> NDArray[np.float64]:
+def _mean_square_derivative(
+    values: NDArray[np.float64], axis: int, length: float, h: float, nodes: Nodes
+) -> NDArray[np.float64]:
     n = values.shape[axis]
     if nodes != "periodic":
         # Two points have no difference of second order.
-        return np.gradient(values, h, axis=axis, edge_order=2 if n > 2 else 1)
+        return _mean_square(np.gradient(values, h, axis=axis, edge_order=2 if n > 2 else 1))
+    # By Parseval's identity: the mode -k counts with k, and the highest of an even number of points has no derivative.
+    amplitudes = np.asarray(scipy.fft.rfft(values, axis=axis, norm="forward"))
     k = np.arange(n // 2 + 1, dtype=np.float64)
     if n % 2 == 0:
         k[-1] = 0.0
-    factor = (2j * np.pi / length * k).reshape(-1, *(1,) * (values.ndim - 1 - axis))
-    return np.fft.irfft(factor * np.fft.rfft(values, axis=axis), n, axis=axis)
+    weight = (2 * np.square(2 * np.pi / length * k)).reshape(-1, *(1,) * (values.ndim - 1 - axis))
+    squares = weight * squared_magnitude(amplitudes)
+    return _over_points(squares).sum(axis=-1) * (n / math.prod(values.shape[2:]))
 
 
 def _ratio(error: xr.DataArray, target: xr.DataArray) -> xr.DataArray:

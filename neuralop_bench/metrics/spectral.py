@@ -75,12 +75,13 @@ class Spectra:
         for p, u in sample_pairs(prediction, batch):
             finite = np.asarray(np.isfinite(p).reshape(*p.shape[:2], -1).all(axis=-1))
             p_hat, u_hat = (amplitudes(np.where(np.isfinite(x), x, 0.0), self._grid) for x in (p, u))
-            energy_u = np.abs(u_hat) ** 2
+            energy_u = squared_magnitude(u_hat)
             # A non-finite snapshot has no spectrum: its error is infinite in every shell.
             energy_p, energy_e = (
-                np.where(_expand(finite, e), e, np.inf) for e in (np.abs(p_hat) ** 2, np.abs(p_hat - u_hat) ** 2)
+                np.where(_expand(finite, e), e, np.inf)
+                for e in (squared_magnitude(p_hat), squared_magnitude(p_hat - u_hat))
             )
-            cross = np.where(_expand(finite, u_hat), (p_hat * np.conj(u_hat)).real, 0.0)
+            cross = np.where(_expand(finite, u_hat), p_hat.real * u_hat.real + p_hat.imag * u_hat.imag, 0.0)
             rows["energy_target"].append(self._shells.sum(energy_u))
             rows["energy_prediction"].append(self._shells.sum(energy_p))
             rows["energy_error"].append(self._shells.sum(energy_e))
@@ -302,29 +303,25 @@ class _Partition:
 def amplitudes(values: NDArray[np.float64], grid: Grid) -> NDArray[np.complexfloating]:
     """Mode amplitudes c of [time, channel, *space], scaled so that sum |c|^2 is the mean square over the points
     (with trapezoid weights on closed axes)."""
-    coefficients: NDArray[np.complexfloating] = values.astype(complex)
-    for axis, nodes in zip(range(2, values.ndim), grid.nodes, strict=True):
+    for axis, nodes in enumerate(grid.nodes, start=2):
         n = values.shape[axis]
-        if nodes == "periodic":
-            coefficients = np.fft.fft(coefficients, axis=axis, norm="forward")
-            continue
         if nodes == "centres":
-            coefficients = _dct(coefficients, 2, axis, norm="ortho") / math.sqrt(n)
-            continue
-        # x_j = sum_k a_k cos(pi j k / m) with a = y/m, halved at both ends: mean square a_0^2 + a_m^2 + sum a_k^2 / 2.
-        scale = np.full(n, math.sqrt(0.5) / (n - 1))
-        scale[[0, -1]] = 0.5 / (n - 1)
-        shape = [1] * values.ndim
-        shape[axis] = n
-        coefficients = _dct(coefficients, 1, axis) * scale.reshape(shape)
-    return coefficients
+            values = np.asarray(scipy.fft.dct(values, 2, axis=axis, norm="ortho")) / math.sqrt(n)
+        elif nodes == "closed":
+            # x_j = sum_k a_k cos(pi j k / m) with a = y/m, halved at both ends: mean square
+            # a_0^2 + a_m^2 + sum a_k^2 / 2.
+            scale = np.full(n, math.sqrt(0.5) / (n - 1))
+            scale[[0, -1]] = 0.5 / (n - 1)
+            shape = [1] * values.ndim
+            shape[axis] = n
+            values = np.asarray(scipy.fft.dct(values, 1, axis=axis)) * scale.reshape(shape)
+    periodic = [axis for axis, nodes in enumerate(grid.nodes, start=2) if nodes == "periodic"]
+    return np.asarray(scipy.fft.fftn(values, axes=periodic, norm="forward")) if periodic else values.astype(complex)
 
 
-def _dct(
-    values: NDArray[np.complexfloating], kind: int, axis: int, norm: str | None = None
-) -> NDArray[np.complexfloating]:
-    real, imaginary = (np.asarray(scipy.fft.dct(x, kind, axis=axis, norm=norm)) for x in (values.real, values.imag))
-    return real + 1j * imaginary
+def squared_magnitude(values: NDArray[np.complexfloating]) -> NDArray[np.float64]:
+    """|c|^2, without the square root that ``abs`` takes."""
+    return np.square(values.real) + np.square(values.imag)
 
 
 def _wavenumbers(grid: Grid) -> list[NDArray[np.float64]]:
