@@ -1,17 +1,18 @@
 """Training steps beside the same networks in other implementations: forward, backward and AdamW, float32.
 
-    python benchmarks/steps.py            as a run does it: memory that is freed is kept (data_gen.memory)
+    python benchmarks/steps.py            with memory that is freed kept, as a run does (data_gen.memory)
     python benchmarks/steps.py default    with the C library's own allocator, as users of other packages have it
+    python benchmarks/steps.py memory     how much memory each step takes, in a process of its own
 
 Networks have equal parameter counts and, but for neuralop's defaults, equal outputs (tests/models). They take turns in
-one process; ratios of medians go to benchmarks/results/steps.json. About four minutes on 2 cores; let nothing else run.
+one process, on a GPU if there is one. A few minutes each on 2 cores; let nothing else run.
 """
 
 from __future__ import annotations
 
 import sys
-import time
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
@@ -25,7 +26,7 @@ from references import (
     PlainMgNO,
     SoftmaxAttention,
 )
-from timing import interleaved, save
+from timing import DEVICE, alone, interleaved, peak_megabytes, save
 from torch import Tensor, nn
 
 from data_gen.grids import Grid
@@ -38,17 +39,25 @@ from neuralop_bench.models.fno import FNO
 from neuralop_bench.models.lsm import LSM
 from neuralop_bench.models.mgno import MgNO
 
-# (points per axis, axes, batch, width, modes). neuralop is wrong on odd grids and only timed on 85 x 85.
-CASES = {
-    "64x64": (64, 2, 20, 32, 12),
-    "85x85": (85, 2, 12, 32, 12),
-    "128x128": (128, 2, 8, 32, 12),
-    "1024": (1024, 1, 20, 64, 16),
-}
-WARM_UP = 5  # steps until the allocator has what it needs
+WARM_UP = 6  # steps until the allocator has what it needs
+REPEATS = 15
 
 
-class _WithCoordinates(nn.Module):
+@dataclass(frozen=True)
+class Comparison:
+    """Our network, others by name, what they are given, and how many times as fast we ask ours to be.
+
+    ``of_other_size`` names those that aren't the same network.
+    """
+
+    ours: nn.Module
+    others: dict[str, nn.Module]
+    inputs: tuple[Tensor, ...]
+    asked: dict[str, float]
+    of_other_size: tuple[str, ...] = field(default=())
+
+
+class WithCoordinates(nn.Module):
     """A network that is given the coordinates, which ours appends itself."""
 
     def __init__(self, network: nn.Module, grid: Grid) -> None:
@@ -59,11 +68,10 @@ class _WithCoordinates(nn.Module):
         return self.network(append_coordinates(x, self._nodes))
 
 
-def fno(name: str) -> dict[str, Any]:
-    """The step of one network in four implementations."""
-    n, n_dims, batch, width, k = CASES[name]
+def fno(n: int, n_dims: int, batch: int, width: int, n_modes: int, asked: dict[str, float]) -> Comparison:
+    """One network in four implementations. neuralop is wrong on odd grids and only timed there."""
     grid = Grid.periodic(n, n_dims=n_dims)
-    ours = FNO(in_channels=1, out_channels=1, grid=grid, n_modes=k, width=width, n_layers=4, projection_width=128)
+    ours = FNO(in_channels=1, out_channels=1, grid=grid, n_modes=n_modes, width=width, n_layers=4, projection_width=128)
     theirs = partial(
         NeuralopFNO,
         in_channels=1 + n_dims,
@@ -74,65 +82,77 @@ def fno(name: str) -> dict[str, Any]:
         positional_embedding=None,
     )
     equal = theirs(
-        n_modes=(*(2 * k,) * (n_dims - 1), 2 * k - 2),
+        n_modes=(*(2 * n_modes,) * (n_dims - 1), 2 * n_modes - 2),
         lifting_channel_ratio=0,
         use_channel_mlp=False,
         channel_mlp_skip=None,
         fno_skip="linear",
     )
     others = {
-        "neuralop": _WithCoordinates(equal, grid),
+        "neuralop": WithCoordinates(equal, grid),
+        "neuralop_defaults": WithCoordinates(theirs(n_modes=(2 * n_modes,) * n_dims), grid),
         "plain": PlainFNO.with_weights_of(ours),
-        "neuralop_defaults": _WithCoordinates(theirs(n_modes=(2 * k,) * n_dims), grid),
     }
+    if DEVICE.type == "cuda":
+        others["neuralop_compiled"] = torch.compile(others["neuralop"])
     x = torch.randn(batch, 1, *(n,) * n_dims)
-    found = _compared(ours, others, x, of_equal_size=("neuralop", "plain"))
-    rate = forward_flops(ours, x) * 3 / found["milliseconds"]["ours"] * 1e3
-    return {**found, "share_of_matrix_product_rate": round(rate / matrix_product_rate(), 2)}
+    return Comparison(ours, others, (x,), asked, of_other_size=("neuralop_defaults",))
 
 
-def others(name: str) -> dict[str, Any]:
-    """The step of another network in its default sizes on 64 x 64 points, beside its plain form."""
-    model, plain = {"mgno": (MgNO, PlainMgNO), "lsm": (LSM, PlainLSM), "deeponet": (DeepONet, PlainDeepONet)}[name]
+def zoo(model: Any, plain: Any) -> Comparison:
+    """Another network in its default sizes on 64 x 64 points, beside its plain form."""
     ours = model(in_channels=1, out_channels=1, grid=Grid.periodic(64))
-    return _compared(ours, {"plain": plain.with_weights_of(ours)}, torch.randn(20, 1, 64, 64), of_equal_size=("plain",))
+    return Comparison(ours, {"plain": plain.with_weights_of(ours)}, (torch.randn(20, 1, 64, 64),), {"plain": 1.2})
 
 
-def attention() -> dict[str, Any]:
+def attention() -> Comparison:
     """A layer of Galerkin attention over 64 x 64 points beside its formula in einsum form, and beside softmax."""
     ours = LinearAttention(width=128, n_heads=4, n_dims=2)
-    alternatives = {
+    others = {
         "plain": PlainGalerkinAttention.with_weights_of(ours),
         "softmax": SoftmaxAttention.with_weights_of(ours),
     }
     positions = append_coordinates(torch.empty(1, 0, 64, 64), ("periodic", "periodic"))[0].flatten(1).T.contiguous()
-    return _compared(ours, alternatives, torch.randn(4, 4096, 128), positions, of_equal_size=("plain",))
+    inputs = (torch.randn(4, 4096, 128), positions)
+    return Comparison(ours, others, inputs, {"plain": 1.3, "softmax": 5.0}, of_other_size=("softmax",))
 
 
-def _compared(
-    ours: nn.Module, others: dict[str, nn.Module], *inputs: Tensor, of_equal_size: tuple[str, ...], repeats: int = 15
-) -> dict[str, Any]:
-    networks = {"ours": ours, **others}
-    counts = {key: _n_numbers(network) for key, network in networks.items()}
-    if any(counts[key] != counts["ours"] for key in of_equal_size):
-        raise RuntimeError(f"The networks to compare differ in their numbers of parameters: {counts}.")
-    steps = {key: _step(network, *inputs) for key, network in networks.items()}
-    for _ in range(WARM_UP):
-        for step in steps.values():
-            step()
-    seconds = interleaved(steps, repeats)
-    return {
-        "parameters": counts,
-        "milliseconds": {key: round(1e3 * value, 1) for key, value in seconds.items()},
-        "times_as_fast": {key: round(seconds[key] / seconds["ours"], 2) for key in others},
+_FNO_2D = {"neuralop": 2.5, "neuralop_defaults": 3.0, "plain": 1.9}
+CASES: dict[str, Callable[[], Comparison]] = {
+    "FNO, 64 x 64": partial(fno, 64, 2, 20, 32, 12, _FNO_2D),
+    "FNO, 85 x 85": partial(fno, 85, 2, 12, 32, 12, {"neuralop_defaults": 3.0}),
+    "FNO, 128 x 128": partial(fno, 128, 2, 8, 32, 12, _FNO_2D),
+    "FNO, 1024": partial(fno, 1024, 1, 20, 64, 16, {"neuralop": 2.0}),
+    "MgNO, 64 x 64": partial(zoo, MgNO, PlainMgNO),
+    "LSM, 64 x 64": partial(zoo, LSM, PlainLSM),
+    "DeepONet, 64 x 64": partial(zoo, DeepONet, PlainDeepONet),
+    "Galerkin attention, 4096 tokens": attention,
+}
+if DEVICE.type == "cuda":
+    _GPU = {"neuralop": 1.5, "neuralop_compiled": 1.5}
+    CASES |= {
+        f"FNO, {n} x {n}": partial(fno, n, 2, batch, 32, 12, _GPU) for n, batch in ((64, 20), (256, 20), (421, 20))
     }
 
 
-def _n_numbers(network: nn.Module) -> int:
+def built(name: str) -> tuple[Comparison, dict[str, nn.Module]]:
+    """A comparison, and all its networks by name, on the device."""
+    with DEVICE:
+        comparison = CASES[name]()
+    networks = {"ours": comparison.ours, **comparison.others}
+    counts = {key: n_numbers(network) for key, network in networks.items() if key not in comparison.of_other_size}
+    if len(set(counts.values())) > 1:
+        raise RuntimeError(f"The networks to compare differ in their numbers of parameters: {counts}.")
+    return comparison, networks
+
+
+def n_numbers(network: nn.Module) -> int:
+    """Real parameters."""
     return sum(p.numel() * (2 if p.is_complex() else 1) for p in network.parameters())
 
 
-def _step(network: nn.Module, *inputs: Tensor) -> Callable[[], None]:
+def step_of(network: nn.Module, *inputs: Tensor) -> Callable[[], None]:
+    """One step of training on random numbers."""
     with torch.no_grad():
         y = torch.randn_like(network(*inputs))
     # torch's faster implementation, as in our recipes. It doesn't take complex parameters, which neuralop has.
@@ -147,31 +167,65 @@ def _step(network: nn.Module, *inputs: Tensor) -> Callable[[], None]:
     return step
 
 
-def matrix_product_rate(n: int = 1024, repeats: int = 20) -> float:
-    """Operations per second of products of n x n matrices in float32."""
-    a, b = torch.randn(2, n, n)
-    a @ b
-    started = time.perf_counter()
-    for _ in range(repeats):
-        a @ b
-    return repeats * 2 * n**3 / (time.perf_counter() - started)
+def speed(name: str) -> dict[str, Any]:
+    """Medians of one comparison, and of a large matrix product in the same turns."""
+    comparison, networks = built(name)
+    n = 1024 if DEVICE.type == "cpu" else 8192
+    a, b = torch.randn(2, n, n, device=DEVICE)
+    alternatives = {key: step_of(network, *comparison.inputs) for key, network in networks.items()}
+    seconds = interleaved({**alternatives, "matrix product": lambda: a @ b}, REPEATS, WARM_UP)
+    rate = 2 * n**3 / seconds.pop("matrix product")
+    operations = 3 * forward_flops(comparison.ours, *comparison.inputs)
+    return {
+        "parameters": {key: n_numbers(network) for key, network in networks.items()},
+        "milliseconds": {key: round(1e3 * value, 2) for key, value in seconds.items()},
+        "times_as_fast": {key: round(seconds[key] / seconds["ours"], 2) for key in comparison.others},
+        "asked": comparison.asked,
+        "gflops": round(operations / 1e9, 2),
+        "share_of_matrix_product_rate": round(operations / seconds["ours"] / rate, 2),
+    }
+
+
+def memory(name: str, key: str) -> float:
+    """By how many 10^6 bytes memory grows in the steps of one network, from its first."""
+    comparison, networks = built(name)
+    first, *others = comparison.inputs
+
+    def one_sample() -> None:
+        step_of(networks[key], first[:1], *others)()
+
+    def steps() -> None:
+        step = step_of(networks[key], *comparison.inputs)
+        for _ in range(3):
+            step()
+
+    return peak_megabytes(one_sample, steps)
+
+
+def memories(name: str) -> dict[str, Any]:
+    """Memory of every network of a comparison."""
+    keys = ("ours", *built(name)[0].others)
+    megabytes = {key: round(alone(memory, name, key), 1) for key in keys}
+    return {
+        "megabytes": megabytes,
+        "share": {key: round(megabytes["ours"] / megabytes[key], 2) for key in keys if key != "ours"},
+    }
 
 
 def main() -> None:
     """Measure every case."""
-    allocator = sys.argv[1] if len(sys.argv) > 1 else "kept"
-    if allocator not in ("kept", "default"):
-        sys.exit(f"The allocator is 'kept' or 'default', got {allocator!r}.")
-    if allocator == "kept":
+    ways = {"kept": ("steps, freed memory kept", speed), "default": ("steps", speed), "memory": ("memory", memories)}
+    way = sys.argv[1] if len(sys.argv) > 1 else "kept"
+    if way not in ways:
+        sys.exit(f"There are {', '.join(ways)}, got {way!r}.")
+    if way == "kept":
         keep_freed_memory()
+    section, measure = ways[way]
     results = {}
-    measurements = {f"fno {name}": partial(fno, name) for name in CASES}
-    measurements |= {name: partial(others, name) for name in ("mgno", "lsm", "deeponet")}
-    measurements["galerkin attention"] = attention
-    for name, measure in measurements.items():
-        results[name] = measure()
+    for name in CASES:
+        results[name] = measure(name)
         print(name, results[name], flush=True)
-    save("steps", f"{allocator}_memory", results)
+    save(section, {"cases": results})
 
 
 if __name__ == "__main__":

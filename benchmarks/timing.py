@@ -1,11 +1,13 @@
-"""Times of alternatives measured side by side: interleaved in one process, medians, with what they were measured on."""
+"""Times of alternatives measured side by side, memory in processes of their own, and where the figures go."""
 
 from __future__ import annotations
 
 import importlib.metadata
 import json
+import multiprocessing
 import os
 import platform
+import re
 import statistics
 import time
 from collections.abc import Callable, Mapping
@@ -15,27 +17,62 @@ from typing import Any
 
 import torch
 
+from data_gen.memory import hand_memory_back
 from neuralop_bench import reproducibility
+from neuralop_bench.metrics import cost
 
 RESULTS = Path(__file__).parent / "results"
+DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
-def interleaved(alternatives: Mapping[str, Callable[[], Any]], repeats: int) -> dict[str, float]:
-    """Median seconds of each alternative; each runs once before, unmeasured, and then they take turns."""
-    for run in alternatives.values():
-        run()
+def interleaved(alternatives: Mapping[str, Callable[[], Any]], repeats: int, warm_up: int = 1) -> dict[str, float]:
+    """Median seconds of each alternative; each runs ``warm_up`` times before, unmeasured, and then they take turns."""
+    for _ in range(warm_up):
+        for run in alternatives.values():
+            run()
     seconds: dict[str, list[float]] = {name: [] for name in alternatives}
     for _ in range(repeats):
         for name, run in alternatives.items():
+            _synchronize()
             started = time.perf_counter()
             run()
+            _synchronize()
             seconds[name].append(time.perf_counter() - started)
     return {name: statistics.median(values) for name, values in seconds.items()}
 
 
+def _synchronize() -> None:
+    if DEVICE.type == "cuda":
+        torch.cuda.synchronize()
+
+
+def alone(measure: Callable[..., Any], *arguments: Any) -> Any:
+    """What a function returns in a fresh process, where nothing was allocated before. It must be one of a module."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["neuralop", "references", "steps"])
+    with context.Pool(1) as pool:
+        return pool.apply(measure, arguments)
+
+
+def peak_megabytes(prepare: Callable[[], Any], run: Callable[[], Any]) -> float:
+    """By how much memory grows while ``run`` is called, in 10^6 bytes: of tensors on a GPU, of the process elsewhere.
+
+    ``prepare`` is called before, so that libraries are loaded and have what they keep.
+    """
+    hand_memory_back()
+    prepare()
+    cost.reset_peak_memory(DEVICE)
+    before = cost.peak_memory_mb(DEVICE)
+    run()
+    after = cost.peak_memory_mb(DEVICE)
+    if before is None or after is None:
+        raise RuntimeError("This system doesn't tell how much memory a process takes.")
+    return after - before
+
+
 def machine() -> dict[str, Any]:
     """What the figures depend on."""
-    packages = ("torch", "numpy", "scipy", "exponax", "jax")
+    packages = ("torch", "numpy", "scipy", "neuraloperator", "exponax", "jax")
     versions = {}
     for name in packages:
         try:
@@ -44,6 +81,7 @@ def machine() -> dict[str, Any]:
             versions[name] = "absent"
     return {
         "processor": _processor(),
+        **({"gpu": torch.cuda.get_device_name()} if DEVICE.type == "cuda" else {}),
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
         "python": platform.python_version(),
@@ -53,13 +91,22 @@ def machine() -> dict[str, Any]:
     }
 
 
-def save(name: str, section: str, result: Mapping[str, Any]) -> None:
-    """Put the figures of a section, with the machine's description, into benchmarks/results/<name>.json."""
-    path = RESULTS / f"{name}.json"
+def results() -> Path:
+    """The file with all figures of this machine."""
+    parts = [_processor(), f"{os.cpu_count()} cores"]
+    if DEVICE.type == "cuda":
+        parts.append(torch.cuda.get_device_name())
+    name = re.sub(r"\((r|tm)\)", "", " ".join(parts).lower())
+    return RESULTS / f"{re.sub('[^a-z0-9]+', '-', name).strip('-')}.json"
+
+
+def save(section: str, result: Mapping[str, Any]) -> None:
+    """Put the figures of a section, with the machine's description, into the file of this machine."""
+    path = results()
     everything = json.loads(path.read_text()) if path.exists() else {}
     everything[section] = {**result, "machine": machine()}
     RESULTS.mkdir(exist_ok=True)
-    path.write_text(json.dumps(everything, indent=2) + "\n")
+    path.write_text(json.dumps(dict(sorted(everything.items())), indent=2) + "\n")
 
 
 def _processor() -> str:

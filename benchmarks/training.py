@@ -1,0 +1,148 @@
+"""Ways of training compared on lite data: which reaches the recipe's error on valid in less time?
+
+    python benchmarks/training.py [paths.data=...]            train what isn't there yet (four hours on 2 cores)
+    python benchmarks/training.py times [paths.data=...]      time a step of each way, side by side; let nothing else run
+    python benchmarks/training.py table                       rewrite the tables of docs/findings.md
+
+Every way trains the FNO with the recipe's settings but for what its name says, for half the track's epochs; the recipe
+itself for all of them, too. Ways with several rates take the one that is best on valid with seed 0; three seeds follow.
+Runs lie under outputs/custom like any other and are found again. Figures go to benchmarks/results/training.json; the
+time of a training is its steps times the time of one, so trainings needn't have run undisturbed. Test errors play no
+part and aren't read.
+"""
+
+from __future__ import annotations
+
+import csv
+import os
+import statistics
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from timing import save
+
+from neuralop_bench import config
+from neuralop_bench.run_directory import CURVE_NAME
+
+ROOT = Path(__file__).parents[1]
+SEEDS = (0, 1, 2)
+DATASETS = {"ns2d": 22, "burgers1d": 60, "darcy2d": 20}  # epochs of the track
+RATES = {"ns2d": 8e-3, "burgers1d": 4e-3, "darcy2d": 4e-3}  # of the recipes
+BATCHES = {"ns2d": 10, "burgers1d": 10, "darcy2d": 4}
+LINEAR = "+scheduler.anneal=linear"
+SOAP = ("optimizer._target_=pytorch_optimizer.SOAP", "~optimizer.fused", "trust=[pytorch_optimizer]")
+
+
+@dataclass(frozen=True)
+class Way:
+    """How to train: overrides of the recipe, factors of its rate to choose from, part of the track's epochs."""
+
+    overrides: tuple[str, ...] = ()
+    rates: tuple[float, ...] = (1.0,)
+    epochs: float = 0.5
+
+
+def ways(dataset: str) -> dict[str, Way]:
+    """What is compared on a dataset."""
+    batch = BATCHES[dataset]
+    found = {
+        "recipe, all epochs": Way(epochs=1.0),
+        "recipe": Way(rates=(0.5, 1.0, 2.0)),
+        "SOAP": Way(SOAP, rates=(0.5, 1.0, 2.0)),
+        "SOAP, linear decay": Way((*SOAP, LINEAR)),
+        "linear decay": Way((LINEAR,)),
+        "short warm-up (.05)": Way(("scheduler.warmup=0.05",)),
+        "half the batch": Way((f"trainer.batch_size={batch // 2}",), rates=(0.7,)),
+        "twice the batch": Way((f"trainer.batch_size={2 * batch}",), rates=(1.4,)),
+        "constant rate": Way(("scheduler=constant",), rates=(0.25,)),
+    }
+    if dataset == "ns2d":
+        # Epochs of equal numbers of network evaluations: a trajectory has ten pairs, and nine stretches of two steps.
+        found |= {
+            "fields, not increments": Way(("surrogate.residual=false",)),
+            "unrolled, 2 steps": Way(("trainer.unroll=2",), epochs=6 / 22),
+            "pushforward, up to 1 step": Way(("trainer.pushforward=1",), epochs=10 / 22),
+        }
+    return found
+
+
+def overrides(dataset: str, way: Way, rate: float, seed: int) -> tuple[str, ...]:
+    """Of one training."""
+    return (
+        "model=fno",
+        f"dataset={dataset}",
+        "track=lite",
+        f"seed={seed}",
+        f"trainer.epochs={round(way.epochs * DATASETS[dataset])}",
+        *way.overrides,
+        f"optimizer.lr={rate * RATES[dataset]:g}",
+    )
+
+
+def trained(jobs: list[tuple[str, ...]], more: list[str]) -> list[float]:
+    """The best error on valid of each training, made now unless it is there; infinite where it diverged."""
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    folders = [config.run_directory(config.compose(*job, *more)) for job in jobs]
+
+    def train(job: tuple[str, ...], folder: Path) -> float:
+        command = [sys.executable, str(ROOT / "run.py"), *job, *more]
+        done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+        curve = folder / CURVE_NAME
+        if done.returncode and not curve.exists():
+            raise RuntimeError(f"{' '.join(command)} failed:\n{done.stderr[-2000:]}")
+        with open(curve) as handle:
+            return min(float(row["valid_rel_l2"]) for row in csv.DictReader(handle))
+
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        return list(pool.map(train, jobs, folders))
+
+
+def compared(dataset: str, more: list[str]) -> dict[str, Any]:
+    """Errors of every way on a dataset: all rates with the first seed, the best of them with the others."""
+    todo = ways(dataset)
+    screened = [(name, rate) for name, way in todo.items() for rate in way.rates]
+    errors = dict(
+        zip(
+            screened,
+            trained([overrides(dataset, todo[name], rate, SEEDS[0]) for name, rate in screened], more),
+            strict=True,
+        )
+    )
+    best = {name: min(way.rates, key=lambda rate: errors[name, rate]) for name, way in todo.items()}
+    repeated = [(name, seed) for name in todo for seed in SEEDS[1:]]
+    others = trained([overrides(dataset, todo[name], best[name], seed) for name, seed in repeated], more)
+    return {
+        name: {
+            "rate": best[name] * RATES[dataset],
+            "valid_rel_l2": [
+                errors[name, best[name]],
+                *(e for (n, _), e in zip(repeated, others, strict=True) if n == name),
+            ],
+            "rates_tried": {f"{rate * RATES[dataset]:g}": errors[name, rate] for rate in way.rates},
+        }
+        for name, way in todo.items()
+    }
+
+
+def main() -> None:
+    """Train and report."""
+    for dataset in DATASETS:
+        result = compared(dataset, sys.argv[1:])
+        save("training", dataset, {"ways": result})
+        for name, row in result.items():
+            print(
+                dataset,
+                name,
+                row["rate"],
+                f"{statistics.mean(row['valid_rel_l2']):.4f}",
+                row["valid_rel_l2"],
+                flush=True,
+            )
+
+
+if __name__ == "__main__":
+    main()
