@@ -1,11 +1,11 @@
 """What making data costs, beside the schemes and packages that others use.
 
-    python benchmarks/datagen.py                 every section (about 20 minutes on 2 cores; let nothing else run)
-    python benchmarks/datagen.py darcy burgers   some of them
+    python benchmarks/datagen.py                 what takes a few minutes together on 2 cores; let nothing else run
+    python benchmarks/datagen.py workers lite    sections by name: those and memory make whole datasets (15 minutes)
 
-Figures go to benchmarks/results/datagen.json with machine and versions; ``report`` writes datagen.md and growth.png
-from them. Targets are ratios of times measured side by side in one process on one core; where the slower one would run
-for hours, it runs for a stated number of steps and is scaled, which is said beside the figure.
+Figures go to benchmarks/results with machine and versions; report.py makes a page of them. Targets are ratios of times
+measured side by side in one process on one core; where the slower one would run for hours, it runs for a stated number
+of steps and is scaled, which is said beside the figure.
 """
 
 from __future__ import annotations
@@ -33,9 +33,8 @@ import numpy as np  # noqa: E402
 import scipy.sparse  # noqa: E402
 import scipy.sparse.linalg  # noqa: E402
 import torch  # noqa: E402
-from matplotlib.figure import Figure  # noqa: E402
 from original_schemes import burgers_stepper, vorticity_step  # noqa: E402
-from timing import RESULTS, interleaved, save  # noqa: E402
+from timing import interleaved, save  # noqa: E402
 
 from data_gen import cache, certificate, spectral  # noqa: E402
 from data_gen.memory import keep_freed_memory  # noqa: E402
@@ -368,99 +367,22 @@ def growth(repeats: int = 3) -> dict[str, Any]:
     return {"seconds_per_sample_by_resolution": by_resolution, "seconds_by_samples": by_samples}
 
 
-# Report --------------------------------------------------------------------------------------------------------------
-
-
-def report() -> None:
-    """benchmarks/results/datagen.md and growth.png from datagen.json."""
-    found = json.loads((RESULTS / "datagen.json").read_text())
-    rows = [
-        ("what", "figure", "target"),
-        ("---", "---:", "---:"),
-    ]
-    if entry := found.get("navier_stokes"):
-        rows += [
-            (f"ns2d to T = 50 against the original scheme, {kind}", f"{entry[f'ratio_{key}']:.0f}x", target)
-            for kind, key, target in (
-                ("as released, float32", "released_float32", "150x"),
-                ("as released, float64", "released_float64", "300x"),
-                ("with real transforms, float32", "real_float32", ""),
-                ("with real transforms, float64", "real_float64", ""),
-            )
-        ]
-        rows.append(("its largest error (half the step, twice the resolution)", f"{entry['our_error']:.1e}", "1e-7"))
-    if entry := found.get("burgers"):
-        for name in ("nu=0.1", "nu=0.01"):
-            rows.append((f"burgers1d, {name}, against dt = 1e-4", f"{entry[name]['ratio']:.0f}x", "1500x"))
-            rows.append(("its largest error (Cole-Hopf)", f"{entry[name]['largest_error']:.1e}", "1e-6"))
-    if entry := found.get("darcy"):
-        rows.append(("darcy2d 12/3 against spsolve", f"{entry['two_phase_12_3']['ratio_spsolve']:.1f}x", "10x"))
-        rows.append(("darcy2d smooth 1e6 against splu", f"{entry['smooth_1e6']['ratio_splu']:.1f}x", "1.5x"))
-    if entry := found.get("steps"):
-        for name, target in (("64x64, batch 16", "1.5x"), ("128x128, batch 4", "2x"), ("256x256, batch 4", "2x")):
-            rows.append((f"a step against exponax, {name}", f"{entry[name]['ratio_exponax']:.2f}x", target))
-        ratio = entry["256x256, batch 4"]["ratio_transforms"]
-        rows.append(("a step at 256x256 in units of its transforms", f"{ratio:.2f}", "at most 1.6"))
-    if entry := found.get("workers"):
-        rows.append(("1 -> 2 processes", f"{entry['ratio']:.2f}x", "1.8x"))
-    if entry := found.get("lite"):
-        rows.append(("lite data of all three datasets, 2 processes", f"{entry['seconds_together']:.0f} s", "180 s"))
-    if entry := found.get("memory"):
-        rows.append(
-            (f"peak memory of {len(entry['tasks'])} full datasets, 2 workers", f"{entry['peak_gib']:.2f} GiB", "2 GiB")
-        )
-    machine = next(iter(found.values()))["machine"]
-    lines = [
-        "# Cost of making data",
-        "",
-        "Made by `python benchmarks/datagen.py`; every figure, with machine and versions, is in datagen.json. Ratios",
-        "are of medians measured side by side on one core.",
-        "",
-        *(f"| {' | '.join(row)} |" for row in rows),
-        "",
-        f"{machine['processor']}, {machine['cores']} cores, torch {machine['torch']}, scipy {machine['scipy']}, "
-        f"exponax {machine['exponax']}.",
-        "",
-        "![growth](growth.png)",
-    ]
-    (RESULTS / "datagen.md").write_text("\n".join(lines) + "\n")
-    if "growth" in found:
-        _draw_growth(found["growth"])
-
-
-def _draw_growth(entry: dict[str, Any]) -> None:
-    figure = Figure(figsize=(8.4, 3.6), layout="constrained")
-    left, right = figure.subplots(1, 2)
-    panels = ((left, "seconds_per_sample_by_resolution"), (right, "seconds_by_samples"))
-    for axis, key in panels:
-        for (name, values), style in zip(entry[key].items(), ("-o", "--s", ":^"), strict=True):
-            axis.loglog([int(n) for n in values], list(values.values()), style, label=name)
-        axis.grid(visible=True, which="major", color="0.9")
-        axis.legend(frameon=False, fontsize=8, loc="lower left", bbox_to_anchor=(0, 1))
-    left.set(xlabel="points per axis of the solver", ylabel="seconds per sample, one core")
-    right.set(xlabel="samples", ylabel="seconds, one core")
-    figure.savefig(RESULTS / "growth.png", dpi=110)
-
-
-SECTIONS = (navier_stokes, burgers, darcy, steps, workers, lite, memory, growth)
+QUICK = (navier_stokes, burgers, darcy, steps, growth)
+SECTIONS = {section.__name__: section for section in (*QUICK, workers, lite, memory)}
 
 
 def main() -> None:
-    wanted = sys.argv[1:] or [section.__name__ for section in SECTIONS]
-    known = {section.__name__: section for section in SECTIONS}
-    if unknown := set(wanted) - {*known, "report"}:
-        raise SystemExit(f"Unknown section {', '.join(sorted(unknown))}: there are {', '.join(known)} and report.")
+    wanted = sys.argv[1:] or [section.__name__ for section in QUICK]
+    if unknown := set(wanted) - set(SECTIONS):
+        raise SystemExit(f"Unknown section {', '.join(sorted(unknown))}: there are {', '.join(SECTIONS)}.")
     _pin()
     torch.set_num_threads(1)
     keep_freed_memory()
     for name in wanted:
-        if name == "report":
-            continue
         started = time.perf_counter()
-        result = known[name]()
-        save("datagen", name, result)
+        result = SECTIONS[name]()
+        save(f"data, {name}", result)
         print(f"{name} ({time.perf_counter() - started:.0f} s)\n{json.dumps(result, indent=2)}", flush=True)
-    report()
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
     python benchmarks/transforms.py     two minutes on 2 cores; let nothing else run
 
 One layer of a Fourier neural operator, forward and backward, 32 channels, about 131,000 points in a batch. Figures go
-to benchmarks/results/transforms.json.
+to benchmarks/results.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from timing import interleaved, save
 from data_gen.memory import keep_freed_memory
 from neuralop_bench.layers import spectral_conv
 from neuralop_bench.layers.mlp import Pointwise
-from neuralop_bench.layers.spectral_conv import SpectralConv, fourier_layer, is_faster_as_product
+from neuralop_bench.layers.spectral_conv import SpectralConv, fourier_layer
 
 CHANNELS, POINTS = 32, 2**17
 CASES = [
@@ -37,7 +37,7 @@ def _step(v: torch.Tensor, spectral: SpectralConv, pointwise: Pointwise, *, as_p
 
 
 def main() -> None:
-    """Measure every case and say where the rule chooses the slower way."""
+    """Measure every case."""
     keep_freed_memory()  # as in a run
     rows = []
     for space, k in CASES:
@@ -48,11 +48,10 @@ def main() -> None:
             {name: partial(_step, *layer, as_product=name == "product") for name in ("product", "fast transform")},
             repeats=7,
         )
-        gain = seconds["fast transform"] / seconds["product"]
-        chosen = "product" if is_faster_as_product(space, n_modes) else "fast transform"
-        rows.append({"space": space, "n_modes": k, "gain_of_product": round(gain, 2), "chosen": chosen})
-        print(*space, f"K={k}: product {gain:.2f} times as fast, chosen: {chosen}", flush=True)
-    save("transforms", "layers", {"rows": rows})
+        gain = round(seconds["fast transform"] / seconds["product"], 2)
+        rows.append({"space": space, "n_modes": k, "gain_of_product": gain})
+        print(*space, f"K={k}: product {gain:.2f} times as fast", flush=True)
+    save("transforms", {"rows": rows})
 
 
 if __name__ == "__main__":
