@@ -1,8 +1,13 @@
-"""docs/performance.md and its pictures from benchmarks/results: python benchmarks/report.py"""
+"""From benchmarks/results: docs/performance.md with its pictures, and the tables of docs/findings.md.
+
+python benchmarks/report.py
+"""
 
 from __future__ import annotations
 
 import json
+import re
+import statistics
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -12,6 +17,7 @@ from timing import RESULTS
 
 from neuralop_bench.layers.spectral_conv import is_faster_as_product
 
+_PLACE = re.compile(r"(?<=<!-- ways of training: made by benchmarks/report.py -->\n\n).*?(?=\n<!-- end -->)", re.DOTALL)
 DOCS = Path(__file__).parents[1] / "docs"
 Row = tuple[str, ...]
 LABELS = {
@@ -142,43 +148,12 @@ def _growth(found: dict[str, Any], machine: str) -> Iterator[str]:
         for i, (name, entry) in enumerate(networks.items()):
             exponents = entry["exponents"]
             rows.append((varied if i == 0 else "", name, f"{exponents['time']:.2f}", f"{exponents['memory']:.2f}"))
-    picture = DOCS / "images" / f"growth-{machine}.png"
-    _draw({**lines, **_of_data(found)}, picture)
     yield from (
         "### Growth of a training step\n",
         GROWTH,
         _table(rows),
-        f"![Time and memory of a step against what is varied](images/{picture.name})\n",
+        f"![Time and memory of a step against what is varied](images/{picture(machine).name})\n",
     )
-
-
-def _of_data(found: dict[str, Any]) -> dict[str, Any]:
-    if "data, growth" not in found:
-        return {}
-    lines = found["data, growth"]["seconds_per_sample_by_resolution"]
-    milliseconds = {
-        name: {"milliseconds": {n: 1e3 * seconds for n, seconds in line.items()}} for name, line in lines.items()
-    }
-    return {"points per axis of the solver": milliseconds}
-
-
-def _draw(panels: dict[str, Any], path: Path) -> None:
-    quantities = (("milliseconds", "time of a step, ms"), ("megabytes", "memory, 10^6 bytes"))
-    figure = Figure(figsize=(4.2 * len(panels), 6.6), layout="constrained")
-    for column, (varied, lines) in enumerate(panels.items()):
-        for row, (quantity, label) in enumerate(
-            (("milliseconds", "time of a step, ms"), ("megabytes", "memory, 10^6 bytes"))
-        ):
-            if not any(quantity in line for line in lines.values()):
-                continue
-            axis = figure.add_subplot(2, len(panels), row * len(panels) + column + 1)
-            for (name, line), style in zip(lines.items(), ("-o", "--s", ":^", "-.v", "-D", "--x"), strict=False):
-                axis.loglog([int(n) for n in line[quantity]], list(line[quantity].values()), style, label=name)
-            axis.set_xlabel(varied)
-            axis.set_ylabel("time per sample, one core, ms" if "solver" in varied else label)
-            axis.grid(visible=True, which="major", color="0.9")
-            axis.legend(frameon=False, fontsize=8)
-    figure.savefig(path, dpi=80)
 
 
 def _data(found: dict[str, Any], _: str) -> Iterator[str]:
@@ -219,5 +194,96 @@ def _data(found: dict[str, Any], _: str) -> Iterator[str]:
         yield from ("### Making data\n", "Ratios are of medians measured side by side on one core.\n", _table(rows))
 
 
-if __name__ == "__main__":
+# Pictures ------------------------------------------------------------------------------------------------------------
+
+
+def picture(machine: str) -> Path:
+    """Where the growth of steps and of data on a machine is drawn."""
+    return DOCS / "images" / f"growth-{machine}.png"
+
+
+def draw() -> None:
+    """The pictures of all machines that have something to show."""
+    for path in sorted(RESULTS.glob("*.json")):
+        found = json.loads(path.read_text())
+        if "growth of steps" in found:
+            _draw({**found["growth of steps"]["lines"], **_of_data(found)}, picture(path.stem))
+
+
+def _of_data(found: dict[str, Any]) -> dict[str, Any]:
+    if "data, growth" not in found:
+        return {}
+    lines = found["data, growth"]["seconds_per_sample_by_resolution"]
+    milliseconds = {
+        name: {"milliseconds": {n: 1e3 * seconds for n, seconds in line.items()}} for name, line in lines.items()
+    }
+    return {"points per axis of the solver": milliseconds}
+
+
+def _draw(panels: dict[str, Any], path: Path) -> None:
+    figure = Figure(figsize=(4.2 * len(panels), 6.6), layout="constrained")
+    for column, (varied, lines) in enumerate(panels.items()):
+        for row, (quantity, label) in enumerate(
+            (("milliseconds", "time of a step, ms"), ("megabytes", "memory, 10^6 bytes"))
+        ):
+            if not any(quantity in line for line in lines.values()):
+                continue
+            axis = figure.add_subplot(2, len(panels), row * len(panels) + column + 1)
+            for (name, line), style in zip(lines.items(), ("-o", "--s", ":^", "-.v", "-D", "--x"), strict=False):
+                axis.loglog([int(n) for n in line[quantity]], list(line[quantity].values()), style, label=name)
+            axis.set_xlabel(varied)
+            axis.set_ylabel("time per sample, one core, ms" if "solver" in varied else label)
+            axis.grid(visible=True, which="major", color="0.9")
+            axis.legend(frameon=False, fontsize=8)
+    figure.savefig(path, dpi=80)
+
+
+# Findings ------------------------------------------------------------------------------------------------------------
+
+
+def training() -> str:
+    """The ways of training of every dataset (benchmarks/training.py)."""
+    rows: list[Row] = [("dataset", "way", "epochs", "rate", "relative L2 on valid", "seeds", "training, s")]
+    for path in sorted(RESULTS.glob("*.json")):
+        found = json.loads(path.read_text())
+        for name in [section for section in found if section.startswith("training, ")]:
+            dataset = name.removeprefix("training, ")
+            seconds = found.get(f"seconds of an epoch, {dataset}", {}).get("ways", {})
+            for i, (way, entry) in enumerate(found[name]["ways"].items()):
+                errors = entry["valid_rel_l2"]
+                spread = f" ± {statistics.stdev(errors):.4f}" if len(errors) > 1 else ""
+                rows.append(
+                    (
+                        dataset if i == 0 else "",
+                        way,
+                        str(entry["epochs"]),
+                        f"{entry['rate']:g}",
+                        f"{statistics.mean(errors):.4f}{spread}",
+                        str(len(errors)),
+                        f"{entry['epochs'] * seconds[way]:.0f}" if way in seconds else "",
+                    )
+                )
+    return _table(rows)
+
+
+def with_table(text: str, table: str) -> str:
+    """The page with its table made anew.
+
+    Raises:
+        ValueError: the page has no place for it.
+    """
+    if not _PLACE.search(text):
+        raise ValueError("docs/findings.md has no place for the table: the two comments around it are missing.")
+    return _PLACE.sub(lambda _: table, text)
+
+
+def main() -> None:
+    """Write both pages and draw."""
+    draw()
     (DOCS / "performance.md").write_text(page().rstrip() + "\n")
+    findings = DOCS / "findings.md"
+    findings.write_text(with_table(findings.read_text(), training()))
+
+
+if __name__ == "__main__":
+    main()

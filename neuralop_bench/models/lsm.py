@@ -13,7 +13,7 @@ from torch.nn.functional import gelu
 
 from data_gen.grids import Grid
 from neuralop_bench.layers.coordinates import append_coordinates
-from neuralop_bench.layers.mlp import Perceptron, Pointwise
+from neuralop_bench.layers.mlp import Perceptron, Pointwise, is_autocast
 from neuralop_bench.layers.unet import Normalization, UNetBackbone
 
 
@@ -79,7 +79,11 @@ class NeuralSpectralBlock(nn.Module):
         return (z + tokens[:, :, None, None]).flatten(0, 1)
 
     def _map(self, z: Float[Tensor, "channel batch patch token"]) -> Float[Tensor, "channel batch patch token"]:
-        return z + cast(Tensor, _Series.apply(z.flatten(1), self.weight)).view_as(z)
+        values = z.flatten(1)
+        # Under autocast each operation chooses a precision for itself, here and in the gradient.
+        if is_autocast(z):
+            return z + _series(self.weight, *_functions(values, self.weight)).view_as(z)
+        return z + cast(Tensor, _Series.apply(values, self.weight)).view_as(z)
 
     def _decode(
         self, patches: Float[Tensor, "batch channel patch point"], z: Float[Tensor, "channel batch patch token"]
@@ -101,8 +105,7 @@ class _Series(torch.autograd.Function):
     def forward(ctx: Any, z: Float[Tensor, "channel n"], weight: Float[Tensor, "channel w_c_s"]) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
         cosines, sines = _functions(z, weight)
         ctx.save_for_backward(z, weight, cosines, sines)
-        constant, c, s = _series_weights(weight)
-        return torch.baddbmm(torch.baddbmm(constant, cosines, c), sines, s).squeeze(-1)
+        return _series(weight, cosines, sines)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor]:  # pyright: ignore[reportIncompatibleMethodOverride]
@@ -115,6 +118,11 @@ class _Series(torch.autograd.Function):
         row = grad[:, None]
         by_weight = torch.cat([row.sum(2), torch.bmm(row, cosines).squeeze(1), torch.bmm(row, sines).squeeze(1)], dim=1)
         return grad * slope, by_weight
+
+
+def _series(weight: Tensor, cosines: Tensor, sines: Tensor) -> Float[Tensor, "channel n"]:
+    constant, c, s = _series_weights(weight)
+    return torch.baddbmm(torch.baddbmm(constant, cosines, c), sines, s).squeeze(-1)
 
 
 def _functions(z: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:

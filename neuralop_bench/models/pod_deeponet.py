@@ -137,7 +137,8 @@ class PODDeepONet(nn.Module):
     def forward(self, x: Float[Tensor, "batch in_channels *space"]) -> Float[Tensor, "batch out_channels *space"]:
         space = x.shape[2:]
         mean, modes = (resample(field, self._nodes, space) for field in (self.mean, self.modes))
-        return mean + torch.tensordot(self.branch(x), modes, dims=1)
+        # A product rather than tensordot, which takes no two precisions under autocast.
+        return mean + (self.branch(x) @ modes.flatten(1)).unflatten(1, modes.shape[1:])
 
 
 def _principal_components(values: Float[Tensor, "n value"], n_modes: int) -> Float[Tensor, "n_modes value"]:

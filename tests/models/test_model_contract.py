@@ -150,6 +150,18 @@ def test_a_gradient_reaches_every_parameter(cfg: RunConfig) -> None:
     assert not silent
 
 
+def test_trains_where_torch_chooses_the_precision(cfg: RunConfig) -> None:
+    model = stirred(build(trained(cfg)))
+    x = smooth_fields(grid_of(cfg), channels(cfg)[0])
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        output = model(x)
+    output.float().square().mean().backward()
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters() if p.requires_grad)
+    with torch.no_grad():
+        exact = model(x)
+        assert (output - exact).norm() < 0.1 * exact.norm()
+
+
 def test_the_output_depends_on_every_block_and_on_every_input_channel(cfg: RunConfig) -> None:
     operator = stirred(build(trained(cfg), dtype=torch.float64)).eval()
     in_channels = channels(cfg)[0]

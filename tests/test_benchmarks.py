@@ -1,0 +1,56 @@
+"""Pages made from benchmarks' figures say what the figures say."""
+
+import json
+from pathlib import Path
+
+import pytest
+import report
+import timing
+
+
+def test_the_pages_are_those_of_the_committed_figures() -> None:
+    assert (report.DOCS / "performance.md").read_text() == report.page().rstrip() + "\n"
+    findings = (report.DOCS / "findings.md").read_text()
+    assert report.with_table(findings, report.training()) == findings
+
+
+def test_what_misses_its_target_is_bold(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    machine = {"processor": "P", "cores": 2, "torch": "2", "threads": 2, "date_utc": "2026"}
+    case = {
+        "times_as_fast": {"plain": 1.5, "neuralop": 2.6},
+        "asked": {"plain": 1.9, "neuralop": 2.5},
+        "share_of_matrix_product_rate": 0.4,
+    }
+    (tmp_path / "p.json").write_text(
+        json.dumps(
+            {
+                "steps, freed memory kept": {"cases": {"FNO": case}, "machine": machine},
+                "metrics": {"share_of_a_prediction": 0.6, "asked": 0.5, "machine": machine},
+                "reading": {"share": {"0 workers": 0.6, "1 workers": 0.8}, "asked": 0.7, "machine": machine},
+            }
+        )
+    )
+    monkeypatch.setattr(report, "RESULTS", tmp_path)
+    page = report.page()
+    assert "| FNO | plain form | **1.50** |  | 1.9 |" in page
+    assert "|  | neuralop's FNO, equal one to one | 2.60 |" in page
+    assert "by the lite FNO | **0.60** |" in page
+    assert "`numpy.fromfile` | 0.80 |" in page
+
+
+def test_figures_go_into_the_file_of_the_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(timing, "RESULTS", tmp_path)
+    monkeypatch.setattr(timing, "_processor", lambda: "Some(R) CPU @ 2.0 GHz")
+    timing.save("one", {"value": 1})
+    timing.save("two", {"value": 2})
+    (path,) = tmp_path.iterdir()
+    assert path.name.startswith("some-cpu-2-0-ghz-")
+    assert {name: section["value"] for name, section in json.loads(path.read_text()).items()} == {"one": 1, "two": 2}
+
+
+def test_alternatives_take_turns_after_a_warm_up() -> None:
+    calls: list[str] = []
+    seconds = timing.interleaved({name: lambda name=name: calls.append(name) for name in "ab"}, repeats=2, warm_up=1)
+    assert calls == ["a", "b"] * 3
+    assert set(seconds) == {"a", "b"}
+    assert min(seconds.values()) >= 0
