@@ -4,8 +4,8 @@
     python benchmarks/steps.py default    with the C library's own allocator, as users of other packages have it
     python benchmarks/steps.py memory     how much memory each step takes, in a process of its own
 
-Networks have equal parameter counts and, but for neuralop's defaults, equal outputs (tests/models). They take turns in
-one process, on a GPU if there is one. A few minutes each on 2 cores; let nothing else run.
+Networks have equal parameter counts and outputs (tests/models), but for neuralop's defaults and softmax attention. They
+take turns in one process, on a GPU if there is one. A few minutes each on 2 cores; let nothing else run.
 """
 
 from __future__ import annotations
@@ -186,20 +186,25 @@ def speed(name: str) -> dict[str, Any]:
     }
 
 
-def memory(name: str, key: str) -> float:
-    """By how many 10^6 bytes memory grows in the steps of one network, from its first."""
-    comparison, networks = built(name)
-    first, *others = comparison.inputs
+def memory_of(network: nn.Module, first: Tensor, *others: Tensor) -> float:
+    """By how many 10^6 bytes memory grows in the first steps of a network: activations, gradients, optimizer."""
 
     def one_sample() -> None:
-        step_of(networks[key], first[:1], *others)()
+        step_of(network, first[:1], *others)()
+        network.zero_grad(set_to_none=True)
 
     def steps() -> None:
-        step = step_of(networks[key], *comparison.inputs)
+        step = step_of(network, first, *others)
         for _ in range(3):
             step()
 
     return peak_megabytes(one_sample, steps)
+
+
+def memory(name: str, key: str) -> float:
+    """``memory_of`` one network of a comparison."""
+    comparison, networks = built(name)
+    return memory_of(networks[key], *comparison.inputs)
 
 
 def memories(name: str) -> dict[str, Any]:

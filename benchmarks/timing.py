@@ -49,7 +49,7 @@ def _synchronize() -> None:
 def alone(measure: Callable[..., Any], *arguments: Any) -> Any:
     """What a function returns in a fresh process, where nothing was allocated before. It must be one of a module."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["neuralop", "references", "steps"])
+    context.set_forkserver_preload(["neuralop"])  # takes longest to import
     with context.Pool(1) as pool:
         return pool.apply(measure, arguments)
 
@@ -72,7 +72,8 @@ def peak_megabytes(prepare: Callable[[], Any], run: Callable[[], Any]) -> float:
 
 def machine() -> dict[str, Any]:
     """What the figures depend on."""
-    packages = ("torch", "numpy", "scipy", "neuraloperator", "exponax", "jax")
+    packages = ("torch", "numpy", "scipy", "h5py", "neuraloperator", "pytorch_optimizer", "exponax", "jax")
+    commit, dirty = reproducibility.commit()
     versions = {}
     for name in packages:
         try:
@@ -86,7 +87,8 @@ def machine() -> dict[str, Any]:
         "threads": torch.get_num_threads(),
         "python": platform.python_version(),
         **versions,
-        "commit": reproducibility.commit()[0],
+        "commit": commit,
+        "dirty": dirty,
         "date_utc": datetime.now(UTC).isoformat(timespec="seconds"),
     }
 

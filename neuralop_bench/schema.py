@@ -262,6 +262,11 @@ def validate(run: RunConfig) -> None:
             "surrogate.residual=true predicts increments over the last history frame, but dataset.history is 0. "
             "Use surrogate.residual=false, or another model in place of persistence, which is nothing without it."
         )
+    if run.trainer.pushforward % run.surrogate.bundle:
+        raise ConfigError(
+            f"trainer.pushforward={run.trainer.pushforward} isn't a number of whole bundles: surrogate.bundle="
+            f"{run.surrogate.bundle}. Set trainer.pushforward to a multiple of it."
+        )
     if run.trainer.pushforward and run.dataset.history == 0:
         raise ConfigError(
             f"trainer.pushforward={run.trainer.pushforward} starts from predicted frames, but dataset.history is 0: "

@@ -12,6 +12,7 @@ def test_the_pages_are_those_of_the_committed_figures() -> None:
     assert (report.DOCS / "performance.md").read_text() == report.page().rstrip() + "\n"
     findings = (report.DOCS / "findings.md").read_text()
     assert report.with_table(findings, report.training()) == findings
+    assert report.training().count("recipe, all epochs") >= 1
 
 
 def test_what_misses_its_target_is_bold(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -26,7 +27,12 @@ def test_what_misses_its_target_is_bold(tmp_path: Path, monkeypatch: pytest.Monk
             {
                 "steps, freed memory kept": {"cases": {"FNO": case}, "machine": machine},
                 "metrics": {"share_of_a_prediction": 0.6, "asked": 0.5, "machine": machine},
-                "reading": {"share": {"0 workers": 0.6, "1 workers": 0.8}, "asked": 0.7, "machine": machine},
+                "reading": {"share": {"0 workers": 0.6, "2 workers": 0.8}, "asked": 0.7, "machine": machine},
+                "data, darcy": {
+                    "two_phase_12_3": {"ratio_spsolve": 12.6},
+                    "smooth_1e6": {"ratio_splu": 1.4},
+                    "machine": machine,
+                },
             }
         )
     )
@@ -35,7 +41,10 @@ def test_what_misses_its_target_is_bold(tmp_path: Path, monkeypatch: pytest.Monk
     assert "| FNO | plain form | **1.50** |  | 1.9 |" in page
     assert "|  | neuralop's FNO, equal one to one | 2.60 |" in page
     assert "by the lite FNO | **0.60** |" in page
-    assert "`numpy.fromfile` | 0.80 |" in page
+    assert "0 workers, beside `numpy.fromfile` | **0.60** |" in page
+    assert "2 workers, beside `numpy.fromfile` | 0.80 |" in page
+    assert "against splu | **1.4x** | 1.5x |" in page
+    assert "against spsolve | 12.6x | 10.0x |" in page
 
 
 def test_figures_go_into_the_file_of_the_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -205,6 +205,11 @@ def test_pushforward_needs_a_history() -> None:
         compose("dataset=darcy2d", "trainer.pushforward=1")
 
 
+def test_pushforward_is_of_whole_bundles() -> None:
+    with pytest.raises(ConfigError, match=r"trainer\.pushforward=3 isn't a number of whole bundles"):
+        compose("surrogate.bundle=2", "trainer.unroll=2", "trainer.pushforward=3")
+
+
 def test_run_directory_is_readable_short_and_safe() -> None:
     cfg = compose(
         "track=smoke", "model.width=8", "optimizer.lr=0.01", "scheduler=constant", "seed=3", "trainer.unroll=2"

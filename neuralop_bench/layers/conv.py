@@ -89,8 +89,8 @@ class Conv(nn.Module):
 
 
 class _CircularConv(torch.autograd.Function):
-    """Convolution on circles that keeps the field alone for the gradient, and continues it again there: others need it,
-    too, so that it often takes no memory at all."""
+    """Convolution on circles that keeps the field for the gradient, not the larger continued one, which is made anew
+    there. The layer beside it mostly keeps the same field."""
 
     @staticmethod
     def forward(  # pyright: ignore[reportIncompatibleMethodOverride]
@@ -158,6 +158,12 @@ class _GoRound(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, widths: tuple[int, ...]) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
         ctx.widths = widths
+        for n, width in zip(x.shape[2:], widths, strict=True):
+            if width > n:
+                raise ValueError(
+                    f"A kernel of {2 * width + 1} points reaches round a circle of {n} points more than once. Raise "
+                    "the resolution, or take a smaller kernel or fewer levels of grids."
+                )
         space = [n + 2 * width for n, width in zip(x.shape[2:], widths, strict=True)]
         out = x.new_empty(*x.shape[:2], *space)
         _inside(out, widths).copy_(x)

@@ -40,11 +40,13 @@ def resample(
 
 def _as_product(x: Tensor, axis: int, nodes: Nodes, n: int) -> Tensor:
     matrix = _matrix(x.shape[axis], nodes, n, x.dtype, x.device)
-    if axis == x.ndim - 1:
-        return x @ matrix.T
-    before = x.shape[:axis]
-    columns = x.reshape(before.numel(), x.shape[axis], -1)
-    return torch.bmm(matrix.expand(len(columns), -1, -1), columns).view(*before, n, *x.shape[axis + 1 :])
+    before, behind = x.shape[:axis], x.shape[axis + 1 :]
+    # Interpolation keeps the precision of the field, under autocast, too.
+    with torch.autocast(x.device.type, enabled=False):
+        if not behind:
+            return x @ matrix.T
+        columns = x.reshape(before.numel(), x.shape[axis], behind.numel())
+        return torch.bmm(matrix.expand(len(columns), -1, -1), columns).view(*before, n, *behind)
 
 
 @lru_cache(maxsize=64)

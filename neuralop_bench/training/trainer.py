@@ -68,7 +68,7 @@ class Trainer:
         epochs: passes over the training windows.
         batch_size: windows per step.
         unroll: predicted steps per window that are compared with the reference.
-        pushforward: most steps before those.
+        pushforward: most steps before those, a multiple of the surrogate's bundle.
         clip_norm: bound on the gradient's norm; None for none.
         seed: of the samples' order.
         checkpoint_seconds: longest time without a checkpoint.
@@ -199,7 +199,8 @@ class Trainer:
     @torch.no_grad()
     def _pushed(self, surrogate: Surrogate, batch: Batch) -> tuple[Trajectory, Trajectory]:
         """The history that the loss starts from, and the steps that follow it."""
-        n_pushed = int(torch.randint(self.pushforward + 1, ())) if self.pushforward else 0
+        n_calls = self.pushforward // surrogate.bundle
+        n_pushed = surrogate.bundle * int(torch.randint(n_calls + 1, ())) if n_calls else 0
         history = batch.history
         if n_pushed:
             predicted = rollout(surrogate, history, batch.static, n_pushed)

@@ -156,6 +156,13 @@ def test_gradients_of_any_order_pass_a_circular_conv(n_dims: int, stride: int, b
     assert torch.autograd.gradcheck(lambda *_: conv(x.detach()), tuple(conv.parameters()), fast_mode=True)
 
 
+def test_a_kernel_that_reaches_round_a_circle_twice_is_refused() -> None:
+    conv = Conv(1, 1, edges=("circular",), kernel=5)
+    assert conv(torch.ones(1, 1, 2)).shape == (1, 1, 2)
+    with pytest.raises(ValueError, match="kernel of 5 points reaches round a circle of 1 points"):
+        conv(torch.ones(1, 1, 1))
+
+
 def test_a_circular_conv_keeps_its_input_alone() -> None:
     kept: list[torch.Tensor] = []
     conv, x = Conv(2, 3, edges=("circular", "circular")), torch.randn(1, 2, 16, 16, requires_grad=True)
@@ -349,6 +356,14 @@ def test_products_and_picking_points_resample_alike(nodes: Nodes, monkeypatch: p
     monkeypatch.setattr(resampling, "_MOST_POINTS", 0)
     for product, shape in zip(as_products, shapes, strict=True):
         torch.testing.assert_close(product, resample(x, (nodes,) * 3, shape), rtol=0, atol=1e-14)
+
+
+def test_resampling_keeps_the_precision_of_fields_under_autocast() -> None:
+    x = torch.randn(2, 1, 8, 8)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        found = resample(x, ("periodic", "closed"), (16, 5))
+    assert torch.equal(found, resample(x, ("periodic", "closed"), (16, 5)))
+    assert resample(x[:0], ("periodic", "closed"), (16, 5)).shape == (0, 1, 16, 5)
 
 
 def test_gradients_pass_through_resampling() -> None:

@@ -15,6 +15,7 @@ import torch
 
 from data_gen import store
 from data_gen.problems.ns2d import NavierStokes2D
+from neuralop_bench.batch import Batch
 from neuralop_bench.data import Trajectories
 from neuralop_bench.models.fno import FNO
 from neuralop_bench.normalization import Normalizer
@@ -246,6 +247,31 @@ def test_pushforward_starts_from_predictions_without_a_gradient(
     losses.relative_l2(model(history, batch.static), batch.target[:, n_pushed : n_pushed + 1]).backward()
     by_hand = torch.nn.utils.parameters_to_vector(p - p.grad for p in model.parameters())
     assert torch.allclose(trained, by_hand, rtol=1e-4, atol=1e-6)
+
+
+def test_whole_bundles_are_pushed_forward(splits: dict[str, Trajectories]) -> None:
+    surrogate = _surrogate(splits["train"])
+    surrogate.bundle = 2
+    steps: list[int] = []
+
+    def shifted(history: torch.Tensor, static: torch.Tensor) -> torch.Tensor:
+        del static
+        steps.append(1)
+        return history[:, -1:].repeat_interleave(2, dim=1)
+
+    surrogate.forward = shifted  # pyright: ignore[reportAttributeAccessIssue]
+    trainer = Trainer(epochs=1, batch_size=4, unroll=2, pushforward=4, clip_norm=None, seed=0)
+    frames = torch.arange(8.0).view(1, 8, 1, 1, 1).expand(1, 8, 1, *PROBLEM.spec.grid.shape)
+    batch = Batch(frames[:, :2], torch.empty(1, 0, *PROBLEM.spec.grid.shape), frames[:, 2:])
+    starts = set()
+    for seed in range(20):
+        torch.manual_seed(seed)
+        steps.clear()
+        history, target = trainer._pushed(surrogate, batch)
+        assert history.shape[1] == target.shape[1] == 2
+        assert float(target[0, 0, 0, 0, 0]) == 2 + 2 * len(steps)
+        starts.add(len(steps))
+    assert starts == {0, 1, 2}
 
 
 def test_training_with_pushforward_resumes_bit_for_bit(splits: dict[str, Trajectories], tmp_path: Path) -> None:
