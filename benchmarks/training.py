@@ -39,7 +39,7 @@ SEEDS = (0, 1, 2)
 DATASETS = {"ns2d": 22, "burgers1d": 60, "darcy2d": 20}  # epochs of the track
 RATES = {"ns2d": 8e-3, "burgers1d": 4e-3, "darcy2d": 4e-3}  # of the recipes
 LINEAR = "+scheduler.anneal=linear"
-SOAP = ("optimizer._target_=pytorch_optimizer.SOAP", "~optimizer.fused", "trust=[pytorch_optimizer]")
+SOAP = ("optimizer=soap",)
 
 
 @dataclass(frozen=True)

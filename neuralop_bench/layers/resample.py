@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from functools import lru_cache
 
 import torch
@@ -10,6 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from data_gen.grids import Nodes
+from neuralop_bench.layers.mlp import is_autocast
 
 # Up to here a product with the matrix of an axis is at least as fast as picking its points, the gradient included:
 # twice to fifteen times for 16 to 64 points doubled on CPU.
@@ -42,7 +44,7 @@ def _as_product(x: Tensor, axis: int, nodes: Nodes, n: int) -> Tensor:
     matrix = _matrix(x.shape[axis], nodes, n, x.dtype, x.device)
     before, behind = x.shape[:axis], x.shape[axis + 1 :]
     # Interpolation keeps the precision of the field, under autocast, too.
-    with torch.autocast(x.device.type, enabled=False):
+    with torch.autocast(x.device.type, enabled=False) if is_autocast(x) else nullcontext():
         if not behind:
             return x @ matrix.T
         columns = x.reshape(before.numel(), x.shape[axis], behind.numel())

@@ -6,7 +6,7 @@ import copy
 import csv
 import functools
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +21,7 @@ from neuralop_bench.models.fno import FNO
 from neuralop_bench.normalization import Normalizer
 from neuralop_bench.surrogate import Surrogate
 from neuralop_bench.training import augmentation, losses, schedules
+from neuralop_bench.training.optimizers import soap
 from neuralop_bench.training.tracking import NoTracker
 from neuralop_bench.training.trainer import Diverged, Progress, Trainer, validate
 
@@ -65,6 +66,7 @@ def _fit(
     lr: float = 1e-2,
     loss: losses.Loss = losses.relative_l2,
     schedule: schedules.Schedule = schedules.one_cycle,
+    optimizer: Callable[..., torch.optim.Optimizer] = torch.optim.AdamW,
     **arguments: float,
 ) -> tuple[Surrogate, Progress]:
     settings = {"epochs": 3, "batch_size": 4, "unroll": 1, "clip_norm": 1.0, "seed": 0, **arguments}
@@ -74,7 +76,7 @@ def _fit(
         surrogate,
         splits["train"].windows(trainer.window_steps),
         splits["valid"].whole(),
-        optimizer=functools.partial(torch.optim.AdamW, lr=lr),
+        optimizer=functools.partial(optimizer, lr=lr),
         schedule=schedule,
         loss=loss,
         augmentation=augmentation.Symmetries(PROBLEM.spec),
@@ -274,11 +276,16 @@ def test_whole_bundles_are_pushed_forward(splits: dict[str, Trajectories]) -> No
     assert starts == {0, 1, 2}
 
 
-def test_training_with_pushforward_resumes_bit_for_bit(splits: dict[str, Trajectories], tmp_path: Path) -> None:
-    whole, _ = _fit(splits, tmp_path / "whole", pushforward=1)
+# SOAP renews its eigenbases every ten steps: before and after the first time.
+@pytest.mark.parametrize(("optimizer", "n_steps"), [(torch.optim.AdamW, 4), (soap, 4), (soap, 12)])
+def test_other_ways_of_training_resume_bit_for_bit(
+    splits: dict[str, Trajectories], tmp_path: Path, optimizer: Callable[..., torch.optim.Optimizer], n_steps: int
+) -> None:
+    fit = functools.partial(_fit, splits, optimizer=optimizer, pushforward=1, epochs=5)
+    whole, _ = fit(tmp_path / "whole")
     with pytest.raises(_Killed):
-        _fit(splits, tmp_path / "cut", loss=_dying_after(4), checkpoint_seconds=0.0, pushforward=1)
+        fit(tmp_path / "cut", loss=_dying_after(n_steps), checkpoint_seconds=0.0)
     torch.manual_seed(123)
-    resumed, _ = _fit(splits, tmp_path / "cut", pushforward=1)
+    resumed, _ = fit(tmp_path / "cut")
     for (name, one), two in zip(whole.state_dict().items(), resumed.state_dict().values(), strict=True):
         assert torch.equal(one, two), name
