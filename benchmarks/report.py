@@ -6,6 +6,7 @@ python benchmarks/report.py
 from __future__ import annotations
 
 import json
+import math
 import re
 import statistics
 from collections.abc import Iterable, Iterator
@@ -46,6 +47,7 @@ transforms. Bold where `is_faster_as_product` chooses the slower.
 DATA = """One core. Ratios are of medians measured side by side; whole datasets (processes, lite data, peak memory) are
 made by `python benchmarks/datagen.py workers lite memory`, the rest by `make bench`.
 """
+DATA_GROWTH = {"points per axis of the solver": "seconds_per_sample_by_resolution", "samples": "seconds_by_samples"}
 GROWTH = """Exponents of power laws through the last two points of each line. Twice the points per axis are four times
 the points.
 """
@@ -195,7 +197,14 @@ def _data(found: dict[str, Any], machine: str) -> Iterator[str]:
         row(what, entry["peak_gib"], 2, "{:.2f} GiB", at_most=True)
     if len(rows) > 1:
         yield from ("### Making data\n", DATA, _table(rows))
-    if "data, growth" in found:
+    if entry := found.get("data, growth"):
+        exponents: list[Row] = [("varied", "dataset", "exponent of time")]
+        for varied, key in DATA_GROWTH.items():
+            for i, (name, line) in enumerate(entry[key].items()):
+                (n, before), (m, after) = [(int(value), seconds) for value, seconds in line.items()][-2:]
+                exponent = math.log(after / before) / math.log(m / n)
+                exponents.append((varied if i == 0 else "", name, f"{exponent:.2f}"))
+        yield _table(exponents)
         yield f"![Time of making data against resolution and samples](images/{picture('data', machine).name})\n"
 
 
@@ -221,8 +230,7 @@ def draw() -> None:
             _draw(panels, 2, picture("steps", path.stem))
         if entry := found.get("data, growth"):
             panels = [
-                ("seconds per sample", "points per axis of the solver", entry["seconds_per_sample_by_resolution"]),
-                ("seconds", "samples", entry["seconds_by_samples"]),
+                (key.partition("_by_")[0].replace("_", " "), varied, entry[key]) for varied, key in DATA_GROWTH.items()
             ]
             _draw(panels, 1, picture("data", path.stem))
 
@@ -236,7 +244,7 @@ def _draw(panels: list[tuple[str, str, dict[str, dict[str, float]]]], n_rows: in
             axis.loglog([int(n) for n in line], list(line.values()), style, label=name)
         axis.set(xlabel=varied, ylabel=quantity)
         axis.grid(visible=True, which="major", color="0.9")
-        axis.legend(frameon=False, fontsize=8)
+        axis.legend(frameon=False, fontsize=8, loc="lower left", bbox_to_anchor=(0, 1))
     figure.savefig(path, dpi=80)
 
 
