@@ -58,7 +58,7 @@ def _rngs(n: int, split: str = "test") -> list[np.random.Generator]:
 # Time to solution against the original schemes -----------------------------------------------------------------------
 
 
-def navier_stokes(repeats: int = 10) -> dict[str, Any]:
+def navier_stokes(repeats: int = 5) -> dict[str, Any]:
     """nu = 1e-3 to T = 50 on 64 x 64 against Crank-Nicolson and explicit Euler, dt = 1e-4, each at its best batch.
 
     The original runs 2000 steps, scaled to the 500,000 that T = 50 takes: with complex transforms, as released, and

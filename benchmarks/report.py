@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from matplotlib.figure import Figure
+from matplotlib.ticker import NullFormatter, NullLocator
 from timing import RESULTS
 
 from neuralop_bench.layers.spectral_conv import is_faster_as_product
@@ -227,22 +228,29 @@ def draw() -> None:
                 for quantity, key in (("ms per step", "milliseconds"), ("10^6 bytes", "megabytes"))
                 for varied, networks in lines.items()
             ]
-            _draw(panels, 2, picture("steps", path.stem))
+            _draw(panels, picture("steps", path.stem))
         if entry := found.get("data, growth"):
             panels = [
                 (key.partition("_by_")[0].replace("_", " "), varied, entry[key]) for varied, key in DATA_GROWTH.items()
             ]
-            _draw(panels, 1, picture("data", path.stem))
+            _draw(panels, picture("data", path.stem))
 
 
-def _draw(panels: list[tuple[str, str, dict[str, dict[str, float]]]], n_rows: int, path: Path) -> None:
-    n_columns = len(panels) // n_rows
-    figure = Figure(figsize=(4.2 * n_columns, 3.4 * n_rows), layout="constrained")
+def _draw(panels: list[tuple[str, str, dict[str, dict[str, float]]]], path: Path) -> None:
+    n_columns = min(3, len(panels))
+    n_rows = -(-len(panels) // n_columns)
+    figure = Figure(figsize=(4.2 * n_columns, 3.6 * n_rows), layout="constrained")
     for i, (quantity, varied, lines) in enumerate(panels):
         axis = figure.add_subplot(n_rows, n_columns, i + 1)
         for (name, line), style in zip(lines.items(), ("-o", "--s", ":^", "-.v", "-D", "--x"), strict=False):
             axis.loglog([int(n) for n in line], list(line.values()), style, label=name)
+        values = sorted({int(n) for line in lines.values() for n in line})
         axis.set(xlabel=varied, ylabel=quantity)
+        axis.set_xticks(values if len(values) < 6 else values[::3], minor=False)
+        axis.xaxis.set_major_formatter("{x:g}")
+        axis.xaxis.set_minor_locator(NullLocator())
+        axis.yaxis.set_major_formatter("{x:g}")
+        axis.yaxis.set_minor_formatter(NullFormatter())
         axis.grid(visible=True, which="major", color="0.9")
         axis.legend(frameon=False, fontsize=8, loc="lower left", bbox_to_anchor=(0, 1))
     figure.savefig(path, dpi=80)

@@ -1,7 +1,7 @@
 """Ways of training compared on lite data: which reaches the recipe's error on valid in less time?
 
-    python benchmarks/training.py [paths.data=...]     train what isn't there yet (two hours on 2 cores)
-    python benchmarks/training.py times                time an epoch of each way, side by side; let nothing else run
+    python benchmarks/training.py [ns2d ...] [paths.data=...]     train what isn't there yet (two hours on 2 cores)
+    python benchmarks/training.py times [ns2d ...]                time an epoch of each way; let nothing else run
 
 Every way trains the FNO with the recipe's settings but for what its name says, for half the track's epochs unless it
 says otherwise; steps that are unrolled or pushed forward cost as many calls of the network in fewer epochs. Ways with
@@ -143,36 +143,41 @@ def compared(dataset: str, more: list[str]) -> dict[str, Any]:
     }
 
 
-def times(more: list[str]) -> None:
+def times(dataset: str, more: list[str]) -> None:
     """Seconds of an epoch of every way, the median of three in turns: four times the second epoch of a quarter of the
     training samples, for the first has to set everything up."""
-    for dataset in DATASETS:
-        todo = ways(dataset)
-        found: dict[str, list[float]] = {name: [] for name in todo}
-        full = config.compose("model=fno", f"dataset={dataset}", "track=lite").splits["train"]
-        with tempfile.TemporaryDirectory() as folder:
-            small = (f"splits.train={full // 4}", "splits.valid=1", "trainer.epochs=2", f"paths.outputs={folder}")
-            for turn in range(3):
-                for name, way in todo.items():
-                    cfg = config.compose(*overrides(dataset, way, 1.0, turn), *more, *small)
-                    with contextlib.redirect_stdout(io.StringIO()):
-                        pipeline.run(cfg)
-                    with open(config.run_directory(cfg) / CURVE_NAME) as handle:
-                        first, second = (float(row["seconds"]) for row in csv.DictReader(handle))
-                    found[name].append(4 * (second - first))
-        result = {name: round(statistics.median(values), 2) for name, values in found.items()}
-        save(f"seconds of an epoch, {dataset}", {"ways": result})
-        print(dataset, result, flush=True)
+    todo = ways(dataset)
+    found: dict[str, list[float]] = {name: [] for name in todo}
+    full = config.compose("model=fno", f"dataset={dataset}", "track=lite").splits["train"]
+    with tempfile.TemporaryDirectory() as folder:
+        small = (f"splits.train={full // 4}", "splits.valid=1", "trainer.epochs=2", f"paths.outputs={folder}")
+        for turn in range(3):
+            for name, way in todo.items():
+                cfg = config.compose(*overrides(dataset, way, 1.0, turn), *more, *small)
+                with contextlib.redirect_stdout(io.StringIO()):
+                    pipeline.run(cfg)
+                with open(config.run_directory(cfg) / CURVE_NAME) as handle:
+                    first, second = (float(row["seconds"]) for row in csv.DictReader(handle))
+                found[name].append(4 * (second - first))
+    result = {name: round(statistics.median(values), 2) for name, values in found.items()}
+    save(f"seconds of an epoch, {dataset}", {"ways": result})
+    print(dataset, result, flush=True)
 
 
 def main() -> None:
-    """Train and report."""
-    if sys.argv[1:2] == ["times"]:
-        keep_freed_memory()
-        times(sys.argv[2:])
-        return
-    for dataset in DATASETS:
-        result = compared(dataset, sys.argv[1:])
+    """Train and report, or measure times."""
+    known = ["times", *DATASETS]
+    words = [argument for argument in sys.argv[1:] if "=" not in argument]
+    more = [argument for argument in sys.argv[1:] if "=" in argument]
+    if unknown := set(words) - set(known):
+        sys.exit(f"Unknown {', '.join(sorted(unknown))}: there are {', '.join(known)}.")
+    datasets = [name for name in DATASETS if name in words] or list(DATASETS)
+    for dataset in datasets:
+        if "times" in words:
+            keep_freed_memory()
+            times(dataset, more)
+            continue
+        result = compared(dataset, more)
         save(f"training, {dataset}", {"ways": result})
         for name, row in result.items():
             mean = statistics.mean(row["valid_rel_l2"])
