@@ -333,7 +333,8 @@ def test_any_file_grid_holds_the_same_accurate_solution(half: int, viscosity: fl
     stored = replace(fine, resolution=n).simulate(_rngs(0)).trajectory[0, :, 0]
     k_max = min(spectral.max_wavenumber(n, dealiased=False), fine.k_max)
     a, b = (spectral.from_grid_1d(torch.from_numpy(values), k_max) for values in (stored, u))
-    assert float((a - b).abs().max()) < 1e-15
+    # Rounding: transforms of lengths with large prime factors sum more numbers (116 = 4 x 29 gave 1.3e-15).
+    assert float((a - b).abs().max()) < 1e-14
 
 
 def test_at_solves_on_the_given_grid() -> None:
