@@ -14,8 +14,8 @@ from data_gen.grids import Nodes
 from neuralop_bench.layers.mlp import is_autocast
 
 # Up to here the product with the matrix of an axis takes the place of picking its points. Doubling them on CPU, with
-# the gradient, it is 3 to 16 times as fast along the last axis; along earlier ones 6 to 1.5 times for 16 to 512 points, but
-# for 256 points, where it takes 1.5 times as long.
+# the gradient, it is 3 to 16 times as fast along the last axis; along earlier ones 6 to 1.5 times for 16 to 512 points,
+# but for 256 points, where it takes 1.5 times as long.
 _MOST_POINTS = 512
 
 
