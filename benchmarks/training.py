@@ -1,21 +1,28 @@
 """Ways of training compared on lite data: which reaches the recipe's error on valid in less time?
 
-    python benchmarks/training.py [ns2d ...] [paths.data=...]     train what isn't there yet (two hours on 2 cores)
-    python benchmarks/training.py times [ns2d ...]                time an epoch of each way; let nothing else run
+    python benchmarks/training.py [ns2d ...] [WAY ...] [paths.data=...]    train what isn't there yet: two hours
+    python benchmarks/training.py models [ns2d ...] [paths.data=...]       SOAP for the other models: an hour
+    python benchmarks/training.py times [ns2d ...] [paths.data=...]        time an epoch of each way
 
-Every way trains the FNO with the recipe's settings but for what its name says, for half the track's epochs unless it
-says otherwise; steps that are unrolled or pushed forward cost as many calls of the network in fewer epochs. Ways with
-several rates take the one that is best on valid with seed 0. Those whose error is then within a tenth of that of the
-recipe in half the epochs, or below, are repeated with two more seeds. Runs are found again when the command is
-repeated. The time of a training is its epochs times the time of one, measured by itself, so that trainings needn't run
-undisturbed. Test errors play no part and aren't read.
+WAY is a name below, such as 'linear decay, all epochs': only those are trained, and put beside the results that there
+are. Every way trains the FNO with the recipe's settings but for what its name says, for half the track's epochs
+unless it says otherwise; steps that are unrolled or pushed forward cost as many calls of the network in fewer epochs.
+Ways with several rates take the one that is best on valid with seed 0. Those whose error is then within a tenth of
+that of the recipe in half the epochs, or below, are repeated with two more seeds. Runs are found again when the
+command is repeated. The time of a training is its epochs times the time of one, measured by itself while nothing else
+runs, so that trainings needn't run undisturbed. Test errors play no part and aren't read.
+
+The other models are trained by their recipe and by SOAP at the same rate, in a third of the epochs, with one seed. How
+many times as long an epoch with SOAP takes is roughly measured: both train at the same time, on a core each.
 """
 
 from __future__ import annotations
 
 import contextlib
 import csv
+import functools
 import io
+import json
 import math
 import os
 import statistics
@@ -27,7 +34,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from timing import save
+from timing import results, save
 
 from data_gen.memory import keep_freed_memory
 from neuralop_bench import config, pipeline
@@ -37,7 +44,7 @@ from neuralop_bench.run_directory import CURVE_NAME
 ROOT = Path(__file__).parents[1]
 SEEDS = (0, 1, 2)
 DATASETS = {"ns2d": 22, "burgers1d": 60, "darcy2d": 20}  # epochs of the track
-RATES = {"ns2d": 8e-3, "burgers1d": 4e-3, "darcy2d": 4e-3}  # of the recipes
+MODELS = ("galerkin", "mgno", "unet", "lsm", "deeponet")  # beside the FNO
 LINEAR = "+scheduler.anneal=linear"
 SOAP = ("optimizer=soap",)
 
@@ -56,6 +63,7 @@ def ways(dataset: str) -> dict[str, Way]:
     found = {
         "recipe, all epochs": Way(epochs=1.0),
         "linear decay, all epochs": Way((LINEAR,), epochs=1.0),
+        "SOAP, all epochs": Way(SOAP, epochs=1.0),
         "recipe": Way(rates=(0.5, 1.0, 2.0) if dataset == "ns2d" else (1.0,)),
         "linear decay": Way((LINEAR,)),
         "SOAP": Way(SOAP, rates=(0.5, 1.0, 2.0) if dataset == "ns2d" else (0.5, 1.0)),
@@ -76,70 +84,110 @@ def ways(dataset: str) -> dict[str, Way]:
     return found
 
 
-def overrides(dataset: str, way: Way, rate: float, seed: int) -> tuple[str, ...]:
-    """Of one training."""
+def overrides(model: str, dataset: str, way: Way, rate: float, seed: int) -> tuple[str, ...]:
+    """Of one training; the rate is given as a factor of the recipe's."""
+    track = (f"model={model}", f"dataset={dataset}", "track=lite")
     return (
-        "model=fno",
-        f"dataset={dataset}",
-        "track=lite",
+        *track,
         f"seed={seed}",
         f"trainer.epochs={round(way.epochs * DATASETS[dataset])}",
         *way.overrides,
-        f"optimizer.lr={rate * RATES[dataset]:g}",
+        f"optimizer.lr={rate * recipe_rate(model, dataset):g}",
     )
 
 
-def trained(jobs: list[tuple[str, ...]], more: list[str]) -> list[float]:
-    """The best error on valid of each training, made now unless it is there; infinite where it diverged.
+@functools.cache
+def recipe_rate(model: str, dataset: str) -> float:
+    """The largest learning rate of a recipe."""
+    return config.compose(f"model={model}", f"dataset={dataset}", "track=lite").optimizer["lr"]
+
+
+@dataclass(frozen=True)
+class Trained:
+    """The best error on valid, infinite if it diverged, and the seconds of the training."""
+
+    valid_rel_l2: float
+    seconds: float
+
+
+def trained(jobs: list[tuple[str, ...]], more: list[str]) -> list[Trained]:
+    """Every training, made now unless it is there.
 
     Raises:
-        RuntimeError: a training that ended otherwise.
+        RuntimeError: a training that ended otherwise than finished or diverged.
     """
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     folders = [config.run_directory(config.compose(*job, *more)) for job in jobs]
 
-    def train(job: tuple[str, ...], folder: Path) -> float:
+    def train(job: tuple[str, ...], folder: Path) -> Trained:
         command = [sys.executable, str(ROOT / "run.py"), *job, *more]
         done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
         if not (folder / RECORD_NAME).exists():
             raise RuntimeError(f"{' '.join(command)} failed:\n{done.stderr[-2000:]}")
         record = RunRecord.load(folder / RECORD_NAME)
         if record.status == "diverged":
-            return math.inf
+            return Trained(math.inf, math.nan)
         with open(folder / CURVE_NAME) as handle:
-            return min(float(row["valid_rel_l2"]) for row in csv.DictReader(handle))
+            rows = list(csv.DictReader(handle))
+        return Trained(min(float(row["valid_rel_l2"]) for row in rows), float(rows[-1]["seconds"]))
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         return list(pool.map(train, jobs, folders))
 
 
-def compared(dataset: str, more: list[str]) -> dict[str, Any]:
-    """Errors of every way on a dataset: all rates with the first seed, the best of them with the others."""
-    todo = ways(dataset)
+def compared(dataset: str, chosen: list[str], more: list[str]) -> dict[str, Any]:
+    """Errors of the ways on a dataset: all rates with the first seed, the best of them with the others."""
+    known = recorded(dataset) if chosen else {}
+    todo = {name: way for name, way in ways(dataset).items() if not chosen or name in chosen}
     screened = [(name, rate) for name, way in todo.items() for rate in way.rates]
-    errors = dict(
-        zip(
-            screened,
-            trained([overrides(dataset, todo[name], rate, SEEDS[0]) for name, rate in screened], more),
-            strict=True,
-        )
-    )
+    jobs = [overrides("fno", dataset, todo[name], rate, SEEDS[0]) for name, rate in screened]
+    errors = {key: run.valid_rel_l2 for key, run in zip(screened, trained(jobs, more), strict=True)}
     best = {name: min(way.rates, key=lambda rate: errors[name, rate]) for name, way in todo.items()}
-    bound = 1.1 * errors["recipe", best["recipe"]]
-    near = [name for name in todo if errors[name, best[name]] <= bound]
+    recipe = errors["recipe", best["recipe"]] if "recipe" in todo else known["recipe"]["valid_rel_l2"][0]
+    near = [name for name in todo if errors[name, best[name]] <= 1.1 * recipe]
     repeated = [(name, seed) for name in near for seed in SEEDS[1:]]
-    others = trained([overrides(dataset, todo[name], best[name], seed) for name, seed in repeated], more)
-    return {
+    others = trained([overrides("fno", dataset, todo[name], best[name], seed) for name, seed in repeated], more)
+    found = {
         name: {
             "epochs": round(way.epochs * DATASETS[dataset]),
-            "rate": best[name] * RATES[dataset],
+            "rate": best[name] * recipe_rate("fno", dataset),
             "valid_rel_l2": [
                 errors[name, best[name]],
-                *(error for (other, _), error in zip(repeated, others, strict=True) if other == name),
+                *(run.valid_rel_l2 for (other, _), run in zip(repeated, others, strict=True) if other == name),
             ],
-            "rates_tried": {f"{rate * RATES[dataset]:g}": errors[name, rate] for rate in way.rates},
+            "rates_tried": {f"{rate * recipe_rate('fno', dataset):g}": errors[name, rate] for rate in way.rates},
         }
         for name, way in todo.items()
+    }
+    return {name: (known | found)[name] for name in ways(dataset) if name in known | found}
+
+
+def recorded(dataset: str) -> dict[str, Any]:
+    """What was found before on this machine.
+
+    Raises:
+        SystemExit: nothing was.
+    """
+    path = results()
+    sections = json.loads(path.read_text()) if path.exists() else {}
+    if f"training, {dataset}" not in sections:
+        sys.exit(f"{path.name} has no results for {dataset} to put a single way beside: train all of them first.")
+    return sections[f"training, {dataset}"]["ways"]
+
+
+def other_models(dataset: str, more: list[str]) -> dict[str, Any]:
+    """Errors of the models by their recipes and by SOAP."""
+    pair = (Way(epochs=1 / 3), Way(SOAP, epochs=1 / 3))
+    runs = trained([overrides(model, dataset, way, 1.0, SEEDS[0]) for model in MODELS for way in pair], more)
+    return {
+        model: {
+            "epochs": round(DATASETS[dataset] / 3),
+            "rate": recipe_rate(model, dataset),
+            "recipe": recipe.valid_rel_l2,
+            "SOAP": soap.valid_rel_l2,
+            "times_as_long": round(soap.seconds / recipe.seconds, 2),
+        }
+        for model, recipe, soap in zip(MODELS, runs[::2], runs[1::2], strict=True)
     }
 
 
@@ -153,7 +201,7 @@ def times(dataset: str, more: list[str]) -> None:
         small = (f"splits.train={full // 4}", "splits.valid=1", "trainer.epochs=2", f"paths.outputs={folder}")
         for turn in range(3):
             for name, way in todo.items():
-                cfg = config.compose(*overrides(dataset, way, 1.0, turn), *more, *small)
+                cfg = config.compose(*overrides("fno", dataset, way, 1.0, turn), *more, *small)
                 with contextlib.redirect_stdout(io.StringIO()):
                     pipeline.run(cfg)
                 with open(config.run_directory(cfg) / CURVE_NAME) as handle:
@@ -166,22 +214,27 @@ def times(dataset: str, more: list[str]) -> None:
 
 def main() -> None:
     """Train and report, or measure times."""
-    known = ["times", *DATASETS]
     words = [argument for argument in sys.argv[1:] if "=" not in argument]
     more = [argument for argument in sys.argv[1:] if "=" in argument]
-    if unknown := set(words) - set(known):
-        sys.exit(f"Unknown {', '.join(sorted(unknown))}: there are {', '.join(known)}.")
-    datasets = [name for name in DATASETS if name in words] or list(DATASETS)
-    for dataset in datasets:
+    names = {name: None for dataset in DATASETS for name in ways(dataset)}
+    if unknown := set(words) - {"times", "models", *DATASETS, *names}:
+        known = ", ".join(["times", "models", *DATASETS, *(f"'{name}'" for name in names)])
+        sys.exit(f"Unknown {', '.join(sorted(unknown))}: there are {known}.")
+    for dataset in [name for name in DATASETS if name in words] or list(DATASETS):
         if "times" in words:
             keep_freed_memory()
             times(dataset, more)
-            continue
-        result = compared(dataset, more)
-        save(f"training, {dataset}", {"ways": result})
-        for name, row in result.items():
-            mean = statistics.mean(row["valid_rel_l2"])
-            print(f"{dataset}, {name}, rate {row['rate']:g}: {mean:.4f} of {row['valid_rel_l2']}", flush=True)
+        elif "models" in words:
+            found = other_models(dataset, more)
+            save(f"SOAP, {dataset}", {"models": found})
+            for name, row in found.items():
+                print(f"{dataset}, {name}: {row}", flush=True)
+        else:
+            result = compared(dataset, [name for name in names if name in words], more)
+            save(f"training, {dataset}", {"ways": result})
+            for name, row in result.items():
+                mean = statistics.mean(row["valid_rel_l2"])
+                print(f"{dataset}, {name}, rate {row['rate']:g}: {mean:.4f} of {row['valid_rel_l2']}", flush=True)
 
 
 if __name__ == "__main__":
