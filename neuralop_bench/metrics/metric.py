@@ -80,7 +80,8 @@ def sample_pairs(prediction: Trajectory, batch: Batch) -> Iterator[tuple[NDArray
         values, reference = (x.detach().cpu().double().numpy() for x in (p, u))
         if not np.isfinite(reference).all():
             raise ValueError("A reference has values that aren't finite: the dataset is broken. Generate it again.")
-        yield np.where(np.isfinite(values), values, np.inf), reference
+        finite = np.isfinite(values)
+        yield values if finite.all() else np.where(finite, values, np.inf), reference
 
 
 def mean(values: NDArray[np.float64]) -> float:

@@ -302,7 +302,7 @@ class _Partition:
 
 def amplitudes(values: NDArray[np.float64], grid: Grid) -> NDArray[np.complexfloating]:
     """Mode amplitudes c of [time, channel, *space], scaled so that sum |c|^2 is the mean square over the points
-    (with trapezoid weights on closed axes)."""
+    (with trapezoid weights on closed axes). Those of k and -k are conjugate: one of them is there, times sqrt(2)."""
     for axis, nodes in enumerate(grid.nodes, start=2):
         n = values.shape[axis]
         if nodes == "centres":
@@ -316,7 +316,12 @@ def amplitudes(values: NDArray[np.float64], grid: Grid) -> NDArray[np.complexflo
             shape[axis] = n
             values = np.asarray(scipy.fft.dct(values, 1, axis=axis)) * scale.reshape(shape)
     periodic = [axis for axis, nodes in enumerate(grid.nodes, start=2) if nodes == "periodic"]
-    return np.asarray(scipy.fft.fftn(values, axes=periodic, norm="forward")) if periodic else values.astype(complex)
+    if not periodic:
+        return values.astype(complex)
+    half = np.asarray(scipy.fft.rfftn(values, axes=periodic, norm="forward"))
+    n = values.shape[periodic[-1]]
+    np.moveaxis(half, periodic[-1], 0)[1 : (n + 1) // 2] *= math.sqrt(2)
+    return half
 
 
 def squared_magnitude(values: NDArray[np.complexfloating]) -> NDArray[np.float64]:
@@ -325,10 +330,16 @@ def squared_magnitude(values: NDArray[np.complexfloating]) -> NDArray[np.float64
 
 
 def _wavenumbers(grid: Grid) -> list[NDArray[np.float64]]:
-    return [
-        np.asarray(np.fft.fftfreq(n, length / n) if nodes == "periodic" else np.arange(n) / (2 * length), np.float64)
-        for n, length, nodes in zip(grid.shape, grid.lengths, grid.nodes, strict=True)
-    ]
+    """Of each axis of ``amplitudes``, in cycles per unit length."""
+    last = max((axis for axis, nodes in enumerate(grid.nodes) if nodes == "periodic"), default=None)
+    found = []
+    for axis, (n, length, nodes) in enumerate(zip(grid.shape, grid.lengths, grid.nodes, strict=True)):
+        if nodes == "periodic":
+            k = (np.fft.rfftfreq if axis == last else np.fft.fftfreq)(n, length / n)
+        else:
+            k = np.arange(n) / (2 * length)
+        found.append(np.asarray(k, np.float64))
+    return found
 
 
 def _expand(flags: NDArray[np.bool_], like: NDArray[np.generic]) -> NDArray[np.bool_]:
