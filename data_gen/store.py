@@ -160,7 +160,8 @@ class DatasetFile:
         if not self.path.is_file():
             raise StoreError(f"There is no dataset file {self.path}. Check the path, or let run.py generate the data.")
         with _damage_reported(self.path), ExitStack() as on_failure:
-            self._file: _File = h5py.File(self.path, "r")
+            # Without a cache of chunks: a window takes a part of one, and only what isn't cached is read in part.
+            self._file: _File = h5py.File(self.path, "r", rdcc_nbytes=0)
             self._fields: dict[str, _File] = {}
             on_failure.callback(self._file.close)
             version = int(self._file.attrs["format_version"])

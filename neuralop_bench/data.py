@@ -86,11 +86,14 @@ class Trajectories:
         if self._states is not None and self._static is not None:
             frames = start[:, None] + np.arange(n_frames)
             return self._states[sample[:, None], frames], self._static[sample]
-        file = self._open()
-        states = [
-            file.read_states(int(i), slice(int(s), int(s) + n_frames)) for i, s in zip(sample, start, strict=True)
-        ]
-        return np.stack(states), np.stack([file.read_static(int(i)) for i in sample])
+        file, n, space = self._open(), len(sample), self.spec.grid.shape
+        states = np.empty((n, n_frames, len(self.spec.state), *space), np.float32)
+        static = np.empty((n, len(self.spec.static), *space), np.float32)
+        for row, (i, first) in enumerate(zip(sample, start, strict=True)):
+            states[row] = file.read_states(int(i), slice(int(first), int(first) + n_frames))
+            if len(self.spec.static):
+                static[row] = file.read_static(int(i))
+        return states, static
 
     def _open(self) -> DatasetFile:
         # An HDF5 handle must not be shared with a forked worker, so each process opens its own.
