@@ -19,7 +19,6 @@ from timing import RESULTS
 
 from neuralop_bench.layers.spectral_conv import is_faster_as_product
 
-_PLACE = re.compile(r"(?<=<!-- ways of training: made by benchmarks/report.py -->\n\n).*?(?=\n<!-- end -->)", re.DOTALL)
 DOCS = Path(__file__).parents[1] / "docs"
 Row = tuple[str, ...]
 LABELS = {
@@ -284,15 +283,40 @@ def training() -> str:
     return _table(rows)
 
 
-def with_table(text: str, table: str) -> str:
-    """The page with its table made anew.
+def soap() -> str:
+    """The other models with SOAP, dataset by dataset (benchmarks/training.py)."""
+    rows: list[Row] = [("dataset", "model", "epochs", "rate", "AdamW", "SOAP", "ratio", "an epoch takes")]
+    for path in sorted(RESULTS.glob("*.json")):
+        found = json.loads(path.read_text())
+        for name in [section for section in found if section.startswith("SOAP, ")]:
+            for i, (model, entry) in enumerate(found[name]["models"].items()):
+                rows.append(
+                    (
+                        name.removeprefix("SOAP, ") if i == 0 else "",
+                        f"`{model}`",
+                        str(entry["epochs"]),
+                        f"{entry['rate']:g}",
+                        f"{entry['AdamW']:.4f}",
+                        f"{entry['SOAP']:.4f}",
+                        f"{entry['SOAP'] / entry['AdamW']:.2f}",
+                        f"{entry['times_as_long']:.1f}x",
+                    )
+                )
+    return _table(rows)
+
+
+def with_tables(text: str) -> str:
+    """The page of findings with its tables made anew.
 
     Raises:
-        ValueError: the page has no place for it.
+        ValueError: the page has no place for one.
     """
-    if not _PLACE.search(text):
-        raise ValueError("docs/findings.md has no place for the table: the two comments around it are missing.")
-    return _PLACE.sub(lambda _: table, text)
+    for name, table in (("ways of training", training()), ("SOAP for the other models", soap())):
+        place = re.compile(rf"(?<=<!-- {name}: made by benchmarks/report.py -->\n\n).*?(?=\n<!-- end -->)", re.DOTALL)
+        if not place.search(text):
+            raise ValueError(f"docs/findings.md has no place for {name!r}: the two comments around it are missing.")
+        text = place.sub(lambda _, table=table: table, text)
+    return text
 
 
 def main() -> None:
@@ -300,7 +324,7 @@ def main() -> None:
     draw()
     (DOCS / "performance.md").write_text(page().rstrip() + "\n")
     findings = DOCS / "findings.md"
-    findings.write_text(with_table(findings.read_text(), training()))
+    findings.write_text(with_tables(findings.read_text()))
 
 
 if __name__ == "__main__":

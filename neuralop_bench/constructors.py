@@ -108,7 +108,9 @@ def check(name: str, node: Any, trust: Sequence[str] = ()) -> None:
                 raise ConfigError(f"{name}.{key} must be one of {_DIRECTIVES[key]}, got {value!r}.")
             continue
         if key not in parameters and (not takes_any or str(key).startswith("_")):
-            raise ConfigError(f"Unknown key {name}.{key}.{suggestion(str(key), list(parameters), name + '.')}")
+            close = suggestion(str(key), list(parameters), name + ".")
+            otherwise = f" {node['_target_']} doesn't take it; if a recipe sets it, add ~{name}.{key}."
+            raise ConfigError(f"Unknown key {name}.{key}.{close or otherwise}")
         if isinstance(value, Mapping) and "_target_" in value:
             check(f"{name}.{key}", value, trust)
             _require_kind(f"{name}.{key}", value, hints.get(key), trust)

@@ -11,8 +11,9 @@ import timing
 def test_the_pages_are_those_of_the_committed_figures() -> None:
     assert (report.DOCS / "performance.md").read_text() == report.page().rstrip() + "\n"
     findings = (report.DOCS / "findings.md").read_text()
-    assert report.with_table(findings, report.training()) == findings
-    assert report.training().count("recipe, all epochs") >= 1
+    assert report.with_tables(findings) == findings
+    assert report.training().count("AdamW, all epochs") >= 1
+    assert report.soap().count("`mgno`") >= 1
 
 
 def test_what_misses_its_target_is_bold(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

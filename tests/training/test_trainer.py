@@ -276,8 +276,11 @@ def test_whole_bundles_are_pushed_forward(splits: dict[str, Trajectories]) -> No
     assert starts == {0, 1, 2}
 
 
-# SOAP renews its eigenbases every ten steps: before and after the first time.
-@pytest.mark.parametrize(("optimizer", "n_steps"), [(torch.optim.AdamW, 4), (soap, 4), (soap, 12)])
+# SOAP renews its eigenbases every ten steps: before and after the first time, and with axes that get none.
+@pytest.mark.parametrize(
+    ("optimizer", "n_steps"),
+    [(torch.optim.AdamW, 4), (soap, 4), (soap, 12), (functools.partial(soap, max_precondition_dim=5), 12)],
+)
 def test_other_ways_of_training_resume_bit_for_bit(
     splits: dict[str, Trajectories], tmp_path: Path, optimizer: Callable[..., torch.optim.Optimizer], n_steps: int
 ) -> None:
