@@ -268,16 +268,17 @@ def training() -> str:
             seconds = found.get(f"seconds of an epoch, {dataset}", {}).get("ways", {})
             for i, (way, entry) in enumerate(found[name]["ways"].items()):
                 errors = entry["valid_rel_l2"]
-                spread = f" ± {statistics.stdev(errors):.4f}" if len(errors) > 1 else ""
+                epoch = seconds.get(way.removesuffix(", all epochs"))
+                spread = f" ± {statistics.stdev(errors):.5f}" if len(errors) > 1 else ""
                 rows.append(
                     (
                         dataset if i == 0 else "",
                         way,
                         str(entry["epochs"]),
                         f"{entry['rate']:g}",
-                        f"{statistics.mean(errors):.4f}{spread}",
+                        f"{statistics.mean(errors):.5f}{spread}",
                         str(len(errors)),
-                        f"{entry['epochs'] * seconds[way]:.0f}" if way in seconds else "",
+                        "" if epoch is None else f"{entry['epochs'] * epoch:.0f}",
                     )
                 )
     return _table(rows)
