@@ -1,6 +1,6 @@
 """Evaluate the checkpoint of a finished run again and compare every number with its record.
 
-    python -m neuralop_bench.verify outputs/lite/ns2d/fno/default-03e47ed8/seed=0
+    python -m neuralop_bench.verify outputs/lite/ns2d/fno/default-f3e46648/seed=0
 
 Equal means to 1e-6 on the kind of device that made the record, to 1e-3 on another.
 """
