@@ -1,16 +1,16 @@
 """Ways of training compared on lite data: which reaches the same error on valid in less time?
 
-    python benchmarks/training.py [ns2d ...] [WAY ...] [paths.data=...]    train what isn't there yet: two hours
-    python benchmarks/training.py models [ns2d ...] [paths.data=...]       SOAP for the other models: an hour
-    python benchmarks/training.py times [ns2d ...] [paths.data=...]        time an epoch of each way
+    python benchmarks/training.py [ns2d ...] [WAY ...] [paths.data=...]          train what isn't there yet: two hours
+    python benchmarks/training.py models [ns2d ...] [paths.data=...]             SOAP for the other models: an hour
+    python benchmarks/training.py times [ns2d ...] [WAY ...] [paths.data=...]    time an epoch of each way
 
-WAY is a name below, such as 'linear decay, all epochs': only those are trained, and put beside the results that there
-are. Every way trains the FNO with its recipe's settings, but by AdamW at a rate that falls along half a cosine, for
-half the track's epochs, unless its name says otherwise; steps that are unrolled or pushed forward cost as many calls of
-the network in fewer epochs. Ways with several rates take the one that is best on valid with seed 0. Those whose error
-is then within a tenth of that of AdamW, or below, are repeated with two more seeds. Runs are found again when the
-command is repeated. The time of a training is its epochs times the time of one, measured by itself while nothing else
-runs, so that trainings needn't run undisturbed. Test errors play no part and aren't read.
+WAY is a name below, such as 'linear decay, all epochs': only those are trained or timed, and put beside the results
+that there are. Every way trains the FNO with its recipe's settings, but by AdamW at a rate that falls along half a
+cosine, for half the track's epochs, unless its name says otherwise; steps that are unrolled or pushed forward cost as
+many calls of the network in fewer epochs. Ways with several rates take the one that is best on valid with seed 0.
+Those whose error is then within a tenth of that of AdamW, or below, are repeated with two more seeds. Runs are found
+again when the command is repeated. The time of a training is its epochs times the time of one, measured by itself while
+nothing else runs, so that trainings needn't run undisturbed. Test errors play no part and aren't read.
 
 The other models are trained by AdamW and by SOAP at the rate of their recipe, in a third of the epochs, with one seed.
 How many times as long an epoch with SOAP takes is roughly measured: both train at the same time, on a core each.
@@ -140,7 +140,9 @@ def trained(jobs: list[tuple[str, ...]], more: list[str]) -> list[Trained]:
 
 def compared(dataset: str, chosen: list[str], more: list[str]) -> dict[str, Any]:
     """Errors of the ways on a dataset: all rates with the first seed, the best of them with the others."""
-    known = recorded(dataset) if chosen else {}
+    known = recorded(f"training, {dataset}") if chosen else {}
+    if chosen and not known:
+        sys.exit(f"There are no results for {dataset} to put a single way beside: train all of them first.")
     todo = {name: way for name, way in ways(dataset).items() if not chosen or name in chosen}
     screened = [(name, rate) for name, way in todo.items() for rate in way.rates]
     jobs = [overrides("fno", dataset, todo[name], rate, SEEDS[0]) for name, rate in screened]
@@ -165,17 +167,11 @@ def compared(dataset: str, chosen: list[str], more: list[str]) -> dict[str, Any]
     return {name: (known | found)[name] for name in ways(dataset) if name in known | found}
 
 
-def recorded(dataset: str) -> dict[str, Any]:
-    """What was found before on this machine.
-
-    Raises:
-        SystemExit: nothing was.
-    """
+def recorded(section: str) -> dict[str, Any]:
+    """The ways of a section as they were found before on this machine; none if they weren't."""
     path = results()
     sections = json.loads(path.read_text()) if path.exists() else {}
-    if f"training, {dataset}" not in sections:
-        sys.exit(f"{path.name} has no results for {dataset} to put a single way beside: train all of them first.")
-    return sections[f"training, {dataset}"]["ways"]
+    return sections.get(section, {}).get("ways", {})
 
 
 def other_models(dataset: str, more: list[str]) -> dict[str, Any]:
@@ -194,10 +190,13 @@ def other_models(dataset: str, more: list[str]) -> dict[str, Any]:
     }
 
 
-def times(dataset: str, more: list[str]) -> None:
-    """Seconds of an epoch of every way, the median of three in turns: four times the second epoch of a quarter of the
+def times(dataset: str, chosen: list[str], more: list[str]) -> dict[str, float]:
+    """Seconds of an epoch of the ways, the median of three in turns: four times the second epoch of a quarter of the
     training samples, for the first has to set everything up. It is the same however many epochs there are."""
-    todo = {name: way for name, way in ways(dataset).items() if not name.endswith(ALL)}
+    known = recorded(f"seconds of an epoch, {dataset}") if chosen else {}
+    todo = {
+        name: way for name, way in ways(dataset).items() if not name.endswith(ALL) and (not chosen or name in chosen)
+    }
     found: dict[str, list[float]] = {name: [] for name in todo}
     full = config.compose("model=fno", f"dataset={dataset}", "track=lite").splits["train"]
     with tempfile.TemporaryDirectory() as folder:
@@ -210,9 +209,7 @@ def times(dataset: str, more: list[str]) -> None:
                 with open(config.run_directory(cfg) / CURVE_NAME) as handle:
                     first, second = (float(row["seconds"]) for row in csv.DictReader(handle))
                 found[name].append(4 * (second - first))
-    result = {name: round(statistics.median(values), 2) for name, values in found.items()}
-    save(f"seconds of an epoch, {dataset}", {"ways": result})
-    print(dataset, result, flush=True)
+    return known | {name: round(statistics.median(values), 2) for name, values in found.items()}
 
 
 def main() -> None:
@@ -223,17 +220,20 @@ def main() -> None:
     if unknown := set(words) - {"times", "models", *DATASETS, *names}:
         known = ", ".join(["times", "models", *DATASETS, *(f"'{name}'" for name in names)])
         sys.exit(f"Unknown {', '.join(sorted(unknown))}: there are {known}.")
+    chosen = [name for name in names if name in words]
     for dataset in [name for name in DATASETS if name in words] or list(DATASETS):
         if "times" in words:
             keep_freed_memory()
-            times(dataset, more)
+            seconds = times(dataset, chosen, more)
+            save(f"seconds of an epoch, {dataset}", {"ways": seconds})
+            print(dataset, seconds, flush=True)
         elif "models" in words:
             found = other_models(dataset, more)
             save(f"SOAP, {dataset}", {"models": found})
             for name, row in found.items():
                 print(f"{dataset}, {name}: {row}", flush=True)
         else:
-            result = compared(dataset, [name for name in names if name in words], more)
+            result = compared(dataset, chosen, more)
             save(f"training, {dataset}", {"ways": result})
             for name, row in result.items():
                 mean = statistics.mean(row["valid_rel_l2"])
