@@ -83,6 +83,16 @@ def test_an_option_that_the_recipe_undoes_is_refused() -> None:
     assert compose("track=smoke", "optimizer=adam").optimizer["_target_"] == "torch.optim.Adam"
 
 
+def test_an_argument_that_another_option_left_behind_can_be_taken_away() -> None:
+    expected = r"Unknown key scheduler\.warmup\..*constant doesn't take it.*~scheduler\.warmup"
+    with pytest.raises(ConfigError, match=expected):
+        compose("track=smoke", "scheduler=constant", "+scheduler.warmup=0.1")
+    # AdamW over a recipe that names SOAP, as the message about the option says
+    with pytest.raises(ConfigError, match=r"optimizer=adamw has no effect.*optimizer\._target_=torch\.optim\.AdamW"):
+        compose("optimizer=adamw")
+    assert compose("optimizer._target_=torch.optim.AdamW").optimizer["_target_"] == "torch.optim.AdamW"
+
+
 @pytest.mark.parametrize("path", sorted(CONFIG_DIR.glob("recipe/*/*.yaml")), ids=lambda path: path.stem)
 def test_recipes_belong_to_a_cell(path: Path) -> None:
     # A recipe is found by its name: one that no choice leads to would never be used.
