@@ -77,7 +77,7 @@ def ways(dataset: str) -> dict[str, Way]:
         found |= {
             "SOAP, linear decay": Way((*SOAP, LINEAR)),
             "short warm-up (.05)": Way((*usual, "scheduler.warmup=0.05")),
-            "constant rate": Way((*ADAMW, "scheduler=constant", "~scheduler.anneal"), rates=(0.25,)),
+            "constant rate": Way((*ADAMW, "scheduler=constant"), rates=(0.25,)),
             "batches of 5": Way((*usual, "trainer.batch_size=5"), rates=(0.7,)),
             "batches of 20": Way((*usual, "trainer.batch_size=20"), rates=(1.4,)),
             "fields, not increments": Way((*usual, "surrogate.residual=false")),
@@ -89,9 +89,10 @@ def ways(dataset: str) -> dict[str, Way]:
 
 def overrides(model: str, dataset: str, way: Way, rate: float, seed: int) -> tuple[str, ...]:
     """Of one training; the rate is given as a factor of the recipe's."""
-    track = (f"model={model}", f"dataset={dataset}", "track=lite")
     return (
-        *track,
+        f"model={model}",
+        f"dataset={dataset}",
+        "track=lite",
         f"seed={seed}",
         f"trainer.epochs={round(way.epochs * DATASETS[dataset])}",
         *way.overrides,
