@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from omegaconf import DictConfig
 
 
-def _job(cfg: DictConfig) -> None:
+def _job(cfg: DictConfig) -> float | None:
+    """What a search minimises: the error on valid."""
     from hydra.core.hydra_config import HydraConfig
     from hydra.types import RunMode
 
@@ -26,7 +27,8 @@ def _job(cfg: DictConfig) -> None:
         run = config.from_hydra(cfg)
         from neuralop_bench import pipeline  # torch takes seconds to import: --help and --cfg do without it
 
-        pipeline.execute(run)
+        return pipeline.execute(run)
+    return None
 
 
 def main() -> None:

@@ -58,6 +58,14 @@ def from_hydra(cfg: DictConfig) -> RunConfig:
     return _resolve(cfg, cast(DictConfig, HydraConfig.get()))
 
 
+def from_sweep(cfg: DictConfig) -> RunConfig:
+    """The typed configuration of a sweep's job, composed with Hydra's own node in it; that is taken out."""
+    hydra = cfg.hydra
+    OmegaConf.set_struct(cfg, False)
+    del cfg["hydra"]
+    return _resolve(cfg, hydra)
+
+
 def compose(*overrides: str) -> RunConfig:
     """The configuration that ``python run.py`` would run with these overrides.
 
@@ -321,14 +329,24 @@ class Identity:
         return f"{self.label}-{self.config_hash}"
 
 
-def identity(run: RunConfig) -> Identity:
-    """Where a run belongs; a default that is spelled out changes nothing."""
-    deciding = _deciding(run)
+def standard_overrides(run: RunConfig) -> list[str]:
+    """The groups whose options alone make the configuration that a run is compared with for its identity."""
     groups = ("model", "dataset", "track", "task")
     if run.track == PAPER_TRACK:  # the experiment is the task
         groups = (*groups, "experiment")
+    return [f"{group}={run.choices[group]}" for group in groups if group in run.choices]
+
+
+def identity(run: RunConfig, base: RunConfig | None = None) -> Identity:
+    """Where a run belongs; a default that is spelled out changes nothing.
+
+    Args:
+        run: the run.
+        base: the configuration that ``standard_overrides`` compose, for who has it already.
+    """
+    deciding = _deciding(run)
     # Imported data, the samples used and the frames given are the task itself, so they set no run of it apart.
-    base = _compose([f"{group}={run.choices[group]}" for group in groups if group in run.choices], like=run)
+    base = base or _compose(standard_overrides(run), like=run)
     standard = _flatten(_deciding(base))
     changed = {key: value for key, value in _flatten(deciding).items() if standard.get(key, MISSING) != value}
     fixed = any(key.startswith(("dataset.", "splits.")) or key == "trainer.epochs" for key in changed)
@@ -342,9 +360,9 @@ def identity(run: RunConfig) -> Identity:
     )
 
 
-def run_directory(run: RunConfig) -> Path:
+def run_directory(run: RunConfig, who: Identity | None = None) -> Path:
     """``<paths.outputs>/<track>/<dataset>/<model>/<label>-<hash>/seed=<n>``."""
-    who = identity(run)
+    who = who or identity(run)
     return Path(run.paths.outputs) / who.track / who.dataset / who.model / who.variant / f"seed={run.seed}"
 
 
@@ -407,8 +425,8 @@ def _label(changed: Mapping[str, Any]) -> str:
 # Errors --------------------------------------------------------------------------------------------------------------
 
 
-class _JobReported(Exception):
-    """A job of a sweep failed, and its message has been printed."""
+class JobReported(Exception):
+    """A job of a sweep failed; the message, the job's own in words, has been printed."""
 
 
 @contextmanager
@@ -424,7 +442,7 @@ def report_errors() -> Iterator[None]:
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115  (the interpreter flushes it at the end)
         raise SystemExit(1) from None
     except Exception as error:
-        if not any(isinstance(cause, _JobReported) for cause in _chain(error)):
+        if not any(isinstance(cause, JobReported) for cause in _chain(error)):
             _report(error)
         raise SystemExit(1) from None
 
@@ -439,7 +457,7 @@ def report_job_errors(*, is_sweep: bool) -> Iterator[None]:
     except Exception as error:
         _report(error)
         if is_sweep:
-            raise _JobReported from error
+            raise JobReported(describe(error)) from error
         raise SystemExit(1) from None
 
 

@@ -36,8 +36,12 @@ from neuralop_bench.training.tracking import Guarded
 from neuralop_bench.training.trainer import Diverged, Progress, Trainer, validate
 
 
-def execute(cfg: RunConfig) -> None:
-    """Do what the command line asked for: a run, an evaluation of a finished run, data alone, or a dry run."""
+def execute(cfg: RunConfig) -> float | None:
+    """Do what the command line asked for: a run, an evaluation of a finished run, data alone, or a dry run.
+
+    Returns:
+        Of a run, its error on valid, ``valid_rel_l2``: what a search for hyper-parameters may look at.
+    """
     if cfg.mode == "evaluate":
         if cfg.dry_run:
             raise ConfigError("dry_run=true tells what a run would take, not what mode=evaluate does. Leave it out.")
@@ -47,7 +51,8 @@ def execute(cfg: RunConfig) -> None:
     elif cfg.dry_run:
         print(planning.describe(planning.make(cfg)), end="\n\n")  # a sweep prints one after another
     else:
-        run(cfg)
+        return run(cfg).metrics["valid_rel_l2"]
+    return None
 
 
 def run(cfg: RunConfig) -> RunRecord:

@@ -14,7 +14,7 @@ from typing import Any
 from omegaconf import MISSING
 
 from neuralop_bench import constructors
-from neuralop_bench.constructors import ConfigError, suggestion
+from neuralop_bench.constructors import ConfigError, InapplicableError, suggestion
 
 MODES = ("run", "evaluate", "generate")
 
@@ -258,7 +258,7 @@ def validate(run: RunConfig) -> None:
             f"Set trainer.unroll={run.surrogate.bundle}."
         )
     if run.surrogate.residual and run.dataset.history == 0:
-        raise ConfigError(
+        raise InapplicableError(
             "surrogate.residual=true predicts increments over the last history frame, but dataset.history is 0. "
             "Use surrogate.residual=false, or another model in place of persistence, which is nothing without it."
         )
