@@ -28,6 +28,7 @@ from neuralop_bench.batch import Batch, Trajectory
 from neuralop_bench.data import Trajectories
 from neuralop_bench.evaluation.evaluator import evaluate
 from neuralop_bench.metrics.metric import MetricContext
+from neuralop_bench.processes import ALONE
 from neuralop_bench.surrogate import build_operator
 
 N_SAMPLES = 1600  # about half a gigabyte
@@ -128,7 +129,7 @@ def metrics(folder: Path) -> dict[str, Any]:
             operator(part)
 
     def all_metrics() -> None:
-        evaluate(_Noise(), data.whole(), measured, batch_size=cfg.evaluator.batch_size, device=torch.device("cpu"))
+        evaluate(_Noise(), data.whole(), measured, batch_size=cfg.evaluator.batch_size, processes=ALONE)
 
     seconds = interleaved({"metrics": all_metrics, "forward": forward}, repeats=7, warm_up=3)
     per_sample = {name: value / len(x) for name, value in seconds.items()}

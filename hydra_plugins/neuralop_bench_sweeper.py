@@ -14,7 +14,6 @@ from hydra.core.config_store import ConfigStore
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.utils import JobReturn
 
-
 # Under the name of Hydra's own, so that every sweep has it that doesn't ask for another one (hydra/sweeper=optuna).
 ConfigStore.instance().store(
     group="hydra/sweeper",

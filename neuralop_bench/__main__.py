@@ -23,11 +23,19 @@ def _job(cfg: DictConfig) -> float | None:
 
     from neuralop_bench import config
 
-    with config.report_job_errors(is_sweep=HydraConfig.get().mode is RunMode.MULTIRUN):
+    is_sweep = HydraConfig.get().mode is RunMode.MULTIRUN
+    with config.report_job_errors(is_sweep=is_sweep):
         run = config.from_hydra(cfg)
-        from neuralop_bench import pipeline  # torch takes seconds to import: --help and --cfg do without it
+        from neuralop_bench import (
+            pipeline,  # torch takes seconds to import: --help and --cfg do without it
+            processes,
+        )
 
-        return pipeline.execute(run)
+        try:
+            return pipeline.execute(run)
+        finally:
+            if not is_sweep:
+                processes.leave()
     return None
 
 

@@ -33,7 +33,7 @@ from neuralop_bench.constructors import ConfigError, suggestion
 from neuralop_bench.invocation import CONFIG_DIR, escaped
 from neuralop_bench.record import RECORD_NAME, RunRecord
 from neuralop_bench.schema import EvaluatorConfig, RunConfig, components, constructor, validate
-from neuralop_bench.stopping import report_stops
+from neuralop_bench.stopping import OtherProcessFailed, report_stops
 
 # What may be given beside mode=evaluate: nothing that decides how the model was made.
 _BESIDE_EVALUATE = ("mode", "run", "evaluator", "device", "paths", "workers", "preload_gib", "force", "trust", "debug")
@@ -376,10 +376,11 @@ def _task(run: RunConfig) -> str:
 
 def _deciding(run: RunConfig) -> dict[str, Any]:
     trainer = asdict(run.trainer)
-    for key in ("workers", "checkpoint_seconds"):
+    for key in ("workers", "checkpoint_seconds", "compile"):
         del trainer[key]
-    if not trainer["pushforward"]:  # runs made before there was such a key keep their names
-        del trainer["pushforward"]
+    for key, default in (("pushforward", 0), ("precision", "float32")):
+        if trainer[key] == default:  # runs made before there was such a key keep their names
+            del trainer[key]
     dataset = asdict(run.dataset)
     for key in ("tolerance", "test_splits", "ladder"):  # what else is measured of a model decides nothing about it
         del dataset[key]
@@ -455,7 +456,8 @@ def report_job_errors(*, is_sweep: bool) -> Iterator[None]:
     except BrokenPipeError:
         raise
     except Exception as error:
-        _report(error)
+        if not isinstance(error, OtherProcessFailed):
+            _report(error)
         if is_sweep:
             raise JobReported(describe(error)) from error
         raise SystemExit(1) from None

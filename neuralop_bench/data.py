@@ -15,6 +15,7 @@ from torch.utils.data import BatchSampler, DataLoader, Dataset, RandomSampler, S
 from data_gen.spec import DatasetSpec
 from data_gen.store import DatasetFile, StoreError
 from neuralop_bench.batch import Batch
+from neuralop_bench.processes import ALONE, Processes
 
 
 class Trajectories:
@@ -121,18 +122,28 @@ class Windows(Dataset[Batch]):
         frames = torch.from_numpy(states)
         return Batch(frames[:, :history], torch.from_numpy(static), frames[:, history:])
 
-    def in_order(self, batch_size: int) -> Iterator[Batch]:
-        """All examples once, in order."""
-        return iter(self._loader(BatchSampler(SequentialSampler(self), batch_size, drop_last=False), 0))
+    def in_order(self, batch_size: int, processes: Processes = ALONE) -> Iterator[Batch]:
+        """All examples once, in order; of several processes each gets every so many-th batch."""
+        batches = BatchSampler(SequentialSampler(self), batch_size, drop_last=False)
+        return iter(self._loader(list(batches)[processes.rank :: processes.n], 0))
 
-    def shuffled(self, batch_size: int, seed: int, *, skip: int = 0, workers: int = 0) -> Iterator[Batch]:
-        """All examples once, in an order that is a function of ``seed`` alone, without the first ``skip`` batches."""
+    def shuffled(
+        self, batch_size: int, seed: int, *, skip: int = 0, workers: int = 0, processes: Processes = ALONE
+    ) -> Iterator[Batch]:
+        """All examples once, in an order that is a function of ``seed`` alone, without the first ``skip`` batches; of
+        several processes each gets its part of every batch, or one example of it where there are fewer than processes.
+        """
         order = RandomSampler(self, generator=torch.Generator().manual_seed(seed))
         batches = list(BatchSampler(order, batch_size, drop_last=False))[skip:]
-        return iter(self._loader(batches, workers))
+        parts = [batch[processes.part_of(len(batch))] or batch[:1] for batch in batches]
+        return iter(self._loader(parts, workers))
 
     def n_batches(self, batch_size: int) -> int:
         return -(-len(self) // batch_size)
+
+    def size_of_batch(self, index: int, batch_size: int) -> int:
+        """Examples in a batch; the last one of an epoch may be smaller."""
+        return min(batch_size, len(self) - index * batch_size)
 
     def _loader(self, batches: Any, workers: int) -> DataLoader[Batch]:
         # The loader draws a base seed per pass; a generator of its own keeps it from advancing the global stream.

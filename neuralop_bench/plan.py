@@ -90,8 +90,12 @@ class Plan:
         return sum(entry.n_missing for entry in self.splits.values())
 
 
-def make(cfg: RunConfig) -> Plan:
+def make(cfg: RunConfig, who: Identity | None = None) -> Plan:
     """Put every part of a run together on the device ``meta``, and try one training step there.
+
+    Args:
+        cfg: of the run.
+        who: its identity, for who knows it already.
 
     Raises:
         ConfigError, ValueError, RuntimeError: a part that can't be built, or parts that don't fit each other.
@@ -102,7 +106,7 @@ def make(cfg: RunConfig) -> Plan:
     longest = max(cfg.dataset.horizon, cfg.trainer.unroll + cfg.trainer.pushforward)
     require_frames(source.spec, cfg.dataset.history, longest)
     surrogate, activation_bytes = _rehearse(cfg, source.spec)
-    who = config.identity(cfg)
+    who = who or config.identity(cfg)
     plan = Plan(
         cfg=cfg,
         who=who,

@@ -17,6 +17,7 @@ from neuralop_bench import constructors
 from neuralop_bench.constructors import ConfigError, InapplicableError, suggestion
 
 MODES = ("run", "evaluate", "generate")
+PRECISIONS = ("float32", "bf16")
 
 _SAFE_NAME = r"[A-Za-z0-9][A-Za-z0-9._+-]{0,39}"
 # Beyond these a number is a slip, and trying it out would take the machine's memory or the user's day.
@@ -95,6 +96,8 @@ class TrainerConfig:
     clip_norm: float | None = 1.0
     checkpoint_seconds: float = 60.0
     workers: int = 0
+    precision: str = "float32"
+    compile: bool = False
 
 
 @dataclass
@@ -231,6 +234,8 @@ def validate(run: RunConfig) -> None:
     for name, value in asdict(run.paths).items():
         if not value.strip() or "\0" in value:
             raise ConfigError(f"paths.{name} must name a folder, got {value!r}.")
+    if run.trainer.precision not in PRECISIONS:
+        raise ConfigError(f"trainer.precision must be {' or '.join(PRECISIONS)}, got {run.trainer.precision!r}.")
     _require_ranges(run)
     if run.dataset.path is not None:
         _require_nothing_to_solve(run.dataset)

@@ -62,8 +62,8 @@ def report_sweep(sweep: SweepFile, outputs: Path, found: Mapping[Path, State]) -
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Command line; returns the exit status: 0 if every run is finished or running, 3 if some need a command or a sweep has
-    runs that haven't begun."""
+    """Command line; returns the exit status: 0 if every run is finished or running, 3 if some need a command or a
+    sweep has runs that haven't begun."""
     parser = argparse.ArgumentParser(
         prog="python -m neuralop_bench.status", description="Tell how far runs have come, and what completes them."
     )

@@ -5,6 +5,7 @@ Launchers are Hydra's plugins; this is what happens before and after them, in th
 
 from __future__ import annotations
 
+import os
 import shlex
 import statistics
 import sys
@@ -91,6 +92,11 @@ class Sweep:
         Raises:
             HydraException: an option or a key that isn't there. What only we can find wrong with a job is its problem.
         """
+        if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+            raise ConfigError(
+                "A sweep can't be started by several processes at once: each would start every job. Start it by one, "
+                "and let the launcher give each job several tasks: hydra.launcher.tasks_per_node=2."
+            )
         bases: dict[tuple[str, ...], DictConfig] = {}
         standards: dict[tuple[str, ...], RunConfig] = {}
         jobs = [_job(tuple(overrides), master, loader, bases, standards) for overrides in grid]
@@ -329,7 +335,7 @@ def _plan_table(jobs: Sequence[Job], plans: dict[Path, Plan]) -> tuple[Table, st
 
 
 def _training_seconds(plan: Plan) -> float | None:
-    """What training took with other seeds of the same configuration, here or else on the committed board, on average."""
+    """What training took with other seeds of the same configuration, here or on the committed board."""
     who = plan.who
     committed = config.CONFIG_DIR.parent / "leaderboard" / "records" / who.track
     for paths in (

@@ -19,6 +19,7 @@ from neuralop_bench.batch import Batch
 from neuralop_bench.data import Trajectories
 from neuralop_bench.models.fno import FNO
 from neuralop_bench.normalization import Normalizer
+from neuralop_bench.processes import ALONE
 from neuralop_bench.surrogate import Surrogate
 from neuralop_bench.training import augmentation, losses, schedules
 from neuralop_bench.training.optimizers import soap
@@ -83,7 +84,7 @@ def _fit(
         tracker=NoTracker(),
         folder=folder,
         config="",
-        device=torch.device("cpu"),
+        processes=ALONE,
     )
     return surrogate, progress
 
@@ -141,13 +142,13 @@ def test_training_lowers_the_error_and_ends_with_the_best_weights(
     splits: dict[str, Trajectories], tmp_path: Path
 ) -> None:
     surrogate = _surrogate(splits["train"])
-    before = validate(surrogate, splits["valid"].whole(), 4, torch.device("cpu"))
+    before = validate(surrogate, splits["valid"].whole(), 4, ALONE)
     # A constant large rate makes the valid error go up and down, so best and last differ.
     surrogate, progress = _fit(splits, tmp_path, surrogate=surrogate, epochs=6, lr=5e-2, schedule=schedules.constant)
     errors = [row["valid_rel_l2"] for row in progress.curve]
     assert progress.best_valid == min(errors) < before
     assert progress.best_epoch == 1 + errors.index(min(errors)) < 6
-    after = validate(surrogate, splits["valid"].whole(), 4, torch.device("cpu"))
+    after = validate(surrogate, splits["valid"].whole(), 4, ALONE)
     assert after == pytest.approx(progress.best_valid, rel=1e-6)
 
 
@@ -195,7 +196,7 @@ def _one_sgd_step(
         tracker=NoTracker(),
         folder=folder,
         config="",
-        device=torch.device("cpu"),
+        processes=ALONE,
     )
 
 
