@@ -41,6 +41,10 @@ _BESIDE_EVALUATE = ("mode", "run", "evaluator", "device", "paths", "workers", "p
 # Its tasks are published ones, each set by an experiment.
 PAPER_TRACK = "paper"
 
+# What plugins of Hydra bring, and the extra that installs them. Our slurm and local are made of submitit's.
+_LAUNCHERS = ("joblib", "slurm", "slurm_gpu", "local", "submitit_slurm", "submitit_local")
+_EXTRAS = {**{f"hydra/launcher/{name}": "cluster" for name in _LAUNCHERS}, "hydra/sweeper/optuna": "sweep"}
+
 # Folders of a run directory below paths.outputs.
 RUN_DIRECTORY_DEPTH = 5
 
@@ -541,6 +545,8 @@ def _describe_missing(error: MissingConfigException) -> str:
             "Choose track and dataset instead of the task."
         )
     known = f" Known: {', '.join(options)}." if options else ""
+    if extra := _EXTRAS.get(str(error.missing_cfg_file)):
+        return f"{group}={option} needs the extra {extra!r}: pip install 'neuralop-bench[{extra}]'.{known}"
     return f"Unknown {group or 'option'} {option!r}.{suggestion(option, options)}{known}"
 
 
