@@ -260,7 +260,9 @@ class _Run:
         self.run_id = f"{self.who.track}-{self.who.dataset}-{self.who.model}-{self.who.config_hash}-s{self.cfg.seed}"
 
     def execute(self) -> RunRecord:
-        print(f"{self.who.model} on {self.who.dataset}, track {self.who.track}, seed {self.cfg.seed} -> {self.folder}")
+        shared = f", {self.processes.n} processes" if self.processes.n > 1 else ""
+        who = f"{self.who.model} on {self.who.dataset}, track {self.who.track}, seed {self.cfg.seed}{shared}"
+        print(f"{who} -> {self.folder}")
         if self.processes.is_first:
             run_directory.write_config(self.folder, _yaml(self.cfg))
         tracker = Guarded(constructors.build(self.cfg.tracker) if self.processes.is_first else NoTracker())
