@@ -159,12 +159,14 @@ class Sweep:
         except BrokenProcessPool as error:  # joblib ends all its workers when one of them dies
             return self._one_by_one(jobs, launch, first, error)
         except Exception as error:
-            if not submitted.await_others(error):
-                raise
-            for job in jobs:
-                if job.folder is not None and job.state.progress not in _DONE:
-                    job.problem = submitted.reason(job.folder, error)
-            return []
+            found = submitted.outcomes(error)
+            if found is None:
+                raise submitted.explained(error) from error
+            for job, outcome in zip(jobs, found, strict=True):
+                if isinstance(outcome, str) and not (job.folder and job.state.progress in _DONE):
+                    job.problem = outcome
+            returned = [outcome for outcome in found if not isinstance(outcome, str)]
+            jobs = [job for job, outcome in zip(jobs, found, strict=True) if not isinstance(outcome, str)]
         for job, result in zip(jobs, returned, strict=True):
             try:
                 _ = result.return_value
