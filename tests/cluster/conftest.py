@@ -9,6 +9,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -34,22 +35,27 @@ class Cluster:
         done = subprocess.run(command, env=self.environment, capture_output=True, text=True, check=True, timeout=60)
         return done.stdout
 
-    def start(self, *arguments: str, script: str = "run.py", threads: int = 1) -> subprocess.Popen[str]:
-        """Start a script of the repository, as somebody would on a login node."""
+    @contextmanager
+    def started(self, *arguments: str, script: str = "run.py", threads: int = 1) -> Iterator[subprocess.Popen[str]]:
+        """Start a script of the repository, as somebody would on a login node; at the end of the block it is gone."""
         flags = [argument for argument in arguments if argument.startswith("-")]
         values = [argument for argument in arguments if not argument.startswith("-")]
-        return subprocess.Popen(
+        with subprocess.Popen(
             [sys.executable, str(ROOT / script), *flags, *values],
             env={**self.environment, "OMP_NUM_THREADS": str(threads)},
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
-        )
+        ) as process:
+            try:
+                yield process
+            finally:
+                process.kill()
 
     def finish(self, *arguments: str, script: str = "run.py", threads: int = 1) -> tuple[int, str, str]:
         """Status, standard output and standard error of a script."""
-        process = self.start(*arguments, script=script, threads=threads)
-        out, err = process.communicate(timeout=300)
+        with self.started(*arguments, script=script, threads=threads) as process:
+            out, err = process.communicate(timeout=300)
         return process.returncode, out, err
 
     def job_of(self, array_task: int) -> str:

@@ -79,8 +79,8 @@ NodeName=localhost NodeHostname={host} NodeAddr=127.0.0.1 {size} Gres=gpu:1 Stat
 PartitionName=main Nodes=localhost Default=YES MaxTime=INFINITE State=UP
 """
 
-# submitit asks sacct for the states of jobs, and waits for ever on a killed one if it gets no answer. Without a database
-# the real sacct has none, so this one answers its question from what the controller remembers.
+# submitit asks sacct for the states of jobs, and waits for ever on a killed one if it gets no answer. The real sacct
+# has none without a database, so this one answers that question from what the controller remembers.
 _SACCT = """\
 #!/bin/sh
 echo "JobID|State|NodeList"
@@ -180,7 +180,8 @@ def require_programs() -> None:
     missing = sorted({package for program, package in PROGRAMS.items() if not shutil.which(program, path=_SEARCHED)})
     if missing:
         raise Unavailable(
-            f"Slurm isn't installed (Debian's {', '.join(missing)}): make cluster-packages installs it, given the right to."
+            f"Slurm isn't installed. It takes Debian's packages {', '.join(missing)}; make cluster-packages installs "
+            "them for root, or with sudo."
         )
 
 

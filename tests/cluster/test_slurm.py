@@ -104,7 +104,6 @@ def test_a_preempted_job_is_queued_again_and_a_killed_one_by_the_same_command(
     sweep = Sweep(tmp_path / "outputs", data_folder)
     command = sweep.arguments("slurm", *training, "seed=0,1")
 
-    launching = cluster.start(*command)
     hit: dict[int, str] = {}
 
     def hit_both() -> bool:
@@ -118,11 +117,12 @@ def test_a_preempted_job_is_queued_again_and_a_killed_one_by_the_same_command(
                     os.kill(cluster.python_of(hit[seed]), signal.SIGKILL)
         return len(hit) == 2
 
-    wait_until(hit_both, launching)
-    wait_until(lambda: "Restarts=1" in cluster.ask("scontrol", "show", "job", hit[0]), launching)
-    # Slurm leaves two minutes before it starts a job again.
-    cluster.ask("scontrol", "update", f"JobId={hit[0]}", "StartTime=now")
-    _, err = launching.communicate(timeout=120)
+    with cluster.started(*command) as launching:
+        wait_until(hit_both, launching)
+        # Queued again, it has to wait for two minutes; only then can that be cut short.
+        wait_until(lambda: "Reason=BeginTime" in cluster.ask("scontrol", "show", "job", hit[0]), launching)
+        cluster.ask("scontrol", "update", f"JobId={hit[0]}", "StartTime=now")
+        _, err = launching.communicate(timeout=120)
     assert launching.returncode == 1
     assert "Traceback" not in err
     assert "Killed" in err
