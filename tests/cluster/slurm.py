@@ -262,15 +262,10 @@ def _end_of(log: Path) -> str:
 
 def _main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("command", choices=["start", "stop", "guard", "check"], metavar="start|stop")
-    parser.add_argument("folder", type=Path, nargs="?")
+    parser.add_argument("command", choices=["start", "stop", "guard"], metavar="start|stop")
+    parser.add_argument("folder", type=Path)
     asked = parser.parse_args()
     try:
-        if asked.command == "check":  # for .ci/run: says why the tests will be skipped
-            require_programs()
-            return 0
-        if asked.folder is None:
-            parser.error("FOLDER is needed")
         if asked.command == "start":
             for name, value in start(asked.folder).items():
                 print(f'export {name}="{value}"')
