@@ -17,7 +17,7 @@ from neuralop_bench.record import RunRecord
 pytestmark = [pytest.mark.cluster, pytest.mark.slow]
 
 LAUNCHERS = {"slurm": ON_SLURM, "basic": ()}
-GRID = ("model=persistence,fno", "dataset=burgers1d,darcy2d", "seed=0,1")
+GRID = ("model=persistence,fno", "dataset=burgers1d,ns2d", "seed=0,1")
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ def test_a_sweep_of_eight_jobs_gives_eight_records_and_one_board(swept: Sweep) -
     assert len(swept.records) == len(swept.written) == 8
     assert {record.status for record in swept.records.values()} == {"finished"}
     rows = {(row["model"], row["dataset"]): (row["n_seeds"], row["seeds"], row["status"]) for row in swept.board}
-    cells = [(model, dataset) for model in ("persistence", "fno") for dataset in ("burgers1d", "darcy2d")]
+    cells = [(model, dataset) for model in ("persistence", "fno") for dataset in ("burgers1d", "ns2d")]
     assert len(swept.board) == 4
     assert rows == dict.fromkeys(cells, ("2", "0;1", "finished"))
     # Both jobs of a dataset wanted data that weren't there; one made them for all.
