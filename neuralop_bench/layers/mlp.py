@@ -9,6 +9,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from neuralop_bench.layers.precision import is_autocast
+
 # Points of one step of ``Perceptron``: their hidden channels stay in a core's cache, the products are large enough.
 _POINTS = {"cpu": 8192}
 _POINTS_OF_A_DEVICE = 2**18
@@ -68,12 +70,6 @@ class Perceptron(nn.ModuleList):
         if is_autocast(v):  # which chooses a precision for each product, here and in the gradient
             return _perceptron(*arguments)
         return cast(Tensor, _Perceptron.apply(*arguments))
-
-
-def is_autocast(v: Tensor) -> bool:
-    """Whether torch chooses a precision for each operation on tensors like this one."""
-    device = v.device.type
-    return torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)
 
 
 def _perceptron(
