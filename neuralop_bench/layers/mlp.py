@@ -67,7 +67,9 @@ class Perceptron(nn.ModuleList):
     def channels_last(self, v: Float[Tensor, "batch *space in_channels"]) -> Float[Tensor, "batch *space out_channels"]:
         """The same map of fields with their channels last."""
         arguments = (self._activation, v, *self.parameters())
-        if is_autocast(v):  # which chooses a precision for each product, here and in the gradient
+        # Autocast chooses a precision for each product, here and in the gradient; the compiler can't trace a gradient
+        # that asks for another one, and breaks its graph there.
+        if is_autocast(v) or torch.compiler.is_compiling():
             return _perceptron(*arguments)
         return cast(Tensor, _Perceptron.apply(*arguments))
 
