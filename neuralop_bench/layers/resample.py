@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import lru_cache
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from data_gen.grids import Nodes
+from neuralop_bench.layers.kept import kept
 from neuralop_bench.layers.precision import unrounded
 
 # Up to here the product with the matrix of an axis takes the place of picking its points. Doubling them on CPU, with
@@ -51,8 +51,7 @@ def _as_product(x: Tensor, axis: int, nodes: Nodes, n: int) -> Tensor:
         return torch.bmm(matrix.expand(len(columns), -1, -1), columns).view(*before, n, *behind)
 
 
-@lru_cache(maxsize=64)
-@torch.inference_mode(False)
+@kept
 def _matrix(n_given: int, nodes: Nodes, n: int, dtype: torch.dtype, device: torch.device) -> Float[Tensor, "n n_given"]:
     with torch.no_grad():
         return _along(torch.eye(n_given, dtype=dtype, device="cpu"), 0, nodes, n).to(device)
