@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch.utils.data import BatchSampler, DataLoader, Dataset, RandomSampler, SequentialSampler
+from torch.utils.data import DataLoader, Dataset
 
 from data_gen.spec import DatasetSpec
 from data_gen.store import DatasetFile, StoreError
@@ -123,20 +123,40 @@ class Windows(Dataset[Batch]):
 
     def in_order(self, batch_size: int) -> Iterator[Batch]:
         """All examples once, in order."""
-        return iter(self._loader(BatchSampler(SequentialSampler(self), batch_size, drop_last=False), 0))
+        starts = range(0, len(self), batch_size)
+        return iter(self._loader([range(i, min(i + batch_size, len(self))) for i in starts]))
 
-    def shuffled(self, batch_size: int, seed: int, *, skip: int = 0, workers: int = 0) -> Iterator[Batch]:
-        """All examples once, in an order that is a function of ``seed`` alone, without the first ``skip`` batches."""
-        order = RandomSampler(self, generator=torch.Generator().manual_seed(seed))
-        batches = list(BatchSampler(order, batch_size, drop_last=False))[skip:]
-        return iter(self._loader(batches, workers))
+    def shuffled(
+        self, batch_size: int, seed: int, *, skip: int = 0, workers: int = 0, pinned: bool = False
+    ) -> Iterator[Batch]:
+        """All examples once, in an order that is a function of ``seed`` alone, without the first ``skip`` batches.
+
+        Args:
+            batch_size: examples in a batch.
+            seed: of the order.
+            skip: batches left out.
+            workers: processes that read ahead, two batches each; 0 reads when a batch is asked for. The batches are
+                the same, in the same order.
+            pinned: put batches where a GPU can fetch them from while it computes.
+        """
+        # An array, whose parts are views: a list of numbers takes five times the memory, and grows with the dataset.
+        order = torch.randperm(len(self), generator=torch.Generator().manual_seed(seed)).numpy()
+        batches = [order[i : i + batch_size] for i in range(skip * batch_size, len(self), batch_size)]
+        return iter(self._loader(batches, workers, pinned))
 
     def n_batches(self, batch_size: int) -> int:
         return -(-len(self) // batch_size)
 
-    def _loader(self, batches: Any, workers: int) -> DataLoader[Batch]:
+    def _loader(self, batches: Sequence[Any], workers: int = 0, pinned: bool = False) -> DataLoader[Batch]:
         # The loader draws a base seed per pass; a generator of its own keeps it from advancing the global stream.
-        return DataLoader(self, batch_size=None, sampler=batches, num_workers=workers, generator=torch.Generator())
+        return DataLoader(
+            self,
+            batch_size=None,
+            sampler=batches,  # pyright: ignore[reportArgumentType]  (any collection of what is to be looked up)
+            num_workers=workers,
+            pin_memory=pinned,
+            generator=torch.Generator(),
+        )
 
 
 def require_frames(spec: DatasetSpec, history: int, n_steps: int) -> None:

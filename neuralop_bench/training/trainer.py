@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import math
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -49,6 +49,7 @@ class Progress:
     best_epoch: int = -1
     best_valid: float = math.inf
     seconds: float = 0.0
+    waited: float = 0.0  # seconds of those, for the next batch
     curve: list[dict[str, float]] = field(default_factory=list)
 
 
@@ -72,7 +73,8 @@ class Trainer:
         clip_norm: bound on the gradient's norm; None for none.
         seed: of the samples' order.
         checkpoint_seconds: longest time without a checkpoint.
-        workers: processes that load data, for datasets that don't fit in memory.
+        workers: processes that read batches ahead; null takes one for data that aren't held in memory
+            (``preload_gib``) and none for others. Results don't depend on it.
     """
 
     epochs: int
@@ -82,7 +84,7 @@ class Trainer:
     seed: int
     pushforward: int = 0
     checkpoint_seconds: float = 60.0
-    workers: int = 0
+    workers: int | None = None
 
     @property
     def window_steps(self) -> int:
@@ -140,7 +142,11 @@ class Trainer:
             while at.epoch < self.epochs:
                 surrogate.train()
                 order = self.seed * _EPOCH_STRIDE + at.epoch
-                for batch in train.shuffled(self.batch_size, order, skip=at.batch, workers=self.workers):
+                workers = (0 if train.source.is_preloaded else 1) if self.workers is None else self.workers
+                batches = train.shuffled(
+                    self.batch_size, order, skip=at.batch, workers=workers, pinned=device.type == "cuda"
+                )
+                for batch in _waiting(batches, at):
                     value = self._step(surrogate, augmentation(_to(batch, device)), optim, loss)
                     if not math.isfinite(value):
                         raise Diverged(
@@ -316,6 +322,17 @@ def _save_best(folder: Path, surrogate: Surrogate, at: Progress, config: str, sp
         "spec": spec,
     }
     checkpoint.save(folder / BEST_NAME, content)
+
+
+def _waiting(batches: Iterator[Batch], at: Progress) -> Iterator[Batch]:
+    """The batches, with the time that each let wait for it added up."""
+    while True:
+        started = time.monotonic()
+        batch = next(batches, None)
+        at.waited += time.monotonic() - started
+        if batch is None:
+            return
+        yield batch
 
 
 def _to(batch: Batch, device: torch.device) -> Batch:
