@@ -25,7 +25,8 @@ class LinearAttention(nn.Module):
     is width / n_heads + n_dims; a last affine map merges the heads.
 
     K^T V / n is a mean over the points, an approximation to an integral: the map knows neither their number nor their
-    order. Under autocast, what is summed over the points and what is made of the sums stays float32. Both types cost O(n d^2); the Fourier type's n x n matrix is never formed.
+    order. Both types cost O(n d^2); the Fourier type's n x n matrix is never formed. Under autocast, sums over the
+    points and what is made of them stay float32.
 
     The published code drops half of the numbers of K^T V / n at random, in evaluation too
     (``dropout`` without its ``training`` flag). There is no dropout here.

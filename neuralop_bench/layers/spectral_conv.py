@@ -157,9 +157,8 @@ def fourier_layer(
     if is_autocast(v):
         mapped = pointwise.channels_last(v)
         return mapped + spectral(v.movedim(-1, 1)).movedim(1, -1).to(mapped)
-    if (
-        is_faster_as_product(space, spectral.n_modes) and not torch.compiler.is_compiling()
-    ):  # it joins operations itself
+    # The compiler joins operations by itself.
+    if is_faster_as_product(space, spectral.n_modes) and not torch.compiler.is_compiling():
         weights = (spectral.dense_weight(), pointwise.weight, pointwise.bias)
         return cast(Tensor, _FourierLayer.apply(v, *weights, spectral.n_modes))
     return pointwise.channels_last(v) + spectral(v.movedim(-1, 1)).movedim(1, -1)

@@ -7,11 +7,11 @@ import shutil
 
 import pytest
 import torch
+from cells import REFUSED
 from hydra.utils import instantiate
 from test_model_contract import DATASETS, MODELS, build, channels, grid_of, smoke, smooth_fields, stirred, trained
 from torch import Tensor, nn
 
-from cells import REFUSED
 from data_gen.grids import Grid
 from neuralop_bench.config import RunConfig
 from neuralop_bench.layers.attention import LinearAttention
