@@ -72,14 +72,14 @@ def reading(folder: Path) -> dict[str, Any]:
     n_read = N_SAMPLES // BATCH * BATCH
 
     def loader(workers: int) -> None:
-        _forget(path)
+        forget(path)
         for i, batch in enumerate(windows.shuffled(BATCH, 0, workers=workers), start=1):
             batch.target.sum()
             if i * BATCH >= n_read:
                 break
 
     def fromfile() -> None:
-        _forget(raw)
+        forget(raw)
         order = np.random.default_rng(0).permutation(len(windows))[:n_read]
         for indices in order.reshape(-1, BATCH):
             batch = []
@@ -96,7 +96,8 @@ def reading(folder: Path) -> dict[str, Any]:
     }
 
 
-def _forget(path: Path) -> None:
+def forget(path: Path) -> None:
+    """Drop a file from the page cache."""
     with open(path, "rb") as handle:
         os.fsync(handle.fileno())
         os.posix_fadvise(handle.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)

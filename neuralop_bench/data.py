@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch.utils.data import BatchSampler, DataLoader, Dataset, RandomSampler, SequentialSampler
+from torch.utils.data import DataLoader, Dataset
 
 from data_gen.spec import DatasetSpec
 from data_gen.store import DatasetFile, StoreError
@@ -124,19 +124,38 @@ class Windows(Dataset[Batch]):
 
     def in_order(self, batch_size: int, processes: Processes = ALONE) -> Iterator[Batch]:
         """All examples once, in order; of several processes each gets every so many-th batch."""
-        batches = BatchSampler(SequentialSampler(self), batch_size, drop_last=False)
-        return iter(self._loader(list(batches)[processes.rank :: processes.n], 0))
+        starts = range(0, len(self), batch_size)[processes.rank :: processes.n]
+        return iter(self._loader([range(i, min(i + batch_size, len(self))) for i in starts]))
 
     def shuffled(
-        self, batch_size: int, seed: int, *, skip: int = 0, workers: int = 0, processes: Processes = ALONE
+        self,
+        batch_size: int,
+        seed: int,
+        *,
+        skip: int = 0,
+        workers: int = 0,
+        pinned: bool = False,
+        processes: Processes = ALONE,
     ) -> Iterator[Batch]:
-        """All examples once, in an order that is a function of ``seed`` alone, without the first ``skip`` batches; of
-        several processes each gets its part of every batch, or one example of it where there are fewer than processes.
+        """All examples once, in an order that is a function of ``seed`` alone, without the first ``skip`` batches.
+
+        Args:
+            batch_size: examples in a batch.
+            seed: of the order.
+            skip: batches left out.
+            workers: processes that read ahead, two batches each; 0 reads when a batch is asked for. The batches are
+                the same, in the same order.
+            pinned: put batches where a GPU can fetch them from while it computes.
+            processes: of several each gets its part of every batch, or one example of it where there are fewer than
+                processes.
         """
-        order = RandomSampler(self, generator=torch.Generator().manual_seed(seed))
-        batches = list(BatchSampler(order, batch_size, drop_last=False))[skip:]
-        parts = [batch[processes.part_of(len(batch))] or batch[:1] for batch in batches]
-        return iter(self._loader(parts, workers))
+        # An array, whose parts are views: a list of numbers takes five times the memory, and grows with the dataset.
+        order = torch.randperm(len(self), generator=torch.Generator().manual_seed(seed)).numpy()
+        batches = [order[i : i + batch_size] for i in range(skip * batch_size, len(self), batch_size)]
+        if processes.n > 1:
+            parts = [batch[processes.part_of(len(batch))] for batch in batches]
+            batches = [part if len(part) else batch[:1] for part, batch in zip(parts, batches, strict=True)]
+        return iter(self._loader(batches, workers, pinned))
 
     def n_batches(self, batch_size: int) -> int:
         return -(-len(self) // batch_size)
@@ -145,9 +164,16 @@ class Windows(Dataset[Batch]):
         """Examples in a batch; the last one of an epoch may be smaller."""
         return min(batch_size, len(self) - index * batch_size)
 
-    def _loader(self, batches: Any, workers: int) -> DataLoader[Batch]:
+    def _loader(self, batches: Sequence[Any], workers: int = 0, pinned: bool = False) -> DataLoader[Batch]:
         # The loader draws a base seed per pass; a generator of its own keeps it from advancing the global stream.
-        return DataLoader(self, batch_size=None, sampler=batches, num_workers=workers, generator=torch.Generator())
+        return DataLoader(
+            self,
+            batch_size=None,
+            sampler=batches,  # pyright: ignore[reportArgumentType]  (any collection of what is to be looked up)
+            num_workers=workers,
+            pin_memory=pinned,
+            generator=torch.Generator(),
+        )
 
 
 def require_frames(spec: DatasetSpec, history: int, n_steps: int) -> None:

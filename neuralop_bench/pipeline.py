@@ -295,6 +295,7 @@ class _Run:
         score.metrics["valid_rel_l2"] = progress.best_valid
         spent: dict[str, float | None] = {
             "train_seconds": progress.seconds,
+            "loader_wait_seconds": progress.waited,
             "best_epoch": progress.best_epoch,
             "generation_seconds": _total(self.source.generation_seconds(name) for name in ("train", "valid")),
             "peak_memory_mb": peak_memory,

@@ -20,7 +20,10 @@ _REFUSED = (
     ("partition", "Choose another with hydra.launcher.partition; sinfo lists them."),
     ("account|qos", "Set hydra.launcher.account or hydra.launcher.qos."),
     ("node configuration|memory|cpu|gres", "Lower hydra.launcher.mem_gb, cpus_per_task or gpus_per_node."),
-    ("configuration source|slurm.conf", "This machine belongs to no cluster that Slurm knows: use a login node of one."),
+    (
+        "configuration source|slurm.conf",
+        "This machine belongs to no cluster that Slurm knows: use a login node of one.",
+    ),
     ("contact|connect|timed out|socket", "Slurm's controller doesn't answer: try sinfo."),
 )
 
@@ -56,7 +59,9 @@ def explained(error: Exception) -> Exception:
     if not found:
         return error
     remedy = next((words for pattern, words in _REFUSED if re.search(pattern, text, re.IGNORECASE)), "")
-    return LauncherError(f"Slurm took none of the jobs: {'; '.join(part.strip(' .') for part in found)}. {remedy}".strip())
+    return LauncherError(
+        f"Slurm took none of the jobs: {'; '.join(part.strip(' .') for part in found)}. {remedy}".strip()
+    )
 
 
 def _jobs(error: BaseException) -> Sequence[Any] | None:

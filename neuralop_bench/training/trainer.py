@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import math
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -51,6 +51,7 @@ class Progress:
     best_epoch: int = -1
     best_valid: float = math.inf
     seconds: float = 0.0
+    waited: float = 0.0  # seconds of those, for the next batch
     curve: list[dict[str, float]] = field(default_factory=list)
 
 
@@ -77,7 +78,8 @@ class Trainer:
         precision: of the products of a training step, float32 or bf16 (torch's autocast; weights, loss, transforms and
             predictions stay float32).
         compile: let torch.compile translate the operator.
-        workers: processes that load data, for datasets that don't fit in memory.
+        workers: processes that read batches ahead; null takes one for data that aren't held in memory
+            (``preload_gib``) and none for others. Results don't depend on it.
     """
 
     epochs: int
@@ -87,7 +89,7 @@ class Trainer:
     seed: int
     pushforward: int = 0
     checkpoint_seconds: float = 60.0
-    workers: int = 0
+    workers: int | None = None
     precision: str = "float32"
     compile: bool = False
 
@@ -150,9 +152,16 @@ class Trainer:
             while at.epoch < self.epochs:
                 surrogate.train()
                 order = self.seed * _EPOCH_STRIDE + at.epoch
-                for batch in train.shuffled(
-                    self.batch_size, order, skip=at.batch, workers=self.workers, processes=processes
-                ):
+                workers = (0 if train.source.is_preloaded else 1) if self.workers is None else self.workers
+                batches = train.shuffled(
+                    self.batch_size,
+                    order,
+                    skip=at.batch,
+                    workers=workers,
+                    pinned=device.type == "cuda",
+                    processes=processes,
+                )
+                for batch in _waiting(batches, at):
                     n_whole = train.size_of_batch(at.batch, self.batch_size)
                     part = processes.part_of(n_whole)
                     first = min(part.start, n_whole - 1)  # a process without a part has one example, of no weight
@@ -367,6 +376,17 @@ def _save_best(folder: Path, surrogate: Surrogate, at: Progress, config: str, sp
         "spec": spec,
     }
     checkpoint.save(folder / BEST_NAME, content)
+
+
+def _waiting(batches: Iterator[Batch], at: Progress) -> Iterator[Batch]:
+    """The batches, with the time that each let wait for it added up."""
+    while True:
+        started = time.monotonic()
+        batch = next(batches, None)
+        at.waited += time.monotonic() - started
+        if batch is None:
+            return
+        yield batch
 
 
 def _to(batch: Batch, device: torch.device) -> Batch:

@@ -8,6 +8,7 @@ import functools
 import math
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,7 +17,7 @@ import torch
 from data_gen import store
 from data_gen.problems.ns2d import NavierStokes2D
 from neuralop_bench.batch import Batch
-from neuralop_bench.data import Trajectories
+from neuralop_bench.data import Trajectories, Windows
 from neuralop_bench.models.fno import FNO
 from neuralop_bench.normalization import Normalizer
 from neuralop_bench.processes import ALONE
@@ -68,7 +69,7 @@ def _fit(
     loss: losses.Loss = losses.relative_l2,
     schedule: schedules.Schedule = schedules.one_cycle,
     optimizer: Callable[..., torch.optim.Optimizer] = torch.optim.AdamW,
-    **arguments: float,
+    **arguments: float | None,
 ) -> tuple[Surrogate, Progress]:
     settings = {"epochs": 3, "batch_size": 4, "unroll": 1, "clip_norm": 1.0, "seed": 0, **arguments}
     trainer = Trainer(**settings)  # pyright: ignore[reportArgumentType]
@@ -136,6 +137,54 @@ def test_checkpoints_are_taken_on_a_timer_within_an_epoch(splits: dict[str, Traj
         _fit(splits, tmp_path, loss=_dying_after(2), checkpoint_seconds=0.0)
     assert torch.load(tmp_path / "last.pt", weights_only=True)["progress"]["batch"] == 2
     assert not (tmp_path / "best.pt").exists()
+
+
+def test_the_time_waited_for_batches_is_counted_over_resumes(splits: dict[str, Trajectories], tmp_path: Path) -> None:
+    with pytest.raises(_Killed):
+        _fit(splits, tmp_path, loss=_dying_after(7), checkpoint_seconds=0.0)
+    path = tmp_path / "last.pt"
+    content = torch.load(path, weights_only=True)
+    assert 0 < content["progress"]["waited"] <= content["progress"]["seconds"]
+    content["progress"]["waited"] = 1000.0
+    torch.save(content, path)
+    _, progress = _fit(splits, tmp_path, checkpoint_seconds=0.0)
+    assert progress.waited > 1000
+
+
+def test_a_checkpoint_from_before_waiting_was_counted_is_resumed(
+    splits: dict[str, Trajectories], tmp_path: Path
+) -> None:
+    with pytest.raises(_Killed):
+        _fit(splits, tmp_path, loss=_dying_after(7), checkpoint_seconds=0.0)
+    path = tmp_path / "last.pt"
+    content = torch.load(path, weights_only=True)
+    del content["progress"]["waited"]
+    torch.save(content, path)
+    _, progress = _fit(splits, tmp_path)
+    assert len(progress.curve) == 3
+
+
+def test_weights_dont_depend_on_who_reads_the_data(
+    splits: dict[str, Trajectories], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[int] = []
+    shuffled = Windows.shuffled
+
+    def noted(*arguments: Any, workers: int, **options: Any) -> Iterator[Batch]:
+        asked.append(workers)
+        return shuffled(*arguments, workers=workers, **options)
+
+    monkeypatch.setattr(Windows, "shuffled", noted)
+    train = splits["train"]
+    lazy = Trajectories(train.path, n_samples=train.n_samples, history=2, horizon=3, preload_bytes=0)
+    found = {}
+    for source, workers in ((train, None), (train, 2), (lazy, None), (lazy, 0)):
+        folder = tmp_path / f"{source.is_preloaded}-{workers}"
+        surrogate, _ = _fit({**splits, "train": source}, folder, workers=workers, epochs=1)
+        found[folder] = torch.nn.utils.parameters_to_vector(surrogate.parameters())
+    assert asked == [0, 2, 1, 0]
+    first, *others = found.values()
+    assert all(torch.equal(first, other) for other in others)
 
 
 def test_training_lowers_the_error_and_ends_with_the_best_weights(
