@@ -5,12 +5,13 @@ from __future__ import annotations
 import csv
 import os
 import signal
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from login_node import ON_SLURM, Cluster, running_cluster, wait_until
 
-from conftest import ON_SLURM, Cluster, wait_until
 from neuralop_bench import config, datasets, pipeline
 from neuralop_bench.record import RunRecord
 
@@ -50,6 +51,12 @@ class Sweep:
         """What the tasks with this number in their sweeps have printed."""
         paths = self.outputs.glob(f".sweeps/*/.submitit/*_{job}/*_log.out")
         return "".join(path.read_text() for path in sorted(paths))
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[Cluster]:
+    with running_cluster() as started:
+        yield started
 
 
 @pytest.fixture(scope="module")

@@ -1,4 +1,4 @@
-"""A Slurm for the session, and commands that are led to it."""
+"""Commands that are led to a Slurm of the tests' own."""
 
 from __future__ import annotations
 
@@ -80,8 +80,9 @@ def wait_until(condition: Callable[[], bool], process: subprocess.Popen[str], se
         time.sleep(0.005)
 
 
-@pytest.fixture(scope="session")
-def cluster() -> Iterator[Cluster]:
+@contextmanager
+def running_cluster() -> Iterator[Cluster]:
+    """A Slurm for the length of the block; where none can be had, the tests that ask for it are skipped."""
     pytest.importorskip("hydra_plugins.hydra_submitit_launcher", reason="needs the extra 'cluster'")
     # The tests may themselves run within a job of another Slurm: nothing of that one is meant here.
     foreign = ("SLURM", "SBATCH", "SRUN", "SALLOC", "SUBMITIT", "HYDRA", "PYTEST")
