@@ -181,6 +181,8 @@ def _tell_torch_of_slurm() -> None:
     tasks = os.environ.get("SLURM_STEP_NUM_TASKS") or os.environ.get("SUBMITIT_LOCAL_NTASKS") or "1"
     if "WORLD_SIZE" in os.environ or not tasks.isdecimal() or int(tasks) == 1:
         return
+    if os.environ.get("SLURM_NTASKS", tasks) != tasks:  # left over from the step in which sbatch was called
+        return
     try:
         from submitit.helpers import TorchDistributedEnvironment
     except ImportError:

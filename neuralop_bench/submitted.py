@@ -7,6 +7,7 @@ import traceback
 from collections.abc import Sequence
 from typing import Any
 
+_ELSEWHERE = "use a login node of the cluster, or hydra/launcher=joblib or hydra/launcher=local on this machine."
 # What Slurm's state of a job means for its owner.
 _MEANING = {
     "OUT_OF_ME": "it took more memory than it asked for. Raise hydra.launcher.mem_gb or lower trainer.batch_size",
@@ -19,12 +20,12 @@ _KILLED = "it was killed, most likely for lack of memory. Raise hydra.launcher.m
 _REFUSED = (
     ("partition", "Choose another with hydra.launcher.partition; sinfo lists them."),
     ("account|qos", "Set hydra.launcher.account or hydra.launcher.qos."),
-    ("node configuration|memory|cpu|gres", "Lower hydra.launcher.mem_gb, cpus_per_task or gpus_per_node."),
     (
-        "configuration source|slurm.conf",
-        "This machine belongs to no cluster that Slurm knows: use a login node of one.",
+        "node configuration|memory|cpu|gres",
+        "Lower hydra.launcher.mem_gb, hydra.launcher.cpus_per_task or hydra.launcher.gpus_per_node to what a node has.",
     ),
-    ("contact|connect|timed out|socket", "Slurm's controller doesn't answer: try sinfo."),
+    ("configuration source|slurm.conf", f"This machine belongs to no cluster that Slurm knows: {_ELSEWHERE}"),
+    ("contact|connect|timed out|socket", f"Slurm's controller doesn't answer: try sinfo, or {_ELSEWHERE}"),
 )
 
 
@@ -51,10 +52,7 @@ def explained(error: Exception) -> Exception:
     """An error of a launcher that could start no job, in words if it is known."""
     text = " ".join(str(error).split())
     if 'detect "srun"' in text or 'detect "sbatch"' in text:
-        return LauncherError(
-            "There is no Slurm on this machine: no srun is found. Use a login node of the cluster, or "
-            "hydra/launcher=joblib or hydra/launcher=local here."
-        )
+        return LauncherError(f"There is no Slurm on this machine, srun isn't found: {_ELSEWHERE}")
     found = re.findall(r"(?:sbatch|srun): (?:error|fatal): (.+?)(?=(?:sbatch|srun): (?:error|fatal):|$)", text)
     if not found:
         return error
@@ -79,6 +77,8 @@ def _outcome(job: Any) -> Any:
     except Exception as error:
         state = str(job.state)
         meaning = next((words for name, words in _MEANING.items() if state.startswith(name)), "")
+        if re.search("memory limit|oom.kill", str(error), re.IGNORECASE):  # where Slurm has no state for it
+            meaning = _MEANING["OUT_OF_ME"]
         if not meaning:
             last = next((line for line in reversed(str(error).splitlines()) if line.strip()), "")
             is_killed = "not produced any output" in str(error)

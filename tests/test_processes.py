@@ -156,6 +156,11 @@ def test_one_process_in_an_allocation_of_several_tasks_is_alone(no_tasks: pytest
     no_tasks.setenv("SLURM_NTASKS", "2")
     processes._tell_torch_of_slurm()
     assert "WORLD_SIZE" not in os.environ
+    # A job of one task, submitted from a step of two, inherits what that said of itself.
+    no_tasks.setenv("SLURM_NTASKS", "1")
+    no_tasks.setenv("SLURM_STEP_NUM_TASKS", "2")
+    processes._tell_torch_of_slurm()
+    assert "WORLD_SIZE" not in os.environ
 
 
 # Mistakes -------------------------------------------------------------------------------------------------------------
@@ -181,3 +186,25 @@ def test_a_sweep_is_started_by_one_process(no_tasks: pytest.MonkeyPatch) -> None
     no_tasks.setenv("WORLD_SIZE", "2")
     with pytest.raises(config.ConfigError, match=r"hydra\.launcher\.tasks_per_node=2"):
         Sweep.composed(None, None, [])  # pyright: ignore[reportArgumentType]
+
+
+# Where a GPU is at hand -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_gpus_share_a_run_and_evaluate_as_a_cpu_does(alone: RunConfig, tmp_path: Path) -> None:
+    paths = (f"paths.data={alone.paths.data}", f"paths.outputs={tmp_path / 'outputs'}")
+    done = together(min(2, torch.cuda.device_count()), "track=smoke", *UNEVEN, *paths, "device=cuda")
+    assert done.returncode == 0, done.stderr
+    (path,) = (tmp_path / "outputs").rglob("record.json")
+    record, expected = RunRecord.load(path), RunRecord.load(config.run_directory(alone) / "record.json")
+    assert record.metrics["rel_l2"] == pytest.approx(expected.metrics["rel_l2"], rel=1e-2)
+    assert record.environment["device"] == torch.cuda.get_device_name(0)
+    shutil.copytree(path.parent, tmp_path / "copied")
+    evaluation = pipeline.evaluate_again(config.compose("mode=evaluate", f"run={tmp_path / 'copied'}", "device=cpu"))
+    assert evaluation.metrics["rel_l2"] == pytest.approx(record.metrics["rel_l2"], rel=1e-3)
+    faster = together(
+        1, "track=smoke", *UNEVEN, *paths, "device=cuda", "trainer.precision=bf16", "trainer.compile=true"
+    )
+    assert faster.returncode == 0, faster.stderr
