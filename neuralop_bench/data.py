@@ -117,9 +117,15 @@ class Windows(Dataset[Batch]):
     def __getitem__(self, indices: Sequence[int]) -> Batch:
         sample, start = np.divmod(np.asarray(indices, dtype=np.int64), self._n_starts)
         history = self.source.history
-        states, static = self.source.read(sample, start, history + self.n_steps)
+        states, static = self._read(sample, start, history + self.n_steps)
         frames = torch.from_numpy(states)
         return Batch(frames[:, :history], torch.from_numpy(static), frames[:, history:])
+
+    def of_epoch(self, epoch: int, spent: dict[str, float]) -> Windows:
+        """The examples of an epoch of training. Those of a stream (``neuralop_bench.streaming``) change from epoch to
+        epoch, and what they cost is added to ``spent``."""
+        del epoch, spent
+        return self
 
     def in_order(self, batch_size: int) -> Iterator[Batch]:
         """All examples once, in order."""
@@ -127,12 +133,17 @@ class Windows(Dataset[Batch]):
 
     def shuffled(self, batch_size: int, seed: int, *, skip: int = 0, workers: int = 0) -> Iterator[Batch]:
         """All examples once, in an order that is a function of ``seed`` alone, without the first ``skip`` batches."""
-        order = RandomSampler(self, generator=torch.Generator().manual_seed(seed))
-        batches = list(BatchSampler(order, batch_size, drop_last=False))[skip:]
-        return iter(self._loader(batches, workers))
+        return iter(self._loader(self._order(batch_size, seed)[skip:], workers))
 
     def n_batches(self, batch_size: int) -> int:
         return -(-len(self) // batch_size)
+
+    def _read(self, sample: NDArray[np.int64], start: NDArray[np.int64], n_frames: int) -> tuple[Any, Any]:
+        return self.source.read(sample, start, n_frames)
+
+    def _order(self, batch_size: int, seed: int) -> list[list[int]]:
+        order = RandomSampler(self, generator=torch.Generator().manual_seed(seed))
+        return list(BatchSampler(order, batch_size, drop_last=False))
 
     def _loader(self, batches: Any, workers: int) -> DataLoader[Batch]:
         # The loader draws a base seed per pass; a generator of its own keeps it from advancing the global stream.

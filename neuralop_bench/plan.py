@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from data_gen import cache
 from data_gen.spec import DatasetSpec, Problem
-from neuralop_bench import config, constructors, reproducibility
+from neuralop_bench import config, constructors, reproducibility, schema
 from neuralop_bench.batch import Batch
 from neuralop_bench.config import ConfigError, Identity, RunConfig
 from neuralop_bench.data import require_frames
@@ -75,6 +75,8 @@ class Plan:
     def memory_bytes(self) -> int:
         """Memory that training needs at least: weights with gradients and optimiser, activations, data held."""
         held = sum(entry.n_bytes for entry in self.splits.values() if entry.n_bytes <= self.cfg.preload_gib * _GIB)
+        if self.cfg.data.stream:
+            held += self.splits["train"].n_bytes  # the reservoir, beside the split that it started with
         return 4 * _COPIES_OF_WEIGHTS * self.n_parameters + (self.activation_bytes or 0) + held
 
     @property
@@ -111,6 +113,11 @@ def make(cfg: RunConfig) -> Plan:
         n_parameters=surrogate.n_parameters,
         activation_bytes=activation_bytes,
     )
+    if cfg.data.stream and plan.splits["train"].n_bytes > cfg.preload_gib * _GIB:
+        raise ConfigError(
+            f"data=stream holds the train split in memory, {_size(plan.splits['train'].n_bytes)}, but preload_gib="
+            f"{cfg.preload_gib:g} allows less. Raise preload_gib or lower splits.train."
+        )
     _require_room(plan)
     return plan
 
@@ -158,6 +165,7 @@ def describe(plan: Plan) -> str:
         ("data", str(plan.data_folder)),
         *((f"  {split}", _describe_split(entry)) for split, entry in plan.splits.items()),
         ("  generation", _describe_generation(plan)),
+        *([("  stream", _describe_stream(plan))] if cfg.data.stream else []),
         ("training", f"{cfg.trainer.epochs} epochs, batches of {cfg.trainer.batch_size}, on {plan.device}"),
         ("parameters", f"{plan.n_parameters:,}"),
         (
@@ -203,6 +211,11 @@ def _rehearse(cfg: RunConfig, spec: DatasetSpec) -> tuple[Surrogate, int | None]
         _require_offers("scheduler", schedule, "step", "state_dict", "get_last_lr")
         _called("optimizer", optimizer.step)
         _called("scheduler", schedule.step)
+    elif cfg.data.stream:
+        raise ConfigError(
+            f"data=stream feeds a training of many steps, but model={cfg.model['label']} has no parameters to train. "
+            "Use data=fixed, or a larger splits.train."
+        )
     loss = _built("loss", cfg.loss)
     _called("augmentation", _built("augmentation", cfg.augmentation), spec)
     _require_offers("tracker", _built("tracker", cfg.tracker), "start", "log", "finish")
@@ -326,10 +339,26 @@ def _describe_generation(plan: Plan) -> str:
     if not plan.n_missing or plan.source.problem is None:
         return "nothing to do"
     workers = min(plan.cfg.workers or os.cpu_count() or 1, -(-plan.n_missing // cache.SHARD_SIZE))
-    known = cache.seconds_per_sample(plan.data_folder)
-    seconds, source = (known, "as measured before") if known else (_seconds_of_one(plan), "measured on one sample")
+    seconds, source = _seconds_per_sample(plan)
     total = seconds * plan.n_missing / workers
     return f"about {_duration(total)} with {workers} workers ({seconds:.2g} s per sample and core, {source})"
+
+
+def _describe_stream(plan: Plan) -> str:
+    n, n_fresh = plan.cfg.splits["train"], schema.n_fresh(plan.cfg)
+    workers = max(1, plan.cfg.data.workers)
+    seconds, source = _seconds_per_sample(plan)
+    beside = "beside" if plan.cfg.data.workers else "between the steps of"
+    return (
+        f"{n_fresh} fresh samples, each in memory for {min(1, n / n_fresh):.2g} of the training; about "
+        f"{_duration(seconds * n_fresh / workers)} of solving with {workers} workers {beside} the training "
+        f"({seconds:.2g} s per sample and core, {source})"
+    )
+
+
+def _seconds_per_sample(plan: Plan) -> tuple[float, str]:
+    known = cache.seconds_per_sample(plan.data_folder)
+    return (known, "as measured before") if known else (_seconds_of_one(plan), "measured on one sample")
 
 
 def _seconds_of_one(plan: Plan) -> float:

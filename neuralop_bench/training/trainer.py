@@ -41,7 +41,10 @@ class Diverged(RuntimeError):
 
 @dataclass
 class Progress:
-    """Where a training stands; every checkpoint holds it."""
+    """Where a training stands; every checkpoint holds it.
+
+    ``spent`` holds what a stream of examples has cost, columns of a record's cost.
+    """
 
     epoch: int = 0
     batch: int = 0
@@ -50,6 +53,7 @@ class Progress:
     best_valid: float = math.inf
     seconds: float = 0.0
     curve: list[dict[str, float]] = field(default_factory=list)
+    spent: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -140,7 +144,8 @@ class Trainer:
             while at.epoch < self.epochs:
                 surrogate.train()
                 order = self.seed * _EPOCH_STRIDE + at.epoch
-                for batch in train.shuffled(self.batch_size, order, skip=at.batch, workers=self.workers):
+                examples = train.of_epoch(at.epoch, at.spent)
+                for batch in examples.shuffled(self.batch_size, order, skip=at.batch, workers=self.workers):
                     value = self._step(surrogate, augmentation(_to(batch, device)), optim, loss)
                     if not math.isfinite(value):
                         raise Diverged(
