@@ -98,11 +98,12 @@ class JobsAhead(Iterator[Any]):
     def close(self) -> None:
         """End the workers, also in the middle of a job. No further result can be asked for."""
         self._jobs = iter(())
-        if self._pool is not None:
-            for worker in self._workers if self._results else ():  # nobody waits for what they do
-                worker.kill()
-            self._pool.shutdown(wait=True, cancel_futures=True)
         self._results.clear()
+        if self._pool is not None:
+            for worker in self._workers:  # nobody waits for those in work, which may take minutes
+                worker.kill()
+            self._workers.clear()
+            self._pool.shutdown(wait=True, cancel_futures=True)
 
     def _submit(self) -> None:
         if self._pool is None:
@@ -112,8 +113,9 @@ class JobsAhead(Iterator[Any]):
             with _signals_held():  # a process is started when there is a job for it
                 self._results.append(self._pool.submit(function, *arguments))
             self._workers |= set(multiprocessing.active_children()) - others
-        if not self._results:
-            self.close()
+        if not self._results:  # all is done: they end by themselves
+            self._pool.shutdown(wait=True)
+            self._workers.clear()
 
 
 def _in_turn(jobs: Sequence[Job]) -> Iterator[Any]:

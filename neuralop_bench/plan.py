@@ -206,6 +206,11 @@ def _rehearse(cfg: RunConfig, spec: DatasetSpec) -> tuple[Surrogate, int | None]
         optimizer = _called("optimizer", _built("optimizer", cfg.optimizer), [number])
         _require_offers("optimizer", optimizer, "step", "zero_grad", "state_dict", "param_groups")
         n_batches = -(-n_windows // trainer.batch_size)
+        if cfg.data.stream and trainer.epochs * n_batches < 2:
+            raise ConfigError(
+                "data=stream brings fresh samples in between updates, but the training has one. Raise trainer.epochs "
+                "or lower trainer.batch_size."
+            )
         make_schedule = _built("scheduler", cfg.scheduler)
         schedule = _called("scheduler", make_schedule, optimizer, n_epochs=trainer.epochs, steps_per_epoch=n_batches)
         _require_offers("scheduler", schedule, "step", "state_dict", "get_last_lr")
@@ -346,13 +351,12 @@ def _describe_generation(plan: Plan) -> str:
 
 def _describe_stream(plan: Plan) -> str:
     n, n_fresh = plan.cfg.splits["train"], schema.n_fresh(plan.cfg)
-    workers = max(1, plan.cfg.data.workers)
+    workers = plan.cfg.data.workers
     seconds, source = _seconds_per_sample(plan)
-    beside = "beside" if plan.cfg.data.workers else "between the steps of"
+    how = f"by data.workers={workers} beside the training" if workers else "in the training process"
     return (
-        f"{n_fresh} fresh samples, each in memory for {min(1, n / n_fresh):.2g} of the training; about "
-        f"{_duration(seconds * n_fresh / workers)} of solving with {workers} workers {beside} the training "
-        f"({seconds:.2g} s per sample and core, {source})"
+        f"{n_fresh} fresh samples, each in memory for {min(1, n / n_fresh):.2g} of the training; solved in about "
+        f"{_duration(seconds * n_fresh / max(1, workers))} {how} ({seconds:.2g} s per sample and core, {source})"
     )
 
 
