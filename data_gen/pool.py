@@ -6,11 +6,14 @@ import multiprocessing
 import os
 import signal
 import threading
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
+from itertools import islice
 from multiprocessing import connection, resource_tracker
+from multiprocessing.process import BaseProcess
 from typing import Any
 
 import torch
@@ -39,12 +42,87 @@ def run_jobs(jobs: Sequence[Job], workers: int) -> Iterator[Any]:
     try:
         yield from _in_turn(jobs) if workers == 1 else _in_pool(jobs, workers)
     except (MemoryError, RuntimeError) as error:
-        if isinstance(error, RuntimeError) and "allocate memory" not in str(error):  # as torch says it
+        if not _is_lack_of_memory(error):
             raise
         raise GenerationError(
             "There isn't enough memory to generate the data. Run the same command again to go on with the shards that "
             "are missing, with fewer workers (workers=1), a lower dataset.problem.resolution, or more memory."
         ) from error
+
+
+def _is_lack_of_memory(error: Exception) -> bool:
+    return isinstance(error, MemoryError) or "allocate memory" in str(error)  # as torch says it
+
+
+class JobsAhead(Iterator[Any]):
+    """Results of jobs in their order, made by worker processes before they are asked for; a context manager.
+
+    Args:
+        jobs: taken one by one, as there is room for them.
+        workers: processes. None of them is left when the last result has been given, or after ``close``. 0 does each
+            job in this process when its result is asked for.
+        ahead: jobs, at least 1, that are in work or whose results wait.
+        remedy: what to change if a worker dies or the memory doesn't suffice.
+
+    Raises:
+        GenerationError: in ``__next__``, a worker process died, or the memory doesn't suffice. A job's own error passes
+            through.
+    """
+
+    def __init__(self, jobs: Iterable[Job], *, workers: int, ahead: int, remedy: str) -> None:
+        self._jobs, self._ahead, self._remedy = iter(jobs), ahead, remedy
+        self._results: deque[Future[Any]] = deque()
+        self._workers: set[BaseProcess] = set()
+        self._pool = _pool(workers) if workers else None
+        self._submit()
+
+    def __next__(self) -> Any:
+        try:
+            if self._pool is None:
+                (result,) = _in_turn([next(self._jobs)])
+                return result
+            if not self._results:
+                raise StopIteration
+            result = self._results.popleft().result()
+        except StopIteration:
+            raise
+        except BaseException as error:
+            self.close()
+            if isinstance(error, BrokenProcessPool):
+                raise GenerationError(f"A worker process died, perhaps for lack of memory. {self._remedy}") from error
+            if isinstance(error, Exception) and _is_lack_of_memory(error):
+                raise GenerationError(f"There isn't enough memory to generate the data. {self._remedy}") from error
+            raise
+        self._submit()
+        return result
+
+    def __enter__(self) -> JobsAhead:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End the workers, also in the middle of a job. No further result can be asked for."""
+        self._jobs = iter(())
+        self._results.clear()
+        if self._pool is not None:
+            for worker in self._workers:  # nobody waits for those in work, which may take minutes
+                worker.kill()
+            self._workers.clear()
+            self._pool.shutdown(wait=True, cancel_futures=True)
+
+    def _submit(self) -> None:
+        if self._pool is None:
+            return
+        for function, arguments in islice(self._jobs, self._ahead - len(self._results)):
+            others = set(multiprocessing.active_children())
+            with _signals_held():  # a process is started when there is a job for it
+                self._results.append(self._pool.submit(function, *arguments))
+            self._workers |= set(multiprocessing.active_children()) - others
+        if not self._results:  # all is done: they end by themselves
+            self._pool.shutdown(wait=True)
+            self._workers.clear()
 
 
 def _in_turn(jobs: Sequence[Job]) -> Iterator[Any]:
@@ -58,9 +136,7 @@ def _in_turn(jobs: Sequence[Job]) -> Iterator[Any]:
 
 
 def _in_pool(jobs: Sequence[Job], workers: int) -> Iterator[Any]:
-    # Spawned, not forked: a forked copy of a process whose thread pools have started can hang.
-    context = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_start_worker)
+    pool = _pool(workers)
     others = multiprocessing.active_children()
     try:
         with _signals_held():
@@ -80,6 +156,11 @@ def _in_pool(jobs: Sequence[Job], workers: int) -> Iterator[Any]:
         raise
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _pool(workers: int) -> ProcessPoolExecutor:
+    # Spawned, not forked: a forked copy of a process whose thread pools have started can hang.
+    return ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), _start_worker)
 
 
 @contextmanager

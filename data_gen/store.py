@@ -77,6 +77,18 @@ def to_fields(spec: DatasetSpec, samples: Samples) -> Fields:
     return fields
 
 
+def to_arrays(spec: DatasetSpec, fields: Fields) -> tuple[NDArray[np.floating], NDArray[np.floating]]:
+    """States [sample, time, field, *space] and static fields [sample, static field, *space] of what ``to_fields`` gave,
+    as ``DatasetFile`` reads them."""
+    channel = -1 - spec.grid.n_dims
+    frames = [fields[f.name] for f in spec.state]
+    if spec.is_steady:
+        frames = [values[:, None] for values in frames]
+    states = np.stack(frames, channel)
+    static = [fields[f.name] for f in spec.static]
+    return states, np.stack(static, channel) if static else np.empty((len(states), 0, *spec.grid.shape), np.float32)
+
+
 def require_fields(spec: DatasetSpec, fields: Fields) -> None:
     """Check that fields are those of some samples of a dataset: names, order and shapes.
 

@@ -32,7 +32,7 @@ from neuralop_bench import constructors
 from neuralop_bench.constructors import ConfigError, suggestion
 from neuralop_bench.invocation import CONFIG_DIR, escaped
 from neuralop_bench.record import RECORD_NAME, RunRecord
-from neuralop_bench.schema import EvaluatorConfig, RunConfig, components, constructor, validate
+from neuralop_bench.schema import EvaluatorConfig, RunConfig, components, constructor, n_fresh, validate
 from neuralop_bench.stopping import OtherProcessFailed, report_stops
 
 # What may be given beside mode=evaluate: nothing that decides how the model was made.
@@ -353,7 +353,7 @@ def identity(run: RunConfig, base: RunConfig | None = None) -> Identity:
     base = base or _compose(standard_overrides(run), like=run)
     standard = _flatten(_deciding(base))
     changed = {key: value for key, value in _flatten(deciding).items() if standard.get(key, MISSING) != value}
-    fixed = any(key.startswith(("dataset.", "splits.")) or key == "trainer.epochs" for key in changed)
+    fixed = any(key.startswith(("dataset.", "data.", "splits.")) or key == "trainer.epochs" for key in changed)
     return Identity(
         track="custom" if fixed else run.track,
         dataset=run.dataset.name or run.choices["dataset"],
@@ -393,6 +393,8 @@ def _deciding(run: RunConfig) -> dict[str, Any]:
     return {
         "model": constructor(run.model),
         "dataset": dataset,
+        # A stream has more samples than the track gives to others. Without one a run keeps the name it always had.
+        **({"data": {"n_fresh": n_fresh(run)}} if run.data.stream else {}),
         "splits": run.splits,
         "surrogate": asdict(run.surrogate),
         "optimizer": run.optimizer,

@@ -115,12 +115,22 @@ class Windows(Dataset[Batch]):
     def __len__(self) -> int:
         return self.source.n_samples * self._n_starts
 
-    def __getitem__(self, indices: Sequence[int]) -> Batch:
+    @property
+    def is_in_memory(self) -> bool:
+        return self.source.is_preloaded
+
+    def __getitem__(self, indices: Sequence[int] | NDArray[np.int64]) -> Batch:
         sample, start = np.divmod(np.asarray(indices, dtype=np.int64), self._n_starts)
         history = self.source.history
-        states, static = self.source.read(sample, start, history + self.n_steps)
+        states, static = self._read(sample, start, history + self.n_steps)
         frames = torch.from_numpy(states)
         return Batch(frames[:, :history], torch.from_numpy(static), frames[:, history:])
+
+    def of_epoch(self, epoch: int, spent: dict[str, float]) -> Windows:
+        """The examples of an epoch of training. Those of a stream (``neuralop_bench.streaming``) change from epoch to
+        epoch, and what they cost is added to ``spent``."""
+        del epoch, spent
+        return self
 
     def in_order(self, batch_size: int, processes: Processes = ALONE) -> Iterator[Batch]:
         """All examples once, in order; of several processes each gets every so many-th batch."""
@@ -149,9 +159,7 @@ class Windows(Dataset[Batch]):
             processes: of several each gets its part of every batch, or one example of it where there are fewer than
                 processes.
         """
-        # An array, whose parts are views: a list of numbers takes five times the memory, and grows with the dataset.
-        order = torch.randperm(len(self), generator=torch.Generator().manual_seed(seed)).numpy()
-        batches = [order[i : i + batch_size] for i in range(skip * batch_size, len(self), batch_size)]
+        batches = self._order(batch_size, seed)[skip:]
         if processes.n > 1:
             parts = [batch[processes.part_of(len(batch))] for batch in batches]
             batches = [part if len(part) else batch[:1] for part, batch in zip(parts, batches, strict=True)]
@@ -163,6 +171,14 @@ class Windows(Dataset[Batch]):
     def size_of_batch(self, index: int, batch_size: int) -> int:
         """Examples in a batch; the last one of an epoch may be smaller."""
         return min(batch_size, len(self) - index * batch_size)
+
+    def _read(self, sample: NDArray[np.int64], start: NDArray[np.int64], n_frames: int) -> tuple[Any, Any]:
+        return self.source.read(sample, start, n_frames)
+
+    def _order(self, batch_size: int, seed: int) -> list[NDArray[np.int64]]:
+        # An array, whose parts are views: a list of numbers takes five times the memory, and grows with the dataset.
+        order = torch.randperm(len(self), generator=torch.Generator().manual_seed(seed)).numpy()
+        return [order[i : i + batch_size] for i in range(0, len(self), batch_size)]
 
     def _loader(self, batches: Sequence[Any], workers: int = 0, pinned: bool = False) -> DataLoader[Batch]:
         # The loader draws a base seed per pass; a generator of its own keeps it from advancing the global stream.

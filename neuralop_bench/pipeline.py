@@ -6,8 +6,8 @@ import hashlib
 import math
 import sys
 import time
-from collections.abc import Iterable, Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -18,7 +18,7 @@ from omegaconf import OmegaConf
 
 from data_gen.files import WriteError
 from data_gen.memory import keep_freed_memory
-from neuralop_bench import config, constructors, datasets, leaderboard, reproducibility, run_directory, scoring
+from neuralop_bench import config, constructors, datasets, leaderboard, reproducibility, run_directory, schema, scoring
 from neuralop_bench import plan as planning
 from neuralop_bench.config import ConfigError, RunConfig
 from neuralop_bench.data import Trajectories, Windows
@@ -33,6 +33,7 @@ from neuralop_bench.run_directory import RunError
 from neuralop_bench.scoring import Score
 from neuralop_bench.sources import Source
 from neuralop_bench.stopping import OtherProcessFailed
+from neuralop_bench.streaming import SOLVER_SECONDS, StreamedWindows
 from neuralop_bench.surrogate import Surrogate, build_operator
 from neuralop_bench.table import Table, show
 from neuralop_bench.training.tracking import Guarded, NoTracker
@@ -87,6 +88,7 @@ def run(cfg: RunConfig) -> RunRecord:
 
 
 def _run(cfg: RunConfig, processes: Processes) -> RunRecord:
+    schema.require_one_process(cfg, processes.n)
     who = config.identity(cfg)
     folder, outputs = config.run_directory(cfg, who), Path(cfg.paths.outputs)
     if processes.first_does((folder / RECORD_NAME).exists) and not cfg.force:
@@ -280,6 +282,8 @@ class _Run:
         # Only train and valid are open while the model is fitted; test is opened once, after that.
         train, valid = data.open("train"), data.open("valid")
         opened = {"train": data.describe("train", train), "valid": data.describe("valid", valid)}
+        if self.cfg.data.stream:  # each a function of the dataset and its number, so nothing else need be noted
+            opened["train"]["n_fresh"] = schema.n_fresh(self.cfg)
         cost.reset_peak_memory(self.device)
         surrogate = self._build_surrogate(train)
         try:
@@ -297,8 +301,11 @@ class _Run:
             "train_seconds": progress.seconds,
             "loader_wait_seconds": progress.waited,
             "best_epoch": progress.best_epoch,
-            "generation_seconds": _total(self.source.generation_seconds(name) for name in ("train", "valid")),
+            "generation_seconds": _total(
+                (*map(self.source.generation_seconds, ("train", "valid")), progress.spent.get(SOLVER_SECONDS, 0.0))
+            ),
             "peak_memory_mb": peak_memory,
+            **progress.spent,
         }
         score.cost |= {**scoring.prediction_costs(surrogate, test, self.device), **spent}
         files = score.write(self.folder / run_directory.ERRORS_NAME, self.folder / run_directory.REPORT_NAME)
@@ -331,19 +338,41 @@ class _Run:
 
     def _fit(self, surrogate: Surrogate, train: Trajectories, valid: Trajectories, tracker: Guarded) -> Progress:
         trainer = Trainer(seed=self.cfg.seed, **asdict(self.cfg.trainer))
-        return trainer.fit(
-            surrogate,
-            train.windows(trainer.window_steps),
-            valid.whole(),
-            optimizer=constructors.build(self.cfg.optimizer),
-            schedule=constructors.build(self.cfg.scheduler),
-            loss=constructors.build(self.cfg.loss),
-            augmentation=constructors.build(self.cfg.augmentation)(train.spec),
-            tracker=tracker,
-            folder=self.folder,
-            config=_yaml(self.cfg),
-            processes=self.processes,
+        with self._examples(train, trainer) as examples:
+            return trainer.fit(
+                surrogate,
+                examples,
+                valid.whole(),
+                optimizer=constructors.build(self.cfg.optimizer),
+                schedule=constructors.build(self.cfg.scheduler),
+                loss=constructors.build(self.cfg.loss),
+                augmentation=constructors.build(self.cfg.augmentation)(train.spec),
+                tracker=tracker,
+                folder=self.folder,
+                config=_yaml(self.cfg),
+                processes=self.processes,
+            )
+
+    @contextmanager
+    def _examples(self, train: Trajectories, trainer: Trainer) -> Iterator[Windows]:
+        """What is trained on: the train split, or the stream that starts with it."""
+        if not self.cfg.data.stream:
+            yield train.windows(trainer.window_steps)
+            return
+        problem = self.source.problem
+        assert problem is not None, "imported data can't be streamed, as the schema says"
+        examples = StreamedWindows(
+            train,
+            trainer.window_steps,
+            problem=problem,
+            seed=self.cfg.dataset.seed,
+            n_fresh=schema.n_fresh(self.cfg),
+            epochs=trainer.epochs,
+            batch_size=trainer.batch_size,
+            workers=self.cfg.data.workers,
         )
+        with closing(examples):
+            yield examples
 
     def _draw(self, surrogate: Surrogate, test: Windows, errors: xr.Dataset, progress: Progress) -> list[Path]:
         title = f"{self.who.model} on {self.who.dataset} ({self.who.track}), seed {self.cfg.seed}"

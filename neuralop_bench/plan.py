@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from data_gen import cache
 from data_gen.pool import available_cores
 from data_gen.spec import DatasetSpec, Problem
-from neuralop_bench import config, constructors, reproducibility
+from neuralop_bench import config, constructors, reproducibility, schema
 from neuralop_bench.batch import Batch
 from neuralop_bench.config import ConfigError, Identity, RunConfig
 from neuralop_bench.data import require_frames
@@ -76,6 +76,8 @@ class Plan:
     def memory_bytes(self) -> int:
         """Memory that training needs at least: weights with gradients and optimiser, activations, data held."""
         held = sum(entry.n_bytes for entry in self.splits.values() if entry.n_bytes <= self.cfg.preload_gib * _GIB)
+        if self.cfg.data.stream:
+            held += self.splits["train"].n_bytes  # the reservoir, beside the split that it started with
         return 4 * _COPIES_OF_WEIGHTS * self.n_parameters + (self.activation_bytes or 0) + held
 
     @property
@@ -117,6 +119,11 @@ def make(cfg: RunConfig, who: Identity | None = None) -> Plan:
         n_parameters=surrogate.n_parameters,
         activation_bytes=activation_bytes,
     )
+    if cfg.data.stream and plan.splits["train"].n_bytes > cfg.preload_gib * _GIB:
+        raise ConfigError(
+            f"data=stream holds the train split in memory, {size(plan.splits['train'].n_bytes)}, but preload_gib="
+            f"{cfg.preload_gib:g} allows less. Raise preload_gib or lower splits.train."
+        )
     _require_room(plan)
     return plan
 
@@ -164,6 +171,7 @@ def describe(plan: Plan) -> str:
         ("data", str(plan.data_folder)),
         *((f"  {split}", _describe_split(entry)) for split, entry in plan.splits.items()),
         ("  generation", _describe_generation(plan)),
+        *([("  stream", _describe_stream(plan))] if cfg.data.stream else []),
         ("training", f"{cfg.trainer.epochs} epochs, batches of {cfg.trainer.batch_size}, on {plan.device}"),
         ("parameters", f"{plan.n_parameters:,}"),
         (
@@ -204,11 +212,21 @@ def _rehearse(cfg: RunConfig, spec: DatasetSpec) -> tuple[Surrogate, int | None]
         optimizer = _called("optimizer", _built("optimizer", cfg.optimizer), [number])
         _require_offers("optimizer", optimizer, "step", "zero_grad", "state_dict", "param_groups")
         n_batches = -(-n_windows // trainer.batch_size)
+        if cfg.data.stream and trainer.epochs * n_batches < 2:
+            raise ConfigError(
+                "data=stream brings fresh samples in between updates, but the training has one. Raise trainer.epochs "
+                "or lower trainer.batch_size."
+            )
         make_schedule = _built("scheduler", cfg.scheduler)
         schedule = _called("scheduler", make_schedule, optimizer, n_epochs=trainer.epochs, steps_per_epoch=n_batches)
         _require_offers("scheduler", schedule, "step", "state_dict", "get_last_lr")
         _called("optimizer", optimizer.step)
         _called("scheduler", schedule.step)
+    elif cfg.data.stream:
+        raise ConfigError(
+            f"data=stream feeds a training of many steps, but model={cfg.model['label']} has no parameters to train. "
+            "Use data=fixed, or a larger splits.train."
+        )
     loss = _built("loss", cfg.loss)
     _called("augmentation", _built("augmentation", cfg.augmentation), spec)
     _require_offers("tracker", _built("tracker", cfg.tracker), "start", "log", "finish")
@@ -332,10 +350,25 @@ def _describe_generation(plan: Plan) -> str:
     if not plan.n_missing or plan.source.problem is None:
         return "nothing to do"
     workers = min(plan.cfg.workers or available_cores(), -(-plan.n_missing // cache.SHARD_SIZE))
-    known = cache.seconds_per_sample(plan.data_folder)
-    seconds, source = (known, "as measured before") if known else (_seconds_of_one(plan), "measured on one sample")
+    seconds, source = _seconds_per_sample(plan)
     total = seconds * plan.n_missing / workers
     return f"about {duration(total)} with {workers} workers ({seconds:.2g} s per sample and core, {source})"
+
+
+def _describe_stream(plan: Plan) -> str:
+    n, n_fresh = plan.cfg.splits["train"], schema.n_fresh(plan.cfg)
+    workers = plan.cfg.data.workers
+    seconds, source = _seconds_per_sample(plan)
+    how = f"by data.workers={workers} beside the training" if workers else "in the training process"
+    return (
+        f"{n_fresh} fresh samples, each in memory for {min(1, n / n_fresh):.2g} of the training; solved in about "
+        f"{duration(seconds * n_fresh / max(1, workers))} {how} ({seconds:.2g} s per sample and core, {source})"
+    )
+
+
+def _seconds_per_sample(plan: Plan) -> tuple[float, str]:
+    known = cache.seconds_per_sample(plan.data_folder)
+    return (known, "as measured before") if known else (_seconds_of_one(plan), "measured on one sample")
 
 
 def _seconds_of_one(plan: Plan) -> float:

@@ -38,8 +38,11 @@ class RunRecord:
         message: why, if it isn't finished.
         metrics: column to number; None is "not measured".
         metric_versions: metric to version.
-        cost: n_parameters, train_seconds, generation_seconds, latency_ms, throughput ...
-        data: split to file (below the data folder), sha256 over the samples used, and n.
+        cost: n_parameters, train_seconds, generation_seconds, latency_ms, throughput ... With data=stream also
+            stream_seconds, the part of generation_seconds that was spent while training, and stream_wait_seconds, the
+            part of train_seconds in which training waited for it.
+        data: split to file (below the data folder), sha256 over the samples used, and n; of train with data=stream also
+            n_fresh, how many samples after those were drawn.
         config: the whole configuration; config_hash: of the part that is the run's identity.
         environment: versions, device, threads.
         bench_version, commit, dirty: the code; dirty means uncommitted changes in what computes the result.

@@ -37,6 +37,8 @@ _COST = (
     ("operations of one call [GFLOP]", "gflops_forward"),
     ("training [s]", "train_seconds"),
     ("generating train and valid, one core [s]", "generation_seconds"),
+    ("of that while training [s]", "stream_seconds"),
+    ("training waited for it [s]", "stream_wait_seconds"),
     ("peak memory of training [MB]", "peak_memory_mb"),
     ("one trajectory alone [ms]", "latency_ms"),
     ("trajectories per second", "throughput"),

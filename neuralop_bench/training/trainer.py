@@ -43,7 +43,10 @@ class Diverged(RuntimeError):
 
 @dataclass
 class Progress:
-    """Where a training stands; every checkpoint holds it."""
+    """Where a training stands; every checkpoint holds it.
+
+    ``spent`` holds what a stream of examples has cost, columns of a record's cost.
+    """
 
     epoch: int = 0
     batch: int = 0
@@ -53,6 +56,7 @@ class Progress:
     seconds: float = 0.0
     waited: float = 0.0  # seconds of those, for the next batch
     curve: list[dict[str, float]] = field(default_factory=list)
+    spent: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -152,8 +156,9 @@ class Trainer:
             while at.epoch < self.epochs:
                 surrogate.train()
                 order = self.seed * _EPOCH_STRIDE + at.epoch
-                workers = (0 if train.source.is_preloaded else 1) if self.workers is None else self.workers
-                batches = train.shuffled(
+                examples = train.of_epoch(at.epoch, at.spent)
+                workers = (0 if train.is_in_memory else 1) if self.workers is None else self.workers
+                batches = examples.shuffled(
                     self.batch_size,
                     order,
                     skip=at.batch,
