@@ -30,6 +30,7 @@ from neuralop_bench import config
 from neuralop_bench.data import Trajectories
 from neuralop_bench.models.fno import FNO
 from neuralop_bench.normalization import Normalizer
+from neuralop_bench.processes import ALONE
 from neuralop_bench.surrogate import Surrogate, build_operator
 from neuralop_bench.training import augmentation, losses, schedules
 from neuralop_bench.training.tracking import NoTracker
@@ -64,7 +65,7 @@ def memory(path: Path, n_samples: int, workers: int, preload_bytes: int) -> dict
             tracker=NoTracker(),
             folder=Path(folder),
             config="",
-            device=DEVICE,
+            processes=ALONE,
         )
     return processes.largest()
 
