@@ -43,10 +43,10 @@ def wheel(built: Path) -> Path:
     return path
 
 
-def test_the_wheel_holds_both_packages_with_all_configs_and_nothing_else(wheel: Path) -> None:
+def test_the_wheel_holds_the_packages_with_all_configs_and_nothing_else(wheel: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         names = set(archive.namelist())
-    wanted = _files(ROOT / "data_gen") | _files(ROOT / "neuralop_bench")
+    wanted = _files(ROOT / "data_gen") | _files(ROOT / "neuralop_bench") | _files(ROOT / "hydra_plugins")
     configs = {f"neuralop_bench/{name}" for name in _files(ROOT / "configs")}
     assert "neuralop_bench/configs/config.yaml" in configs
     metadata = {name for name in names if name.startswith(f"neuralop_bench-{PROJECT['version']}.dist-info/")}
@@ -94,11 +94,20 @@ def test_an_empty_environment_with_the_wheel_runs_everything(wheel: Path, tmp_pa
     assert "leaderboard.csv" in printed
     assert {path.name for path in here.iterdir()} == {"data", "outputs"}
     assert len(list((here / "data").glob("ns2d-*/*/ns2d.hdf5"))) == 3
+    swept = _run(command, "-m", "track=smoke", "trainer.epochs=1", "seed=0,1", cwd=here)
+    assert "1 of 2 runs are done already." in swept
+    assert "Sweep: 2 finished" in swept
     _run(python, "-m", "neuralop_bench.leaderboard", "outputs", "-o", "board", cwd=here)
     for board in (here / "outputs" / "leaderboard", here / "board"):
         with open(board / "leaderboard.csv", newline="") as handle:
             (row,) = csv.DictReader(handle)
         assert (row["model"], row["status"], row["bench_version"]) == ("fno", "finished", PROJECT["version"])
+        assert row["seeds"] == "0;1"
+    # Launchers and the search come with extras, and a run shared by several processes does.
+    for argument, extra in (("hydra/launcher=slurm", "cluster"), ("experiment=search/fno", "sweep")):
+        done = subprocess.run([command, "-m", argument], cwd=here, capture_output=True, text=True)
+        assert done.returncode == 1
+        assert f"pip install 'neuralop-bench[{extra}]'" in done.stderr
 
 
 def test_citation_and_package_agree() -> None:
