@@ -10,10 +10,10 @@ DATA ?= data
 HEX8 := [0-9a-f][0-9a-f][0-9a-f][0-9a-f][0-9a-f][0-9a-f][0-9a-f][0-9a-f]
 
 .DEFAULT_GOAL := help
-.PHONY: help install hooks run data bench test test-all lint types docs board dist clean clean-data
+.PHONY: help install hooks cluster-packages run data bench test test-all lint types docs board dist clean clean-data
 
 help: ## list the targets
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 12
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 18
 
 install: $(VENV)/installed ## make .venv with everything that running and testing need
 
@@ -27,28 +27,33 @@ $(VENV)/installed: pyproject.toml constraints.txt
 hooks: install ## check every commit: style, types, import rules, no large files
 	$(BIN)/pre-commit install
 
+# Without them the tests of tests/cluster that need a Slurm are skipped; all others run.
+cluster-packages: ## Debian's packages for the tests on a Slurm of their own, if this is Debian and one may install here
+	tests/cluster/install.sh
+
 run: install ## the main job: data, training, evaluation, leaderboard (about 7 minutes on 2 cores)
 	$(BIN)/python run.py model=fno dataset=ns2d
 
 data: install ## every split of the lite track's three datasets (about 8 minutes on 2 cores; what is there is kept)
 	$(BIN)/python scripts/generate_data.py -m dataset=ns2d,darcy2d,burgers1d track=lite 'generation.splits=[all]' paths.data=$(DATA)
 
-bench: install ## time and weigh steps, data, reading, metrics and growth; rewrite docs/performance.md and the tables of findings.md (about 20 minutes; let nothing else run)
+bench: install ## time and weigh steps, data, reading, loading, metrics and growth; rewrite docs/performance.md and the tables of findings.md (about 20 minutes; let nothing else run)
 	$(BIN)/python -m pip install $(PIP_ARGS) -e '.[bench]'
 	$(BIN)/python benchmarks/steps.py kept
 	$(BIN)/python benchmarks/steps.py default
 	$(BIN)/python benchmarks/steps.py memory
 	$(BIN)/python benchmarks/transforms.py
 	$(BIN)/python benchmarks/around.py
+	$(BIN)/python benchmarks/loading.py
 	$(BIN)/python benchmarks/growth.py
 	$(BIN)/python benchmarks/datagen.py
 	$(BIN)/python benchmarks/report.py
 
 test: install ## the tests, one process per core (about 13 minutes on 2 cores)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto --dist loadfile --no-loadscope-reorder -m 'not exhaustive'
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -rs -n auto --dist loadfile --no-loadscope-reorder -m 'not exhaustive'
 
 test-all: install ## with those that try one mechanism at every place (about 10 minutes more)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto --dist loadfile --no-loadscope-reorder
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -rs -n auto --dist loadfile --no-loadscope-reorder
 
 lint: install ## style and import rules
 	$(BIN)/ruff check .

@@ -28,6 +28,7 @@ from neuralop_bench.batch import Batch, Trajectory
 from neuralop_bench.data import Trajectories
 from neuralop_bench.evaluation.evaluator import evaluate
 from neuralop_bench.metrics.metric import MetricContext
+from neuralop_bench.processes import ALONE
 from neuralop_bench.surrogate import build_operator
 
 N_SAMPLES = 1600  # about half a gigabyte
@@ -71,14 +72,14 @@ def reading(folder: Path) -> dict[str, Any]:
     n_read = N_SAMPLES // BATCH * BATCH
 
     def loader(workers: int) -> None:
-        _forget(path)
+        forget(path)
         for i, batch in enumerate(windows.shuffled(BATCH, 0, workers=workers), start=1):
             batch.target.sum()
             if i * BATCH >= n_read:
                 break
 
     def fromfile() -> None:
-        _forget(raw)
+        forget(raw)
         order = np.random.default_rng(0).permutation(len(windows))[:n_read]
         for indices in order.reshape(-1, BATCH):
             batch = []
@@ -95,7 +96,8 @@ def reading(folder: Path) -> dict[str, Any]:
     }
 
 
-def _forget(path: Path) -> None:
+def forget(path: Path) -> None:
+    """Drop a file from the page cache."""
     with open(path, "rb") as handle:
         os.fsync(handle.fileno())
         os.posix_fadvise(handle.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
@@ -128,7 +130,7 @@ def metrics(folder: Path) -> dict[str, Any]:
             operator(part)
 
     def all_metrics() -> None:
-        evaluate(_Noise(), data.whole(), measured, batch_size=cfg.evaluator.batch_size, device=torch.device("cpu"))
+        evaluate(_Noise(), data.whole(), measured, batch_size=cfg.evaluator.batch_size, processes=ALONE)
 
     seconds = interleaved({"metrics": all_metrics, "forward": forward}, repeats=7, warm_up=3)
     per_sample = {name: value / len(x) for name, value in seconds.items()}

@@ -126,6 +126,29 @@ def _around(found: dict[str, Any], _: str) -> Iterator[str]:
         for workers, share in entry["share"].items():
             text = f"random windows from a file that isn't in the page cache, {workers}, beside `numpy.fromfile`"
             rows.append((text, _judged(share, entry["asked"]), f"{entry['asked']:g}"))
+    if entry := found.get("memory of lazy data"):
+        small, large = entry["megabytes of data"].values()
+        for name, line in entry["peak megabytes"].items():
+            text = f"peak memory of a training on {large:.0f} MB of data, beside that on {small:.0f} MB, {name}"
+            asked = None if name == "held in memory" else entry["asked"]
+            rows.append(
+                (
+                    text,
+                    _judged(line["growth"], asked, at_most=True, digits=3),
+                    "" if asked is None else f"at most {asked:g}",
+                )
+            )
+    if entry := found.get("waiting for data"):
+        for name, line in entry["of a step"].items():
+            asked = None if name == "0 workers" else entry["asked"]
+            text = f"share of a lite FNO's step in which a batch from 2 GiB of lazy data wasn't there, {name}"
+            rows.append(
+                (
+                    text,
+                    _judged(line["share"], asked, at_most=True, digits=3),
+                    "" if asked is None else f"at most {asked:g}",
+                )
+            )
     if entry := found.get("metrics"):
         share = entry["share_of_a_prediction"]
         rows.append(

@@ -24,7 +24,7 @@ from data_gen.certificate import Certificate
 from data_gen.files import make_folder, replacing, replacing_stream, write_errors
 from data_gen.grids import Grid
 from data_gen.memory import keep_freed_memory
-from data_gen.pool import Job, run_jobs
+from data_gen.pool import Job, available_cores, run_jobs
 from data_gen.regrid import regrid
 from data_gen.spec import DatasetSpec, Problem
 from data_gen.store import (
@@ -120,7 +120,7 @@ def ensure(
         splits: number of samples by split.
         seed: the dataset's seed.
         root: folder of all datasets.
-        workers: worker processes, default one per core. The bytes don't depend on it.
+        workers: worker processes, default one per core that this process may use. The bytes don't depend on it.
         tolerance: largest measured error that is accepted; None accepts any.
         device: where solvers made of tensors work. Another device changes float32 values in their last digits.
 
@@ -441,7 +441,7 @@ def _solve(work: _Work, workers: int | None, share: range | None = None) -> dict
         workers = 1
     done = SHARD_SIZE * (len(shards) - len(todo))
     with progress.track(f"Generating {work.name}", len(shards) * SHARD_SIZE, "samples", done) as bar:
-        for result in run_jobs(jobs, min(workers or os.cpu_count() or 1, max(1, len(jobs)))):
+        for result in run_jobs(jobs, min(workers or available_cores(), max(1, len(jobs)))):
             if isinstance(result, tuple):
                 split, errors[split] = result
                 _require(work, split, errors[split])

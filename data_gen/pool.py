@@ -26,6 +26,13 @@ class GenerationError(RuntimeError):
     """A dataset could not be generated; the message says why and how to go on."""
 
 
+def available_cores() -> int:
+    """Cores that this process may use: those it is bound to, and no more than Slurm has given to its task."""
+    bound = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    given = os.environ.get("SLURM_CPUS_PER_TASK", "")
+    return max(1, min(bound, int(given))) if given.isdecimal() else bound
+
+
 def run_jobs(jobs: Sequence[Job], workers: int) -> Iterator[Any]:
     """Results of the jobs as they are done, in any order; with one worker in this process, in turn.
 

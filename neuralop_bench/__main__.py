@@ -16,17 +16,27 @@ if TYPE_CHECKING:
     from omegaconf import DictConfig
 
 
-def _job(cfg: DictConfig) -> None:
+def _job(cfg: DictConfig) -> float | None:
+    """What a search minimises: the error on valid."""
     from hydra.core.hydra_config import HydraConfig
     from hydra.types import RunMode
 
     from neuralop_bench import config
 
-    with config.report_job_errors(is_sweep=HydraConfig.get().mode is RunMode.MULTIRUN):
+    is_sweep = HydraConfig.get().mode is RunMode.MULTIRUN
+    with config.report_job_errors(is_sweep=is_sweep):
         run = config.from_hydra(cfg)
-        from neuralop_bench import pipeline  # torch takes seconds to import: --help and --cfg do without it
+        from neuralop_bench import (
+            pipeline,  # torch takes seconds to import: --help and --cfg do without it
+            processes,
+        )
 
-        pipeline.execute(run)
+        try:
+            return pipeline.execute(run)
+        finally:
+            if not is_sweep:
+                processes.leave()
+    return None
 
 
 def main() -> None:

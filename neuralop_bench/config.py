@@ -33,13 +33,17 @@ from neuralop_bench.constructors import ConfigError, suggestion
 from neuralop_bench.invocation import CONFIG_DIR, escaped
 from neuralop_bench.record import RECORD_NAME, RunRecord
 from neuralop_bench.schema import EvaluatorConfig, RunConfig, components, constructor, n_fresh, validate
-from neuralop_bench.stopping import report_stops
+from neuralop_bench.stopping import OtherProcessFailed, report_stops
 
 # What may be given beside mode=evaluate: nothing that decides how the model was made.
 _BESIDE_EVALUATE = ("mode", "run", "evaluator", "device", "paths", "workers", "preload_gib", "force", "trust", "debug")
 
 # Its tasks are published ones, each set by an experiment.
 PAPER_TRACK = "paper"
+
+# What plugins of Hydra bring, and the extra that installs them. Our slurm and local are made of submitit's.
+_LAUNCHERS = ("joblib", "slurm", "slurm_gpu", "local", "submitit_slurm", "submitit_local")
+_EXTRAS = {**{f"hydra/launcher/{name}": "cluster" for name in _LAUNCHERS}, "hydra/sweeper/optuna": "sweep"}
 
 # Folders of a run directory below paths.outputs.
 RUN_DIRECTORY_DEPTH = 5
@@ -56,6 +60,14 @@ ConfigStore.instance().store(name="run_schema", node=RunConfig)
 def from_hydra(cfg: DictConfig) -> RunConfig:
     """The typed configuration of the job that ``hydra.main`` has composed."""
     return _resolve(cfg, cast(DictConfig, HydraConfig.get()))
+
+
+def from_sweep(cfg: DictConfig) -> RunConfig:
+    """The typed configuration of a sweep's job, composed with Hydra's own node in it; that is taken out."""
+    hydra = cfg.hydra
+    OmegaConf.set_struct(cfg, False)
+    del cfg["hydra"]
+    return _resolve(cfg, hydra)
 
 
 def compose(*overrides: str) -> RunConfig:
@@ -321,14 +333,24 @@ class Identity:
         return f"{self.label}-{self.config_hash}"
 
 
-def identity(run: RunConfig) -> Identity:
-    """Where a run belongs; a default that is spelled out changes nothing."""
-    deciding = _deciding(run)
+def standard_overrides(run: RunConfig) -> list[str]:
+    """The groups whose options alone make the configuration that a run is compared with for its identity."""
     groups = ("model", "dataset", "track", "task")
     if run.track == PAPER_TRACK:  # the experiment is the task
         groups = (*groups, "experiment")
+    return [f"{group}={run.choices[group]}" for group in groups if group in run.choices]
+
+
+def identity(run: RunConfig, base: RunConfig | None = None) -> Identity:
+    """Where a run belongs; a default that is spelled out changes nothing.
+
+    Args:
+        run: the run.
+        base: the configuration that ``standard_overrides`` compose, for who has it already.
+    """
+    deciding = _deciding(run)
     # Imported data, the samples used and the frames given are the task itself, so they set no run of it apart.
-    base = _compose([f"{group}={run.choices[group]}" for group in groups if group in run.choices], like=run)
+    base = base or _compose(standard_overrides(run), like=run)
     standard = _flatten(_deciding(base))
     changed = {key: value for key, value in _flatten(deciding).items() if standard.get(key, MISSING) != value}
     fixed = any(key.startswith(("dataset.", "data.", "splits.")) or key == "trainer.epochs" for key in changed)
@@ -342,9 +364,9 @@ def identity(run: RunConfig) -> Identity:
     )
 
 
-def run_directory(run: RunConfig) -> Path:
+def run_directory(run: RunConfig, who: Identity | None = None) -> Path:
     """``<paths.outputs>/<track>/<dataset>/<model>/<label>-<hash>/seed=<n>``."""
-    who = identity(run)
+    who = who or identity(run)
     return Path(run.paths.outputs) / who.track / who.dataset / who.model / who.variant / f"seed={run.seed}"
 
 
@@ -358,10 +380,11 @@ def _task(run: RunConfig) -> str:
 
 def _deciding(run: RunConfig) -> dict[str, Any]:
     trainer = asdict(run.trainer)
-    for key in ("workers", "checkpoint_seconds"):
+    for key in ("workers", "checkpoint_seconds", "compile"):
         del trainer[key]
-    if not trainer["pushforward"]:  # runs made before there was such a key keep their names
-        del trainer["pushforward"]
+    for key, default in (("pushforward", 0), ("precision", "float32")):
+        if trainer[key] == default:  # runs made before there was such a key keep their names
+            del trainer[key]
     dataset = asdict(run.dataset)
     for key in ("tolerance", "test_splits", "ladder"):  # what else is measured of a model decides nothing about it
         del dataset[key]
@@ -409,8 +432,8 @@ def _label(changed: Mapping[str, Any]) -> str:
 # Errors --------------------------------------------------------------------------------------------------------------
 
 
-class _JobReported(Exception):
-    """A job of a sweep failed, and its message has been printed."""
+class JobReported(Exception):
+    """A job of a sweep failed; the message, the job's own in words, has been printed."""
 
 
 @contextmanager
@@ -426,7 +449,7 @@ def report_errors() -> Iterator[None]:
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115  (the interpreter flushes it at the end)
         raise SystemExit(1) from None
     except Exception as error:
-        if not any(isinstance(cause, _JobReported) for cause in _chain(error)):
+        if not any(isinstance(cause, JobReported) for cause in _chain(error)):
             _report(error)
         raise SystemExit(1) from None
 
@@ -439,9 +462,10 @@ def report_job_errors(*, is_sweep: bool) -> Iterator[None]:
     except BrokenPipeError:
         raise
     except Exception as error:
-        _report(error)
+        if not isinstance(error, OtherProcessFailed):
+            _report(error)
         if is_sweep:
-            raise _JobReported from error
+            raise JobReported(describe(error)) from error
         raise SystemExit(1) from None
 
 
@@ -523,6 +547,8 @@ def _describe_missing(error: MissingConfigException) -> str:
             "Choose track and dataset instead of the task."
         )
     known = f" Known: {', '.join(options)}." if options else ""
+    if extra := _EXTRAS.get(str(error.missing_cfg_file)):
+        return f"{group}={option} needs the extra {extra!r}: pip install 'neuralop-bench[{extra}]'.{known}"
     return f"Unknown {group or 'option'} {option!r}.{suggestion(option, options)}{known}"
 
 

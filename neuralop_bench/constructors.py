@@ -46,6 +46,10 @@ class ConfigError(ValueError):
     """A configuration that can't be run; the message names the key."""
 
 
+class InapplicableError(ConfigError):
+    """Parts that are each right and mean nothing together. A grid of a sweep leaves such a job out."""
+
+
 def build(node: Mapping[str, Any]) -> Any:
     """Call the constructor of a node that has been checked.
 

@@ -10,11 +10,12 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch.utils.data import BatchSampler, DataLoader, Dataset, RandomSampler, SequentialSampler
+from torch.utils.data import DataLoader, Dataset
 
 from data_gen.spec import DatasetSpec
 from data_gen.store import DatasetFile, StoreError
 from neuralop_bench.batch import Batch
+from neuralop_bench.processes import ALONE, Processes
 
 
 class Trajectories:
@@ -114,7 +115,11 @@ class Windows(Dataset[Batch]):
     def __len__(self) -> int:
         return self.source.n_samples * self._n_starts
 
-    def __getitem__(self, indices: Sequence[int]) -> Batch:
+    @property
+    def is_in_memory(self) -> bool:
+        return self.source.is_preloaded
+
+    def __getitem__(self, indices: Sequence[int] | NDArray[np.int64]) -> Batch:
         sample, start = np.divmod(np.asarray(indices, dtype=np.int64), self._n_starts)
         history = self.source.history
         states, static = self._read(sample, start, history + self.n_steps)
@@ -127,27 +132,64 @@ class Windows(Dataset[Batch]):
         del epoch, spent
         return self
 
-    def in_order(self, batch_size: int) -> Iterator[Batch]:
-        """All examples once, in order."""
-        return iter(self._loader(BatchSampler(SequentialSampler(self), batch_size, drop_last=False), 0))
+    def in_order(self, batch_size: int, processes: Processes = ALONE) -> Iterator[Batch]:
+        """All examples once, in order; of several processes each gets every so many-th batch."""
+        starts = range(0, len(self), batch_size)[processes.rank :: processes.n]
+        return iter(self._loader([range(i, min(i + batch_size, len(self))) for i in starts]))
 
-    def shuffled(self, batch_size: int, seed: int, *, skip: int = 0, workers: int = 0) -> Iterator[Batch]:
-        """All examples once, in an order that is a function of ``seed`` alone, without the first ``skip`` batches."""
-        return iter(self._loader(self._order(batch_size, seed)[skip:], workers))
+    def shuffled(
+        self,
+        batch_size: int,
+        seed: int,
+        *,
+        skip: int = 0,
+        workers: int = 0,
+        pinned: bool = False,
+        processes: Processes = ALONE,
+    ) -> Iterator[Batch]:
+        """All examples once, in an order that is a function of ``seed`` alone, without the first ``skip`` batches.
+
+        Args:
+            batch_size: examples in a batch.
+            seed: of the order.
+            skip: batches left out.
+            workers: processes that read ahead, two batches each; 0 reads when a batch is asked for. The batches are
+                the same, in the same order.
+            pinned: put batches where a GPU can fetch them from while it computes.
+            processes: of several each gets its part of every batch, or one example of it where there are fewer than
+                processes.
+        """
+        batches = self._order(batch_size, seed)[skip:]
+        if processes.n > 1:
+            parts = [batch[processes.part_of(len(batch))] for batch in batches]
+            batches = [part if len(part) else batch[:1] for part, batch in zip(parts, batches, strict=True)]
+        return iter(self._loader(batches, workers, pinned))
 
     def n_batches(self, batch_size: int) -> int:
         return -(-len(self) // batch_size)
 
+    def size_of_batch(self, index: int, batch_size: int) -> int:
+        """Examples in a batch; the last one of an epoch may be smaller."""
+        return min(batch_size, len(self) - index * batch_size)
+
     def _read(self, sample: NDArray[np.int64], start: NDArray[np.int64], n_frames: int) -> tuple[Any, Any]:
         return self.source.read(sample, start, n_frames)
 
-    def _order(self, batch_size: int, seed: int) -> list[list[int]]:
-        order = RandomSampler(self, generator=torch.Generator().manual_seed(seed))
-        return list(BatchSampler(order, batch_size, drop_last=False))
+    def _order(self, batch_size: int, seed: int) -> list[NDArray[np.int64]]:
+        # An array, whose parts are views: a list of numbers takes five times the memory, and grows with the dataset.
+        order = torch.randperm(len(self), generator=torch.Generator().manual_seed(seed)).numpy()
+        return [order[i : i + batch_size] for i in range(0, len(self), batch_size)]
 
-    def _loader(self, batches: Any, workers: int) -> DataLoader[Batch]:
+    def _loader(self, batches: Sequence[Any], workers: int = 0, pinned: bool = False) -> DataLoader[Batch]:
         # The loader draws a base seed per pass; a generator of its own keeps it from advancing the global stream.
-        return DataLoader(self, batch_size=None, sampler=batches, num_workers=workers, generator=torch.Generator())
+        return DataLoader(
+            self,
+            batch_size=None,
+            sampler=batches,  # pyright: ignore[reportArgumentType]  (any collection of what is to be looked up)
+            num_workers=workers,
+            pin_memory=pinned,
+            generator=torch.Generator(),
+        )
 
 
 def require_frames(spec: DatasetSpec, history: int, n_steps: int) -> None:

@@ -7,7 +7,7 @@ import math
 import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -27,19 +27,25 @@ from neuralop_bench.evaluation import figures
 from neuralop_bench.metrics import cost
 from neuralop_bench.normalization import Normalizer
 from neuralop_bench.plan import Plan
+from neuralop_bench.processes import Processes, join
 from neuralop_bench.record import RECORD_NAME, Evaluation, RecordError, RunRecord, Status
 from neuralop_bench.run_directory import RunError
 from neuralop_bench.scoring import Score
 from neuralop_bench.sources import Source
+from neuralop_bench.stopping import OtherProcessFailed
 from neuralop_bench.streaming import SOLVER_SECONDS, StreamedWindows
 from neuralop_bench.surrogate import Surrogate, build_operator
 from neuralop_bench.table import Table, show
-from neuralop_bench.training.tracking import Guarded
+from neuralop_bench.training.tracking import Guarded, NoTracker
 from neuralop_bench.training.trainer import Diverged, Progress, Trainer, validate
 
 
-def execute(cfg: RunConfig) -> None:
-    """Do what the command line asked for: a run, an evaluation of a finished run, data alone, or a dry run."""
+def execute(cfg: RunConfig) -> float | None:
+    """Do what the command line asked for: a run, an evaluation of a finished run, data alone, or a dry run.
+
+    Returns:
+        Of a run, its error on valid, ``valid_rel_l2``: what a search for hyper-parameters may look at.
+    """
     if cfg.mode == "evaluate":
         if cfg.dry_run:
             raise ConfigError("dry_run=true tells what a run would take, not what mode=evaluate does. Leave it out.")
@@ -49,7 +55,8 @@ def execute(cfg: RunConfig) -> None:
     elif cfg.dry_run:
         print(planning.describe(planning.make(cfg)), end="\n\n")  # a sweep prints one after another
     else:
-        run(cfg)
+        return run(cfg).metrics["valid_rel_l2"]
+    return None
 
 
 def run(cfg: RunConfig) -> RunRecord:
@@ -72,35 +79,51 @@ def run(cfg: RunConfig) -> RunRecord:
     >>> record.status, record.metrics["rel_l2"] < 0.5
     ('finished', True)
     """
-    record = _run(cfg)
-    if cfg.evaluator.is_thorough:
-        _evaluate_finished(replace(cfg, force=False), record, config.run_directory(cfg))
+    processes = join(cfg.device)
+    with processes.first_alone_speaks():
+        record = _run(cfg, processes)
+        if cfg.evaluator.is_thorough:
+            _evaluate_finished(replace(cfg, force=False), record, config.run_directory(cfg), processes)
     return record
 
 
-def _run(cfg: RunConfig) -> RunRecord:
-    folder, outputs = config.run_directory(cfg), Path(cfg.paths.outputs)
-    if (folder / RECORD_NAME).exists() and not cfg.force:
+def _run(cfg: RunConfig, processes: Processes) -> RunRecord:
+    schema.require_one_process(cfg, processes.n)
+    who = config.identity(cfg)
+    folder, outputs = config.run_directory(cfg, who), Path(cfg.paths.outputs)
+    if processes.first_does((folder / RECORD_NAME).exists) and not cfg.force:
         return _returned(folder, cfg)
-    plan = planning.make(cfg)
-    if cfg.force and folder.exists():  # only now: an impossible run must not take a good one off the board
-        with run_directory.sole_owner(folder):
-            run_directory.move_aside(folder, outputs)
+    plan = planning.make(cfg, who)
     keep_freed_memory()
-    with run_directory.sole_owner(folder):
-        if (folder / RECORD_NAME).exists():
-            return _returned(folder, cfg)  # another process has finished it since
-        run_directory.clear_leftovers(folder)
+    with ExitStack() as held:
+        if processes.first_does(lambda: _taken(held, folder, outputs, cfg.force)):
+            return _returned(folder, cfg)  # others have finished it since
         try:
-            record = _Run(plan).execute()
-        except Exception as error:
-            run_directory.note_failure(folder, config.describe(error))
+            record = _Run(plan, processes).execute()
+        except OtherProcessFailed:
             raise
-    board = _rebuild_board(outputs)
+        except Exception as error:
+            if processes.is_first:
+                run_directory.note_failure(folder, config.describe(error))
+            raise
+    board = _rebuild_board(outputs) if processes.is_first else ""
     if record.status == "diverged":
-        raise RunError(_diverged_text(record, folder))
+        text = _diverged_text(record, folder)
+        raise RunError(text) if processes.is_first else OtherProcessFailed(text)
     print(f"Run directory: {folder}\nLeaderboard:   {board}")
     return record
+
+
+def _taken(held: ExitStack, folder: Path, outputs: Path, force: bool) -> bool:
+    """Own the run directory until ``held`` is closed; whether the run has been done there since."""
+    if force and folder.exists():  # only now: an impossible run must not take a good one off the board
+        with run_directory.sole_owner(folder):
+            run_directory.move_aside(folder, outputs)
+    held.enter_context(run_directory.sole_owner(folder))
+    if (folder / RECORD_NAME).exists():
+        return True
+    run_directory.clear_leftovers(folder)
+    return False
 
 
 def evaluate_again(asked: RunConfig) -> Evaluation:
@@ -112,18 +135,23 @@ def evaluate_again(asked: RunConfig) -> Evaluation:
         RunError: the test data here aren't those of the record.
     """
     cfg, record = config.for_evaluation(asked)
-    return _evaluate_finished(cfg, record, Path(cast(str, cfg.run)))
+    processes = join(cfg.device)
+    with processes.first_alone_speaks():
+        return _evaluate_finished(cfg, record, Path(cast(str, cfg.run)), processes)
 
 
-def _evaluate_finished(cfg: RunConfig, record: RunRecord, folder: Path) -> Evaluation:
+def _evaluate_finished(cfg: RunConfig, record: RunRecord, folder: Path, processes: Processes) -> Evaluation:
     name = config.evaluator_name(cfg)
     path, errors, report = (folder / run_directory.EVALUATIONS / f"{name}.{kind}" for kind in ("json", "nc", "md"))
-    if path.exists() and not cfg.force:
+    if processes.first_does(path.exists) and not cfg.force:
         evaluation = Evaluation.load(path)
         print(f"This evaluation is done: {path} (force=true repeats it)\n{_report(report, evaluation.files)}")
         return evaluation
     started = time.monotonic()
-    score, data = _scored_again(cfg, record, folder, thorough=True)
+    score, data = _scored_again(cfg, record, folder, processes, thorough=True)
+    if not processes.is_first:
+        processes.wait()
+        return Evaluation.load(path)
     commit, dirty = reproducibility.commit()
     evaluation = Evaluation(
         run_id=record.run_id,
@@ -132,7 +160,7 @@ def _evaluate_finished(cfg: RunConfig, record: RunRecord, folder: Path) -> Evalu
         metric_versions=score.versions,
         data=data,
         config=asdict(cfg.evaluator),
-        environment=reproducibility.environment(reproducibility.resolve_device(cfg.device)),
+        environment=reproducibility.environment(processes.device, processes=processes.n),
         bench_version=reproducibility.bench_version(),
         commit=commit,
         dirty=dirty,
@@ -150,6 +178,7 @@ def _evaluate_finished(cfg: RunConfig, record: RunRecord, folder: Path) -> Evalu
         drawn = figures.error_against_time_figure(score.rungs, score.metrics["rel_l2"], own, title=title)
         figures.save(drawn, path.with_suffix(".png"))
     evaluation.save(path)
+    processes.wait()
     show(score.tables)
     print(f"Evaluation: {path}")
     outputs = folder.resolve().parents[config.RUN_DIRECTORY_DEPTH - 1]
@@ -170,17 +199,17 @@ def score_again(cfg: RunConfig, record: RunRecord, folder: Path) -> Score:
     Raises:
         RunError: the run isn't finished, or the data here differ from the record's.
     """
-    return _scored_again(cfg, record, folder, thorough=False)[0]
+    alone = Processes(device=reproducibility.resolve_device(cfg.device))
+    return _scored_again(cfg, record, folder, alone, thorough=False)[0]
 
 
 def _scored_again(
-    cfg: RunConfig, record: RunRecord, folder: Path, *, thorough: bool
+    cfg: RunConfig, record: RunRecord, folder: Path, processes: Processes, *, thorough: bool
 ) -> tuple[Score, dict[str, dict[str, Any]]]:
     """What the checkpoint scores, and the provenance of the test sets."""
     if record.status != "finished":
         raise RunError(f"{folder} holds a run that {record.status}, so there is no model to evaluate.")
-    device = reproducibility.resolve_device(cfg.device)
-    surrogate = Surrogate.load(folder, device=device, trust=cfg.trust)
+    surrogate = Surrogate.load(folder, device=processes.device, trust=cfg.trust)
     data = _Data(cfg, planning.source_of(cfg))
     opened = {split: data.open(split) for split in ("train", "valid", "test")}
     for split, samples in opened.items():
@@ -192,10 +221,11 @@ def _scored_again(
             )
     train, valid, test = opened.values()
     if thorough:
-        score = scoring.score_thoroughly(cfg, surrogate, train, test, device, spent_seconds=_spent_seconds(record))
+        spent = _spent_seconds(record)
+        score = scoring.score_thoroughly(cfg, surrogate, train, test, processes, spent_seconds=spent)
     else:
-        score = scoring.score(cfg, surrogate, train, test, device)
-    score.metrics["valid_rel_l2"] = validate(surrogate, valid.whole(), cfg.trainer.batch_size, device)
+        score = scoring.score(cfg, surrogate, train, test, processes)
+    score.metrics["valid_rel_l2"] = validate(surrogate, valid.whole(), cfg.trainer.batch_size, processes)
     return score, {"test": data.describe("test", test), **score.data}
 
 
@@ -225,15 +255,19 @@ class _Data:
 class _Run:
     """The steps of one run, from data to record."""
 
-    def __init__(self, plan: Plan) -> None:
-        self.cfg, self.who, self.folder, self.device = plan.cfg, plan.who, plan.folder, plan.device
+    def __init__(self, plan: Plan, processes: Processes) -> None:
+        self.cfg, self.who, self.folder = plan.cfg, plan.who, plan.folder
+        self.processes, self.device = processes, processes.device
         self.source, self.started = plan.source, time.monotonic()
         self.run_id = f"{self.who.track}-{self.who.dataset}-{self.who.model}-{self.who.config_hash}-s{self.cfg.seed}"
 
     def execute(self) -> RunRecord:
-        print(f"{self.who.model} on {self.who.dataset}, track {self.who.track}, seed {self.cfg.seed} -> {self.folder}")
-        run_directory.write_config(self.folder, _yaml(self.cfg))
-        tracker = Guarded(constructors.build(self.cfg.tracker))
+        shared = f", {self.processes.n} processes" if self.processes.n > 1 else ""
+        who = f"{self.who.model} on {self.who.dataset}, track {self.who.track}, seed {self.cfg.seed}{shared}"
+        print(f"{who} -> {self.folder}")
+        if self.processes.is_first:
+            run_directory.write_config(self.folder, _yaml(self.cfg))
+        tracker = Guarded(constructors.build(self.cfg.tracker) if self.processes.is_first else NoTracker())
         tracker.start(self.run_id, self.folder, asdict(self.cfg))
         try:
             record, results = self._work(tracker)
@@ -258,10 +292,14 @@ class _Run:
             return self._save("diverged", str(error), opened), ([], [])
         peak_memory = cost.peak_memory_mb(self.device)
         test = data.open("test")
-        score = scoring.score(self.cfg, surrogate, train, test, self.device)
+        score = scoring.score(self.cfg, surrogate, train, test, self.processes)
+        if not self.processes.is_first:  # times are measured while nothing else runs
+            self.processes.wait()
+            return RunRecord.load(self.folder / RECORD_NAME), ([], [])
         score.metrics["valid_rel_l2"] = progress.best_valid
         spent: dict[str, float | None] = {
             "train_seconds": progress.seconds,
+            "loader_wait_seconds": progress.waited,
             "best_epoch": progress.best_epoch,
             "generation_seconds": _total(
                 (*map(self.source.generation_seconds, ("train", "valid")), progress.spent.get(SOLVER_SECONDS, 0.0))
@@ -282,6 +320,7 @@ class _Run:
             score.cost,
             files,
         )
+        self.processes.wait()
         return record, (score.tables, pictures)
 
     def _build_surrogate(self, train: Trajectories) -> Surrogate:
@@ -311,7 +350,7 @@ class _Run:
                 tracker=tracker,
                 folder=self.folder,
                 config=_yaml(self.cfg),
-                device=self.device,
+                processes=self.processes,
             )
 
     @contextmanager
@@ -372,7 +411,12 @@ class _Run:
             data=data,
             config=asdict(self.cfg),
             config_hash=self.who.config_hash,
-            environment=reproducibility.environment(self.device),
+            environment=reproducibility.environment(
+                self.device,
+                processes=self.processes.n,
+                precision=self.cfg.trainer.precision,
+                compiled=self.cfg.trainer.compile,
+            ),
             bench_version=reproducibility.bench_version(),
             commit=commit,
             dirty=dirty,
@@ -380,7 +424,8 @@ class _Run:
             wall_seconds=time.monotonic() - self.started,
             files=dict(files or {}),
         )
-        record.save(self.folder / RECORD_NAME)
+        if self.processes.is_first:
+            record.save(self.folder / RECORD_NAME)
         return record
 
 

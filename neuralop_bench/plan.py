@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from data_gen import cache
+from data_gen.pool import available_cores
 from data_gen.spec import DatasetSpec, Problem
 from neuralop_bench import config, constructors, reproducibility, schema
 from neuralop_bench.batch import Batch
@@ -91,8 +92,12 @@ class Plan:
         return sum(entry.n_missing for entry in self.splits.values())
 
 
-def make(cfg: RunConfig) -> Plan:
+def make(cfg: RunConfig, who: Identity | None = None) -> Plan:
     """Put every part of a run together on the device ``meta``, and try one training step there.
+
+    Args:
+        cfg: of the run.
+        who: its identity, for who knows it already.
 
     Raises:
         ConfigError, ValueError, RuntimeError: a part that can't be built, or parts that don't fit each other.
@@ -103,10 +108,11 @@ def make(cfg: RunConfig) -> Plan:
     longest = max(cfg.dataset.horizon, cfg.trainer.unroll + cfg.trainer.pushforward)
     require_frames(source.spec, cfg.dataset.history, longest)
     surrogate, activation_bytes = _rehearse(cfg, source.spec)
+    who = who or config.identity(cfg)
     plan = Plan(
         cfg=cfg,
-        who=config.identity(cfg),
-        folder=config.run_directory(cfg),
+        who=who,
+        folder=config.run_directory(cfg, who),
         device=device,
         source=source,
         splits={split: _split_plan(source, split, n) for split, n in cfg.splits.items()},
@@ -115,7 +121,7 @@ def make(cfg: RunConfig) -> Plan:
     )
     if cfg.data.stream and plan.splits["train"].n_bytes > cfg.preload_gib * _GIB:
         raise ConfigError(
-            f"data=stream holds the train split in memory, {_size(plan.splits['train'].n_bytes)}, but preload_gib="
+            f"data=stream holds the train split in memory, {size(plan.splits['train'].n_bytes)}, but preload_gib="
             f"{cfg.preload_gib:g} allows less. Raise preload_gib or lower splits.train."
         )
     _require_room(plan)
@@ -156,8 +162,8 @@ def describe(plan: Plan) -> str:
     }[where.progress]
     if cfg.force and where.progress in ("finished", "diverged"):
         progress = "already finished; force=true moves it aside and runs it again"
-    activations = "unknown" if plan.activation_bytes is None else _size(plan.activation_bytes)
-    weights = _size(4 * _COPIES_OF_WEIGHTS * plan.n_parameters)
+    activations = "unknown" if plan.activation_bytes is None else size(plan.activation_bytes)
+    weights = size(4 * _COPIES_OF_WEIGHTS * plan.n_parameters)
     lines = [
         ("run", f"{plan.who.model} on {plan.who.dataset}, track {plan.who.track}, seed {cfg.seed}"),
         ("run directory", str(plan.folder)),
@@ -170,7 +176,7 @@ def describe(plan: Plan) -> str:
         ("parameters", f"{plan.n_parameters:,}"),
         (
             "memory",
-            f"about {_size(plan.memory_bytes)} beside the libraries' own (weights, gradients and optimizer {weights}, "
+            f"about {size(plan.memory_bytes)} beside the libraries' own (weights, gradients and optimizer {weights}, "
             f"activations {activations}, the rest data)",
         ),
         *_describe_evaluation(cfg),
@@ -306,7 +312,7 @@ def _require_room(plan: Plan) -> None:
         memory = torch.cuda.get_device_properties(plan.device).total_memory
     if plan.memory_bytes > memory:
         raise RunError(
-            f"Training needs about {_size(plan.memory_bytes)} of memory, but {plan.device} has {_size(memory)}. Lower "
+            f"Training needs about {size(plan.memory_bytes)} of memory, but {plan.device} has {size(memory)}. Lower "
             "trainer.batch_size, the model's size (model.width ...) or preload_gib."
         )
     for name, wanted in (("outputs", plan.folder), ("data", plan.data_folder)):
@@ -317,7 +323,7 @@ def _require_room(plan: Plan) -> None:
     free = shutil.disk_usage(root).free
     if plan.missing_bytes > free:
         raise RunError(
-            f"Generating the data needs about {_size(plan.missing_bytes)} in {plan.data_folder}, but {_size(free)} are "
+            f"Generating the data needs about {size(plan.missing_bytes)} in {plan.data_folder}, but {size(free)} are "
             "free there. Choose another folder with paths.data, or lower splits or dataset.problem.resolution."
         )
 
@@ -329,7 +335,7 @@ def _nearest(path: Path) -> Path:
 
 def _describe_split(entry: SplitPlan) -> str:
     missing = "present" if not entry.n_missing else f"{entry.n_missing} to generate"
-    return f"{entry.n_samples} samples, {_size(entry.n_bytes)}, {missing}"
+    return f"{entry.n_samples} samples, {size(entry.n_bytes)}, {missing}"
 
 
 def _describe_evaluation(cfg: RunConfig) -> list[tuple[str, str]]:
@@ -343,10 +349,10 @@ def _describe_evaluation(cfg: RunConfig) -> list[tuple[str, str]]:
 def _describe_generation(plan: Plan) -> str:
     if not plan.n_missing or plan.source.problem is None:
         return "nothing to do"
-    workers = min(plan.cfg.workers or os.cpu_count() or 1, -(-plan.n_missing // cache.SHARD_SIZE))
+    workers = min(plan.cfg.workers or available_cores(), -(-plan.n_missing // cache.SHARD_SIZE))
     seconds, source = _seconds_per_sample(plan)
     total = seconds * plan.n_missing / workers
-    return f"about {_duration(total)} with {workers} workers ({seconds:.2g} s per sample and core, {source})"
+    return f"about {duration(total)} with {workers} workers ({seconds:.2g} s per sample and core, {source})"
 
 
 def _describe_stream(plan: Plan) -> str:
@@ -356,7 +362,7 @@ def _describe_stream(plan: Plan) -> str:
     how = f"by data.workers={workers} beside the training" if workers else "in the training process"
     return (
         f"{n_fresh} fresh samples, each in memory for {min(1, n / n_fresh):.2g} of the training; solved in about "
-        f"{_duration(seconds * n_fresh / max(1, workers))} {how} ({seconds:.2g} s per sample and core, {source})"
+        f"{duration(seconds * n_fresh / max(1, workers))} {how} ({seconds:.2g} s per sample and core, {source})"
     )
 
 
@@ -378,14 +384,16 @@ def _seconds_of_one(plan: Plan) -> float:
         torch.set_num_threads(threads)
 
 
-def _size(n_bytes: int) -> str:
+def size(n_bytes: int) -> str:
+    """Bytes in words."""
     for unit, size in (("TiB", 2**40), ("GiB", _GIB), ("MiB", 2**20)):
         if n_bytes >= size:
             return f"{n_bytes / size:.3g} {unit}"
     return f"{n_bytes / 1024:.3g} KiB"
 
 
-def _duration(seconds: float) -> str:
+def duration(seconds: float) -> str:
+    """Seconds in words."""
     for unit, size in (("days", 86400), ("h", 3600), ("min", 60)):
         if seconds >= 2 * size:
             return f"{seconds / size:.1f} {unit}"

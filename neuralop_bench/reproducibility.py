@@ -14,7 +14,7 @@ _ROOT = Path(__file__).resolve().parents[1]
 # What computes a result: changes elsewhere (docs, tests) don't make a record dirty.
 _COMPUTING = ("neuralop_bench", "data_gen", "configs", "run.py")
 # What decides the last bits of a result on a CPU, by its entry in the environment.
-_DECIDE_BITS = ["libraries", "processor", "vector_instructions", "threads", "precision"]
+_DECIDE_BITS = ["libraries", "processor", "vector_instructions", "threads", "processes", "precision", "compiled"]
 _LIBRARIES = ("torch", "numpy", "scipy", "h5py", "xarray", "hydra-core")
 
 
@@ -46,8 +46,16 @@ def resolve_device(name: str) -> torch.device:
     return device
 
 
-def environment(device: torch.device) -> dict[str, Any]:
+def environment(
+    device: torch.device, *, processes: int = 1, precision: str = "float32", compiled: bool = False
+) -> dict[str, Any]:
     """Versions, device and threads of this process, and what its numbers depend on to the last bit.
+
+    Args:
+        device: of this process.
+        processes: how many shared the work.
+        precision: of the products in training.
+        compiled: whether torch.compile translated the operator.
 
     ``bit_equal_with_the_same`` names the other entries in which a repetition must agree to give the same bits; None
     says that even the same machine may differ (CUDA adds in an order that isn't fixed). Elsewhere sums are rounded in
@@ -61,7 +69,9 @@ def environment(device: torch.device) -> dict[str, Any]:
         "processor": _processor(),
         "vector_instructions": torch.backends.cpu.get_cpu_capability(),
         "threads": torch.get_num_threads(),
-        "precision": "float32",
+        "processes": processes,
+        "precision": precision,
+        "compiled": compiled,
         "bit_equal_with_the_same": _DECIDE_BITS if device.type == "cpu" else None,
     }
 

@@ -14,9 +14,10 @@ from typing import Any
 from omegaconf import MISSING
 
 from neuralop_bench import constructors
-from neuralop_bench.constructors import ConfigError, suggestion
+from neuralop_bench.constructors import ConfigError, InapplicableError, suggestion
 
 MODES = ("run", "evaluate", "generate")
+PRECISIONS = ("float32", "bf16")
 
 _SAFE_NAME = r"[A-Za-z0-9][A-Za-z0-9._+-]{0,39}"
 # Beyond these a number is a slip, and trying it out would take the machine's memory or the user's day.
@@ -113,7 +114,9 @@ class TrainerConfig:
     pushforward: int = 0
     clip_norm: float | None = 1.0
     checkpoint_seconds: float = 60.0
-    workers: int = 0
+    workers: int | None = None
+    precision: str = "float32"
+    compile: bool = False
 
 
 @dataclass
@@ -251,6 +254,8 @@ def validate(run: RunConfig) -> None:
     for name, value in asdict(run.paths).items():
         if not value.strip() or "\0" in value:
             raise ConfigError(f"paths.{name} must name a folder, got {value!r}.")
+    if run.trainer.precision not in PRECISIONS:
+        raise ConfigError(f"trainer.precision must be {' or '.join(PRECISIONS)}, got {run.trainer.precision!r}.")
     _require_ranges(run)
     if run.dataset.path is not None:
         _require_nothing_to_solve(run.dataset)
@@ -279,7 +284,7 @@ def validate(run: RunConfig) -> None:
             f"Set trainer.unroll={run.surrogate.bundle}."
         )
     if run.surrogate.residual and run.dataset.history == 0:
-        raise ConfigError(
+        raise InapplicableError(
             "surrogate.residual=true predicts increments over the last history frame, but dataset.history is 0. "
             "Use surrogate.residual=false, or another model in place of persistence, which is nothing without it."
         )
@@ -301,7 +306,7 @@ def _require_ranges(run: RunConfig) -> None:
         "trainer.batch_size": (run.trainer.batch_size, 1, _MOST),
         "trainer.unroll": (run.trainer.unroll, 1, _MOST),
         "trainer.pushforward": (run.trainer.pushforward, 0, _MOST),
-        "trainer.workers": (run.trainer.workers, 0, _MOST_WORKERS),
+        "trainer.workers": (run.trainer.workers or 0, 0, _MOST_WORKERS),
         "evaluator.batch_size": (run.evaluator.batch_size, 1, _MOST),
         "dataset.history": (run.dataset.history, 0, _MOST),
         "dataset.horizon": (run.dataset.horizon, 1, _MOST),

@@ -54,6 +54,7 @@ from neuralop_bench.evaluation.tables import result_tables
 from neuralop_bench.metrics.cost import count_parameters, forward_flops, prediction_cost
 from neuralop_bench.metrics.metric import Metric, MetricContext
 from neuralop_bench.normalization import Moments
+from neuralop_bench.processes import Processes
 from neuralop_bench.surrogate import Surrogate
 from neuralop_bench.table import Table
 
@@ -123,16 +124,16 @@ class Score:
         return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in written}
 
 
-def score(cfg: RunConfig, surrogate: Surrogate, train: Trajectories, test: Trajectories, device: torch.device) -> Score:
+def score(cfg: RunConfig, surrogate: Surrogate, train: Trajectories, test: Trajectories, processes: Processes) -> Score:
     """Errors of free-running predictions on test; of train only the variance of its targets is used."""
-    return _score(cfg, surrogate, _context(cfg, train, test), test, device)
+    return _score(cfg, surrogate, _context(cfg, train, test), test, processes)
 
 
 def _score(
-    cfg: RunConfig, surrogate: Surrogate, context: MetricContext, test: Trajectories, device: torch.device
+    cfg: RunConfig, surrogate: Surrogate, context: MetricContext, test: Trajectories, processes: Processes
 ) -> Score:
     metrics = _metrics(cfg.evaluator.metrics, context)
-    errors = evaluate(surrogate, test.whole(), metrics, batch_size=cfg.evaluator.batch_size, device=device)
+    errors = evaluate(surrogate, test.whole(), metrics, batch_size=cfg.evaluator.batch_size, processes=processes)
     columns = _summary(errors, metrics)
     value, source = cfg.published.value, cfg.published.source
     return Score(
@@ -150,7 +151,7 @@ def score_thoroughly(
     surrogate: Surrogate,
     train: Trajectories,
     test: Trajectories,
-    device: torch.device,
+    processes: Processes,
     *,
     spent_seconds: float | None,
 ) -> Score:
@@ -161,17 +162,18 @@ def score_thoroughly(
         surrogate: trained.
         train: for the variance of its targets.
         test: for the errors that others are compared with.
-        device: where to predict, and to solve.
+        processes: share the predictions; the first alone measures times, so that nothing disturbs it, and solves.
         spent_seconds: on data, tuning and training; None if that isn't known.
     """
     context = _context(cfg, train, test)
-    found = _score(cfg, surrogate, context, test, device)
-    found.cost |= prediction_costs(surrogate, test, device)
+    found = _score(cfg, surrogate, context, test, processes)
+    if processes.is_first:
+        found.cost |= prediction_costs(surrogate, test, processes.device)
     if cfg.evaluator.test_splits:
-        _add_test_sets(found, cfg, surrogate, context, device)
+        _add_test_sets(found, cfg, surrogate, context, processes)
         _add_board_columns(found, cfg)
-    if cfg.evaluator.ladder:
-        _add_solver(found, cfg, test, device, spent_seconds)
+    if cfg.evaluator.ladder and processes.is_first:
+        _add_solver(found, cfg, test, processes.device, spent_seconds)
     return found
 
 
@@ -202,7 +204,7 @@ class _Interpolating:
 
 
 def _add_test_sets(
-    found: Score, cfg: RunConfig, surrogate: Surrogate, context: MetricContext, device: torch.device
+    found: Score, cfg: RunConfig, surrogate: Surrogate, context: MetricContext, processes: Processes
 ) -> None:
     names = cfg.dataset.test_splits if "all" in cfg.evaluator.test_splits else cfg.evaluator.test_splits
     for name in names:
@@ -218,7 +220,7 @@ def _add_test_sets(
                 windows=there.whole(),
                 metrics=everything,
                 batch_size=cfg.evaluator.batch_size,
-                device=device,
+                processes=processes,
                 **options,
             )
             found.errors[setting], found.columns[setting] = errors, _summary(errors, everything)

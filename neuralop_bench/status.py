@@ -1,4 +1,4 @@
-"""How far the runs below a folder have come, and which command completes each.
+"""How far the runs and sweeps below a folder have come, and which command completes each.
 
 python -m neuralop_bench.status outputs
 """
@@ -15,6 +15,7 @@ from pathlib import Path
 
 from neuralop_bench.record import RECORD_NAME
 from neuralop_bench.run_directory import CONFIG_NAME, FAILURE_NAME, LAST_NAME, SUPERSEDED, State, state
+from neuralop_bench.sweep_file import FOLDER, SweepFile, sweeps
 
 # What needs somebody's attention comes last, where a long list ends on the terminal.
 _ORDER = ("finished", "running", "resumable", "diverged", "failed")
@@ -48,8 +49,21 @@ def report(outputs: Path, found: Mapping[Path, State]) -> str:
     return "\n".join(lines)
 
 
+def report_sweep(sweep: SweepFile, outputs: Path, found: Mapping[Path, State]) -> tuple[str, bool]:
+    """A line of how far a sweep has come, with the command for what is left of it, and whether something is left."""
+    progress = {run: found[outputs / run].progress if outputs / run in found else "waiting" for run in sweep.runs}
+    counts = Counter(progress.values())
+    line = f"sweep {sweep.name} of {sweep.date_utc}: {len(sweep.runs)} runs: "
+    line += ", ".join(f"{counts[name]} {name}" for name in (*_ORDER, "waiting") if counts[name])
+    if set(progress.values()) <= {"finished", "diverged"}:
+        return line, False
+    waiting = [f"  waiting {run}" for run, name in progress.items() if name == "waiting"]
+    return "\n".join([line, *waiting, f"  -> {sweep.command}"]), "waiting" in counts
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Command line; returns the exit status: 0 if every run is finished or running, 3 if some need a command."""
+    """Command line; returns the exit status: 0 if every run is finished or running, 3 if some need a command or a
+    sweep has runs that haven't begun."""
     parser = argparse.ArgumentParser(
         prog="python -m neuralop_bench.status", description="Tell how far runs have come, and what completes them."
     )
@@ -65,7 +79,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print(json.dumps({"run": str(folder), **where.__dict__}))
     else:
         print(report(options.outputs, found))
-    return 0 if all(where.progress in ("finished", "running") for where in found.values()) else 3
+    is_waiting = False
+    for sweep in sweeps(options.outputs):
+        text, waits = report_sweep(sweep, options.outputs, found)
+        is_waiting = is_waiting or waits
+        if not options.json:
+            print(text)
+    if is_waiting and not options.json:
+        print(f"A sweep that nobody wants any more is forgotten with its file in {options.outputs / FOLDER}.")
+    all_well = all(where.progress in ("finished", "running") for where in found.values())
+    return 0 if all_well and not is_waiting else 3
 
 
 if __name__ == "__main__":

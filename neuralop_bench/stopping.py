@@ -23,6 +23,10 @@ class Terminated(BaseException):
     """The process was asked to end (SIGTERM)."""
 
 
+class OtherProcessFailed(RuntimeError):
+    """The first of the processes that share a run can't go on and has said why: this one has nothing to add."""
+
+
 @contextmanager
 def report_stops() -> Iterator[None]:
     """SIGINT and SIGTERM end the block, and the process with a word about how to go on; a second one at once.

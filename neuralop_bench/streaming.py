@@ -14,6 +14,7 @@ from data_gen.spec import Problem
 from data_gen.streaming import SampleStream
 from neuralop_bench.batch import Batch
 from neuralop_bench.data import Trajectories, Windows
+from neuralop_bench.processes import ALONE, Processes
 
 # Columns of a record's cost.
 SOLVER_SECONDS, WAIT_SECONDS = "stream_seconds", "stream_wait_seconds"
@@ -64,18 +65,35 @@ class StreamedWindows(Windows):
         other._epoch, other._spent = epoch, spent
         return other
 
-    def shuffled(self, batch_size: int, seed: int, *, skip: int = 0, workers: int = 0) -> Iterator[Batch]:
+    def shuffled(
+        self,
+        batch_size: int,
+        seed: int,
+        *,
+        skip: int = 0,
+        workers: int = 0,
+        pinned: bool = False,
+        processes: Processes = ALONE,
+    ) -> Iterator[Batch]:
         """All examples once, as ``Windows.shuffled``; each batch from what the reservoir holds at its update.
 
         Raises:
-            ValueError: ``workers`` isn't 0: processes that load data would have copies that stand still.
+            ValueError: ``workers`` isn't 0, or there are several processes: each would have a reservoir of its own.
         """
-        if workers:
-            raise ValueError(f"A stream is read in the training process alone, got {workers} workers.")
+        if workers or processes.n > 1:
+            raise ValueError(
+                f"A stream is read in one training process alone, got {workers} workers and {processes.n} processes. "
+                "Use trainer.workers=0 and a single process, or data=fixed."
+            )
         order = self._order(batch_size, seed)
         for batch in range(skip, len(order)):
             self._reservoir.move_to(self._epoch * len(order) + batch, self._spent)
-            yield self[order[batch]]
+            examples = self[order[batch]]
+            yield Batch(*(x.pin_memory() for x in examples)) if pinned else examples
+
+    @property
+    def is_in_memory(self) -> bool:
+        return True
 
     def close(self) -> None:
         """End the processes that solve."""

@@ -13,6 +13,7 @@ from torch import nn
 from data_gen.spec import DatasetSpec
 from neuralop_bench import checkpoint, constructors
 from neuralop_bench.batch import TIME, Batch, Field, Trajectory
+from neuralop_bench.layers.precision import widened
 from neuralop_bench.metrics.cost import count_parameters
 from neuralop_bench.normalization import Normalizer
 from neuralop_bench.rollout import rollout
@@ -98,7 +99,7 @@ class Surrogate(nn.Module):
         expected = (history.shape[0], self.bundle * n_channels, *static.shape[2:])
         if output.shape != expected:
             raise ValueError(f"The operator returned fields of shape {tuple(output.shape)}, expected {expected}.")
-        bundle = output.unflatten(1, (self.bundle, n_channels))
+        bundle = widened(output).unflatten(1, (self.bundle, n_channels))  # what follows has units
         if self.residual:
             return history[:, -1:] + self.normalizer.decode_increment(bundle)
         return self.normalizer.decode_state(bundle)

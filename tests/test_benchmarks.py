@@ -29,6 +29,17 @@ def test_what_misses_its_target_is_bold(tmp_path: Path, monkeypatch: pytest.Monk
                 "steps, freed memory kept": {"cases": {"FNO": case}, "machine": machine},
                 "metrics": {"share_of_a_prediction": 0.6, "asked": 0.5, "machine": machine},
                 "reading": {"share": {"0 workers": 0.6, "2 workers": 0.8}, "asked": 0.7, "machine": machine},
+                "memory of lazy data": {
+                    "megabytes of data": {"1": 84.0, "10": 839.0},
+                    "peak megabytes": {"read lazily, 1 workers": {"growth": 1.06}, "held in memory": {"growth": 2.5}},
+                    "asked": 1.05,
+                    "machine": machine,
+                },
+                "waiting for data": {
+                    "of a step": {"0 workers": {"share": 0.05}, "1 workers": {"share": 0.004}},
+                    "asked": 0.02,
+                    "machine": machine,
+                },
                 "data, darcy": {
                     "two_phase_12_3": {"ratio_spsolve": 12.6},
                     "smooth_1e6": {"ratio_splu": 1.4},
@@ -44,6 +55,10 @@ def test_what_misses_its_target_is_bold(tmp_path: Path, monkeypatch: pytest.Monk
     assert "by the lite FNO | **0.60** |" in page
     assert "0 workers, beside `numpy.fromfile` | **0.60** |" in page
     assert "2 workers, beside `numpy.fromfile` | 0.80 |" in page
+    assert "beside that on 84 MB, read lazily, 1 workers | **1.060** | at most 1.05 |" in page
+    assert "beside that on 84 MB, held in memory | 2.500 |  |" in page
+    assert "wasn't there, 0 workers | 0.050 |  |" in page
+    assert "wasn't there, 1 workers | 0.004 | at most 0.02 |" in page
     assert "against splu | **1.4x** | 1.5x |" in page
     assert "against spsolve | 12.6x | 10.0x |" in page
 

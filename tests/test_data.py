@@ -8,6 +8,7 @@ import h5py
 import numpy as np
 import pytest
 import torch
+from torch.utils.data import BatchSampler, RandomSampler
 
 from data_gen.grids import Grid
 from data_gen.problems.ns2d import NavierStokes2D
@@ -196,6 +197,25 @@ def test_workers_read_lazily_through_handles_of_their_own(ns2d: Path) -> None:
     expected = list(windows.shuffled(16, 0))  # opens a handle in this process, which the workers must not use
     assert_same_sequence(list(windows.shuffled(16, 0, workers=2)), expected)
     assert_same(windows[[0]], Trajectories(ns2d, n_samples=1, history=3, horizon=4).windows(1)[[0]])
+
+
+@pytest.mark.parametrize("skip", [0, 2])
+def test_batches_dont_depend_on_the_number_of_workers(coupled: Path, skip: int) -> None:
+    windows = Trajectories(coupled, n_samples=N_SAMPLES, history=1, horizon=1, preload_bytes=0).windows(2)
+    expected = list(windows.shuffled(9, 5, skip=skip))
+    torch.manual_seed(0)
+    before = torch.get_rng_state()
+    for workers in (1, 2):
+        assert_same_sequence(list(windows.shuffled(9, 5, skip=skip, workers=workers)), expected)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_an_order_is_the_one_that_torch_samples(coupled: Path) -> None:
+    # Runs that were interrupted with an older version go on in the same order.
+    windows = Trajectories(coupled, n_samples=N_SAMPLES, history=1, horizon=1).windows(2)
+    sampler = RandomSampler(windows, generator=torch.Generator().manual_seed(7))
+    expected = [windows[numbers] for numbers in BatchSampler(sampler, 9, drop_last=False)]
+    assert_same_sequence(list(windows.shuffled(9, 7)), expected)
 
 
 def test_a_forked_process_opens_the_file_for_itself(ns2d: Path, monkeypatch: pytest.MonkeyPatch) -> None:

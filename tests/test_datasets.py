@@ -231,6 +231,7 @@ def test_parts_on_the_command_line_are_put_together(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.exhaustive  # on a real Slurm it is tried in any case
 @pytest.mark.cluster
 @pytest.mark.skipif(not importlib.util.find_spec("submitit"), reason="needs the extra 'cluster'")
 def test_a_launcher_solves_parts_in_processes_of_its_own(tmp_path: Path) -> None:

@@ -25,9 +25,9 @@ from neuralop_bench.batch import Batch
 from neuralop_bench.data import Trajectories, Windows
 from neuralop_bench.evaluation.evaluator import evaluate, summarise
 from neuralop_bench.metrics.metric import Metric, MetricContext
+from neuralop_bench.processes import ALONE
 
 HISTORY, HORIZON, N_SAMPLES = 3, 4, 8
-CPU = torch.device("cpu")
 
 
 @pytest.fixture(scope="module")
@@ -73,7 +73,7 @@ def decaying_persistence(batch: Batch, n_steps: int) -> Tensor:
 def run(
     function: Callable[[Batch, int], Tensor], windows: Windows, metrics: Sequence[Metric], batch_size: int = 3
 ) -> xr.Dataset:
-    return evaluate(Predicting(function), windows, metrics, batch_size=batch_size, device=CPU)
+    return evaluate(Predicting(function), windows, metrics, batch_size=batch_size, processes=ALONE)
 
 
 def assert_identical(left: dict[str, float], right: dict[str, float]) -> None:
@@ -97,7 +97,7 @@ def test_the_predictor_is_given_history_and_asked_for_the_horizon(windows: Windo
         return batch.target
 
     predictor = Predicting(function)
-    evaluate(predictor, windows, metrics, batch_size=3, device=CPU)
+    evaluate(predictor, windows, metrics, batch_size=3, processes=ALONE)
     assert asked == [HORIZON] * 3
     assert [len(batch.history) for batch in predictor.batches] == [3, 3, 2]
     assert all(batch.history.shape[1] == HISTORY for batch in predictor.batches)
@@ -158,7 +158,7 @@ def test_other_inputs_than_the_scored_windows_own_can_be_given(windows: Windows,
     inputs = Trajectories(path, n_samples=N_SAMPLES, history=HISTORY - 1, horizon=HORIZON).whole()
     truth = iter(windows.in_order(5))
     predictor = Predicting(lambda *_: next(truth).target)
-    errors = evaluate(predictor, windows, metrics, batch_size=5, device=CPU, inputs=inputs)
+    errors = evaluate(predictor, windows, metrics, batch_size=5, processes=ALONE, inputs=inputs)
     assert [batch.history.shape for batch in predictor.batches] == [(n, HISTORY - 1, 1, 16, 16) for n in (5, 3)]
     assert summarise(errors, metrics)["rel_l2"] == 0, "scored against the windows' own targets"
 

@@ -30,6 +30,7 @@ from neuralop_bench.config import ConfigError, RunConfig, compose, identity
 from neuralop_bench.data import Trajectories
 from neuralop_bench.models.fno import FNO
 from neuralop_bench.normalization import Normalizer
+from neuralop_bench.processes import ALONE
 from neuralop_bench.streaming import StreamedWindows, n_come
 from neuralop_bench.surrogate import Surrogate
 from neuralop_bench.training import augmentation, losses, schedules
@@ -230,7 +231,7 @@ def _fit(
             tracker=NoTracker(),
             folder=folder,
             config="",
-            device=torch.device("cpu"),
+            processes=ALONE,
         )
     finally:
         if isinstance(examples, StreamedWindows):

@@ -15,6 +15,7 @@ from neuralop_bench.data import Windows
 from neuralop_bench.metrics.conservation import quantities
 from neuralop_bench.metrics.metric import Metric
 from neuralop_bench.metrics.spectral import BANDS
+from neuralop_bench.processes import Processes
 
 
 def evaluate(
@@ -23,7 +24,7 @@ def evaluate(
     metrics: Sequence[Metric],
     *,
     batch_size: int,
-    device: torch.device,
+    processes: Processes,
     inputs: Windows | None = None,
 ) -> xr.Dataset:
     """Per-sample statistics of free-running predictions over whole trajectories.
@@ -35,7 +36,7 @@ def evaluate(
         windows: whole trajectories of one split (``Trajectories.whole``).
         metrics: what to measure.
         batch_size: samples predicted together; the statistics of given predictions don't depend on it.
-        device: where the predictor computes.
+        processes: each measures its part of the batches, on its device, and gets the whole result.
         inputs: what the predictor is given, if not the history of ``windows`` itself: the same samples otherwise.
 
     Returns:
@@ -44,19 +45,21 @@ def evaluate(
     Raises:
         ValueError: a prediction hasn't the shape of its target, or a target isn't finite.
     """
-    parts: dict[str, list[NDArray[np.generic]]] = {"finite": []}
+    batches: list[dict[str, NDArray[np.generic]]] = []
     with progress.track("Evaluating", len(windows), "samples") as bar:
-        for batch, given in _with_inputs(windows, inputs, batch_size):
-            prediction = predictor.predict(Batch(*(x.to(device) for x in given)), windows.n_steps).float().cpu()
+        for batch, given in _with_inputs(windows, inputs, batch_size, processes):
+            given = Batch(*(x.to(processes.device) for x in given))
+            prediction = predictor.predict(given, windows.n_steps).float().cpu()
             if prediction.shape != batch.target.shape:
                 raise ValueError(
                     f"The predictor returned a trajectory of shape {tuple(prediction.shape)}, expected "
                     f"{tuple(batch.target.shape)} [sample, time, channel, *space]. Mend its predict()."
                 )
-            parts["finite"].append(torch.isfinite(prediction).flatten(1).all(dim=1).numpy())
-            for name, values in _measure(prediction, batch, metrics).items():
-                parts.setdefault(name, []).append(values)
+            finite = torch.isfinite(prediction).flatten(1).all(dim=1).numpy()
+            batches.append({"finite": finite, **_measure(prediction, batch, metrics)})
             bar.advance(len(prediction))
+    batches = processes.interleaved(batches)
+    parts = {name: [measured[name] for measured in batches] for name in batches[0]}
     dimensions = {name: dims for metric in metrics for name, dims in metric.variables.items()}
     variables = {name: (dimensions.get(name, ("sample",)), np.concatenate(values)) for name, values in parts.items()}
     errors = xr.Dataset(variables, coords=_coordinates(windows))
@@ -73,11 +76,13 @@ def summarise(errors: xr.Dataset, metrics: Sequence[Metric]) -> dict[str, float]
     return columns
 
 
-def _with_inputs(windows: Windows, inputs: Windows | None, batch_size: int) -> Iterator[tuple[Batch, Batch]]:
+def _with_inputs(
+    windows: Windows, inputs: Windows | None, batch_size: int, processes: Processes
+) -> Iterator[tuple[Batch, Batch]]:
     if inputs is None:
-        yield from ((batch, batch) for batch in windows.in_order(batch_size))
+        yield from ((batch, batch) for batch in windows.in_order(batch_size, processes))
     else:
-        yield from zip(windows.in_order(batch_size), inputs.in_order(batch_size), strict=True)
+        yield from zip(windows.in_order(batch_size, processes), inputs.in_order(batch_size, processes), strict=True)
 
 
 def _measure(prediction: torch.Tensor, batch: Batch, metrics: Sequence[Metric]) -> dict[str, NDArray[np.float64]]:

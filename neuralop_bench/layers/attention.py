@@ -9,6 +9,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from neuralop_bench.layers.precision import unrounded, widened
+
 Kind = Literal["galerkin", "fourier"]
 
 
@@ -23,7 +25,8 @@ class LinearAttention(nn.Module):
     is width / n_heads + n_dims; a last affine map merges the heads.
 
     K^T V / n is a mean over the points, an approximation to an integral: the map knows neither their number nor their
-    order. Both types cost O(n d^2); the Fourier type's n x n matrix is never formed.
+    order. Both types cost O(n d^2); the Fourier type's n x n matrix is never formed. Under autocast, sums over the
+    points and what is made of them stay float32.
 
     The published code drops half of the numbers of K^T V / n at random, in evaluation too
     (``dropout`` without its ``training`` flag). There is no dropout here.
@@ -97,13 +100,16 @@ class LinearAttention(nn.Module):
         a single matrix, the same for all points of a sample. Neither Q nor what the heads make of it is computed."""
         means = self._means(x, positions)
         n_dims = positions.shape[1]
-        merge = self.merge.weight.unflatten(1, (self.n_heads, -1)).permute(1, 2, 0)  # [head, feature, width]
-        merged = means @ merge  # [batch, head, feature, width], of a feature of Q
-        of_positions, of_query = merged.split([n_dims, merged.shape[2] - n_dims], dim=2)
-        of_query = of_query.flatten(1, 2)
-        matrix = self.query.weight.T @ of_query
-        constant = self.query.bias @ of_query + self.merge.bias
-        of_points = torch.baddbmm(constant[:, None], positions.to(x.dtype).expand(len(x), -1, -1), of_positions.sum(1))
+        with unrounded(x):
+            merge = self.merge.weight.unflatten(1, (self.n_heads, -1)).permute(1, 2, 0)  # [head, feature, width]
+            merged = means @ merge  # [batch, head, feature, width], of a feature of Q
+            of_positions, of_query = merged.split([n_dims, merged.shape[2] - n_dims], dim=2)
+            of_query = of_query.flatten(1, 2)
+            matrix = self.query.weight.T @ of_query
+            constant = self.query.bias @ of_query + self.merge.bias
+            of_points = torch.baddbmm(
+                constant[:, None], positions.to(means.dtype).expand(len(x), -1, -1), of_positions.sum(1)
+            )
         return torch.baddbmm(of_points, x, matrix)
 
     def _means(self, x: Tensor, positions: Tensor) -> Float[Tensor, "batch head feature feature"]:
@@ -111,17 +117,21 @@ class LinearAttention(nn.Module):
 
         A scale and a shift of K and V are those of their means: they act on the few means, not on all points.
         """
-        n = len(positions)
         weight = torch.cat([self.key.weight, self.value.weight])
         key_value = nn.functional.linear(x, weight, torch.cat([self.key.bias, self.value.bias]))
+        with unrounded(x):
+            return self._means_of(widened(key_value), positions)
+
+    def _means_of(self, key_value: Tensor, positions: Tensor) -> Float[Tensor, "batch head feature feature"]:
+        n, n_batch = len(positions), len(key_value)
         key_value = key_value.unflatten(2, (2 * self.n_heads, -1))
         norms = [norm for norm in self.norms if isinstance(norm, HeadNorm)]
         if norms:
             key_value = nn.functional.layer_norm(key_value, key_value.shape[-1:])
-        ones = torch.cat([positions.new_ones(n, 1), positions], dim=1).to(x.dtype)
+        ones = torch.cat([positions.new_ones(n, 1), positions], dim=1).to(key_value.dtype)
         # Of 1 and the coordinates with themselves, with K and V, and of K with V.
-        own = (ones.T @ ones / n).expand(len(x), self.n_heads, -1, -1)
-        mixed = (ones.T / n).expand(len(x), -1, -1) @ key_value.flatten(2)
+        own = (ones.T @ ones / n).expand(n_batch, self.n_heads, -1, -1)
+        mixed = (ones.T / n).expand(n_batch, -1, -1) @ key_value.flatten(2)
         of_key, of_value = mixed.unflatten(2, (2, self.n_heads, -1)).permute(2, 0, 3, 1, 4)
         # Product by product: a head is a strided view of all, which one product over the heads would copy.
         keys, values = key_value.unflatten(2, (2, -1)).unbind(2)
@@ -143,14 +153,17 @@ class LinearAttention(nn.Module):
 
     def _fourier(self, x: Tensor, positions: Tensor) -> Tensor:
         query, key, value = (
-            linear(x).unflatten(-1, (self.n_heads, -1)).transpose(1, 2) for linear in (self.query, self.key, self.value)
+            widened(linear(x)).unflatten(-1, (self.n_heads, -1)).transpose(1, 2)
+            for linear in (self.query, self.key, self.value)
         )
-        query, key = (norm(factor) for norm, factor in zip(self.norms, (query, key), strict=True))
-        joined = positions.to(query.dtype).expand(*query.shape[:2], *positions.shape)
-        query, key, value = (torch.cat([joined, factor], dim=-1) for factor in (query, key, value))
-        n, n_features = query.shape[-2:]
-        mean = key.transpose(-2, -1) @ value / (n * math.sqrt(n_features))
-        return self.merge((query @ mean).transpose(1, 2).flatten(2))
+        with unrounded(x):
+            query, key = (norm(factor) for norm, factor in zip(self.norms, (query, key), strict=True))
+            joined = positions.to(query.dtype).expand(*query.shape[:2], *positions.shape)
+            query, key, value = (torch.cat([joined, factor], dim=-1) for factor in (query, key, value))
+            n, n_features = query.shape[-2:]
+            mean = key.transpose(-2, -1) @ value / (n * math.sqrt(n_features))
+            product = query @ mean
+        return self.merge(product.transpose(1, 2).flatten(2))
 
 
 class HeadNorm(nn.Module):

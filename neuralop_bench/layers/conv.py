@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn.functional import pad
 
 from data_gen.grids import Grid
-from neuralop_bench.layers.mlp import is_autocast
+from neuralop_bench.layers.precision import is_autocast
 
 Edge = Literal["zeros", "reflect", "circular"]
 

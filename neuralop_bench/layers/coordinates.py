@@ -7,6 +7,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from data_gen.grids import Nodes
+from neuralop_bench.layers.precision import widened
 
 
 def append_coordinates(
@@ -18,6 +19,7 @@ def append_coordinates(
         x: fields.
         nodes: where the points sit per axis (``data_gen.grids.Grid.nodes``).
     """
+    x = widened(x)  # in bfloat16, neighbours on a fine grid would have the same position
     space = x.shape[2:]
     axes = [_positions(n, kind, x) for n, kind in zip(space, nodes, strict=True)]
     mesh = torch.stack(torch.meshgrid(*axes, indexing="ij"))

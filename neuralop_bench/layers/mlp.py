@@ -9,6 +9,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from neuralop_bench.layers.precision import is_autocast
+
 # Points of one step of ``Perceptron``: their hidden channels stay in a core's cache, the products are large enough.
 _POINTS = {"cpu": 8192}
 _POINTS_OF_A_DEVICE = 2**18
@@ -65,15 +67,11 @@ class Perceptron(nn.ModuleList):
     def channels_last(self, v: Float[Tensor, "batch *space in_channels"]) -> Float[Tensor, "batch *space out_channels"]:
         """The same map of fields with their channels last."""
         arguments = (self._activation, v, *self.parameters())
-        if is_autocast(v):  # which chooses a precision for each product, here and in the gradient
+        # Autocast chooses a precision for each product, here and in the gradient; the compiler can't trace a gradient
+        # that asks for another one, and breaks its graph there.
+        if is_autocast(v) or torch.compiler.is_compiling():
             return _perceptron(*arguments)
         return cast(Tensor, _Perceptron.apply(*arguments))
-
-
-def is_autocast(v: Tensor) -> bool:
-    """Whether torch chooses a precision for each operation on tensors like this one."""
-    device = v.device.type
-    return torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)
 
 
 def _perceptron(

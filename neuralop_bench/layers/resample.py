@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import nullcontext
-from functools import lru_cache
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from data_gen.grids import Nodes
-from neuralop_bench.layers.mlp import is_autocast
+from neuralop_bench.layers.kept import kept
+from neuralop_bench.layers.precision import unrounded
 
 # Up to here the product with the matrix of an axis takes the place of picking its points. Doubling them on CPU, with
 # the gradient, it is 3 to 16 times as fast along the last axis; along earlier ones 6 to 1.5 times for 16 to 512 points,
@@ -45,15 +44,14 @@ def _as_product(x: Tensor, axis: int, nodes: Nodes, n: int) -> Tensor:
     matrix = _matrix(x.shape[axis], nodes, n, x.dtype, x.device)
     before, behind = x.shape[:axis], x.shape[axis + 1 :]
     # Interpolation keeps the precision of the field, under autocast, too.
-    with torch.autocast(x.device.type, enabled=False) if is_autocast(x) else nullcontext():
+    with unrounded(x):
         if not behind:
             return x @ matrix.T
         columns = x.reshape(before.numel(), x.shape[axis], behind.numel())
         return torch.bmm(matrix.expand(len(columns), -1, -1), columns).view(*before, n, *behind)
 
 
-@lru_cache(maxsize=64)
-@torch.inference_mode(False)
+@kept
 def _matrix(n_given: int, nodes: Nodes, n: int, dtype: torch.dtype, device: torch.device) -> Float[Tensor, "n n_given"]:
     with torch.no_grad():
         return _along(torch.eye(n_given, dtype=dtype, device="cpu"), 0, nodes, n).to(device)

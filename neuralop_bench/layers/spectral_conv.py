@@ -12,7 +12,8 @@ from torch import Tensor, nn
 
 from neuralop_bench.layers import truncated_dft
 from neuralop_bench.layers.factorised import CP, Tucker, cp_rank, tucker_ranks
-from neuralop_bench.layers.mlp import Pointwise, is_autocast
+from neuralop_bench.layers.mlp import Pointwise
+from neuralop_bench.layers.precision import is_autocast, unrounded, widened
 
 Init = Literal["normal", "uniform"]
 Factorization = Literal["none", "tucker", "cp"]
@@ -26,6 +27,8 @@ class SpectralConv(nn.Module):
     The modes with k_last < 0 follow from the output being real. The map doesn't depend on the grid as long as the grid
     holds the modes, on even and odd numbers of points alike. Weights are pairs of real numbers, not complex, because
     gradient clipping, optimisers and collective communication treat those alike everywhere.
+
+    Under autocast, too, transforms and products are those of float32, and so is the output.
 
     Each axis is transformed on its own and cut to its kept modes at once, so later transforms are smaller.
 
@@ -103,6 +106,10 @@ class SpectralConv(nn.Module):
     def forward(self, u: Float[Tensor, "batch in_channels *space"]) -> Float[Tensor, "batch out_channels *space"]:
         space = u.shape[2:]
         require_modes(space, self.n_modes, "A spectral convolution")
+        with unrounded(u):
+            return self._convolved(widened(u), space)
+
+    def _convolved(self, u: Tensor, space: torch.Size) -> Tensor:
         if is_faster_as_product(space, self.n_modes):
             u_hat = truncated_dft.to_modes(u.movedim(1, -1), self.n_modes)
             return truncated_dft.from_modes(_mix(u_hat, self.dense_weight()), space).movedim(-1, 1)
@@ -141,11 +148,17 @@ def fourier_layer(
 
     Done as one where matrix products are faster than fast transforms: all of it is products of large matrices then, and
     the parts are summed where they are computed.
+
+    Under autocast W v + b is a product of low precision and K v isn't. Their sum, which the gradient needs and memory
+    holds, has the precision of the former.
     """
     space = v.shape[1:-1]
     require_modes(space, spectral.n_modes, "A spectral convolution")
-    # Under autocast each product chooses a precision for itself, here and in the gradient.
-    if is_faster_as_product(space, spectral.n_modes) and not is_autocast(v):
+    if is_autocast(v):
+        mapped = pointwise.channels_last(v)
+        return mapped + spectral(v.movedim(-1, 1)).movedim(1, -1).to(mapped)
+    # The compiler joins operations by itself.
+    if is_faster_as_product(space, spectral.n_modes) and not torch.compiler.is_compiling():
         weights = (spectral.dense_weight(), pointwise.weight, pointwise.bias)
         return cast(Tensor, _FourierLayer.apply(v, *weights, spectral.n_modes))
     return pointwise.channels_last(v) + spectral(v.movedim(-1, 1)).movedim(1, -1)

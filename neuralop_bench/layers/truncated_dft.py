@@ -14,11 +14,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from functools import lru_cache
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
+
+from neuralop_bench.layers.kept import kept
 
 
 def to_modes(
@@ -86,18 +87,16 @@ def _times(matrix: Float[Tensor, "m n"], x: Float[Tensor, "batch n column"]) -> 
     return torch.bmm(matrix.expand(len(x), -1, -1), x)
 
 
-# The matrices are kept for every later call, inside and outside of inference mode and of a default device.
+# Made on the CPU whatever the default device is, and then moved.
 
 
-@lru_cache(maxsize=64)
-@torch.inference_mode(False)
+@kept
 def _last_analysis(n: int, n_modes: int, dtype: torch.dtype, device: torch.device) -> Float[Tensor, "part_and_k n"]:
     angle = _angles(n, range(n_modes))
     return torch.cat([angle.cos(), -angle.sin()]).div(n).to(device, dtype)
 
 
-@lru_cache(maxsize=64)
-@torch.inference_mode(False)
+@kept
 def _last_synthesis(n: int, n_modes: int, dtype: torch.dtype, device: torch.device) -> Float[Tensor, "n part_and_k"]:
     angle = _angles(n, range(n_modes)).T
     weight = angle.new_full((n_modes,), 2.0)  # the modes of -k are the conjugates
@@ -105,8 +104,7 @@ def _last_synthesis(n: int, n_modes: int, dtype: torch.dtype, device: torch.devi
     return torch.cat([weight * angle.cos(), -weight * angle.sin()], dim=1).to(device, dtype)
 
 
-@lru_cache(maxsize=64)
-@torch.inference_mode(False)
+@kept
 def _analysis(n: int, n_modes: int, dtype: torch.dtype, device: torch.device) -> Float[Tensor, "part_and_k n_and_part"]:
     # exp(-ix) (a + ib) = (a cos x + b sin x) + i (b cos x - a sin x)
     angle = _angles(n, [*range(n_modes), *range(-n_modes, 0)])
@@ -114,8 +112,7 @@ def _analysis(n: int, n_modes: int, dtype: torch.dtype, device: torch.device) ->
     return torch.stack([torch.cat([cos, -sin]), torch.cat([sin, cos])], dim=2).flatten(1).to(device, dtype)
 
 
-@lru_cache(maxsize=64)
-@torch.inference_mode(False)
+@kept
 def _synthesis(
     n: int, n_modes: int, dtype: torch.dtype, device: torch.device
 ) -> Float[Tensor, "n_and_part part_and_k"]:

@@ -11,6 +11,7 @@ Columns:
         Fourier transform of n complex values, half of it for real ones. Pointwise work isn't counted: memory limits it,
         not arithmetic.
     train_seconds: time spent on training, over all processes that had a part in it, validation included.
+    loader_wait_seconds: the part of it in which the next batch wasn't there yet.
     generation_seconds: single-core seconds that train and valid took to be solved.
     peak_memory_mb: largest memory while the model was built and trained, in 10^6 bytes: on a GPU of tensors, on a CPU
         of the whole process with its libraries and data.

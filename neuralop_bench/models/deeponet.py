@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from data_gen.grids import Grid
 from neuralop_bench.layers.branch import Activation, Branch, dense, require_sizes
 from neuralop_bench.layers.coordinates import append_coordinates
+from neuralop_bench.layers.precision import unrounded, widened
 
 
 class DeepONet(nn.Module):
@@ -162,8 +163,11 @@ class DeepONet(nn.Module):
         space, n_channels = x.shape[2:], len(self.bias)
         positions = append_coordinates(x.new_empty(1, 0, *space), self._nodes)[0].flatten(1).T
         coefficients = self.branch(x).unflatten(1, (n_channels, -1))
-        functions = self.trunk(self._features(positions)).unflatten(1, (n_channels, -1))
-        u = torch.einsum("bck,nck->bcn", coefficients, functions) + self.bias[:, None]
+        with unrounded(x):  # positions and sums; what lies between is as smooth as the features
+            first = self.trunk[0](self._features(positions))
+        functions = self.trunk[1:](first).unflatten(1, (n_channels, -1))
+        with unrounded(x):
+            u = torch.einsum("bck,nck->bcn", widened(coefficients), widened(functions)) + self.bias[:, None]
         if self._walls:
             wall = (4 * positions * (1 - positions))[:, self._walls].prod(dim=1)
             u = self.boundary_value[:, None] + wall * u

@@ -12,6 +12,7 @@ from data_gen.grids import Grid, Nodes
 from neuralop_bench.layers.coordinates import append_coordinates
 from neuralop_bench.layers.mlp import Perceptron, Pointwise
 from neuralop_bench.layers.padding import crop, domain_padding, pad
+from neuralop_bench.layers.precision import unrounded
 from neuralop_bench.layers.spectral_conv import Factorization, Init, SpectralConv, fourier_layer, require_modes
 
 _ACTIVATIONS = {"gelu": nn.functional.gelu, "relu": nn.functional.relu}
@@ -131,7 +132,8 @@ class FNO(nn.Module):
     def forward(self, x: Float[Tensor, "batch in_channels *space"]) -> Float[Tensor, "batch out_channels *space"]:
         space = x.shape[2:]
         # Channels last: every map of channels is one product of large matrices then.
-        v = self.lifting.channels_last(append_coordinates(x, self._coordinates).movedim(1, -1).contiguous())
+        with unrounded(x):
+            v = self.lifting.channels_last(append_coordinates(x, self._coordinates).movedim(1, -1).contiguous())
         added = domain_padding(space, self._nodes, self._padding)
         if any(added):
             v = pad(v.movedim(-1, 1), added).movedim(1, -1).contiguous()

@@ -15,6 +15,7 @@ from neuralop_bench.layers.attention import Kind, LinearAttention
 from neuralop_bench.layers.conv import Conv, edges_of
 from neuralop_bench.layers.coordinates import append_coordinates
 from neuralop_bench.layers.mlp import Perceptron, Pointwise
+from neuralop_bench.layers.precision import unrounded, widened
 from neuralop_bench.layers.resample import resample
 from neuralop_bench.layers.spectral_conv import Init, SpectralConv, fourier_layer, require_modes
 
@@ -226,7 +227,11 @@ class GalerkinTransformer(nn.Module):
 
     def forward(self, x: Float[Tensor, "batch in_channels *space"]) -> Float[Tensor, "batch out_channels *space"]:
         space = x.shape[2:]
-        v = self.features(x if self.upscaling else self._with_coordinates(x))
+        if self.upscaling:
+            v = self.features(x)
+        else:
+            with unrounded(x):
+                v = self.features(self._with_coordinates(x))
         latent = v.shape[2:]
         positions = append_coordinates(x.new_empty(1, 0, *latent), self._nodes)[0].flatten(1).T
         tokens = v.flatten(2).transpose(1, 2).contiguous()  # once here, rather than in every product
@@ -234,7 +239,9 @@ class GalerkinTransformer(nn.Module):
             tokens = layer(tokens, positions)
         v = tokens.unflatten(1, latent)
         if self.upscaling and self.lifting:
-            v = self.lifting(self._with_coordinates(self.upscaling(v.movedim(-1, 1), space))).movedim(1, -1)
+            upscaled = self._with_coordinates(self.upscaling(v.movedim(-1, 1), space))
+            with unrounded(x):
+                v = self.lifting(widened(upscaled)).movedim(1, -1)
         for spectral, pointwise in zip(self.spectral, self.pointwise, strict=True):
             v = nn.functional.silu(fourier_layer(v, cast(SpectralConv, spectral), cast(Pointwise, pointwise)))
         return self._with_ring(self.projection.channels_last(v).movedim(-1, 1))

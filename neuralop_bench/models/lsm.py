@@ -13,7 +13,8 @@ from torch.nn.functional import gelu
 
 from data_gen.grids import Grid
 from neuralop_bench.layers.coordinates import append_coordinates
-from neuralop_bench.layers.mlp import Perceptron, Pointwise, is_autocast
+from neuralop_bench.layers.mlp import Perceptron, Pointwise
+from neuralop_bench.layers.precision import unrounded, widened
 from neuralop_bench.layers.unet import Normalization, UNetBackbone
 
 
@@ -27,7 +28,8 @@ class NeuralSpectralBlock(nn.Module):
 
     K, V and Q are affine maps of the channels of a point. The sums in z are over values of a feature, not over space;
     w, c and s differ between channels and are shared by the tokens. The published code has a weight for sin(0) as well,
-    n_basis pairs in all; it has no effect and no gradient and is left out here, one number per channel.
+    n_basis pairs in all; it has no effect and no gradient and is left out here, one number per channel. Under autocast
+    softmax and the map stay float32: rounded, a phase of a few turns would be off by a tenth.
 
     Args:
         channels: of input and output.
@@ -69,28 +71,27 @@ class NeuralSpectralBlock(nn.Module):
         tokens = self.tokens.unflatten(0, (self.n_heads, -1))
         (key, value), (key_bias, value_bias) = self.key_value.weight.chunk(2), self.key_value.bias.chunk(2)
         by_head = tokens.transpose(1, 2)
-        to_scores = (by_head @ key.unflatten(0, (self.n_heads, -1))).flatten(0, 1)
-        scores_bias = (by_head @ key_bias.view(self.n_heads, -1, 1)).flatten()
+        with unrounded(patches):
+            to_scores = (by_head @ key.unflatten(0, (self.n_heads, -1))).flatten(0, 1)
+            scores_bias = (by_head @ key_bias.view(self.n_heads, -1, 1)).flatten()
         weight, bias = torch.cat([to_scores, value]), torch.cat([scores_bias, value_bias])
         both = torch.baddbmm(bias[:, None], weight.expand(len(patches), -1, -1), patches.flatten(2))
         scores, value = both.unflatten(2, patches.shape[2:]).split([len(to_scores), len(value)], dim=1)
-        attention = scores.unflatten(1, (self.n_heads, -1)).softmax(dim=-1)
+        attention = widened(scores).unflatten(1, (self.n_heads, -1)).softmax(dim=-1)
         z = torch.einsum("bhtpx,bhcpx->hcbpt", attention, value.unflatten(1, (self.n_heads, -1)))
         return (z + tokens[:, :, None, None]).flatten(0, 1)
 
     def _map(self, z: Float[Tensor, "channel batch patch token"]) -> Float[Tensor, "channel batch patch token"]:
-        values = z.flatten(1)
-        # Under autocast each operation chooses a precision for itself, here and in the gradient.
-        if is_autocast(z):
-            return z + _series(self.weight, *_functions(values, self.weight)).view_as(z)
-        return z + cast(Tensor, _Series.apply(values, self.weight)).view_as(z)
+        with unrounded(z):
+            z = widened(z)
+            return z + cast(Tensor, _Series.apply(z.flatten(1), self.weight)).view_as(z)
 
     def _decode(
         self, patches: Float[Tensor, "batch channel patch point"], z: Float[Tensor, "channel batch patch token"]
     ) -> Float[Tensor, "batch channel patch point"]:
         query = self.query(patches).unflatten(1, (self.n_heads, -1))
         z = z.unflatten(0, (self.n_heads, -1))
-        attention = torch.einsum("bhcpx,hcbpt->bhptx", query, z).softmax(dim=-2)
+        attention = widened(torch.einsum("bhcpx,hcbpt->bhptx", query, z)).softmax(dim=-2)
         return torch.einsum("bhptx,hcbpt->bhcpx", attention, z).flatten(1, 2)
 
 
@@ -232,7 +233,9 @@ class LSM(nn.Module):
         self.projection = Perceptron(width, projection_width, out_channels, gelu)
 
     def forward(self, x: Float[Tensor, "batch in_channels *space"]) -> Float[Tensor, "batch out_channels *space"]:
-        return self.projection(self.backbone(self.lifting(append_coordinates(x, self._nodes))))
+        with unrounded(x):
+            v = self.lifting(append_coordinates(x, self._nodes))
+        return self.projection(self.backbone(v))
 
 
 def _to_patches(x: Float[Tensor, "batch channel *space"], patch: int) -> Float[Tensor, "batch channel patches points"]:

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from data_gen.grids import Grid, Nodes
 from neuralop_bench.layers.branch import Activation, Branch, require_sizes
 from neuralop_bench.layers.coordinates import append_coordinates
+from neuralop_bench.layers.precision import unrounded, widened
 from neuralop_bench.layers.resample import resample
 
 
@@ -137,8 +138,9 @@ class PODDeepONet(nn.Module):
     def forward(self, x: Float[Tensor, "batch in_channels *space"]) -> Float[Tensor, "batch out_channels *space"]:
         space = x.shape[2:]
         mean, modes = (resample(field, self._nodes, space) for field in (self.mean, self.modes))
-        # A product rather than tensordot, which takes no two precisions under autocast.
-        return mean + (self.branch(x) @ modes.flatten(1)).unflatten(1, modes.shape[1:])
+        coefficients = widened(self.branch(x))
+        with unrounded(x):
+            return mean + (coefficients @ modes.flatten(1)).unflatten(1, modes.shape[1:])
 
 
 def _principal_components(values: Float[Tensor, "n value"], n_modes: int) -> Float[Tensor, "n_modes value"]:

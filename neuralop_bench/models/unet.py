@@ -11,6 +11,7 @@ from torch.nn.functional import gelu
 from data_gen.grids import Grid
 from neuralop_bench.layers.coordinates import append_coordinates
 from neuralop_bench.layers.mlp import Perceptron, Pointwise
+from neuralop_bench.layers.precision import unrounded
 from neuralop_bench.layers.unet import Normalization, UNetBackbone
 
 
@@ -77,4 +78,6 @@ class UNet(nn.Module):
         self.projection = Perceptron(width, projection_width, out_channels, gelu)
 
     def forward(self, x: Float[Tensor, "batch in_channels *space"]) -> Float[Tensor, "batch out_channels *space"]:
-        return self.projection(self.backbone(self.lifting(append_coordinates(x, self._nodes))))
+        with unrounded(x):
+            v = self.lifting(append_coordinates(x, self._nodes))
+        return self.projection(self.backbone(v))

@@ -13,15 +13,21 @@ from neuralop_bench.batch import Batch
 
 
 class Augmentation(Protocol):
-    def __call__(self, batch: Batch) -> Batch:
-        """A batch of the same shapes; random numbers come from torch's global stream, which checkpoints hold."""
+    def __call__(self, batch: Batch, before: int = 0, after: int = 0) -> Batch:
+        """A batch of the same shapes; random numbers come from torch's global stream, which checkpoints hold.
+
+        Args:
+            batch: this process's part of a batch.
+            before, after: samples of the batch that other processes hold. Their random numbers are drawn, too, so that
+                a sample gets the same in whichever process it is.
+        """
         ...
 
 
 def none(spec: DatasetSpec) -> Augmentation:
     """Leave batches as they are."""
     del spec
-    return lambda batch: batch
+    return lambda batch, before=0, after=0: batch  # noqa: ARG005
 
 
 class Symmetries:
@@ -73,12 +79,19 @@ class Symmetries:
                 )
         self._draws = [entry.draw for entry in known.values()]
 
-    def __call__(self, batch: Batch) -> Batch:
+    def __call__(self, batch: Batch, before: int = 0, after: int = 0) -> Batch:
         n_history = batch.history.shape[1]
         frames = torch.cat([batch.history, batch.target], dim=1)
+        self._pass_over(before, frames.shape[3:])
         moved = [self._move(*sample) for sample in zip(frames, batch.static, strict=True)]
+        self._pass_over(after, frames.shape[3:])
         frames, static = (torch.stack(fields) for fields in zip(*moved, strict=True))
         return Batch(frames[:, :n_history], static, frames[:, n_history:])
+
+    def _pass_over(self, n_samples: int, space: torch.Size) -> None:
+        for _ in range(n_samples):
+            for draw in self._draws:
+                draw(space)
 
     def _move(self, frames: Tensor, static: Tensor) -> tuple[Tensor, Tensor]:
         for draw in self._draws:

@@ -5,24 +5,26 @@ from __future__ import annotations
 import csv
 import math
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from numpy.typing import NDArray
+from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from data_gen import progress
 from data_gen.files import replacing
 from neuralop_bench import checkpoint
-from neuralop_bench.batch import TIME, Batch, Predictor, Trajectory
+from neuralop_bench.batch import TIME, Batch, Field, Predictor, Trajectory
 from neuralop_bench.checkpoint import CheckpointError
 from neuralop_bench.data import Windows
 from neuralop_bench.metrics.metric import mean
 from neuralop_bench.metrics.relative import per_sample_relative_l2
+from neuralop_bench.processes import Processes
 from neuralop_bench.rollout import rollout
 from neuralop_bench.run_directory import BEST_NAME, CURVE_NAME, LAST_NAME
 from neuralop_bench.surrogate import Surrogate
@@ -52,6 +54,7 @@ class Progress:
     best_epoch: int = -1
     best_valid: float = math.inf
     seconds: float = 0.0
+    waited: float = 0.0  # seconds of those, for the next batch
     curve: list[dict[str, float]] = field(default_factory=list)
     spent: dict[str, float] = field(default_factory=dict)
 
@@ -76,7 +79,11 @@ class Trainer:
         clip_norm: bound on the gradient's norm; None for none.
         seed: of the samples' order.
         checkpoint_seconds: longest time without a checkpoint.
-        workers: processes that load data, for datasets that don't fit in memory.
+        precision: of the products of a training step, float32 or bf16 (torch's autocast; weights, loss, transforms and
+            predictions stay float32).
+        compile: let torch.compile translate the operator.
+        workers: processes that read batches ahead; null takes one for data that aren't held in memory
+            (``preload_gib``) and none for others. Results don't depend on it.
     """
 
     epochs: int
@@ -86,7 +93,9 @@ class Trainer:
     seed: int
     pushforward: int = 0
     checkpoint_seconds: float = 60.0
-    workers: int = 0
+    workers: int | None = None
+    precision: str = "float32"
+    compile: bool = False
 
     @property
     def window_steps(self) -> int:
@@ -106,7 +115,7 @@ class Trainer:
         tracker: Tracker,
         folder: Path,
         config: str,
-        device: torch.device,
+        processes: Processes,
     ) -> Progress:
         """Train to the last epoch and leave the surrogate with the weights that did best on ``valid``.
 
@@ -121,23 +130,26 @@ class Trainer:
             optimizer, schedule, loss, augmentation, tracker: see their modules.
             folder: the run directory.
             config: the configuration as YAML, stored in every checkpoint.
-            device: where the computation takes place.
+            processes: those that share the training, each with a part of every batch; the first alone writes.
 
         Raises:
             Diverged: the loss became non-finite; last.pt and best.pt stay as they were.
         """
-        started = time.monotonic()
+        started, device = time.monotonic(), processes.device
         if not (folder / LAST_NAME).exists():  # a checkpoint holds what was prepared
             pairs = train.source.windows(surrogate.bundle).in_order(self.batch_size)
             surrogate.prepare(_to(batch, device) for batch in pairs)
         n_batches = train.n_batches(self.batch_size)
         parameters = [p for p in surrogate.parameters() if p.requires_grad]
         if not parameters:
-            return self._keep_prepared(surrogate, valid, tracker, folder, config, device, started)
+            return self._keep_prepared(surrogate, valid, tracker, folder, config, processes, started)
         optim = optimizer(parameters)
         scheduler = schedule(optim, n_epochs=self.epochs, steps_per_epoch=n_batches)
-        state = _Training(surrogate, optim, scheduler, folder, config, train.source.spec.to_json(), device)
+        state = _Training(surrogate, optim, scheduler, folder, config, train.source.spec.to_json(), processes)
         at = state.resume()
+        if self.compile:
+            surrogate.operator.compile()
+        objective = processes.sharing(_Objective(surrogate, loss, self.unroll))
         saved = time.monotonic()
         n_steps, n_done = self.epochs * n_batches, at.epoch * n_batches + at.batch
         with progress.track("Training", n_steps, "steps", n_done) as bar:
@@ -145,8 +157,22 @@ class Trainer:
                 surrogate.train()
                 order = self.seed * _EPOCH_STRIDE + at.epoch
                 examples = train.of_epoch(at.epoch, at.spent)
-                for batch in examples.shuffled(self.batch_size, order, skip=at.batch, workers=self.workers):
-                    value = self._step(surrogate, augmentation(_to(batch, device)), optim, loss)
+                workers = (0 if train.is_in_memory else 1) if self.workers is None else self.workers
+                batches = examples.shuffled(
+                    self.batch_size,
+                    order,
+                    skip=at.batch,
+                    workers=workers,
+                    pinned=device.type == "cuda",
+                    processes=processes,
+                )
+                for batch in _waiting(batches, at):
+                    n_whole = train.size_of_batch(at.batch, self.batch_size)
+                    part = processes.part_of(n_whole)
+                    first = min(part.start, n_whole - 1)  # a process without a part has one example, of no weight
+                    batch = augmentation(_to(batch, device), first, n_whole - first - len(batch.target))
+                    weight = processes.n * (part.stop - part.start) / n_whole
+                    value = self._step(surrogate, objective, batch, optim, weight, processes)
                     if not math.isfinite(value):
                         raise Diverged(
                             f"The training loss became {value} in epoch {at.epoch + 1}, step {at.batch + 1} of "
@@ -167,6 +193,7 @@ class Trainer:
                 at.seconds, started = at.seconds + now - started, now
                 state.save(at)
                 saved = now
+        processes.wait()  # for best.pt
         if at.best_epoch < 0:
             raise Diverged("No epoch gave a finite error on the validation split.")
         checkpoint.load_weights(surrogate, state.load_best(at)["model"], state.folder / BEST_NAME)
@@ -179,27 +206,40 @@ class Trainer:
         tracker: Tracker,
         folder: Path,
         config: str,
-        device: torch.device,
+        processes: Processes,
         started: float,
     ) -> Progress:
         """A surrogate without trainable parameters is what ``prepare`` has made of it: epoch 0 is the best."""
-        at = Progress(best_epoch=0, best_valid=validate(surrogate, valid, self.batch_size, device))
+        at = Progress(best_epoch=0, best_valid=validate(surrogate, valid, self.batch_size, processes))
         at.seconds = time.monotonic() - started
         if not math.isfinite(at.best_valid):
             raise Diverged("The prediction isn't finite on the validation split.")
-        _save_best(folder, surrogate, at, config, valid.source.spec.to_json())
+        if processes.is_first:
+            _save_best(folder, surrogate, at, config, valid.source.spec.to_json())
         tracker.log({"epoch": 0, "valid_rel_l2": at.best_valid, "seconds": at.seconds})
         return at
 
-    def _step(self, surrogate: Surrogate, batch: Batch, optim: Optimizer, loss: Loss) -> float:
+    def _step(
+        self,
+        surrogate: Surrogate,
+        objective: nn.Module,
+        batch: Batch,
+        optim: Optimizer,
+        weight: float,
+        processes: Processes,
+    ) -> float:
+        """The loss of the whole batch, of which this process has a part of the given weight."""
         optim.zero_grad(set_to_none=True)
-        history, target = self._pushed(surrogate, batch)
-        value: Tensor = loss(rollout(surrogate, history, batch.static, self.unroll), target)
+        with torch.autocast(processes.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
+            history, target = self._pushed(surrogate, batch)
+            value: Tensor = objective(history, batch.static, target)
+        if processes.n > 1:
+            value = weight * value  # gradients are averaged over processes, whose parts may differ in size
         value.backward()
         if self.clip_norm is not None:
             torch.nn.utils.clip_grad_norm_(surrogate.parameters(), self.clip_norm)
         optim.step()
-        return float(value.detach())
+        return float(processes.summed(value.detach() / processes.n))
 
     @torch.no_grad()
     def _pushed(self, surrogate: Surrogate, batch: Batch) -> tuple[Trajectory, Trajectory]:
@@ -217,7 +257,8 @@ class Trainer:
         return f"epoch {epoch}/{self.epochs}, loss {loss:.4g}{valid}"
 
     def _end_epoch(self, state: _Training, at: Progress, valid: Windows, tracker: Tracker, n_batches: int) -> None:
-        error = validate(state.surrogate, valid, self.batch_size, state.device)
+        state.processes.align(state.surrogate)
+        error = validate(state.surrogate, valid, self.batch_size, state.processes)
         row = {
             "epoch": at.epoch + 1,
             "train_loss": at.loss_sum / n_batches,
@@ -230,18 +271,30 @@ class Trainer:
         if error < at.best_valid:
             at.best_valid, at.best_epoch = error, at.epoch
             state.save_best(at)
-        _write_curve(state.folder / CURVE_NAME, at.curve)
+        if state.processes.is_first:
+            _write_curve(state.folder / CURVE_NAME, at.curve)
         tracker.log(row)
 
 
-def validate(predictor: Predictor, valid: Windows, batch_size: int, device: torch.device) -> float:
+def validate(predictor: Predictor, valid: Windows, batch_size: int, processes: Processes) -> float:
     """Mean relative L2 of free-running predictions over whole trajectories (``rel_l2``); infinite if any isn't
-    finite."""
-    errors: list[float] = []
-    for batch in valid.in_order(batch_size):
-        prediction = predictor.predict(_to(batch, device), valid.n_steps)
-        errors.extend(per_sample_relative_l2(prediction, batch))
-    return mean(np.asarray(errors))
+    finite. Every process predicts its part of the batches and gets the whole result."""
+    errors: list[NDArray[np.float64]] = []
+    for batch in valid.in_order(batch_size, processes):
+        prediction = predictor.predict(_to(batch, processes.device), valid.n_steps)
+        errors.append(np.asarray(per_sample_relative_l2(prediction, batch)))
+    return mean(np.concatenate(processes.interleaved(errors)))
+
+
+class _Objective(nn.Module):
+    """The loss of a batch as a module: gradients can be shared of what is called once for each backward pass."""
+
+    def __init__(self, surrogate: Surrogate, loss: Loss, unroll: int) -> None:
+        super().__init__()
+        self.surrogate, self._loss, self._unroll = surrogate, loss, unroll
+
+    def forward(self, history: Trajectory, static: Field, target: Trajectory) -> Tensor:
+        return self._loss(rollout(self.surrogate, history, static, self._unroll), target)
 
 
 @dataclass
@@ -254,9 +307,15 @@ class _Training:
     folder: Path
     config: str
     spec: str
-    device: torch.device
+    processes: Processes
+
+    @property
+    def device(self) -> torch.device:
+        return self.processes.device
 
     def save(self, at: Progress) -> None:
+        if not self.processes.is_first:
+            return
         content = {
             "model": self.surrogate.state_dict(),
             "optimizer": self.optim.state_dict(),
@@ -269,7 +328,8 @@ class _Training:
         checkpoint.save(self.folder / LAST_NAME, content)
 
     def save_best(self, at: Progress) -> None:
-        _save_best(self.folder, self.surrogate, at, self.config, self.spec)
+        if self.processes.is_first:
+            _save_best(self.folder, self.surrogate, at, self.config, self.spec)
 
     def load_best(self, at: Progress) -> dict[str, Any]:
         """The checkpoint of the best epoch, or of the epoch that was cut off when it had just become the best."""
@@ -306,7 +366,7 @@ class _Training:
             best = self.load_best(at)
             # Killed after writing best.pt and before writing last.pt: the epoch that is repeated now is the best.
             at.best_epoch, at.best_valid = best["epoch"], best["valid_rel_l2"]
-        if at.curve:
+        if at.curve and self.processes.is_first:
             _write_curve(self.folder / CURVE_NAME, at.curve)
         print(f"Resuming {self.folder} after {at.epoch} epochs and {at.batch} steps.", flush=True)
         return at
@@ -321,6 +381,17 @@ def _save_best(folder: Path, surrogate: Surrogate, at: Progress, config: str, sp
         "spec": spec,
     }
     checkpoint.save(folder / BEST_NAME, content)
+
+
+def _waiting(batches: Iterator[Batch], at: Progress) -> Iterator[Batch]:
+    """The batches, with the time that each let wait for it added up."""
+    while True:
+        started = time.monotonic()
+        batch = next(batches, None)
+        at.waited += time.monotonic() - started
+        if batch is None:
+            return
+        yield batch
 
 
 def _to(batch: Batch, device: torch.device) -> Batch:

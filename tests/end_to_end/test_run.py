@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -263,3 +264,27 @@ def test_damaged_data_is_reported_and_left_alone(smoke: Smoke, tmp_path: Path, d
     record = pipeline.run(smoke("trainer.epochs=1", "seed=1", f"paths.data={copied}"))
     assert record.status == "finished"
     assert json.loads((run_directory(cfg) / "record.json").read_text())["data"]["test"] == record.data["test"]
+
+
+def test_bf16_is_another_run_and_is_recorded(smoke: Smoke) -> None:
+    plain, coarse = smoke("dataset=burgers1d"), smoke("dataset=burgers1d", "trainer.precision=bf16")
+    assert config.identity(plain).config_hash != config.identity(coarse).config_hash
+    found, expected = pipeline.run(coarse), pipeline.run(plain)
+    assert (found.environment["precision"], expected.environment["precision"]) == ("bf16", "float32")
+    assert found.metrics["rel_l2"] != expected.metrics["rel_l2"]
+    assert found.metrics["rel_l2"] == pytest.approx(expected.metrics["rel_l2"], rel=0.05)
+    with pytest.raises(config.ConfigError, match=r"trainer\.precision must be float32 or bf16, got 'fp8'"):
+        smoke("trainer.precision=fp8")
+
+
+@pytest.mark.slow
+@pytest.mark.exhaustive
+@pytest.mark.filterwarnings("ignore:.torch.jit.script_method. is deprecated")  # torch's own, in its compiler
+@pytest.mark.skipif(not shutil.which("g++"), reason="torch.compile needs a C++ compiler here")
+def test_a_compiled_run_is_the_same_run(smoke: Smoke) -> None:
+    plain, compiled = smoke("dataset=burgers1d"), smoke("dataset=burgers1d", "trainer.compile=true")
+    assert config.identity(plain) == config.identity(compiled)
+    found = pipeline.run(compiled)
+    assert found.environment["compiled"] is True
+    expected = pipeline.run(replace(plain, force=True))
+    assert found.metrics["rel_l2"] == pytest.approx(expected.metrics["rel_l2"], rel=1e-4)

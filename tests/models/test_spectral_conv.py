@@ -282,9 +282,8 @@ class Applied(torch.nn.Module):
         return fourier_layer(v, self.parts["conv"], self.parts["pointwise"])
 
 
-def test_a_layer_works_where_torch_chooses_the_precision(path: str) -> None:
-    if path == "fast transforms":
-        pytest.skip("torch has no fast transforms in bfloat16")
+@pytest.mark.usefixtures("path")
+def test_a_layer_works_where_torch_chooses_the_precision() -> None:
     conv, pointwise = SpectralConv(3, 5, (4, 4)), Pointwise(3, 5)
     v = torch.randn(2, 9, 9, 3, requires_grad=True)
     with torch.autocast("cpu", dtype=torch.bfloat16):

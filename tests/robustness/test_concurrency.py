@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import csv
+import multiprocessing
 import signal
+from dataclasses import replace
+from multiprocessing.synchronize import Barrier
 from pathlib import Path
 
 import pytest
 
 from conftest import Place, Runs, wait_until
 from data_gen.store import DatasetFile
+from neuralop_bench import leaderboard
 from neuralop_bench.record import RunRecord
 from neuralop_bench.status import states
 
@@ -90,3 +94,37 @@ def test_a_file_is_not_taken_from_under_its_reader(runs: Runs, place: Place) -> 
         assert file.n_samples == 16
     with DatasetFile(path) as file:
         assert file.n_samples == 20
+
+
+def _finish(folder: str, seed: int, start: Barrier) -> None:
+    """The end of a run: its record, then the board."""
+    outputs = Path(folder)
+    record = RunRecord.load(outputs / "first.json")
+    start.wait()
+    for number in range(4):
+        mine = replace(record, seed=8 * number + seed, run_id=f"run-s{8 * number + seed}")
+        (outputs / f"seed={mine.seed}").mkdir()
+        mine.save(outputs / f"seed={mine.seed}" / "record.json")
+        leaderboard.rebuild(outputs)
+
+
+def test_runs_that_finish_at_once_all_reach_the_board(alone: Place, tmp_path: Path) -> None:
+    context = multiprocessing.get_context("spawn")
+    alone.record.save(tmp_path / "first.json")
+    start = context.Barrier(9)
+    finishing = [context.Process(target=_finish, args=(str(tmp_path), seed, start)) for seed in range(8)]
+    for process in finishing:
+        process.start()
+    start.wait()
+    board, seen = tmp_path / "leaderboard" / "leaderboard.csv", [0]
+    while any(process.is_alive() for process in finishing):
+        leaderboard.rebuild(tmp_path)  # somebody else builds it all the while
+        with open(board, newline="") as handle:  # and it is whole whenever it is read
+            rows = list(csv.DictReader(handle))
+        assert len(rows) <= 1
+        seen += [int(row["n_seeds"]) for row in rows]
+    assert [process.exitcode for process in finishing] == [0] * 8
+    assert seen == sorted(seen), "no row is lost once it is there"
+    with open(board, newline="") as handle:
+        (row,) = csv.DictReader(handle)
+    assert sorted(map(int, row["seeds"].split(";"))) == list(range(32))

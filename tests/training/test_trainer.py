@@ -8,6 +8,7 @@ import functools
 import math
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,9 +17,10 @@ import torch
 from data_gen import store
 from data_gen.problems.ns2d import NavierStokes2D
 from neuralop_bench.batch import Batch
-from neuralop_bench.data import Trajectories
+from neuralop_bench.data import Trajectories, Windows
 from neuralop_bench.models.fno import FNO
 from neuralop_bench.normalization import Normalizer
+from neuralop_bench.processes import ALONE
 from neuralop_bench.surrogate import Surrogate
 from neuralop_bench.training import augmentation, losses, schedules
 from neuralop_bench.training.optimizers import soap
@@ -67,7 +69,7 @@ def _fit(
     loss: losses.Loss = losses.relative_l2,
     schedule: schedules.Schedule = schedules.one_cycle,
     optimizer: Callable[..., torch.optim.Optimizer] = torch.optim.AdamW,
-    **arguments: float,
+    **arguments: float | None,
 ) -> tuple[Surrogate, Progress]:
     settings = {"epochs": 3, "batch_size": 4, "unroll": 1, "clip_norm": 1.0, "seed": 0, **arguments}
     trainer = Trainer(**settings)  # pyright: ignore[reportArgumentType]
@@ -83,7 +85,7 @@ def _fit(
         tracker=NoTracker(),
         folder=folder,
         config="",
-        device=torch.device("cpu"),
+        processes=ALONE,
     )
     return surrogate, progress
 
@@ -137,17 +139,65 @@ def test_checkpoints_are_taken_on_a_timer_within_an_epoch(splits: dict[str, Traj
     assert not (tmp_path / "best.pt").exists()
 
 
+def test_the_time_waited_for_batches_is_counted_over_resumes(splits: dict[str, Trajectories], tmp_path: Path) -> None:
+    with pytest.raises(_Killed):
+        _fit(splits, tmp_path, loss=_dying_after(7), checkpoint_seconds=0.0)
+    path = tmp_path / "last.pt"
+    content = torch.load(path, weights_only=True)
+    assert 0 < content["progress"]["waited"] <= content["progress"]["seconds"]
+    content["progress"]["waited"] = 1000.0
+    torch.save(content, path)
+    _, progress = _fit(splits, tmp_path, checkpoint_seconds=0.0)
+    assert progress.waited > 1000
+
+
+def test_a_checkpoint_from_before_waiting_was_counted_is_resumed(
+    splits: dict[str, Trajectories], tmp_path: Path
+) -> None:
+    with pytest.raises(_Killed):
+        _fit(splits, tmp_path, loss=_dying_after(7), checkpoint_seconds=0.0)
+    path = tmp_path / "last.pt"
+    content = torch.load(path, weights_only=True)
+    del content["progress"]["waited"]
+    torch.save(content, path)
+    _, progress = _fit(splits, tmp_path)
+    assert len(progress.curve) == 3
+
+
+def test_weights_dont_depend_on_who_reads_the_data(
+    splits: dict[str, Trajectories], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[int] = []
+    shuffled = Windows.shuffled
+
+    def noted(*arguments: Any, workers: int, **options: Any) -> Iterator[Batch]:
+        asked.append(workers)
+        return shuffled(*arguments, workers=workers, **options)
+
+    monkeypatch.setattr(Windows, "shuffled", noted)
+    train = splits["train"]
+    lazy = Trajectories(train.path, n_samples=train.n_samples, history=2, horizon=3, preload_bytes=0)
+    found = {}
+    for source, workers in ((train, None), (train, 2), (lazy, None), (lazy, 0)):
+        folder = tmp_path / f"{source.is_preloaded}-{workers}"
+        surrogate, _ = _fit({**splits, "train": source}, folder, workers=workers, epochs=1)
+        found[folder] = torch.nn.utils.parameters_to_vector(surrogate.parameters())
+    assert asked == [0, 2, 1, 0]
+    first, *others = found.values()
+    assert all(torch.equal(first, other) for other in others)
+
+
 def test_training_lowers_the_error_and_ends_with_the_best_weights(
     splits: dict[str, Trajectories], tmp_path: Path
 ) -> None:
     surrogate = _surrogate(splits["train"])
-    before = validate(surrogate, splits["valid"].whole(), 4, torch.device("cpu"))
+    before = validate(surrogate, splits["valid"].whole(), 4, ALONE)
     # A constant large rate makes the valid error go up and down, so best and last differ.
     surrogate, progress = _fit(splits, tmp_path, surrogate=surrogate, epochs=6, lr=5e-2, schedule=schedules.constant)
     errors = [row["valid_rel_l2"] for row in progress.curve]
     assert progress.best_valid == min(errors) < before
     assert progress.best_epoch == 1 + errors.index(min(errors)) < 6
-    after = validate(surrogate, splits["valid"].whole(), 4, torch.device("cpu"))
+    after = validate(surrogate, splits["valid"].whole(), 4, ALONE)
     assert after == pytest.approx(progress.best_valid, rel=1e-6)
 
 
@@ -195,7 +245,7 @@ def _one_sgd_step(
         tracker=NoTracker(),
         folder=folder,
         config="",
-        device=torch.device("cpu"),
+        processes=ALONE,
     )
 
 

@@ -1,0 +1,367 @@
+"""A sweep: which of its jobs are left to do, what they would take, and what became of each.
+
+Launchers are Hydra's plugins; this is what happens before and after them, in the process that the command line starts.
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+import statistics
+import sys
+from collections import Counter
+from collections.abc import Callable, Sequence
+from concurrent.futures.process import BrokenProcessPool
+from copy import deepcopy
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from hydra.core.utils import JobReturn
+from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf.errors import OmegaConfBaseException
+
+from data_gen.files import WriteError
+from neuralop_bench import config, leaderboard, submitted
+from neuralop_bench import plan as planning
+from neuralop_bench.config import ConfigError, RunConfig
+from neuralop_bench.constructors import InapplicableError
+from neuralop_bench.plan import Plan
+from neuralop_bench.record import RECORD_NAME, RecordError, RunRecord
+from neuralop_bench.run_directory import State, state
+from neuralop_bench.sweep_file import SweepFile
+from neuralop_bench.table import Table, show
+
+# Hands jobs to a launcher: lists of overrides, the number of the first.
+Launch = Callable[..., Sequence[JobReturn]]
+
+# States after which there is nothing left to launch.
+_DONE = ("finished", "diverged")
+
+
+class SweepError(RuntimeError):
+    """Some jobs of a sweep didn't finish; the message counts them and says how to go on."""
+
+
+@dataclass
+class Job:
+    """One job.
+
+    Attributes:
+        overrides: what Hydra's launchers take.
+        name: the overrides that set it apart from the sweep's other jobs.
+        run: its configuration; None if it can't be composed, or if it means nothing.
+        folder: run directory; None for a job that isn't a run (``mode=generate`` or ``evaluate``).
+        problem: why it can't be run, or why it failed.
+        left_out: the problem is that its parts mean nothing together, so nobody expects it to be run.
+    """
+
+    overrides: tuple[str, ...]
+    name: str = ""
+    run: RunConfig | None = None
+    folder: Path | None = None
+    problem: str = ""
+    left_out: bool = False
+
+    @property
+    def state(self) -> State:
+        return state(self.folder) if self.folder is not None else State("new", "")
+
+
+class Sweep:
+    """The jobs of one command.
+
+    Args:
+        jobs: in the order of the grid.
+        command: the command line, which completes the sweep when it is given again.
+    """
+
+    def __init__(self, jobs: Sequence[Job], command: str) -> None:
+        self.jobs, self.command = list(jobs), command
+
+    @classmethod
+    def composed(cls, master: DictConfig, loader: Any, grid: Sequence[Sequence[str]]) -> Sweep:
+        """The jobs of a grid.
+
+        Args:
+            master: the configuration that Hydra has composed for the sweep.
+            loader: Hydra's loader of configurations.
+            grid: overrides of each job.
+
+        Raises:
+            HydraException: an option or a key that isn't there. What only we can find wrong with a job is its problem.
+        """
+        if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+            raise ConfigError(
+                "A sweep can't be started by several processes at once: each would start every job. Start it by one, "
+                "and let the launcher give each job several tasks: hydra.launcher.tasks_per_node=2."
+            )
+        bases: dict[tuple[str, ...], DictConfig] = {}
+        standards: dict[tuple[str, ...], RunConfig] = {}
+        jobs = [_job(tuple(overrides), master, loader, bases, standards) for overrides in grid]
+        common = set.intersection(*(set(job.overrides) for job in jobs)) if len(jobs) > 1 else set()
+        for job in jobs:
+            job.name = " ".join(override for override in job.overrides if override not in common)
+        return cls(jobs, shlex.join([Path(sys.executable).name, *sys.argv]))
+
+    @property
+    def is_dry(self) -> bool:
+        return any(job.run.dry_run for job in self.jobs if job.run is not None)
+
+    def run(self, launch: Launch, most_at_once: int | None = None) -> Sequence[JobReturn]:
+        """Launch what isn't done, wait, and tell what became of it.
+
+        Args:
+            launch: hands jobs to a launcher and returns when they have ended.
+            most_at_once: jobs handed over together; None for all.
+
+        Raises:
+            SweepError: a job failed, was interrupted, or is at work elsewhere.
+            Exception: the launcher's own, if it couldn't start a single job.
+        """
+        left = [job for job in self.jobs if self._is_left(job)]
+        n_done = sum(job.folder is not None and job.state.progress in _DONE for job in self.jobs)
+        if n_done:
+            print(f"{n_done} of {len(self.jobs)} runs are done already.", flush=True)
+        self._save()
+        returned: list[JobReturn] = []
+        step = most_at_once or max(1, len(left))
+        for first in range(0, len(left), step):
+            returned += self._launch(left[first : first + step], launch, first)
+        self._conclude(left)
+        return returned
+
+    def rehearse(self) -> None:
+        """Print the jobs with their state and what they would take; do nothing.
+
+        Raises:
+            SweepError: a job can't be run.
+        """
+        runs = [job for job in self.jobs if job.run is not None and job.folder is not None]
+        if len(runs) < sum(job.run is not None for job in self.jobs):
+            raise ConfigError("dry_run=true of a sweep tells what runs would take: use it without mode, or without -m.")
+        table, totals = _plan_table(self.jobs, _plans(runs))
+        show([table])
+        print(totals, flush=True)
+        self._raise_if_incomplete([job for job in self.jobs if job.problem and not job.left_out], "can't be run")
+
+    def _is_left(self, job: Job) -> bool:
+        if job.problem or job.run is None:
+            return False
+        if job.folder is None or job.run.force:
+            return True
+        return job.state.progress not in (*_DONE, "running")
+
+    def _launch(self, jobs: Sequence[Job], launch: Launch, first: int) -> Sequence[JobReturn]:
+        try:
+            returned = launch([job.overrides for job in jobs], initial_job_idx=first)
+        except BrokenProcessPool as error:  # joblib ends all its workers when one of them dies
+            return self._one_by_one(jobs, launch, first, error)
+        except Exception as error:
+            found = submitted.outcomes(error)
+            if found is None:
+                raise submitted.explained(error) from error
+            for job, outcome in zip(jobs, found, strict=True):
+                if isinstance(outcome, str) and not (job.folder and job.state.progress in _DONE):
+                    job.problem = outcome
+            returned = [outcome for outcome in found if not isinstance(outcome, str)]
+            jobs = [job for job, outcome in zip(jobs, found, strict=True) if not isinstance(outcome, str)]
+        for job, result in zip(jobs, returned, strict=True):
+            try:
+                _ = result.return_value
+            except Exception as error:
+                job.problem = str(error) if isinstance(error, config.JobReported) else config.describe(error)
+        return returned
+
+    def _one_by_one(
+        self, jobs: Sequence[Job], launch: Launch, first: int, error: BrokenProcessPool
+    ) -> Sequence[JobReturn]:
+        """Jobs of a launcher that was broken by one of them: those that haven't ended, each by itself, so that the one
+        at fault takes no other with it."""
+        if len(jobs) == 1:
+            jobs[0].problem = (
+                "Its process was killed, most likely for lack of memory. Lower trainer.batch_size or "
+                "hydra.launcher.n_jobs; the same command goes on from the last checkpoint."
+            )
+            return []
+        print(f"A job has died ({type(error).__name__}): those that haven't ended go on one by one.", file=sys.stderr)
+        left = [job for job in jobs if job.folder is None or job.state.progress not in (*_DONE, "failed")]
+        return [result for job in left for result in self._launch([job], launch, first)]
+
+    def _save(self) -> None:
+        """Note what the sweep consists of, for ``neuralop_bench.status``."""
+        by_outputs: dict[str, list[str]] = {}
+        for job in self.jobs:
+            if job.run is not None and job.folder is not None:
+                outputs = job.run.paths.outputs
+                by_outputs.setdefault(outputs, []).append(job.folder.relative_to(outputs).as_posix())
+        now = datetime.now(UTC).isoformat(timespec="seconds")
+        for outputs, runs in by_outputs.items():
+            SweepFile(self.command, now, tuple(runs)).save(Path(outputs))
+
+    def _conclude(self, launched: Sequence[Job]) -> None:
+        runs = [job for job in self.jobs if job.folder is not None or job.problem]
+        if runs:
+            show([_result_table(runs)])
+        outputs = {job.run.paths.outputs for job in self.jobs if job.run is not None and job.folder is not None}
+        for folder in sorted(outputs):
+            _rebuild_board(Path(folder))
+        incomplete = [job for job in self.jobs if not job.left_out and (job.problem or self._is_open(job, launched))]
+        self._raise_if_incomplete(incomplete, "didn't finish")
+
+    @staticmethod
+    def _is_open(job: Job, launched: Sequence[Job]) -> bool:
+        if job.folder is None:
+            return False
+        progress = job.state.progress
+        return progress != "finished" and not (progress == "diverged" and job not in launched)
+
+    def _raise_if_incomplete(self, incomplete: Sequence[Job], what: str) -> None:
+        if not incomplete:
+            return
+        lines = [f"  {job.name}: {_what_became(job)[1]}" for job in incomplete]
+        raise SweepError(
+            f"{len(incomplete)} of {len(self.jobs)} jobs {what}:\n" + "\n".join(lines) + "\n"
+            f"Once mended, the same command does these and leaves the others as they are:\n  {self.command}"
+        )
+
+
+def _job(
+    overrides: tuple[str, ...],
+    master: DictConfig,
+    loader: Any,
+    bases: dict[tuple[str, ...], DictConfig],
+    standards: dict[tuple[str, ...], RunConfig],
+) -> Job:
+    try:
+        run = config.from_sweep(_composed(overrides, master, loader, bases))
+        if run.mode != "run":
+            return Job(overrides, run=run)
+        groups = tuple(config.standard_overrides(run))
+        if run.dataset.path is not None:  # what it is compared with depends on the files
+            return Job(overrides, run=run, folder=config.run_directory(run))
+        base = standards.get(groups) or standards.setdefault(groups, config.compose(*groups))
+        return Job(overrides, run=run, folder=config.run_directory(run, config.identity(run, base)))
+    except InapplicableError as error:
+        return Job(overrides, problem=str(error), left_out=True)
+    except (ConfigError, OmegaConfBaseException) as error:
+        return Job(overrides, problem=config.describe(error))
+
+
+def _composed(
+    overrides: tuple[str, ...], master: DictConfig, loader: Any, bases: dict[tuple[str, ...], DictConfig]
+) -> DictConfig:
+    """The configuration of a job, with interpolations that aren't resolved. Hydra takes a tenth of a second for one, so
+    jobs that differ in their seed alone share it: a seed chooses no option."""
+    shared = tuple(override for override in overrides if not override.startswith("seed="))
+    if shared not in bases:
+        bases[shared] = loader.load_sweep_config(master_config=master, sweep_overrides=list(overrides))
+    cfg = deepcopy(bases[shared])
+    seeds = [override.partition("=")[2] for override in overrides if override.startswith("seed=")]
+    with open_dict(cfg):
+        for seed in seeds:
+            OmegaConf.update(cfg, "seed", int(seed) if seed.isdecimal() else seed)
+        cfg.hydra.overrides.task = [
+            override for override in cfg.hydra.overrides.task if not override.startswith("seed=")
+        ] + [f"seed={seed}" for seed in seeds]
+    return cfg
+
+
+def _what_became(job: Job) -> tuple[str, str]:
+    """State and reason of a job, for people."""
+    if job.left_out:
+        return "left out", job.problem.partition(". ")[0] + "."
+    if job.problem:
+        return "failed", job.problem
+    where = job.state
+    if where.progress == "running":
+        return "running", f"another process is at work on it ({where.reason})"
+    if where.progress == "resumable":
+        return "interrupted", f"{where.reason}; the same command goes on from there"
+    if where.progress == "new":
+        return "waiting", "it hasn't begun"
+    return where.progress, where.reason
+
+
+def _result_table(jobs: Sequence[Job]) -> Table:
+    rows = [(job.name, *_what_became(job)) for job in jobs]
+    counts = Counter(row[1] for row in rows)
+    title = "Sweep: " + ", ".join(f"{n} {name}" for name, n in counts.items())
+    return Table(title, ("job", "state", "result"), rows, wraps=True)
+
+
+def _plans(jobs: Sequence[Job]) -> dict[Path, Plan]:
+    """Of each run. Those that differ in their seed alone take the same, so one of them is planned."""
+    plans: dict[Path, Plan] = {}
+    for job in jobs:
+        assert job.run is not None
+        assert job.folder is not None
+        known = next((plan for folder, plan in plans.items() if folder.parent == job.folder.parent), None)
+        try:
+            plans[job.folder] = known or planning.make(job.run)
+        except (ValueError, RuntimeError) as error:
+            job.problem = config.describe(error)
+    return plans
+
+
+def _plan_table(jobs: Sequence[Job], plans: dict[Path, Plan]) -> tuple[Table, str]:
+    rows, seconds, unknown = [], 0.0, 0
+    for job in jobs:
+        plan = plans.get(job.folder) if job.folder is not None else None
+        if plan is None or job.folder is None:
+            rows.append((job.name, *_what_became(job), "", ""))
+            continue
+        where = job.state
+        training = _training_seconds(plan)
+        if where.progress not in _DONE:
+            seconds, unknown = seconds + (training or 0), unknown + (training is None)
+        rows.append(
+            (
+                job.name,
+                "waiting" if where.progress == "new" else where.progress,
+                "" if where.progress == "new" else where.reason,
+                planning.size(plan.memory_bytes),
+                "" if training is None else planning.duration(training),
+            )
+        )
+    table = Table(f"{len(jobs)} jobs", ("job", "state", "reason", "memory", "training"), rows, wraps=True)
+    total = f"Training what is left, one after the other: {planning.duration(seconds)} as other seeds took"
+    total += f", and {unknown} runs of which no other seed is known" if unknown else ""
+    missing = {plan.data_folder: plan for plan in plans.values() if plan.n_missing}
+    lines = [
+        f"Data to generate: {plan.n_missing} samples, {planning.size(plan.missing_bytes)}, in {folder}"
+        for folder, plan in missing.items()
+    ]
+    return table, "\n".join([total, *lines])
+
+
+def _training_seconds(plan: Plan) -> float | None:
+    """What training took with other seeds of the same configuration, here or on the committed board."""
+    who = plan.who
+    committed = config.CONFIG_DIR.parent / "leaderboard" / "records" / who.track
+    for paths in (
+        plan.folder.parent.glob(f"*/{RECORD_NAME}"),
+        committed.glob(f"{who.dataset}_{who.model}_seed*.json"),
+    ):
+        taken = [seconds for path in paths if (seconds := _recorded_seconds(path, who.config_hash)) is not None]
+        if taken:
+            return statistics.mean(taken)
+    return None
+
+
+def _recorded_seconds(path: Path, config_hash: str) -> float | None:
+    try:
+        record = RunRecord.load(path)
+    except RecordError:
+        return None
+    return record.cost.get("train_seconds") if record.config_hash == config_hash else None
+
+
+def _rebuild_board(outputs: Path) -> None:
+    if not any(outputs.rglob(RECORD_NAME)):
+        return
+    try:
+        print(f"Leaderboard: {leaderboard.rebuild(outputs)}", flush=True)
+    except (leaderboard.LeaderboardError, RecordError, WriteError) as error:
+        print(f"Warning: the leaderboard wasn't rebuilt: {error}", file=sys.stderr)

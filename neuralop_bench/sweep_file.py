@@ -1,0 +1,53 @@
+"""Which runs a sweep consists of, on disk: what the runs themselves can't tell before they have begun."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from data_gen.files import replacing
+
+# Folder below the outputs, of what belongs to no single run.
+FOLDER = ".sweeps"
+_FORMAT = 1
+
+
+@dataclass(frozen=True)
+class SweepFile:
+    """A sweep as it was asked for last.
+
+    Attributes:
+        command: what completes it.
+        date_utc: when it was given.
+        runs: run directories, relative to the outputs.
+    """
+
+    command: str
+    date_utc: str
+    runs: tuple[str, ...]
+
+    @property
+    def name(self) -> str:
+        """A hash of its runs: the same command again is the same sweep."""
+        return hashlib.sha256("\n".join(sorted(self.runs)).encode()).hexdigest()[:8]
+
+    def save(self, outputs: Path) -> Path:
+        path = outputs / FOLDER / f"{self.name}.json"
+        with replacing(path) as temporary:
+            temporary.write_text(json.dumps({"format": _FORMAT, **asdict(self)}, indent=2) + "\n", encoding="utf-8")
+        return path
+
+
+def sweeps(outputs: Path) -> Iterator[SweepFile]:
+    """The sweeps below the outputs, oldest first. It is a note for people: one that can't be read counts as none."""
+    found = []
+    for path in (outputs / FOLDER).glob("*.json"):
+        try:
+            values = json.loads(path.read_text(encoding="utf-8"))
+            found.append(SweepFile(str(values["command"]), str(values["date_utc"]), tuple(map(str, values["runs"]))))
+        except (OSError, ValueError, KeyError, TypeError):
+            continue
+    yield from sorted(found, key=lambda sweep: sweep.date_utc)

@@ -1,0 +1,183 @@
+"""Sweeps through ``hydra/launcher=slurm``, on a real Slurm: what comes out, and what jobs survive."""
+
+from __future__ import annotations
+
+import csv
+import os
+import re
+import signal
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from login_node import ON_SLURM, Cluster, running_cluster, wait_until
+
+from neuralop_bench import config, datasets, pipeline
+from neuralop_bench.record import RunRecord
+
+pytestmark = [pytest.mark.cluster, pytest.mark.slow]
+
+LAUNCHERS = {"slurm": ON_SLURM, "basic": ()}
+GRID = ("model=persistence,fno", "dataset=burgers1d,ns2d", "seed=0,1")
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """A sweep of the smoke track that was asked for, and what it left."""
+
+    outputs: Path
+    data: Path
+
+    def arguments(self, launcher: str, *overrides: str) -> tuple[str, ...]:
+        paths = (f"paths.data={self.data}", f"paths.outputs={self.outputs}")
+        return ("-m", "track=smoke", *LAUNCHERS[launcher], *paths, *overrides)
+
+    @property
+    def records(self) -> dict[tuple[str, str, int], RunRecord]:
+        found = [RunRecord.load(path) for path in self.outputs.rglob("record.json")]
+        return {(record.model, record.dataset, record.seed): record for record in found}
+
+    @property
+    def written(self) -> dict[Path, int]:
+        """When each record was written."""
+        return {path: path.stat().st_mtime_ns for path in self.outputs.rglob("record.json")}
+
+    @property
+    def board(self) -> list[dict[str, str]]:
+        with open(self.outputs / "leaderboard" / "leaderboard.csv", newline="") as handle:
+            return list(csv.DictReader(handle))
+
+    def logs(self, job: int) -> str:
+        """What the tasks with this number in their sweeps have printed."""
+        paths = self.outputs.glob(f".sweeps/*/.submitit/*_{job}/*_log.out")
+        return "".join(path.read_text() for path in sorted(paths))
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[Cluster]:
+    with running_cluster() as started:
+        yield started
+
+
+@pytest.fixture(scope="module")
+def swept(cluster: Cluster, data_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Sweep:
+    """Two models on two datasets with two seeds, every run as a job."""
+    sweep = Sweep(tmp_path_factory.mktemp("swept") / "outputs", data_folder)
+    # More threads than a job asks for: they must not reach it.
+    status, _, err = cluster.finish(*sweep.arguments("slurm", *GRID), threads=2)
+    assert status == 0, err
+    return sweep
+
+
+def test_a_sweep_of_eight_jobs_gives_eight_records_and_one_board(swept: Sweep) -> None:
+    assert len(swept.records) == len(swept.written) == 8
+    assert {record.status for record in swept.records.values()} == {"finished"}
+    rows = {(row["model"], row["dataset"]): (row["n_seeds"], row["seeds"], row["status"]) for row in swept.board}
+    cells = [(model, dataset) for model in ("persistence", "fno") for dataset in ("burgers1d", "ns2d")]
+    assert len(swept.board) == 4
+    assert rows == dict.fromkeys(cells, ("2", "0;1", "finished"))
+    # Both jobs of a dataset wanted data that weren't there; one made them for all.
+    assert len({record.data["test"]["sha256"] for record in swept.records.values()}) == 2
+
+
+def test_a_job_uses_as_many_threads_as_it_asked_for(swept: Sweep) -> None:
+    assert {record.environment["threads"] for record in swept.records.values()} == {1}
+
+
+def test_a_job_on_slurm_gives_the_numbers_of_a_run_without_it(swept: Sweep, tmp_path: Path) -> None:
+    paths = (f"paths.data={swept.data}", f"paths.outputs={tmp_path}")
+    here = pipeline.run(config.compose("track=smoke", "model=fno", "dataset=burgers1d", "seed=1", *paths))
+    there = swept.records["fno", "burgers1d", 1]
+    assert (there.metrics, there.data, there.config_hash) == (here.metrics, here.data, here.config_hash)
+
+
+def test_another_launcher_completes_what_slurm_has_begun(cluster: Cluster, swept: Sweep) -> None:
+    before = swept.written
+    more = ("model=persistence", "dataset=burgers1d", "seed=0,1,2")
+    status, _, err = cluster.finish(*swept.arguments("basic", *more))
+    assert status == 0, err
+    after = swept.written
+    assert {path: after[path] for path in before} == before, "what is done stays as it is"
+    assert [path.parent.name for path in after.keys() - before.keys()] == ["seed=2"]
+    seeds = {row["seeds"] for row in swept.board if (row["model"], row["dataset"]) == ("persistence", "burgers1d")}
+    assert seeds == {"0;1;2"}
+
+
+def test_a_preempted_job_is_queued_again_and_a_killed_one_by_the_same_command(
+    cluster: Cluster, data_folder: Path, tmp_path: Path
+) -> None:
+    # A checkpoint after every step: the training is long enough to be hit, and never back at its beginning.
+    training = ("model=fno", "dataset=burgers1d", "trainer.epochs=20", "trainer.checkpoint_seconds=1e-6")
+    sweep = Sweep(tmp_path / "outputs", data_folder)
+    command = sweep.arguments("slurm", *training, "seed=0,1")
+
+    hit: dict[int, str] = {}
+
+    def hit_both() -> bool:
+        for seed in {0, 1} - hit.keys():
+            for last in sweep.outputs.glob(f"*/*/*/*/seed={seed}/last.pt"):
+                assert not last.with_name("record.json").exists(), "too late"
+                hit[seed] = cluster.job_of(seed)
+                if seed == 0:  # as Slurm does before the time is up, or before it gives the node to another
+                    cluster.ask("scancel", "--signal=USR2", hit[seed])
+                else:  # as the system does when memory runs out
+                    os.kill(cluster.python_of(hit[seed]), signal.SIGKILL)
+        return len(hit) == 2
+
+    with cluster.started(*command) as launching:
+        wait_until(hit_both, launching)
+        # Queued again, it has to wait for two minutes; only then can that be cut short.
+        wait_until(lambda: "Reason=BeginTime" in cluster.ask("scontrol", "show", "job", hit[0]), launching)
+        cluster.ask("scontrol", "update", f"JobId={hit[0]}", "StartTime=now")
+        _, err = launching.communicate(timeout=120)
+    assert launching.returncode == 1
+    assert "Traceback" not in err
+    assert "1 of 2 jobs didn't finish" in err, "the sweep waited for the other"
+    assert re.search("seed=1: Job .* it was killed.* hydra.launcher.mem_gb .* the same command goes on", err)
+    assert [seed for _, _, seed in sweep.records] == [0]
+    assert "Resuming" in sweep.logs(0)
+    assert "Resuming" not in sweep.logs(1)
+
+    status, _, err = cluster.finish(*command)
+    assert status == 0, err
+    assert "Resuming" in sweep.logs(1)
+    paths = (f"paths.data={data_folder}", f"paths.outputs={tmp_path / 'undisturbed'}")
+    for seed in (0, 1):
+        undisturbed = pipeline.run(config.compose("track=smoke", *training, *paths, f"seed={seed}"))
+        record = sweep.records["fno", "burgers1d", seed]
+        assert (record.metrics, record.config_hash) == (undisturbed.metrics, undisturbed.config_hash)
+
+
+def test_parts_of_a_dataset_are_solved_by_jobs_and_put_together(cluster: Cluster, tmp_path: Path) -> None:
+    # Eight shards' worth of one split, so that either part has some.
+    small = ("dataset=ns2d", "dataset.problem.resolution=8", "dataset.problem.n_snapshots=3", "dataset.tolerance=null")
+    which = ("track=smoke", *small, "splits.train=40", "generation.splits=[train]")
+    paths = (f"paths.data={tmp_path / 'data'}", f"paths.outputs={tmp_path / 'outputs'}")
+    parts = ("generation.n_parts=2", "generation.part=range(2)")
+    script = "scripts/generate_data.py"
+    status, _, err = cluster.finish("-m", *ON_SLURM, *which, *paths, *parts, script=script)
+    assert status == 0, err
+    assert len(list((tmp_path / "data").rglob("*.npz"))) == 3
+    assert not list((tmp_path / "data").rglob("*.hdf5"))
+    status, out, err = cluster.finish(*which, *paths, script=script)
+    assert status == 0, err
+    alone = config.compose(*which, "mode=generate", f"paths.data={tmp_path / 'alone'}")
+    (path,) = datasets.generate(alone)
+    assert path.read_bytes() == Path(out.strip()).read_bytes(), "as one process makes them"
+
+
+@pytest.mark.exhaustive
+def test_a_job_that_asks_for_a_gpu_gets_one_and_its_cores(cluster: Cluster, data_folder: Path, tmp_path: Path) -> None:
+    # The node counts a GPU that isn't there, so the run itself is done without.
+    asked = ("hydra/launcher=slurm_gpu", "hydra.launcher.cpus_per_task=2", "hydra.launcher.mem_gb=2")
+    sweep = Sweep(tmp_path, data_folder)
+    run = ("model=persistence", "dataset=burgers1d", "device=cpu")
+    status, _, err = cluster.finish(*sweep.arguments("basic", *asked, *run))
+    assert status == 0, err
+    (record,) = sweep.records.values()
+    assert record.environment["threads"] == 2
+    (name,) = {path.parent.name for path in tmp_path.glob(".sweeps/*/.submitit/*/*_result.pkl")}
+    job = cluster.ask("scontrol", "show", "job", name)
+    assert "TresPerNode=gres:gpu:1" in job
+    assert "JobName=neuralop-bench" in job
