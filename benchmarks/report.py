@@ -158,8 +158,15 @@ def _around(found: dict[str, Any], _: str) -> Iterator[str]:
                 f"at most {entry['asked']:g}",
             )
         )
+    if entry := found.get("sweeps"):
+        for launcher, seconds in entry["beside_the_run"].items():
+            text = f"seconds that a job of a sweep takes beside its run, {launcher} launcher"
+            rows.append((text, _judged(seconds, 1, at_most=True), "below 1"))
+        for what, seconds in entry["skipped"].items():
+            text = f"seconds until {entry['n_skipped']} finished runs are left out, torch's import included, {what}"
+            rows.append((text, _judged(seconds, 20, at_most=True, digits=1), "below 20"))
     if len(rows) > 1:
-        yield from ("### Reading and measuring\n", _table(rows))
+        yield from ("### Reading, measuring and sweeps\n", _table(rows))
 
 
 def _growth(found: dict[str, Any], machine: str) -> Iterator[str]:

@@ -21,18 +21,19 @@ def _job(cfg: DictConfig) -> float | None:
     from hydra.core.hydra_config import HydraConfig
     from hydra.types import RunMode
 
-    from neuralop_bench import config
+    from neuralop_bench import config, process_group
 
     is_sweep = HydraConfig.get().mode is RunMode.MULTIRUN
     with config.report_job_errors(is_sweep=is_sweep):
         run = config.from_hydra(cfg)
-        from neuralop_bench import (
-            pipeline,  # torch takes seconds to import: --help and --cfg do without it
-            processes,
-        )
+        from neuralop_bench import pipeline, processes  # torch takes seconds to import: --help and --cfg do without
 
         try:
             return pipeline.execute(run)
+        except Exception as error:
+            if not process_group.is_first():
+                config.report_and_end(error)  # at once: the others wait for what this one would have given
+            raise
         finally:
             if not is_sweep:
                 processes.leave()

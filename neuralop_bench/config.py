@@ -16,7 +16,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields, is_dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, NoReturn, cast
 
 from hydra import compose as hydra_compose
 from hydra import initialize_config_dir
@@ -31,9 +31,10 @@ from yaml import YAMLError
 from neuralop_bench import constructors
 from neuralop_bench.constructors import ConfigError, suggestion
 from neuralop_bench.invocation import CONFIG_DIR, escaped
+from neuralop_bench.process_group import OtherProcessFailed
 from neuralop_bench.record import RECORD_NAME, RunRecord
 from neuralop_bench.schema import EvaluatorConfig, RunConfig, components, constructor, n_fresh, validate
-from neuralop_bench.stopping import OtherProcessFailed, report_stops
+from neuralop_bench.stopping import report_stops
 
 # What may be given beside mode=evaluate: nothing that decides how the model was made.
 _BESIDE_EVALUATE = ("mode", "run", "evaluator", "device", "paths", "workers", "preload_gib", "force", "trust", "debug")
@@ -467,6 +468,13 @@ def report_job_errors(*, is_sweep: bool) -> Iterator[None]:
         if is_sweep:
             raise JobReported(describe(error)) from error
         raise SystemExit(1) from None
+
+
+def report_and_end(error: Exception) -> NoReturn:
+    """Print an error, unless another process has, and end this process with status 1, whatever it holds."""
+    if not isinstance(error, OtherProcessFailed):
+        _report(error)
+    os._exit(1)
 
 
 def _report(error: Exception) -> None:

@@ -10,6 +10,8 @@ from typing import Any
 
 import yaml
 
+from neuralop_bench.process_group import n_processes
+
 _PACKAGE = Path(__file__).resolve().parent
 # Inside an installed wheel the configurations lie in the package, in a checkout beside it.
 CONFIG_DIR = _PACKAGE / "configs" if (_PACKAGE / "configs").is_dir() else _PACKAGE.parent / "configs"
@@ -78,6 +80,7 @@ def guarded_composition() -> Iterator[None]:
     """
     # Each composition, those of a sweep's jobs included, passes through this method; there is no public hook.
     from hydra._internal.config_loader_impl import ConfigLoaderImpl
+    from hydra.types import RunMode
     from omegaconf.errors import OmegaConfBaseException
 
     load = ConfigLoaderImpl.load_configuration
@@ -93,6 +96,8 @@ def guarded_composition() -> Iterator[None]:
             given = " ".join(map(repr, typed))
             raise InvocationError(f"Hydra can't compose {given}: look for a malformed argument or file.") from error
         _require_hydras_own(cfg.hydra, "hydra")
+        if options.get("run_mode") == RunMode.MULTIRUN:
+            _require_possible_sweep(cfg)
         return cfg
 
     ConfigLoaderImpl.load_configuration = load_guarded
@@ -100,6 +105,20 @@ def guarded_composition() -> Iterator[None]:
         yield
     finally:
         ConfigLoaderImpl.load_configuration = load
+
+
+def _require_possible_sweep(cfg: Any) -> None:
+    """Refuse what would launch every job several times, or launch jobs although nothing is to be done."""
+    if (n := n_processes()) > 1:
+        raise InvocationError(
+            f"A sweep can't be started by {n} processes at once: each would start every job. Start it by one, and let "
+            "the launcher give each job several tasks: hydra.launcher.tasks_per_node=2."
+        )
+    if cfg.get("dry_run") is True and not str(cfg.hydra.sweeper._target_).endswith(".ResumingSweeper"):
+        raise InvocationError(
+            "dry_run=true can't tell the trials of a search, which are chosen one after another. Try it with one set "
+            "of values: without the sweeper and -m."
+        )
 
 
 def _require_hydras_own(node: Any, name: str, depth: int = 0) -> None:

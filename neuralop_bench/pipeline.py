@@ -27,12 +27,12 @@ from neuralop_bench.evaluation import figures
 from neuralop_bench.metrics import cost
 from neuralop_bench.normalization import Normalizer
 from neuralop_bench.plan import Plan
+from neuralop_bench.process_group import OtherProcessFailed
 from neuralop_bench.processes import Processes, join
 from neuralop_bench.record import RECORD_NAME, Evaluation, RecordError, RunRecord, Status
 from neuralop_bench.run_directory import RunError
 from neuralop_bench.scoring import Score
 from neuralop_bench.sources import Source
-from neuralop_bench.stopping import OtherProcessFailed
 from neuralop_bench.streaming import SOLVER_SECONDS, StreamedWindows
 from neuralop_bench.surrogate import Surrogate, build_operator
 from neuralop_bench.table import Table, show
@@ -45,6 +45,9 @@ def execute(cfg: RunConfig) -> float | None:
 
     Returns:
         Of a run, its error on valid, ``valid_rel_l2``: what a search for hyper-parameters may look at.
+
+    Raises:
+        ConfigError: a dry run of what has none; otherwise as ``run``, ``evaluate_again`` and ``datasets.generate``.
     """
     if cfg.mode == "evaluate":
         if cfg.dry_run:
@@ -92,12 +95,12 @@ def _run(cfg: RunConfig, processes: Processes) -> RunRecord:
     who = config.identity(cfg)
     folder, outputs = config.run_directory(cfg, who), Path(cfg.paths.outputs)
     if processes.first_does((folder / RECORD_NAME).exists) and not cfg.force:
-        return _returned(folder, cfg)
+        return _returned(folder, cfg, processes)
     plan = planning.make(cfg, who)
     keep_freed_memory()
     with ExitStack() as held:
         if processes.first_does(lambda: _taken(held, folder, outputs, cfg.force)):
-            return _returned(folder, cfg)  # others have finished it since
+            return _returned(folder, cfg, processes)  # others have finished it since
         try:
             record = _Run(plan, processes).execute()
         except OtherProcessFailed:
@@ -149,42 +152,42 @@ def _evaluate_finished(cfg: RunConfig, record: RunRecord, folder: Path, processe
         return evaluation
     started = time.monotonic()
     score, data = _scored_again(cfg, record, folder, processes, thorough=True)
-    if not processes.is_first:
-        processes.wait()
-        return Evaluation.load(path)
-    commit, dirty = reproducibility.commit()
-    evaluation = Evaluation(
-        run_id=record.run_id,
-        evaluator=name,
-        metrics=score.metrics,
-        metric_versions=score.versions,
-        data=data,
-        config=asdict(cfg.evaluator),
-        environment=reproducibility.environment(processes.device, processes=processes.n),
-        bench_version=reproducibility.bench_version(),
-        commit=commit,
-        dirty=dirty,
-        date_utc=_now(),
-        wall_seconds=time.monotonic() - started,
-        files=score.write(errors, report),
-        columns={test_set: entry for test_set, entry in score.columns.items() if test_set != scoring.TEST},
-        cost=score.cost,
-        rungs=[asdict(rung) for rung in score.rungs],
-        notes=score.notes,
-    )
-    if score.rungs:
-        title = f"{record.model} on {record.dataset} ({record.track}), seed {record.seed}, beside the solver"
-        own = {"batched": 1e3 / (score.cost["throughput"] or math.inf), "alone": score.cost["latency_ms"]}
-        drawn = figures.error_against_time_figure(score.rungs, score.metrics["rel_l2"], own, title=title)
-        figures.save(drawn, path.with_suffix(".png"))
-    evaluation.save(path)
-    processes.wait()
-    show(score.tables)
-    print(f"Evaluation: {path}")
-    outputs = folder.resolve().parents[config.RUN_DIRECTORY_DEPTH - 1]
-    if (outputs / leaderboard.FOLDER).is_dir():  # a run directory may have been copied elsewhere
-        _rebuild_board(outputs)
-    return evaluation
+
+    def finish() -> Evaluation:
+        commit, dirty = reproducibility.commit()
+        evaluation = Evaluation(
+            run_id=record.run_id,
+            evaluator=name,
+            metrics=score.metrics,
+            metric_versions=score.versions,
+            data=data,
+            config=asdict(cfg.evaluator),
+            environment=reproducibility.environment(processes.device, processes=processes.n),
+            bench_version=reproducibility.bench_version(),
+            commit=commit,
+            dirty=dirty,
+            date_utc=_now(),
+            wall_seconds=time.monotonic() - started,
+            files=score.write(errors, report),
+            columns={test_set: entry for test_set, entry in score.columns.items() if test_set != scoring.TEST},
+            cost=score.cost,
+            rungs=[asdict(rung) for rung in score.rungs],
+            notes=score.notes,
+        )
+        if score.rungs:
+            title = f"{record.model} on {record.dataset} ({record.track}), seed {record.seed}, beside the solver"
+            own = {"batched": 1e3 / (score.cost["throughput"] or math.inf), "alone": score.cost["latency_ms"]}
+            drawn = figures.error_against_time_figure(score.rungs, score.metrics["rel_l2"], own, title=title)
+            figures.save(drawn, path.with_suffix(".png"))
+        evaluation.save(path)
+        show(score.tables)
+        print(f"Evaluation: {path}")
+        outputs = folder.resolve().parents[config.RUN_DIRECTORY_DEPTH - 1]
+        if (outputs / leaderboard.FOLDER).is_dir():  # a run directory may have been copied elsewhere
+            _rebuild_board(outputs)
+        return evaluation
+
+    return processes.first_does(finish)
 
 
 def score_again(cfg: RunConfig, record: RunRecord, folder: Path) -> Score:
@@ -293,35 +296,35 @@ class _Run:
         peak_memory = cost.peak_memory_mb(self.device)
         test = data.open("test")
         score = scoring.score(self.cfg, surrogate, train, test, self.processes)
-        if not self.processes.is_first:  # times are measured while nothing else runs
-            self.processes.wait()
-            return RunRecord.load(self.folder / RECORD_NAME), ([], [])
-        score.metrics["valid_rel_l2"] = progress.best_valid
-        spent: dict[str, float | None] = {
-            "train_seconds": progress.seconds,
-            "loader_wait_seconds": progress.waited,
-            "best_epoch": progress.best_epoch,
-            "generation_seconds": _total(
-                (*map(self.source.generation_seconds, ("train", "valid")), progress.spent.get(SOLVER_SECONDS, 0.0))
-            ),
-            "peak_memory_mb": peak_memory,
-            **progress.spent,
-        }
-        score.cost |= {**scoring.prediction_costs(surrogate, test, self.device), **spent}
-        files = score.write(self.folder / run_directory.ERRORS_NAME, self.folder / run_directory.REPORT_NAME)
-        show(score.tables)
-        pictures = self._draw(surrogate, test.whole(), score.errors[scoring.TEST], progress)
-        record = self._save(
-            "finished",
-            "",
-            {**opened, "test": data.describe("test", test)},
-            score.metrics,
-            score.versions,
-            score.cost,
-            files,
-        )
-        self.processes.wait()
-        return record, (score.tables, pictures)
+
+        def finish() -> tuple[RunRecord, tuple[Sequence[Table], Sequence[Path]]]:
+            score.metrics["valid_rel_l2"] = progress.best_valid
+            spent: dict[str, float | None] = {
+                "train_seconds": progress.seconds,
+                "loader_wait_seconds": progress.waited,
+                "best_epoch": progress.best_epoch,
+                "generation_seconds": _total(
+                    (*map(self.source.generation_seconds, ("train", "valid")), progress.spent.get(SOLVER_SECONDS, 0.0))
+                ),
+                "peak_memory_mb": peak_memory,
+                **progress.spent,
+            }
+            score.cost |= {**scoring.prediction_costs(surrogate, test, self.device), **spent}
+            files = score.write(self.folder / run_directory.ERRORS_NAME, self.folder / run_directory.REPORT_NAME)
+            show(score.tables)
+            pictures = self._draw(surrogate, test.whole(), score.errors[scoring.TEST], progress)
+            record = self._save(
+                "finished",
+                "",
+                {**opened, "test": data.describe("test", test)},
+                score.metrics,
+                score.versions,
+                score.cost,
+                files,
+            )
+            return record, (score.tables, pictures)
+
+        return self.processes.first_does(finish)  # times are measured while the others wait
 
     def _build_surrogate(self, train: Trajectories) -> Surrogate:
         reproducibility.seed_everything(self.cfg.seed)
@@ -434,12 +437,14 @@ def _total(values: Iterable[float | None]) -> float | None:
     return None if None in known else sum(value for value in known if value is not None)
 
 
-def _returned(folder: Path, cfg: RunConfig) -> RunRecord:
+def _returned(folder: Path, cfg: RunConfig, processes: Processes) -> RunRecord:
     """The record of a run that has been done, with what tells whether it is still current."""
     record = RunRecord.load(folder / RECORD_NAME)
-    _rebuild_board(Path(cfg.paths.outputs))
+    if processes.is_first:
+        _rebuild_board(Path(cfg.paths.outputs))
     if record.status != "finished":
-        raise RunError(_diverged_text(record, folder))
+        text = _diverged_text(record, folder)
+        raise RunError(text) if processes.is_first else OtherProcessFailed(text)
     versions = ", ".join(f"{name}/v{version}" for name, version in sorted(record.metric_versions.items()))
     print(
         f"This run is done: {folder / RECORD_NAME}\n"

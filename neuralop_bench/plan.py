@@ -92,18 +92,19 @@ class Plan:
         return sum(entry.n_missing for entry in self.splits.values())
 
 
-def make(cfg: RunConfig, who: Identity | None = None) -> Plan:
+def make(cfg: RunConfig, who: Identity | None = None, *, must_fit: bool = True) -> Plan:
     """Put every part of a run together on the device ``meta``, and try one training step there.
 
     Args:
         cfg: of the run.
         who: its identity, for who knows it already.
+        must_fit: it is to run on this machine, so what that lacks is an error.
 
     Raises:
         ConfigError, ValueError, RuntimeError: a part that can't be built, or parts that don't fit each other.
         RunError: more memory or disk than this machine has.
     """
-    device = reproducibility.resolve_device(cfg.device)
+    device = reproducibility.resolve_device(cfg.device) if must_fit else torch.device("cpu")
     source = source_of(cfg)
     longest = max(cfg.dataset.horizon, cfg.trainer.unroll + cfg.trainer.pushforward)
     require_frames(source.spec, cfg.dataset.history, longest)
@@ -124,7 +125,8 @@ def make(cfg: RunConfig, who: Identity | None = None) -> Plan:
             f"data=stream holds the train split in memory, {size(plan.splits['train'].n_bytes)}, but preload_gib="
             f"{cfg.preload_gib:g} allows less. Raise preload_gib or lower splits.train."
         )
-    _require_room(plan)
+    if must_fit:
+        _require_room(plan)
     return plan
 
 

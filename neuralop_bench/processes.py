@@ -17,8 +17,8 @@ from typing import Any, TypeVar, cast
 import torch
 from torch import Tensor, nn
 
+from neuralop_bench.process_group import OtherProcessFailed, n_processes
 from neuralop_bench.reproducibility import resolve_device
-from neuralop_bench.stopping import OtherProcessFailed
 
 # Others wait as long for the first, which draws pictures and times predictions alone.
 _PATIENCE = timedelta(hours=6)
@@ -142,10 +142,11 @@ def join(device: str) -> Processes:
             number there.
 
     Raises:
-        ValueError: no such device here, or several processes without Accelerate.
+        ValueError: no such device here, several processes without Accelerate, or an earlier job in them had a device
+            of another kind.
     """
     _tell_torch_of_slurm()
-    n = int(os.environ.get("WORLD_SIZE", "1"))
+    n = n_processes()
     if n == 1:
         return Processes(device=resolve_device(device))
     try:
@@ -160,34 +161,28 @@ def join(device: str) -> Processes:
     on_cpu = resolve_device(device).type == "cpu"
     state = PartialState(cpu=on_cpu, timeout=_PATIENCE)
     own = torch.device("cpu") if on_cpu else cast(torch.device, state.device)
-    if own.type != cast(torch.device, state.device).type:
+    if resolve_device(device).type != cast(torch.device, state.device).type:
         raise ValueError(f"device={device}, but an earlier job in these processes took {state.device}. Start anew.")
     return Processes(state.process_index, state.num_processes, own)
 
 
 def leave() -> None:
     """Part from the other processes, so that none waits for this one at its end."""
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1 and "accelerate" in sys.modules:
+    if n_processes() > 1 and "accelerate" in sys.modules:
         from accelerate import PartialState
 
         PartialState().destroy_process_group()
 
 
 def _tell_torch_of_slurm() -> None:
-    """Say in torch's terms which of several tasks of a Slurm step, or of submitit's local executor, this process is.
-
-    An allocation of several tasks isn't enough: a program started in it without srun is one process alone.
-    """
-    tasks = os.environ.get("SLURM_STEP_NUM_TASKS") or os.environ.get("SUBMITIT_LOCAL_NTASKS") or "1"
-    if "WORLD_SIZE" in os.environ or not tasks.isdecimal() or int(tasks) == 1:
-        return
-    if os.environ.get("SLURM_NTASKS", tasks) != tasks:  # left over from the step in which sbatch was called
+    """Say in torch's terms which of several tasks of a Slurm step, or of submitit's local executor, this process is."""
+    if "WORLD_SIZE" in os.environ or n_processes() == 1:
         return
     try:
         from submitit.helpers import TorchDistributedEnvironment
     except ImportError:
         raise ValueError(
-            f"{tasks} tasks were started for one run, which takes submitit and Accelerate: "
+            f"{n_processes()} tasks were started for one run, which takes submitit and Accelerate: "
             "pip install 'neuralop-bench[cluster]'. Or start one task."
         ) from None
     os.environ.setdefault("SUBMITIT_EXECUTOR", "slurm")  # submitit looks for its own mark, which a plain srun hasn't

@@ -167,13 +167,16 @@ def score_thoroughly(
     """
     context = _context(cfg, train, test)
     found = _score(cfg, surrogate, context, test, processes)
-    if processes.is_first:
-        found.cost |= prediction_costs(surrogate, test, processes.device)
     if cfg.evaluator.test_splits:
         _add_test_sets(found, cfg, surrogate, context, processes)
         _add_board_columns(found, cfg)
-    if cfg.evaluator.ladder and processes.is_first:
-        _add_solver(found, cfg, test, processes.device, spent_seconds)
+
+    def measure() -> None:
+        found.cost |= prediction_costs(surrogate, test, processes.device)
+        if cfg.evaluator.ladder:
+            _add_solver(found, cfg, test, processes.device, spent_seconds)
+
+    processes.first_does(measure)
     return found
 
 
@@ -214,7 +217,7 @@ def _add_test_sets(
         here = replace(context, spec=there.spec)
         metrics = _metrics(cfg.evaluator.metrics, here)
         rollout_metrics = _metrics(cfg.evaluator.rollout_metrics, here) if name == LONG else []
-        for setting, options in _settings(found, cfg, surrogate, split, there).items():
+        for setting, options in _settings(found, cfg, surrogate, split, there, processes).items():
             everything = [*metrics, *rollout_metrics]
             errors = evaluate(
                 windows=there.whole(),
@@ -229,7 +232,12 @@ def _add_test_sets(
 
 
 def _settings(
-    found: Score, cfg: RunConfig, surrogate: Surrogate, split: Split, there: Trajectories
+    found: Score,
+    cfg: RunConfig,
+    surrogate: Surrogate,
+    split: Split,
+    there: Trajectories,
+    processes: Processes,
 ) -> dict[str, dict[str, Any]]:
     """Who predicts a test set, by the name of the setting, with the arguments of ``evaluate``: the surrogate, and on
     another grid than that of test its interpolated predictions beside it."""
@@ -239,7 +247,7 @@ def _settings(
         return {split.name: {"predictor": surrogate}}
     inputs = datasets.opened(cfg, replace(origin, n_samples=split.n_samples)).whole()
     control = {"predictor": _Interpolating(surrogate, grid, nodes), "inputs": inputs}
-    reason = _why_not(surrogate, there)
+    reason = processes.first_does(lambda: _why_not(surrogate, there))  # all of them must try the same
     if reason:
         found.notes[split.name] = reason
         return {split.name + INTERPOLATED: control}

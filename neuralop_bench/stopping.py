@@ -15,16 +15,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 
+from neuralop_bench.process_group import is_first
+
 # ``timeout`` and some schedulers send a signal twice in one breath.
 _SAME_BREATH_SECONDS = 1.0
 
 
 class Terminated(BaseException):
     """The process was asked to end (SIGTERM)."""
-
-
-class OtherProcessFailed(RuntimeError):
-    """The first of the processes that share a run can't go on and has said why: this one has nothing to add."""
 
 
 @contextmanager
@@ -79,6 +77,8 @@ def _is_in_an_import(frame: FrameType | None) -> bool:
 
 
 def _say(signum: int) -> None:
+    if not is_first():
+        return
     again = [argument for argument in sys.argv if not re.fullmatch(r"\+{0,2}force=true", argument, re.IGNORECASE)]
     anew = "" if again == sys.argv else " (force=true would start anew)"
     print(

@@ -5,15 +5,16 @@ Launchers are Hydra's plugins; this is what happens before and after them, in th
 
 from __future__ import annotations
 
-import os
+import re
 import shlex
 import statistics
 import sys
+import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures.process import BrokenProcessPool
 from copy import deepcopy
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -24,21 +25,23 @@ from omegaconf import DictConfig, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 from data_gen.files import WriteError
+from data_gen.store import StoreError
 from neuralop_bench import config, leaderboard, submitted
 from neuralop_bench import plan as planning
 from neuralop_bench.config import ConfigError, RunConfig
 from neuralop_bench.constructors import InapplicableError
 from neuralop_bench.plan import Plan
 from neuralop_bench.record import RECORD_NAME, RecordError, RunRecord
-from neuralop_bench.run_directory import State, state
+from neuralop_bench.run_directory import EVALUATIONS, FAILURE_NAME, State, move_aside, sole_owner, state
 from neuralop_bench.sweep_file import SweepFile
 from neuralop_bench.table import Table, show
 
 # Hands jobs to a launcher: lists of overrides, the number of the first.
 Launch = Callable[..., Sequence[JobReturn]]
 
-# States after which there is nothing left to launch.
-_DONE = ("finished", "diverged")
+_FORCE = re.compile(r"\+{0,2}force=true", re.IGNORECASE)
+# Launchers whose jobs run on the machine that starts them.
+_HERE = ("basic", "joblib", "local", "submitit_local")
 
 
 class SweepError(RuntimeError):
@@ -54,6 +57,7 @@ class Job:
         name: the overrides that set it apart from the sweep's other jobs.
         run: its configuration; None if it can't be composed, or if it means nothing.
         folder: run directory; None for a job that isn't a run (``mode=generate`` or ``evaluate``).
+        evaluation: file of the evaluation that a thorough evaluator leaves after the record; None without one.
         problem: why it can't be run, or why it failed.
         left_out: the problem is that its parts mean nothing together, so nobody expects it to be run.
     """
@@ -62,12 +66,24 @@ class Job:
     name: str = ""
     run: RunConfig | None = None
     folder: Path | None = None
+    evaluation: Path | None = None
     problem: str = ""
     left_out: bool = False
 
     @property
     def state(self) -> State:
         return state(self.folder) if self.folder is not None else State("new", "")
+
+    @property
+    def is_done(self) -> bool:
+        """Whether nothing is left to launch."""
+        progress = self.state.progress
+        is_evaluated = self.evaluation is None or self.evaluation.exists()
+        return progress == "diverged" or (progress == "finished" and is_evaluated)
+
+    @property
+    def is_forced(self) -> bool:
+        return self.folder is not None and self.run is not None and self.run.force
 
 
 class Sweep:
@@ -76,10 +92,11 @@ class Sweep:
     Args:
         jobs: in the order of the grid.
         command: the command line, which completes the sweep when it is given again.
+        is_here: the jobs will run on this machine.
     """
 
-    def __init__(self, jobs: Sequence[Job], command: str) -> None:
-        self.jobs, self.command = list(jobs), command
+    def __init__(self, jobs: Sequence[Job], command: str, *, is_here: bool = True) -> None:
+        self.jobs, self.command, self._is_here = list(jobs), command, is_here
 
     @classmethod
     def composed(cls, master: DictConfig, loader: Any, grid: Sequence[Sequence[str]]) -> Sweep:
@@ -93,18 +110,19 @@ class Sweep:
         Raises:
             HydraException: an option or a key that isn't there. What only we can find wrong with a job is its problem.
         """
-        if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-            raise ConfigError(
-                "A sweep can't be started by several processes at once: each would start every job. Start it by one, "
-                "and let the launcher give each job several tasks: hydra.launcher.tasks_per_node=2."
-            )
-        bases: dict[tuple[str, ...], DictConfig] = {}
-        standards: dict[tuple[str, ...], RunConfig] = {}
-        jobs = [_job(tuple(overrides), master, loader, bases, standards) for overrides in grid]
+        known = _Known()
+        jobs = [_job(tuple(overrides), master, loader, known) for overrides in grid]
         common = set.intersection(*(set(job.overrides) for job in jobs)) if len(jobs) > 1 else set()
         for job in jobs:
             job.name = " ".join(override for override in job.overrides if override not in common)
-        return cls(jobs, shlex.join([Path(sys.executable).name, *sys.argv]))
+        first: dict[Path, Job] = {}
+        for job in jobs:
+            if job.folder is not None and first.setdefault(job.folder, job) is not job:
+                job.problem = f"It is the same run as {first[job.folder].name or 'another'}."
+                job.folder, job.left_out = None, True
+        again = [argument for argument in sys.argv if not _FORCE.fullmatch(argument)]
+        launcher = str(master.hydra.runtime.choices.get("hydra/launcher"))
+        return cls(jobs, shlex.join([Path(sys.executable).name, *again]), is_here=launcher in _HERE)
 
     @property
     def is_dry(self) -> bool:
@@ -121,15 +139,25 @@ class Sweep:
             SweepError: a job failed, was interrupted, or is at work elsewhere.
             Exception: the launcher's own, if it couldn't start a single job.
         """
+        n_done = sum(job.is_done and not job.is_forced for job in self.jobs)
+        for job in self.jobs:
+            if job.is_forced and not job.problem:
+                _begin_anew(job)
         left = [job for job in self.jobs if self._is_left(job)]
-        n_done = sum(job.folder is not None and job.state.progress in _DONE for job in self.jobs)
         if n_done:
             print(f"{n_done} of {len(self.jobs)} runs are done already.", flush=True)
         self._save()
         returned: list[JobReturn] = []
         step = most_at_once or max(1, len(left))
         for first in range(0, len(left), step):
-            returned += self._launch(left[first : first + step], launch, first)
+            try:
+                returned += self._launch(left[first : first + step], launch, first)
+            except Exception as error:
+                if first == 0:
+                    raise
+                for job in left[first:]:
+                    job.problem = config.describe(error)
+                break
         self._conclude(left)
         return returned
 
@@ -137,12 +165,13 @@ class Sweep:
         """Print the jobs with their state and what they would take; do nothing.
 
         Raises:
+            ConfigError: the jobs aren't runs.
             SweepError: a job can't be run.
         """
         runs = [job for job in self.jobs if job.run is not None and job.folder is not None]
-        if len(runs) < sum(job.run is not None for job in self.jobs):
+        if any(job.run is not None and job.run.mode != "run" for job in self.jobs):
             raise ConfigError("dry_run=true of a sweep tells what runs would take: use it without mode, or without -m.")
-        table, totals = _plan_table(self.jobs, _plans(runs))
+        table, totals = _plan_table(self.jobs, _plans(runs, self._is_here))
         show([table])
         print(totals, flush=True)
         self._raise_if_incomplete([job for job in self.jobs if job.problem and not job.left_out], "can't be run")
@@ -150,21 +179,20 @@ class Sweep:
     def _is_left(self, job: Job) -> bool:
         if job.problem or job.run is None:
             return False
-        if job.folder is None or job.run.force:
-            return True
-        return job.state.progress not in (*_DONE, "running")
+        return job.folder is None or not (job.is_done or job.state.progress == "running")
 
     def _launch(self, jobs: Sequence[Job], launch: Launch, first: int) -> Sequence[JobReturn]:
+        started = time.time()
         try:
             returned = launch([job.overrides for job in jobs], initial_job_idx=first)
         except BrokenProcessPool as error:  # joblib ends all its workers when one of them dies
-            return self._one_by_one(jobs, launch, first, error)
+            return self._one_by_one(jobs, launch, first, error, started)
         except Exception as error:
             found = submitted.outcomes(error)
             if found is None:
                 raise submitted.explained(error) from error
             for job, outcome in zip(jobs, found, strict=True):
-                if isinstance(outcome, str) and not (job.folder and job.state.progress in _DONE):
+                if isinstance(outcome, str) and not job.is_done:
                     job.problem = outcome
             returned = [outcome for outcome in found if not isinstance(outcome, str)]
             jobs = [job for job, outcome in zip(jobs, found, strict=True) if not isinstance(outcome, str)]
@@ -176,7 +204,7 @@ class Sweep:
         return returned
 
     def _one_by_one(
-        self, jobs: Sequence[Job], launch: Launch, first: int, error: BrokenProcessPool
+        self, jobs: Sequence[Job], launch: Launch, first: int, error: BrokenProcessPool, started: float
     ) -> Sequence[JobReturn]:
         """Jobs of a launcher that was broken by one of them: those that haven't ended, each by itself, so that the one
         at fault takes no other with it."""
@@ -187,7 +215,7 @@ class Sweep:
             )
             return []
         print(f"A job has died ({type(error).__name__}): those that haven't ended go on one by one.", file=sys.stderr)
-        left = [job for job in jobs if job.folder is None or job.state.progress not in (*_DONE, "failed")]
+        left = [job for job in jobs if not (job.is_done or _has_failed_since(job, started))]
         return [result for job in left for result in self._launch([job], launch, first)]
 
     def _save(self) -> None:
@@ -215,8 +243,7 @@ class Sweep:
     def _is_open(job: Job, launched: Sequence[Job]) -> bool:
         if job.folder is None:
             return False
-        progress = job.state.progress
-        return progress != "finished" and not (progress == "diverged" and job not in launched)
+        return not job.is_done or (job.state.progress == "diverged" and job in launched)
 
     def _raise_if_incomplete(self, incomplete: Sequence[Job], what: str) -> None:
         if not incomplete:
@@ -228,26 +255,64 @@ class Sweep:
         )
 
 
-def _job(
-    overrides: tuple[str, ...],
-    master: DictConfig,
-    loader: Any,
-    bases: dict[tuple[str, ...], DictConfig],
-    standards: dict[tuple[str, ...], RunConfig],
-) -> Job:
+@dataclass
+class _Known:
+    """What jobs of a sweep share, since each composition takes Hydra a tenth of a second.
+
+    Attributes:
+        bases: configurations by the options chosen.
+        standards: what runs are compared with for their identity, by the groups that make it.
+        evaluations: names of evaluations, by the evaluator.
+    """
+
+    bases: dict[tuple[str, ...], DictConfig] = field(default_factory=dict)
+    standards: dict[tuple[str, ...], RunConfig] = field(default_factory=dict)
+    evaluations: dict[str, str] = field(default_factory=dict)
+
+
+def _job(overrides: tuple[str, ...], master: DictConfig, loader: Any, known: _Known) -> Job:
     try:
-        run = config.from_sweep(_composed(overrides, master, loader, bases))
+        run = config.from_sweep(_composed(overrides, master, loader, known.bases))
         if run.mode != "run":
             return Job(overrides, run=run)
         groups = tuple(config.standard_overrides(run))
-        if run.dataset.path is not None:  # what it is compared with depends on the files
-            return Job(overrides, run=run, folder=config.run_directory(run))
-        base = standards.get(groups) or standards.setdefault(groups, config.compose(*groups))
-        return Job(overrides, run=run, folder=config.run_directory(run, config.identity(run, base)))
+        base = None
+        if run.dataset.path is None:  # otherwise what it is compared with depends on the files
+            base = known.standards.get(groups) or known.standards.setdefault(groups, config.compose(*groups))
+        folder = config.run_directory(run, config.identity(run, base))
+        return Job(overrides, run=run, folder=folder, evaluation=_evaluation(run, folder, known))
     except InapplicableError as error:
         return Job(overrides, problem=str(error), left_out=True)
-    except (ConfigError, OmegaConfBaseException) as error:
+    except (ConfigError, OmegaConfBaseException, StoreError, OSError) as error:
         return Job(overrides, problem=config.describe(error))
+
+
+def _evaluation(run: RunConfig, folder: Path, known: _Known) -> Path | None:
+    if not run.evaluator.is_thorough:
+        return None
+    evaluator = repr((run.choices.get("evaluator"), run.evaluator))
+    name = known.evaluations.get(evaluator) or known.evaluations.setdefault(evaluator, config.evaluator_name(run))
+    return folder / EVALUATIONS / f"{name}.json"
+
+
+def _begin_anew(job: Job) -> None:
+    """Move a run that is to be replaced aside and launch it without ``force``: a job that Slurm interrupts is launched
+    again as it was, and would else begin anew each time."""
+    assert job.run is not None
+    assert job.folder is not None
+    job.overrides = tuple(override for override in job.overrides if not _FORCE.fullmatch(override))
+    try:
+        planning.make(job.run)  # an impossible run must not take a good one off the board
+        if job.folder.exists():
+            with sole_owner(job.folder):
+                move_aside(job.folder, Path(job.run.paths.outputs))
+    except (ValueError, RuntimeError, OSError) as error:
+        job.problem = config.describe(error)
+
+
+def _has_failed_since(job: Job, started: float) -> bool:
+    failure = None if job.folder is None else job.folder / FAILURE_NAME
+    return failure is not None and failure.exists() and failure.stat().st_mtime >= started
 
 
 def _composed(
@@ -277,6 +342,8 @@ def _what_became(job: Job) -> tuple[str, str]:
     if job.problem:
         return "failed", job.problem
     where = job.state
+    if where.progress == "finished" and not job.is_done:
+        return "waiting", f"{where.reason}; its evaluation is left"
     if where.progress == "running":
         return "running", f"another process is at work on it ({where.reason})"
     if where.progress == "resumable":
@@ -293,15 +360,16 @@ def _result_table(jobs: Sequence[Job]) -> Table:
     return Table(title, ("job", "state", "result"), rows, wraps=True)
 
 
-def _plans(jobs: Sequence[Job]) -> dict[Path, Plan]:
-    """Of each run. Those that differ in their seed alone take the same, so one of them is planned."""
+def _plans(jobs: Sequence[Job], is_here: bool) -> dict[Path, Plan]:
+    """Of each run. Those that differ in their seed alone take the same, so one of them is planned; what jobs elsewhere
+    need may be more than this machine has."""
     plans: dict[Path, Plan] = {}
     for job in jobs:
         assert job.run is not None
         assert job.folder is not None
         known = next((plan for folder, plan in plans.items() if folder.parent == job.folder.parent), None)
         try:
-            plans[job.folder] = known or planning.make(job.run)
+            plans[job.folder] = known or planning.make(job.run, must_fit=is_here)
         except (ValueError, RuntimeError) as error:
             job.problem = config.describe(error)
     return plans
@@ -316,13 +384,13 @@ def _plan_table(jobs: Sequence[Job], plans: dict[Path, Plan]) -> tuple[Table, st
             continue
         where = job.state
         training = _training_seconds(plan)
-        if where.progress not in _DONE:
+        if where.progress not in ("finished", "diverged"):
             seconds, unknown = seconds + (training or 0), unknown + (training is None)
         rows.append(
             (
                 job.name,
-                "waiting" if where.progress == "new" else where.progress,
-                "" if where.progress == "new" else where.reason,
+                _what_became(job)[0],
+                "" if where.progress == "new" else _what_became(job)[1],
                 planning.size(plan.memory_bytes),
                 "" if training is None else planning.duration(training),
             )

@@ -83,7 +83,7 @@ def test_two_processes_train_as_one_and_go_on_from_its_checkpoint(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("n", [2, 4])
+@pytest.mark.parametrize("n", [pytest.param(2, marks=pytest.mark.exhaustive), 4])
 def test_any_number_of_processes_gives_the_same_evaluation(alone: RunConfig, tmp_path: Path, n: int) -> None:
     # Of 8 samples in batches of 3, the last of four processes has none.
     def evaluated(folder: Path) -> tuple[Evaluation, xr.Dataset]:
@@ -180,12 +180,13 @@ def test_what_several_processes_lack_is_said(no_tasks: pytest.MonkeyPatch) -> No
         processes.join("cpu")
 
 
-def test_a_sweep_is_started_by_one_process(no_tasks: pytest.MonkeyPatch) -> None:
-    from neuralop_bench.sweep import Sweep
-
-    no_tasks.setenv("WORLD_SIZE", "2")
-    with pytest.raises(config.ConfigError, match=r"hydra\.launcher\.tasks_per_node=2"):
-        Sweep.composed(None, None, [])  # pyright: ignore[reportArgumentType]
+@pytest.mark.usefixtures("no_tasks")
+def test_a_sweep_is_started_by_one_process() -> None:
+    command = [sys.executable, "run.py", "-m", "seed=0,1"]
+    for several in ({"WORLD_SIZE": "2"}, {"SLURM_STEP_NUM_TASKS": "2", "SLURM_NTASKS": "2"}):
+        done = subprocess.run(command, cwd=ROOT, env={**os.environ, **several}, capture_output=True, text=True)
+        assert done.returncode == 1
+        assert "hydra.launcher.tasks_per_node=2" in done.stderr
 
 
 # Where a GPU is at hand -----------------------------------------------------------------------------------------------

@@ -82,7 +82,7 @@ def test_a_grid_is_completed_by_any_launcher_and_done_once(tmp_path: Path) -> No
 
 @pytest.mark.slow
 @pytest.mark.cluster
-@pytest.mark.parametrize("launcher", [(), JOBLIB], ids=["basic", "joblib"])
+@pytest.mark.parametrize("launcher", [(), pytest.param(JOBLIB, marks=pytest.mark.exhaustive)], ids=["basic", "joblib"])
 def test_one_failing_job_leaves_the_others_running(tmp_path: Path, launcher: tuple[str, ...]) -> None:
     done = sweep(tmp_path, *launcher, *QUICK, "model.n_modes=4000,4,abc")
     assert done.returncode == 1
@@ -193,3 +193,41 @@ def test_a_stopped_sweep_goes_on_with_the_same_command(tmp_path: Path) -> None:
     text, waits = status.report_sweep(entry, outputs, found)
     assert "1 resumable, 1 waiting" in text
     assert waits
+
+
+@pytest.mark.slow
+def test_a_sweep_asks_for_what_a_finished_run_lacks(tmp_path: Path) -> None:
+    quick = ("track=smoke", "dataset=burgers1d", "model=mean_field", "seed=0,1")
+    assert sweep(tmp_path, *quick).returncode == 0
+    before = records(tmp_path)
+    # An evaluation that goes beyond the record, of runs that are finished; the same run twice; and all of it anew.
+    thorough = (*quick, "evaluator=thorough", "device=cpu,auto")
+    dry = sweep(tmp_path, *thorough, "dry_run=true")
+    assert dry.returncode == 0, dry.stderr
+    states = table(dry.stdout)
+    assert states == {
+        "seed=0 device=cpu": "waiting",
+        "seed=0 device=auto": "left out",
+        "seed=1 device=cpu": "waiting",
+        "seed=1 device=auto": "left out",
+    }
+    done = sweep(tmp_path, *thorough)
+    assert done.returncode == 0, done.stderr
+    assert records(tmp_path) == before
+    assert len(list((tmp_path / "outputs").rglob("evaluations/thorough.json"))) == 2
+    again = sweep(tmp_path, *thorough, "force=true", "model.nothing=1,2")
+    assert again.returncode == 1
+    assert records(tmp_path) == before, "an impossible run takes no good one off the board"
+    anew = sweep(tmp_path, *quick, "force=true")
+    assert anew.returncode == 0, anew.stderr
+    assert "are done already" not in anew.stdout
+    superseded = {path for path in records(tmp_path) if ".superseded" in path.parts}
+    assert len(superseded) == 2
+    assert len(records(tmp_path)) == 4
+
+
+def test_a_search_has_no_dry_run(tmp_path: Path) -> None:
+    done = sweep(tmp_path, "experiment=search/fno", "track=smoke", "dry_run=true")
+    assert done.returncode == 1
+    assert "dry_run=true can't tell the trials of a search" in done.stderr
+    assert not (tmp_path / "outputs").exists()

@@ -46,7 +46,9 @@ def evaluate(
         ValueError: a prediction hasn't the shape of its target, or a target isn't finite.
     """
     batches: list[dict[str, NDArray[np.generic]]] = []
-    with progress.track("Evaluating", len(windows), "samples") as bar:
+    n_batches = -(-len(windows) // batch_size)
+    n_own = sum(windows.size_of_batch(i, batch_size) for i in range(processes.rank, n_batches, processes.n))
+    with progress.track("Evaluating", n_own, "samples") as bar:
         for batch, given in _with_inputs(windows, inputs, batch_size, processes):
             given = Batch(*(x.to(processes.device) for x in given))
             prediction = predictor.predict(given, windows.n_steps).float().cpu()

@@ -10,7 +10,7 @@ Columns:
         convolutions, two for a multiplication and its addition, eight if they are complex, and 5 n log2 n for the
         Fourier transform of n complex values, half of it for real ones. Pointwise work isn't counted: memory limits it,
         not arithmetic.
-    train_seconds: time spent on training, over all processes that had a part in it, validation included.
+    train_seconds: time on the clock that training took, validation included, over all attempts that were interrupted.
     loader_wait_seconds: the part of it in which the next batch wasn't there yet.
     generation_seconds: single-core seconds that train and valid took to be solved.
     peak_memory_mb: largest memory while the model was built and trained, in 10^6 bytes: on a GPU of tensors, on a CPU
