@@ -6,6 +6,7 @@ import csv
 import os
 import re
 import signal
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,7 @@ from neuralop_bench.record import RunRecord
 
 pytestmark = [pytest.mark.cluster, pytest.mark.slow]
 
+ROOT = Path(__file__).parents[2]
 LAUNCHERS = {"slurm": ON_SLURM, "basic": ()}
 GRID = ("model=persistence,fno", "dataset=burgers1d,ns2d", "seed=0,1")
 
@@ -181,3 +183,20 @@ def test_a_job_that_asks_for_a_gpu_gets_one_and_its_cores(cluster: Cluster, data
     job = cluster.ask("scontrol", "show", "job", name)
     assert "TresPerNode=gres:gpu:1" in job
     assert "JobName=neuralop-bench" in job
+
+
+def test_two_tasks_share_a_run(cluster: Cluster, data_folder: Path, tmp_path: Path) -> None:
+    sweep = Sweep(tmp_path / "outputs", data_folder)
+    run = ("model=fno", "dataset=burgers1d")
+    status, _, err = cluster.finish(*sweep.arguments("slurm", *run, "seed=0"), "hydra.launcher.tasks_per_node=2")
+    assert status == 0, err
+    _, *arguments = sweep.arguments("basic", *run, "seed=1")
+    cluster.ask("srun", "--ntasks=2", "--mem=4G", sys.executable, str(ROOT / "run.py"), *arguments)
+    alone = f"paths.outputs={tmp_path / 'alone'}"
+    for seed in (0, 1):
+        record = sweep.records["fno", "burgers1d", seed]
+        paths = (f"paths.data={data_folder}", alone)
+        expected = pipeline.run(config.compose("track=smoke", *run, *paths, f"seed={seed}"))
+        assert record.environment["processes"] == 2
+        assert record.config_hash == expected.config_hash
+        assert record.metrics["rel_l2"] == pytest.approx(expected.metrics["rel_l2"], rel=1e-5)
