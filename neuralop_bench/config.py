@@ -31,7 +31,7 @@ from yaml import YAMLError
 from neuralop_bench import constructors
 from neuralop_bench.constructors import ConfigError, suggestion
 from neuralop_bench.invocation import CONFIG_DIR, escaped
-from neuralop_bench.process_group import OtherProcessFailed
+from neuralop_bench.process_group import OtherProcessFailed, n_processes
 from neuralop_bench.record import RECORD_NAME, RunRecord
 from neuralop_bench.schema import EvaluatorConfig, RunConfig, components, constructor, n_fresh, validate
 from neuralop_bench.stopping import report_stops
@@ -509,6 +509,8 @@ def describe(error: BaseException) -> str:
             "Out of memory. Lower trainer.batch_size, model.width or preload_gib, or use a machine with more. A run "
             "whose configuration stays the same goes on from its last checkpoint."
         )
+    if n_processes() > 1 and re.search("gloo|nccl|peer|DistBackend", f"{type(root).__name__} {root}", re.IGNORECASE):
+        return "Another process of this run has ended; its own message, or that of what started it, says why."
     if isinstance(root, HydraException) or re.match("Config group override must be|Unsupported .* defaults", str(root)):
         return _describe_hydra(root)
     if isinstance(root, ValueError | RuntimeError):

@@ -166,6 +166,15 @@ def test_one_process_in_an_allocation_of_several_tasks_is_alone(no_tasks: pytest
 # Mistakes -------------------------------------------------------------------------------------------------------------
 
 
+def test_a_lost_companion_is_told_in_words(monkeypatch: pytest.MonkeyPatch) -> None:
+    lost = RuntimeError(
+        "[third_party/gloo/gloo/transport/tcp/pair.cc:553] Connection closed by peer [127.0.0.1]:13717."
+    )
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert config.describe(lost).startswith("Another process of this run has ended")
+    assert "n_modes" in config.describe(ValueError("FNO keeps n_modes=4000"))
+
+
 def test_what_several_processes_lack_is_said(no_tasks: pytest.MonkeyPatch) -> None:
     no_tasks.setenv("WORLD_SIZE", "2")
     with pytest.raises(ValueError, match="device=cuda:1 is one device, but 2 processes share this run"):
