@@ -1,11 +1,11 @@
 """Data larger than memory: what a training holds of them, and how long its steps wait for them.
 
-    python benchmarks/loading.py      three minutes on 2 cores and 3 GB of disk; let nothing else run
+    python benchmarks/loading.py      ten minutes on 2 cores and 3 GB of disk; let nothing else run
 
 Memory: largest resident set of a process that opens a file, fits the normaliser, trains one epoch and validates, with
 the private part of the processes that read ahead, for a file and one of ten times its size. Wait: steps of the lite
-FNO on random windows of a file of 2 GiB that isn't in the page cache, with 0, 1 and 2 such processes; the first batch,
-which waits for them to start, is told apart.
+FNO on random windows of a file of 2 GiB that isn't in the page cache, read a batch ahead by a thread, with and without
+such a process, on every core and on all but the one that reads; the first batch, which waits for it, is told apart.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ from neuralop_bench.training.trainer import Trainer
 N_SAMPLES = 256  # 84 million bytes of the lite task
 N_SAMPLES_OF_2_GIB = 6560
 N_STEPS = 100
-WORKERS = (0, 1, 2)
+WORKERS = (0, 1)
 
 
 def memory(path: Path, n_samples: int, workers: int, preload_bytes: int) -> dict[str, float]:
@@ -135,6 +135,7 @@ def waiting(folder: Path) -> dict[str, Any]:
     data = Trajectories(
         path, n_samples=N_SAMPLES_OF_2_GIB, history=cfg.dataset.history, horizon=cfg.dataset.horizon, preload_bytes=0
     )
+    threads = torch.get_num_threads()
     operator = build_operator(
         config.constructor(cfg.model), spec, n_history=cfg.dataset.history, bundle=1, device=DEVICE
     )
@@ -150,8 +151,10 @@ def waiting(folder: Path) -> dict[str, Any]:
             torch.cuda.synchronize()
 
     found: dict[str, Any] = {}
+    ways = [(name, workers) for name in ("with a core left over", "with every core") for workers in WORKERS]
     for warm_up in (True, False):
-        for workers in WORKERS:
+        for name, workers in ways:
+            torch.set_num_threads(max(1, threads - (name == "with a core left over")))
             forget(path)
             waits, steps = [], []
             batches = data.windows(1).shuffled(cfg.trainer.batch_size, 0, workers=workers)
@@ -163,7 +166,7 @@ def waiting(folder: Path) -> dict[str, Any]:
                 waits.append(there - started)
                 steps.append(time.perf_counter() - there)
             del batches
-            found[f"{workers} workers"] = {
+            found[f"{workers} workers, {name}"] = {
                 "first batch, ms": round(1e3 * waits[0], 1),
                 "wait, ms": round(1e3 * statistics.mean(waits[1:]), 3),
                 "step, ms": round(1e3 * statistics.mean(steps[1:]), 2),

@@ -140,7 +140,7 @@ def _around(found: dict[str, Any], _: str) -> Iterator[str]:
             )
     if entry := found.get("waiting for data"):
         for name, line in entry["of a step"].items():
-            asked = None if name == "0 workers" else entry["asked"]
+            asked = entry["asked"] if name.startswith("0 workers") else None
             text = f"share of a lite FNO's step in which a batch from 2 GiB of lazy data wasn't there, {name}"
             rows.append(
                 (

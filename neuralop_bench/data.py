@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -147,14 +148,14 @@ class Windows(Dataset[Batch]):
         pinned: bool = False,
         processes: Processes = ALONE,
     ) -> Iterator[Batch]:
-        """All examples once, in an order that is a function of ``seed`` alone, without the first ``skip`` batches.
+        """All examples once, in an order that is a function of ``seed`` alone, without the first ``skip`` batches. Of
+        data that aren't held in memory the next batch is read while one is in use.
 
         Args:
             batch_size: examples in a batch.
             seed: of the order.
             skip: batches left out.
-            workers: processes that read ahead, two batches each; 0 reads when a batch is asked for. The batches are
-                the same, in the same order.
+            workers: processes that read ahead, two batches each. The batches are the same, in the same order.
             pinned: put batches where a GPU can fetch them from while it computes.
             processes: of several each gets its part of every batch, or one example of it where there are fewer than
                 processes.
@@ -163,7 +164,8 @@ class Windows(Dataset[Batch]):
         if processes.n > 1:
             parts = [batch[processes.part_of(len(batch))] for batch in batches]
             batches = [part if len(part) else batch[:1] for part, batch in zip(parts, batches, strict=True)]
-        return iter(self._loader(batches, workers, pinned))
+        loaded = iter(self._loader(batches, workers, pinned))
+        return loaded if self.is_in_memory else _read_ahead(loaded)
 
     def n_batches(self, batch_size: int) -> int:
         return -(-len(self) // batch_size)
@@ -190,6 +192,15 @@ class Windows(Dataset[Batch]):
             pin_memory=pinned,
             generator=torch.Generator(),
         )
+
+
+def _read_ahead(batches: Iterator[Batch]) -> Iterator[Batch]:
+    """The batches, each fetched by a thread while the one before it is in use."""
+    with ThreadPoolExecutor(1) as thread:
+        upcoming = thread.submit(next, batches, None)
+        while (batch := upcoming.result()) is not None:
+            upcoming = thread.submit(next, batches, None)
+            yield batch
 
 
 def require_frames(spec: DatasetSpec, history: int, n_steps: int) -> None:

@@ -114,7 +114,7 @@ class TrainerConfig:
     pushforward: int = 0
     clip_norm: float | None = 1.0
     checkpoint_seconds: float = 60.0
-    workers: int | None = None
+    workers: int = 0
     precision: str = "float32"
     compile: bool = False
 
@@ -306,7 +306,7 @@ def _require_ranges(run: RunConfig) -> None:
         "trainer.batch_size": (run.trainer.batch_size, 1, _MOST),
         "trainer.unroll": (run.trainer.unroll, 1, _MOST),
         "trainer.pushforward": (run.trainer.pushforward, 0, _MOST),
-        "trainer.workers": (run.trainer.workers or 0, 0, _MOST_WORKERS),
+        "trainer.workers": (run.trainer.workers, 0, _MOST_WORKERS),
         "evaluator.batch_size": (run.evaluator.batch_size, 1, _MOST),
         "dataset.history": (run.dataset.history, 0, _MOST),
         "dataset.horizon": (run.dataset.horizon, 1, _MOST),

@@ -82,8 +82,8 @@ class Trainer:
         precision: of the products of a training step, float32 or bf16 (torch's autocast; weights, loss, transforms and
             predictions stay float32).
         compile: let torch.compile translate the operator.
-        workers: processes that read batches ahead; null takes one for data that aren't held in memory
-            (``preload_gib``) and none for others. Results don't depend on it.
+        workers: processes that read data that aren't held in memory (``preload_gib``), for where a step takes less
+            time than the thread that reads a batch ahead in any case. Results don't depend on it.
     """
 
     epochs: int
@@ -93,7 +93,7 @@ class Trainer:
     seed: int
     pushforward: int = 0
     checkpoint_seconds: float = 60.0
-    workers: int | None = None
+    workers: int = 0
     precision: str = "float32"
     compile: bool = False
 
@@ -157,12 +157,11 @@ class Trainer:
                 surrogate.train()
                 order = self.seed * _EPOCH_STRIDE + at.epoch
                 examples = train.of_epoch(at.epoch, at.spent)
-                workers = (0 if train.is_in_memory else 1) if self.workers is None else self.workers
                 batches = examples.shuffled(
                     self.batch_size,
                     order,
                     skip=at.batch,
-                    workers=workers,
+                    workers=self.workers,
                     pinned=device.type == "cuda",
                     processes=processes,
                 )
