@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import re
+import time
 import traceback
 from collections.abc import Sequence
 from typing import Any
 
 _ELSEWHERE = "use a login node of the cluster, or hydra/launcher=joblib or hydra/launcher=local on this machine."
+_ALIVE = ("CONFIGURING", "COMPLETING", "PENDING", "READY", "REQUEUE", "RESIZING", "RUNNING", "SUSPENDED")
+_PAUSE_SECONDS = 2.0
 # What Slurm's state of a job means for its owner.
 _MEANING = {
     "OUT_OF_ME": "it took more memory than it asked for. Raise hydra.launcher.mem_gb or lower trainer.batch_size",
@@ -71,11 +74,22 @@ def _jobs(error: BaseException) -> Sequence[Any] | None:
     return None
 
 
+def _state(job: Any) -> str:
+    """As Slurm, or the system, has it now."""
+    told = job.get_info()
+    return str(told.get("State") or told.get("jobState") or "UNKNOWN").upper()
+
+
 def _outcome(job: Any) -> Any:
     try:
         return job.results()[0]
     except Exception as error:
-        state = str(job.state)
+        # submitit may take a job for dead that is being queued again, after a time limit or a preemption.
+        if _state(job).startswith(_ALIVE):
+            while _state(job).startswith(_ALIVE):
+                time.sleep(_PAUSE_SECONDS)
+            return _outcome(job)
+        state = _state(job)
         meaning = next((words for name, words in _MEANING.items() if state.startswith(name)), "")
         if re.search("memory limit|oom.kill", str(error), re.IGNORECASE):  # where Slurm has no state for it
             meaning = _MEANING["OUT_OF_ME"]

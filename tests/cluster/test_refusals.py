@@ -70,7 +70,7 @@ def test_a_machine_without_slurm(cluster: Cluster, tmp_path: Path) -> None:
 
 
 def test_a_job_that_takes_more_memory_than_it_asked_for(cluster: Cluster, tmp_path: Path) -> None:
-    err = _refused(cluster, tmp_path, "+hydra.launcher.additional_parameters={mem: 200M}")
+    err = _refused(cluster, tmp_path, "seed=0", "+hydra.launcher.additional_parameters={mem: 200M}")
     message = err[err.index("Error: ") :]
     assert "memory" in message
     assert "hydra.launcher.mem_gb" in message

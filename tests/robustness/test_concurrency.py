@@ -5,11 +5,10 @@ from __future__ import annotations
 import csv
 import multiprocessing
 import signal
-from dataclasses import replace
-from multiprocessing.synchronize import Barrier
 from pathlib import Path
 
 import pytest
+from jobs import finish_runs
 
 from conftest import Place, Runs, wait_until
 from data_gen.store import DatasetFile
@@ -96,26 +95,14 @@ def test_a_file_is_not_taken_from_under_its_reader(runs: Runs, place: Place) -> 
         assert file.n_samples == 20
 
 
-def _finish(folder: str, seed: int, start: Barrier) -> None:
-    """The end of a run: its record, then the board."""
-    outputs = Path(folder)
-    record = RunRecord.load(outputs / "first.json")
-    start.wait()
-    for number in range(4):
-        mine = replace(record, seed=8 * number + seed, run_id=f"run-s{8 * number + seed}")
-        (outputs / f"seed={mine.seed}").mkdir()
-        mine.save(outputs / f"seed={mine.seed}" / "record.json")
-        leaderboard.rebuild(outputs)
-
-
 def test_runs_that_finish_at_once_all_reach_the_board(alone: Place, tmp_path: Path) -> None:
     context = multiprocessing.get_context("spawn")
     alone.record.save(tmp_path / "first.json")
     start = context.Barrier(9)
-    finishing = [context.Process(target=_finish, args=(str(tmp_path), seed, start)) for seed in range(8)]
+    finishing = [context.Process(target=finish_runs, args=(str(tmp_path), seed, start)) for seed in range(8)]
     for process in finishing:
         process.start()
-    start.wait()
+    start.wait(60)
     board, seen = tmp_path / "leaderboard" / "leaderboard.csv", [0]
     while any(process.is_alive() for process in finishing):
         leaderboard.rebuild(tmp_path)  # somebody else builds it all the while
