@@ -57,8 +57,8 @@ def test_what_misses_its_target_is_bold(tmp_path: Path, monkeypatch: pytest.Monk
     assert "2 workers, beside `numpy.fromfile` | 0.80 |" in page
     assert "beside that on 84 MB, read lazily, 1 workers | **1.060** | at most 1.05 |" in page
     assert "beside that on 84 MB, held in memory | 2.500 |  |" in page
-    assert "wasn't there, 0 workers | 0.050 |  |" in page
-    assert "wasn't there, 1 workers | 0.004 | at most 0.02 |" in page
+    assert "wasn't there, 0 workers | **0.050** | at most 0.02 |" in page
+    assert "wasn't there, 1 workers | 0.004 |  |" in page
     assert "against splu | **1.4x** | 1.5x |" in page
     assert "against spsolve | 12.6x | 10.0x |" in page
 

@@ -119,6 +119,7 @@ class Mortal(torch.nn.Module):
 
 
 @pytest.mark.slow
+@pytest.mark.exhaustive  # of Slurm's jobs it is tried in any case
 @pytest.mark.cluster
 def test_a_killed_job_takes_no_other_with_it(tmp_path: Path) -> None:
     (tmp_path / "mortal.py").write_text(MORTAL)

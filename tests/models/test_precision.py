@@ -222,6 +222,7 @@ def test_the_compiler_traces_a_model_as_one_graph() -> None:
 
 @pytest.mark.slow
 @deprecated_by_itself
+@pytest.mark.exhaustive
 @pytest.mark.usefixtures("compiler")
 def test_a_compiled_model_equals_itself() -> None:
     torch.manual_seed(0)
