@@ -24,6 +24,7 @@ from neuralop_bench.config import ConfigError, RunConfig
 from neuralop_bench.data import Trajectories, Windows
 from neuralop_bench.datasets import Split
 from neuralop_bench.evaluation import figures
+from neuralop_bench.evaluation.profile import Profile
 from neuralop_bench.metrics import cost
 from neuralop_bench.normalization import Normalizer
 from neuralop_bench.plan import Plan
@@ -173,6 +174,8 @@ def _evaluate_finished(cfg: RunConfig, record: RunRecord, folder: Path, processe
             cost=score.cost,
             rungs=[asdict(rung) for rung in score.rungs],
             notes=score.notes,
+            samples=score.samples,
+            profile=_plain(score.profile),
         )
         if score.rungs:
             title = f"{record.model} on {record.dataset} ({record.track}), seed {record.seed}, beside the solver"
@@ -313,15 +316,7 @@ class _Run:
             files = score.write(self.folder / run_directory.ERRORS_NAME, self.folder / run_directory.REPORT_NAME)
             show(score.tables)
             pictures = self._draw(surrogate, test.whole(), score.errors[scoring.TEST], progress)
-            record = self._save(
-                "finished",
-                "",
-                {**opened, "test": data.describe("test", test)},
-                score.metrics,
-                score.versions,
-                score.cost,
-                files,
-            )
+            record = self._save("finished", "", {**opened, "test": data.describe("test", test)}, score, files)
             return record, (score.tables, pictures)
 
         return self.processes.first_does(finish)  # times are measured while the others wait
@@ -392,9 +387,7 @@ class _Run:
         status: Status,
         message: str,
         data: dict[str, dict[str, Any]],
-        metrics: Mapping[str, float | None] | None = None,
-        versions: Mapping[str, int] | None = None,
-        cost: Mapping[str, float | None] | None = None,
+        score: Score | None = None,
         files: Mapping[str, str] | None = None,
     ) -> RunRecord:
         commit, dirty = reproducibility.commit()
@@ -408,9 +401,9 @@ class _Run:
             seed=self.cfg.seed,
             status=status,
             message=message,
-            metrics=dict(metrics or {}),
-            metric_versions=dict(versions or {}),
-            cost=dict(cost or {}),
+            metrics=score.metrics if score else {},
+            metric_versions=score.versions if score else {},
+            cost=score.cost if score else {},
             data=data,
             config=asdict(self.cfg),
             config_hash=self.who.config_hash,
@@ -426,10 +419,16 @@ class _Run:
             date_utc=_now(),
             wall_seconds=time.monotonic() - self.started,
             files=dict(files or {}),
+            samples=score.samples if score else {},
+            profile=_plain(score.profile if score else None),
         )
         if self.processes.is_first:
             record.save(self.folder / RECORD_NAME)
         return record
+
+
+def _plain(profile: Profile | None) -> dict[str, Any]:
+    return profile.to_json() if profile else {}
 
 
 def _total(values: Iterable[float | None]) -> float | None:

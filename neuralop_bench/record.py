@@ -12,8 +12,8 @@ from typing import Any, Literal
 from data_gen.files import replacing
 
 # 2 added the hash over the content; files of format 1 are read without that check. 3 added columns, cost, rungs and
-# notes to evaluations.
-RECORD_FORMAT = 3
+# notes to evaluations. 4 added samples and profile.
+RECORD_FORMAT = 4
 RECORD_NAME = "record.json"
 
 # Closer to the error of its test data, a score tells as much about these as about the model.
@@ -48,6 +48,9 @@ class RunRecord:
         bench_version, commit, dirty: the code; dirty means uncommitted changes in what computes the result.
         date_utc, wall_seconds: when it ended, and how long the last process took.
         files: SHA-256 of errors.nc and report.md, which lie beside it.
+        samples: columns of test before their mean over samples, in the order of the file: ``rel_l2``.
+        profile: curves and fields of test, as ``evaluation.profile.Profile.to_json`` makes them; empty if the evaluator
+            measured no spectra.
     """
 
     run_id: str
@@ -72,7 +75,14 @@ class RunRecord:
     date_utc: str
     wall_seconds: float
     files: dict[str, str] = field(default_factory=dict)
+    samples: dict[str, list[float]] = field(default_factory=dict)
+    profile: dict[str, Any] = field(default_factory=dict)
     format: int = RECORD_FORMAT
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 over what a verification confirms, the same in every format of the file."""
+        return _hash({name: _to_json(getattr(self, name)) for name in ("run_id", "date_utc", "commit", "metrics")})
 
     def save(self, path: Path) -> None:
         """Write the record atomically, with a hash over its content. Infinities become the string "inf", which JSON has
@@ -121,6 +131,8 @@ class Evaluation:
     cost: dict[str, float | None] = field(default_factory=dict)
     rungs: list[dict[str, Any]] = field(default_factory=list)
     notes: dict[str, str] = field(default_factory=dict)
+    samples: dict[str, list[float]] = field(default_factory=dict)
+    profile: dict[str, Any] = field(default_factory=dict)
     format: int = RECORD_FORMAT
 
     def save(self, path: Path) -> None:
@@ -137,14 +149,55 @@ class Evaluation:
         return cls(**_load(path, cls))
 
 
-def _save(content: RunRecord | Evaluation, path: Path) -> None:
+@dataclass(frozen=True)
+class Verification:
+    """What came out when the checkpoint of a finished run was evaluated again, perhaps by somebody else.
+
+    Attributes:
+        run_id, fingerprint: of the record.
+        confirmed: every number agreed to ``tolerance``.
+        tolerance: relative; tighter on the kind of device that made the record.
+        difference: the largest relative one; infinite if a number is missing on one side.
+        column: where it is.
+        environment, bench_version, commit, dirty, date_utc: of the verification.
+    """
+
+    run_id: str
+    fingerprint: str
+    confirmed: bool
+    tolerance: float
+    difference: float
+    column: str
+    environment: dict[str, Any]
+    bench_version: str
+    commit: str
+    dirty: bool
+    date_utc: str
+    format: int = RECORD_FORMAT
+
+    def save(self, path: Path) -> None:
+        """Write atomically, in the notation and with the hash of records."""
+        _save(self, path)
+
+    @classmethod
+    def load(cls, path: Path) -> Verification:
+        """Read a verification.
+
+        Raises:
+            RecordError: the file isn't a verification of a known format.
+        """
+        values = _load(path, cls)
+        return cls(**{**values, "difference": _with_infinities(values["difference"])})
+
+
+def _save(content: RunRecord | Evaluation | Verification, path: Path) -> None:
     values = _to_json(asdict(content))
     with replacing(path) as temporary:
         text = json.dumps({**values, "sha256": _hash(values)}, indent=2, ensure_ascii=False, allow_nan=False)
         temporary.write_text(text + "\n", encoding="utf-8")
 
 
-def _load(path: Path, kind: type[RunRecord] | type[Evaluation]) -> dict[str, Any]:
+def _load(path: Path, kind: type[RunRecord] | type[Evaluation] | type[Verification]) -> dict[str, Any]:
     try:
         values = json.loads(Path(path).read_text(encoding="utf-8"))
         version = values["format"]
@@ -159,7 +212,7 @@ def _load(path: Path, kind: type[RunRecord] | type[Evaluation]) -> dict[str, Any
         if version < RECORD_FORMAT:
             added = [entry for entry in fields(kind) if entry.default_factory is not MISSING]
             values = {**{entry.name: entry.default_factory() for entry in added}, **values}  # pyright: ignore
-        for table in ("metrics", "cost", "columns"):
+        for table in ("metrics", "cost", "columns", "samples"):
             if table in values:
                 values[table] = _with_infinities(values[table])
         return {entry.name: values[entry.name] for entry in fields(kind)}
@@ -170,11 +223,12 @@ def _load(path: Path, kind: type[RunRecord] | type[Evaluation]) -> dict[str, Any
         ) from error
 
 
-def _with_infinities(values: dict[str, Any]) -> dict[str, Any]:
-    return {
-        name: _with_infinities(value) if isinstance(value, dict) else math.inf if value == "inf" else value
-        for name, value in values.items()
-    }
+def _with_infinities(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _with_infinities(entry) for name, entry in value.items()}
+    if isinstance(value, list):
+        return [_with_infinities(entry) for entry in value]
+    return math.inf if value == "inf" else value
 
 
 def _hash(values: dict[str, Any]) -> str:

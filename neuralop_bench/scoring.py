@@ -50,6 +50,7 @@ from neuralop_bench.datasets import Split
 from neuralop_bench.evaluation import ladder
 from neuralop_bench.evaluation.evaluator import evaluate, summarise
 from neuralop_bench.evaluation.ladder import Rung
+from neuralop_bench.evaluation.profile import SAMPLE, Profile, can_profile, profile, samples
 from neuralop_bench.evaluation.tables import result_tables
 from neuralop_bench.metrics.cost import count_parameters, forward_flops, prediction_cost
 from neuralop_bench.metrics.metric import Metric, MetricContext
@@ -82,6 +83,8 @@ class Score:
         published: a relative L2 to compare with and its source.
         data_error: measured error of the test data, as their certificate tells.
         data: provenance of the further test sets.
+        samples: columns of test before their mean over samples.
+        profile: curves and fields of test; None if the evaluator doesn't measure what they are made of.
     """
 
     errors: dict[str, xr.Dataset]
@@ -94,6 +97,8 @@ class Score:
     published: tuple[float, str] | None = None
     data_error: float | None = None
     data: dict[str, dict[str, Any]] = field(default_factory=dict)
+    samples: dict[str, list[float]] = field(default_factory=dict)
+    profile: Profile | None = None
 
     @property
     def tables(self) -> list[Table]:
@@ -143,7 +148,18 @@ def _score(
         versions={metric.name: metric.version for metric in metrics},
         published=None if value is None or source is None else (value, source),
         data_error=test.error,
+        samples=samples(errors),
+        profile=processes.first_does(lambda: _profile(errors, surrogate, test, processes.device)),
     )
+
+
+def _profile(errors: xr.Dataset, surrogate: Surrogate, test: Trajectories, device: torch.device) -> Profile | None:
+    if not can_profile(errors):
+        return None
+    windows = test.whole()
+    shown = windows[[SAMPLE]]
+    prediction = surrogate.predict(Batch(*(x.to(device) for x in shown)), windows.n_steps)
+    return profile(errors, prediction, shown.target, test.spec)
 
 
 def score_thoroughly(

@@ -285,7 +285,7 @@ def test_a_record_of_a_newer_format_is_left_alone_with_a_word(finished: Place, t
     path.write_text(json.dumps({**json.loads(path.read_text()), "format": 99}))
     before = path.read_bytes()
     with pytest.raises(
-        RecordError, match=r"record\.json has format 99, but this code reads 1 to 3.*the release that wrote it"
+        RecordError, match=r"record\.json has format 99, but this code reads 1 to 4.*the release that wrote it"
     ):
         _run(place, "trainer.epochs=1")
     assert path.read_bytes() == before

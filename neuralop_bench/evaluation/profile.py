@@ -1,0 +1,189 @@
+"""What a record keeps for pictures: errors over time, spectra, and one predicted field, small enough for a JSON file.
+
+Everything else about a run's errors lies in errors.nc beside its record. A board is made of records alone, on machines
+where that file is not.
+"""
+
+from __future__ import annotations
+
+import base64
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import xarray as xr
+from numpy.typing import NDArray
+
+from data_gen.spec import DatasetSpec
+from neuralop_bench.batch import Trajectory
+from neuralop_bench.metrics.metric import mean_over_samples
+from neuralop_bench.metrics.relative import relative_l2_per_sample, relative_l2_step
+from neuralop_bench.metrics.spectral import Shells
+
+# The test sample whose fields are kept: the same for every model, and nobody's choice.
+SAMPLE = 0
+# More points per axis than a picture shows are left out.
+MOST_POINTS = {1: 512, 2: 96}
+_LEVELS = {1: np.dtype("<u2"), 2: np.dtype("u1")}
+
+
+class ProfileError(ValueError):
+    """What a record keeps for pictures can't be read."""
+
+
+@dataclass(frozen=True)
+class Fields:
+    """Reference and error of one sample at the last predicted step; first channel, of three dimensions the plane in
+    the middle of the last axis.
+
+    Attributes:
+        name, unit: of the channel.
+        time: of the snapshot; None for a steady problem.
+        lengths: of the domain along the axes of the arrays.
+        reference, error: [*S], at most ``MOST_POINTS`` points per axis, rounded to 256 levels (65536 of one dimension)
+            between their extremes. ``error`` is prediction - reference; None if the prediction isn't finite.
+    """
+
+    name: str
+    unit: str
+    time: float | None
+    lengths: tuple[float, ...]
+    reference: NDArray[np.float64]
+    error: NDArray[np.float64] | None
+
+    @property
+    def prediction(self) -> NDArray[np.float64] | None:
+        return None if self.error is None else self.reference + self.error
+
+
+@dataclass(frozen=True)
+class Profile:
+    """Curves and fields of a run on test.
+
+    Attributes:
+        times: of the predicted steps, [T].
+        step_errors: relative L2 of each step, mean over channels, [sample, T]; infinite where a prediction diverged.
+        cycles: wavenumbers of the shells, in cycles per longest side of the domain, [shell].
+        energy_target, energy_prediction, energy_error: spectra of the last step, mean over samples and channels,
+            [shell]. The last two are infinite if a prediction diverged.
+        fields: of sample 0.
+    """
+
+    times: NDArray[np.float64]
+    step_errors: NDArray[np.float64]
+    cycles: NDArray[np.float64]
+    energy_target: NDArray[np.float64]
+    energy_prediction: NDArray[np.float64]
+    energy_error: NDArray[np.float64]
+    fields: Fields
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values, for a record. Numbers keep single precision."""
+        curves = ("times", "step_errors", "cycles", "energy_target", "energy_prediction", "energy_error")
+        fields = self.fields
+        return {
+            **{name: _packed(getattr(self, name), np.dtype("<f4")) for name in curves},
+            "fields": {
+                "name": fields.name,
+                "unit": fields.unit,
+                "time": fields.time,
+                "lengths": list(fields.lengths),
+                "reference": _quantised(fields.reference),
+                "error": None if fields.error is None else _quantised(fields.error),
+            },
+        }
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> Profile:
+        """Inverse of ``to_json``.
+
+        Raises:
+            ProfileError: it isn't what ``to_json`` makes.
+        """
+        try:
+            fields = dict(values["fields"])
+            fields["lengths"] = tuple(map(float, fields["lengths"]))
+            fields["reference"] = _levels(fields["reference"])
+            fields["error"] = None if fields["error"] is None else _levels(fields["error"])
+            curves = {name: _unpacked(entry) for name, entry in values.items() if name != "fields"}
+            return cls(**curves, fields=Fields(**fields))
+        except (KeyError, TypeError, ValueError, AttributeError, zlib.error) as error:
+            raise ProfileError(f"its curves and fields can't be read ({type(error).__name__}: {error})") from error
+
+
+def profile(errors: xr.Dataset, prediction: Trajectory, target: Trajectory, spec: DatasetSpec) -> Profile:
+    """Of the statistics on test, and of one sample.
+
+    Args:
+        errors: of ``evaluator.evaluate`` with the statistics of ``rel_l2`` and ``spectra``.
+        prediction, target: of sample 0, [1, T, C, *S].
+        spec: of the test data.
+    """
+    cycles = Shells(spec.grid).wavenumbers * max(spec.grid.lengths)
+    last = errors.isel(time=-1, shell=slice(None, -1))
+    spectra = {
+        name: mean_over_samples(last[name].transpose("sample", "channel", "shell").values).mean(axis=0)
+        for name in ("energy_target", "energy_prediction", "energy_error")
+    }
+    return Profile(
+        times=np.asarray(errors["time"].values, np.float64),
+        step_errors=relative_l2_step(errors).mean("channel").transpose("sample", "time").values,
+        cycles=cycles,
+        fields=_fields(prediction, target, spec, float(errors["time"].values[-1])),
+        **spectra,
+    )
+
+
+def samples(errors: xr.Dataset) -> dict[str, list[float]]:
+    """Columns before their mean over samples, from which intervals and comparisons are made: ``rel_l2`` [sample]. Empty
+    if the evaluator doesn't measure it."""
+    if "error_mean_square" not in errors:
+        return {}
+    return {"rel_l2": [float(value) for value in relative_l2_per_sample(errors).mean("channel").values]}
+
+
+def can_profile(errors: xr.Dataset) -> bool:
+    """Whether the evaluator measured what curves are made of."""
+    return {"error_mean_square", "energy_target"} <= set(errors.variables)
+
+
+def _fields(prediction: Trajectory, target: Trajectory, spec: DatasetSpec, time: float) -> Fields:
+    p, u = (np.asarray(x[0, -1, 0].cpu().numpy(), np.float64) for x in (prediction, target))
+    if u.ndim == 3:
+        middle = u.shape[-1] // 2
+        p, u = p[..., middle], u[..., middle]
+    stride = tuple(slice(None, None, -(-n // MOST_POINTS[u.ndim])) for n in u.shape)
+    p, u = p[stride], u[stride]
+    return Fields(
+        name=spec.state[0].name,
+        unit=spec.state[0].unit,
+        time=None if spec.is_steady else time,
+        lengths=tuple(spec.grid.lengths[: u.ndim]),
+        reference=u,
+        error=p - u if np.isfinite(p).all() else None,
+    )
+
+
+def _packed(values: NDArray[np.float64], dtype: np.dtype[Any]) -> dict[str, Any]:
+    array = np.asarray(values).astype(dtype)
+    data = base64.b64encode(zlib.compress(array.tobytes(), 9)).decode("ascii")
+    return {"shape": list(array.shape), "dtype": dtype.str, "zlib_base64": data}
+
+
+def _unpacked(entry: Mapping[str, Any]) -> NDArray[np.float64]:
+    raw = zlib.decompress(base64.b64decode(entry["zlib_base64"], validate=True))
+    return np.frombuffer(raw, np.dtype(entry["dtype"])).reshape(entry["shape"]).astype(np.float64)
+
+
+def _quantised(values: NDArray[np.float64]) -> dict[str, Any]:
+    dtype = _LEVELS[values.ndim]
+    low, high = float(values.min()), float(values.max())
+    scaled = (values - low) / (high - low) if high > low else np.zeros_like(values)
+    return {"low": low, "high": high, **_packed(np.rint(scaled * np.iinfo(dtype).max), dtype)}
+
+
+def _levels(entry: Mapping[str, Any]) -> NDArray[np.float64]:
+    low, high, most = float(entry["low"]), float(entry["high"]), np.iinfo(np.dtype(entry["dtype"])).max
+    return low + (high - low) * _unpacked(entry) / most
