@@ -26,7 +26,7 @@ def _spec(grid: Grid, times: tuple[float, ...]) -> DatasetSpec:
         equation="u_t = 0",
         grid=grid,
         times=times,
-        state=(FieldSpec("height", unit="m"),),
+        state=(FieldSpec("height", "", "m"),),
         static=(),
         parameters={},
     )
