@@ -30,7 +30,7 @@ from neuralop_bench.normalization import Normalizer
 from neuralop_bench.plan import Plan
 from neuralop_bench.process_group import OtherProcessFailed
 from neuralop_bench.processes import Processes, join
-from neuralop_bench.record import RECORD_NAME, Evaluation, RecordError, RunRecord, Status
+from neuralop_bench.record import RECORD_NAME, Evaluation, RunRecord, Status
 from neuralop_bench.run_directory import RunError
 from neuralop_bench.scoring import Score
 from neuralop_bench.sources import Source
@@ -479,7 +479,7 @@ def _rebuild_board(outputs: Path) -> str:
     """Where the board lies. If it can't be rebuilt, a warning says why: the run itself is finished all the same."""
     try:
         return str(leaderboard.rebuild(outputs))
-    except (leaderboard.LeaderboardError, RecordError, WriteError) as error:
+    except WriteError as error:
         print(f"Warning: the run is done, but the leaderboard wasn't rebuilt: {error}", file=sys.stderr)
         return "not rebuilt"
 

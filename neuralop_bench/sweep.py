@@ -433,5 +433,5 @@ def _rebuild_board(outputs: Path) -> None:
         return
     try:
         print(f"Leaderboard: {leaderboard.rebuild(outputs)}", flush=True)
-    except (leaderboard.LeaderboardError, RecordError, WriteError) as error:
+    except WriteError as error:
         print(f"Warning: the leaderboard wasn't rebuilt: {error}", file=sys.stderr)

@@ -13,8 +13,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from data_gen.files import replacing
-from neuralop_bench import leaderboard
-from neuralop_bench.leaderboard import Cell
+from neuralop_bench.board.collect import collect
+from neuralop_bench.board.rows import Cell, board
 
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "README.md"
@@ -74,7 +74,7 @@ def page(text: str, rows: Sequence[dict[str, Cell]]) -> str:
 
 
 def main() -> None:
-    rows = leaderboard.rows(leaderboard.read_runs([RECORDS]))
+    rows = board(collect([RECORDS])).rows
     text = page(PAGE.read_text(encoding="utf-8"), rows)
     with replacing(PAGE) as temporary:
         temporary.write_text(text, encoding="utf-8")

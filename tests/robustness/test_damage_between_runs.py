@@ -240,15 +240,13 @@ def test_a_damaged_record_keeps_no_other_run_off_the_board(
     board = leaderboard.rebuild(place.outputs)
     assert other.run_id in board.read_text()
     warning = capsys.readouterr().err
-    assert f"Warning: the leaderboard lacks a run: {damaged}" in warning
+    assert f"Warning: the leaderboard lacks {damaged}" in warning
     assert "delete it" in warning
     found = {folder.name: where for folder, where in states(place.outputs).items()}
     assert found["seed=0"].progress == "failed"
     assert str(damaged) in found["seed=0"].reason
     assert found["seed=0"].command.endswith("force=true")
     assert found["seed=1"].progress == "finished"
-    with pytest.raises(RecordError, match="no readable record"):  # a board that is published must not lack one
-        leaderboard.read_runs([place.outputs])
 
 
 @EACH_DAMAGE

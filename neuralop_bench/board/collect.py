@@ -1,0 +1,386 @@
+"""Records of one or many machines and people, brought together: which belong on a board, and why others don't.
+
+A board compares. So a record must tell where it comes from, and all that stand together must have been measured on the
+same test data by the same metrics. What doesn't is left out and named with its reason; it never takes others with it.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, TypeVar
+
+from neuralop_bench.record import RECORD_NAME, Evaluation, RecordError, RunRecord, Verification
+from neuralop_bench.run_directory import EVALUATIONS, SUPERSEDED, VERIFICATIONS
+
+# Tracks whose rows are shown but never ranked: each sets its own task, so only seeds of one row must agree.
+UNRANKED_TRACKS = ("custom",)
+# Of a committed board: <folder>/records/<track>/*.json, with evaluations and verifications in the same way.
+RECORDS = "records"
+
+# An evaluation repeats what its record says to this relative difference, on another kind of device, too.
+_SAME_RUN = 1e-3
+_PROVENANCE = {
+    "config_hash": "config_hash is missing",
+    "config": "the configuration is missing",
+    "environment": "the environment (device, libraries) is missing",
+    "bench_version": "bench_version is missing",
+    "date_utc": "date_utc is missing",
+}
+
+_Kept = TypeVar("_Kept", RunRecord, Evaluation, Verification)
+
+
+@dataclass(frozen=True)
+class Run:
+    """A record with what was measured of the run later.
+
+    Attributes:
+        record: of the run.
+        evaluations: of the same data and metrics, the oldest first.
+        verifications: of this record.
+    """
+
+    record: RunRecord
+    evaluations: Sequence[Evaluation] = ()
+    verifications: Sequence[Verification] = ()
+
+    @property
+    def metrics(self) -> dict[str, float | None]:
+        """Columns of the record, and those that it lacks from evaluations."""
+        return _completed(self.record.metrics, (entry.metrics for entry in self.evaluations))
+
+    @property
+    def cost(self) -> dict[str, float | None]:
+        return _completed(self.record.cost, (entry.cost for entry in self.evaluations))
+
+    @property
+    def metric_versions(self) -> dict[str, int]:
+        versions = dict(self.record.metric_versions)
+        for entry in self.evaluations:
+            versions = {**entry.metric_versions, **versions}
+        return versions
+
+    @property
+    def samples(self) -> dict[str, list[float]]:
+        """Columns before their mean over samples; empty in records of an older format that weren't evaluated since."""
+        return next((entry.samples for entry in (self.record, *self.evaluations) if entry.samples), {})
+
+    @property
+    def profile(self) -> dict[str, Any]:
+        return next((entry.profile for entry in (self.record, *self.evaluations) if entry.profile), {})
+
+    @property
+    def notes(self) -> dict[str, str]:
+        """Why a column is empty, or what has to be known of it."""
+        merged: dict[str, str] = {}
+        for entry in self.evaluations:
+            merged |= entry.notes
+        return merged
+
+    @property
+    def data_error(self) -> float | None:
+        """Of the test data."""
+        known = (entry.data.get("test", {}).get("error") for entry in (self.record, *self.evaluations))
+        return next((value for value in known if value is not None), None)
+
+    @property
+    def test_hash(self) -> str:
+        return str(self.record.data.get("test", {}).get("sha256", ""))
+
+    @property
+    def row_key(self) -> tuple[str, str, str, str, str]:
+        """What seeds of one row share."""
+        record = self.record
+        return record.track, record.dataset, record.task, record.model, record.variant
+
+    @property
+    def group_key(self) -> tuple[str, ...]:
+        """What rows share that are compared with each other."""
+        return self.row_key if self.record.track in UNRANKED_TRACKS else self.row_key[:3]
+
+
+@dataclass(frozen=True, order=True)
+class Refusal:
+    """A file that isn't on the board, and why.
+
+    Attributes:
+        path: of the file.
+        reason: what is wrong with it, and what mends it.
+        run_id: of the run, if the file tells.
+    """
+
+    path: str
+    reason: str
+    run_id: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.path}{f' ({self.run_id})' if self.run_id else ''}: {self.reason}"
+
+
+@dataclass(frozen=True)
+class Collection:
+    """What was found.
+
+    Attributes:
+        runs: by row and seed; no two with the same.
+        refusals: by path.
+    """
+
+    runs: tuple[Run, ...]
+    refusals: tuple[Refusal, ...] = ()
+
+
+@dataclass(frozen=True)
+class _Found:
+    path: Path
+    record: RunRecord
+
+    def refused(self, reason: str) -> Refusal:
+        return Refusal(str(self.path), reason, self.record.run_id)
+
+
+@dataclass
+class _Files:
+    """Paths by what they should be."""
+
+    records: set[Path] = field(default_factory=set)
+    evaluations: set[Path] = field(default_factory=set)
+    verifications: set[Path] = field(default_factory=set)
+
+
+def collect(folders: Iterable[Path]) -> Collection:
+    """All runs below the folders: ``record.json`` of run directories, with their ``evaluations/*.json`` and
+    ``verifications/*.json``, and of a committed board ``records/<track>/*.json`` with the two others likewise.
+
+    Runs that were moved aside (``.superseded``) don't count. The order in which files are found plays no part.
+    """
+    files = _files(folders)
+    refusals: list[Refusal] = []
+    evaluations = _readable(Evaluation.load, files.evaluations, refusals)
+    verifications = _readable(Verification.load, files.verifications, refusals)
+    found = [_Found(path, record) for path, record in _readable(RunRecord.load, files.records, refusals)]
+    found = _sift(found, _without_provenance, refusals)
+    found = _once_each(found, lambda record: _place(Run(record)), refusals)
+    found = _once_each(found, lambda record: record.run_id, refusals)
+    runs = _joined(found, evaluations, verifications, refusals)
+    runs = _comparable(runs, {entry.record.run_id: entry for entry in found}, refusals)
+    return Collection(tuple(sorted(runs, key=_place)), tuple(sorted(refusals)))
+
+
+def _place(run: Run) -> tuple[Any, ...]:
+    return *run.row_key, run.record.seed
+
+
+def _files(folders: Iterable[Path]) -> _Files:
+    files = _Files()
+    for folder in folders:
+        for parent, names in _walk(folder):
+            if RECORD_NAME in names:
+                files.records.add(Path(parent, RECORD_NAME))
+                files.evaluations.update(Path(parent).glob(f"{EVALUATIONS}/*.json"))
+                files.verifications.update(Path(parent).glob(f"{VERIFICATIONS}/*.json"))
+        files.records.update(folder.glob(f"{RECORDS}/*/*.json"))
+        files.evaluations.update(folder.glob(f"{EVALUATIONS}/*/*.json"))
+        files.verifications.update(folder.glob(f"{VERIFICATIONS}/*/*.json"))
+    return files
+
+
+def _walk(folder: Path) -> Iterator[tuple[str, list[str]]]:
+    """Folders and their files, without those of superseded runs."""
+    # Unlike rglob, walk goes on where a folder vanishes: another process may move an old run aside just now.
+    for parent, below, names in os.walk(folder):
+        if SUPERSEDED in below:
+            below.remove(SUPERSEDED)
+        yield parent, names
+
+
+def _readable(
+    load: Callable[[Path], _Kept], paths: Iterable[Path], refusals: list[Refusal]
+) -> list[tuple[Path, _Kept]]:
+    found = []
+    configs: dict[str, dict[str, Any]] = {}
+    for path in sorted(paths):
+        try:
+            entry = load(path)
+        except RecordError as error:
+            if path.exists():  # otherwise moved aside by another process just now
+                refusals.append(Refusal(str(path), str(error).removeprefix(f"{path} ")))
+            continue
+        if isinstance(entry, RunRecord | Evaluation):
+            # Thousands of runs share few configurations, which take most of their memory.
+            shared = configs.setdefault(repr(entry.config), entry.config) if entry.config else entry.config
+            entry = replace(entry, config=shared)
+        found.append((path, entry))
+    return found
+
+
+def _sift(found: Sequence[_Found], why_not: Callable[[RunRecord], str], refusals: list[Refusal]) -> list[_Found]:
+    kept = []
+    for entry in found:
+        if reason := why_not(entry.record):
+            refusals.append(entry.refused(reason))
+        else:
+            kept.append(entry)
+    return kept
+
+
+def _without_provenance(record: RunRecord) -> str:
+    """Why nobody could tell what a record is of; empty if all is there."""
+    missing = [words for name, words in _PROVENANCE.items() if not getattr(record, name)]
+    if record.status == "finished":
+        test = record.data.get("test", {})
+        if not test.get("sha256"):
+            missing.append("the hash of the test data is missing")
+        if record.metrics.get("rel_l2") is not None and "rel_l2" not in record.metric_versions:
+            missing.append("the version of the metric rel_l2 is missing")
+    if not missing:
+        return ""
+    return f"it has no provenance: {'; '.join(missing)}. Make the record by a run of this project, and don't edit it."
+
+
+def _once_each(found: Sequence[_Found], key_of: Callable[[RunRecord], Any], refusals: list[Refusal]) -> list[_Found]:
+    """One record with each key: of copies any, of different ones the latest."""
+    groups: defaultdict[Any, list[_Found]] = defaultdict(list)
+    for entry in found:
+        groups[key_of(entry.record)].append(entry)
+    kept = []
+    for entries in groups.values():
+        # Copies in an older format lack samples, so the newest comes last.
+        entries.sort(
+            key=lambda entry: (entry.record.date_utc, entry.record.fingerprint, entry.record.format, str(entry.path))
+        )
+        *others, chosen = entries
+        kept.append(chosen)
+        refusals += [
+            entry.refused(
+                f"another record claims the same run and was made later ({chosen.path}, {chosen.record.date_utc}). "
+                "Keep one of the two."
+            )
+            for entry in others
+            if entry.record.fingerprint != chosen.record.fingerprint
+        ]
+    return kept
+
+
+def _joined(
+    found: Sequence[_Found],
+    evaluations: Iterable[tuple[Path, Evaluation]],
+    verifications: Iterable[tuple[Path, Verification]],
+    refusals: list[Refusal],
+) -> list[Run]:
+    records = {entry.record.run_id: entry.record for entry in found}
+    fitting: defaultdict[str, list[Evaluation]] = defaultdict(list)
+    seen: set[tuple[str, str, str]] = set()
+    for path, entry in evaluations:
+        record = records.get(entry.run_id)
+        if record is None:
+            continue
+        if reason := _unlike(record, entry):
+            refusals.append(
+                Refusal(
+                    str(path),
+                    f"{reason}. Repeat it: mode=evaluate evaluator={entry.evaluator} run=<directory> force=true.",
+                    entry.run_id,
+                )
+            )
+        elif (key := (entry.run_id, entry.evaluator, entry.date_utc)) not in seen:  # a copy, otherwise
+            seen.add(key)
+            fitting[entry.run_id].append(entry)
+    checked: defaultdict[str, list[Verification]] = defaultdict(list)
+    for _, entry in verifications:
+        checked[entry.run_id].append(entry)
+    return [
+        Run(
+            entry.record,
+            sorted(fitting[entry.record.run_id], key=lambda one: (one.date_utc, one.evaluator)),
+            sorted(checked[entry.record.run_id], key=lambda one: (one.date_utc, one.fingerprint)),
+        )
+        for entry in found
+    ]
+
+
+def _unlike(record: RunRecord, evaluation: Evaluation) -> str:
+    """Why an evaluation can't complete a record; empty if it can."""
+    if evaluation.data.get("test", {}).get("sha256") != record.data.get("test", {}).get("sha256"):
+        return "its test data aren't those of the record"
+    shared = record.metric_versions.keys() & evaluation.metric_versions.keys()
+    differ = sorted(name for name in shared if record.metric_versions[name] != evaluation.metric_versions[name])
+    if differ:
+        return f"it measured {', '.join(differ)} in another version than the record"
+    recorded, found = record.metrics.get("rel_l2"), evaluation.metrics.get("rel_l2")
+    same = recorded == found or (recorded and found and abs(found / recorded - 1) <= _SAME_RUN)
+    return "" if same else f"its rel_l2 is {found}, but the record's is {recorded}"
+
+
+def _comparable(runs: Sequence[Run], found: Mapping[str, _Found], refusals: list[Refusal]) -> list[Run]:
+    """Those whose test data and metrics are those of most runs of their group (of a tie, those used last)."""
+    groups: defaultdict[tuple[str, ...], list[Run]] = defaultdict(list)
+    for run in runs:
+        groups[run.group_key].append(run)
+    kept = []
+    for key, members in groups.items():
+        finished = [run for run in members if run.record.status == "finished"]
+        kept += [run for run in members if run.record.status != "finished"]
+        if not finished:
+            continue
+        test = _most_used([(run.test_hash, run.record.date_utc) for run in finished])
+        versions = _most_used_versions([run for run in finished if run.test_hash == test])
+        where = "/".join(key)
+        for run in finished:
+            reason = _incomparable(run, test, versions, where)
+            if reason:
+                refusals.append(found[run.record.run_id].refused(reason))
+            else:
+                kept.append(run)
+    return kept
+
+
+def _incomparable(run: Run, test: str, versions: Mapping[str, int], where: str) -> str:
+    if run.test_hash != test:
+        return (
+            f"its test data ({run.test_hash[:12]}) aren't those of most records of {where} ({test[:12]}), so they "
+            "can't stand side by side. Run it again on the same data: where a machine, or a version of the libraries, "
+            "gives other last digits, copy those files (paths.data), or make all records of the group anew."
+        )
+    other = sorted(
+        f"{name}/v{version}, not v{versions[name]}"
+        for name, version in run.metric_versions.items()
+        if versions.get(name, version) != version
+    )
+    if other:
+        return (
+            f"it was measured by other versions of metrics than most records of {where} ({'; '.join(other)}). Run it "
+            "again with force=true, or evaluate it again."
+        )
+    return ""
+
+
+def _most_used(choices: Iterable[tuple[Any, str]]) -> Any:
+    """The value that occurs most often; of a tie the one with the latest date."""
+    counts: Counter[Any] = Counter()
+    latest: dict[Any, str] = {}
+    for value, date in choices:
+        counts[value] += 1
+        latest[value] = max(latest.get(value, ""), date)
+    return max(counts, key=lambda value: (counts[value], latest[value], value))
+
+
+def _most_used_versions(runs: Sequence[Run]) -> dict[str, int]:
+    choices: defaultdict[str, list[tuple[int, str]]] = defaultdict(list)
+    for run in runs:
+        for name, version in run.metric_versions.items():
+            choices[name].append((version, run.record.date_utc))
+    return {name: _most_used(found) for name, found in choices.items()}
+
+
+def _completed(
+    known: Mapping[str, float | None], later: Iterable[Mapping[str, float | None]]
+) -> dict[str, float | None]:
+    merged = dict(known)
+    for entry in later:
+        merged |= {name: value for name, value in entry.items() if merged.get(name) is None}
+    return merged

@@ -1,0 +1,309 @@
+"""Pictures of a board, for a page that needs no other file: SVG drawings in its colours, fields as small PNGs."""
+
+from __future__ import annotations
+
+import base64
+import io
+import re
+import warnings
+import zlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+from markupsafe import escape
+from matplotlib import rc_context
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullFormatter
+from numpy.typing import NDArray
+from PIL import Image
+
+from neuralop_bench.evaluation.ladder import Rung
+from neuralop_bench.evaluation.profile import Fields
+from neuralop_bench.evaluation.statistics import crossed_interval
+from neuralop_bench.metrics.spectral import BAND_EDGES, BELOW_ROUNDING
+
+# Colours of the page's style sheet: each is drawn in one that occurs nowhere else, and that is replaced.
+N_SERIES = 10
+_INK, _MUTED, _FAINT = "#0b0b0b", "#0d0d0d", "#0c0c0c"
+_VARIABLES = {_INK: "var(--ink)", _MUTED: "var(--muted)", _FAINT: "var(--rule)"} | {
+    f"#5e1e0{i}": f"var(--s{i})" for i in range(N_SERIES)
+}
+_MARKERS = "os^Dv<>PXp"
+_DASHES: tuple[Any, ...] = ("-", (0, (4, 1.2)), (0, (1, 1)), (0, (5, 1, 1, 1)))
+FIELD_MAP, ERROR_MAP = "viridis", "magma"
+
+_STYLE: dict[Any, Any] = {
+    "svg.fonttype": "none",
+    "svg.hashsalt": "neuralop-bench",
+    "font.family": "DejaVu Sans",
+    "font.size": 8.5,
+    "text.color": _INK,
+    "axes.labelcolor": _INK,
+    "axes.edgecolor": _MUTED,
+    "axes.facecolor": "none",
+    "figure.facecolor": "none",
+    "xtick.color": _MUTED,
+    "ytick.color": _MUTED,
+    "xtick.labelcolor": _INK,
+    "ytick.labelcolor": _INK,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": _FAINT,
+    "grid.linewidth": 0.6,
+    "lines.linewidth": 1.4,
+    "lines.markersize": 4.5,
+    "legend.frameon": False,
+    "legend.fontsize": 8,
+}
+# Of a name in a legend.
+_WIDEST_NAME = 24
+_SIZE = (4.6, 3.9)  # inches: as wide as a phone shows without shrinking the text much
+_MOST_PIXELS = 192
+
+
+class Series:
+    """The colour, marker and dash of each model, the same in all pictures of a page.
+
+    Args:
+        names: of all models; a name's place decides.
+    """
+
+    def __init__(self, names: Sequence[str]) -> None:
+        self._places = {name: place for place, name in enumerate(dict.fromkeys(names))}
+
+    def style(self, name: str) -> dict[str, Any]:
+        """Of matplotlib."""
+        place = self._places[name]
+        return {
+            "color": f"#5e1e0{place % N_SERIES}",
+            "marker": _MARKERS[place % len(_MARKERS)],
+            "linestyle": _DASHES[place // N_SERIES % len(_DASHES)],
+        }
+
+
+@rc_context(_STYLE)
+def error_and_time(
+    models: Mapping[str, tuple[float, float, tuple[float, float] | None]],
+    rungs: Sequence[Rung],
+    series: Series,
+    label: str,
+) -> str:
+    """Error against seconds per trajectory, with the solver's curve and the Pareto front of all.
+
+    Args:
+        models: seconds, error and the ends of its interval, by name.
+        rungs: of the solver.
+        series: looks of the models.
+        label: what a screen reader says instead.
+    """
+    figure, axis = _single()
+    points = [(seconds, error) for seconds, error, _ in models.values()]
+    if rungs:
+        curve = sorted((rung.seconds, rung.rel_l2, rung.resolution) for rung in rungs)
+        points += [(seconds, error) for seconds, error, _ in curve]
+        seconds, errors, names = zip(*curve, strict=True)
+        axis.plot(seconds, errors, color=_INK, marker="s", markersize=3.5, label="the solver on coarser grids")
+        for x, y, name in zip(seconds, errors, names, strict=True):
+            axis.annotate(name, (x, y), (4, 4), textcoords="offset points", fontsize=6.5, color=_MUTED)
+    front = pareto(points)
+    if len(front) > 1:
+        x, y = zip(*front, strict=True)
+        axis.step(x, y, where="post", color=_MUTED, linewidth=5, alpha=0.28, label="not beaten in both", zorder=1)
+    for name, (seconds, error, ends) in models.items():
+        look = {**series.style(name), "linestyle": ""}
+        reach = None if ends is None else [[error - ends[0]], [ends[1] - error]]
+        axis.errorbar([seconds], [error], yerr=reach, label=_shown(name), elinewidth=1, markersize=6, **look)
+    axis.set(xlabel="seconds per trajectory, batched", ylabel="relative L2 on test")
+    # A solver's error may fall to rounding; what is compared lies where the models are.
+    least = min((error for _, error, _ in models.values()), default=0.0) / 5
+    _logarithmic(axis, [point for point in points if point[1] >= least])
+    _legend(figure, axis)
+    return _svg(figure, label)
+
+
+def pareto(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
+    """Points that no other beats or equals in both coordinates, by the first.
+
+    >>> pareto([(1.0, 3.0), (2.0, 2.0), (3.0, 2.5), (4.0, 1.0)])
+    [(1.0, 3.0), (2.0, 2.0), (4.0, 1.0)]
+    """
+    front: list[tuple[float, float]] = []
+    for point in sorted(points):
+        if not front or point[1] < front[-1][1]:
+            front.append(point)
+    return front
+
+
+@rc_context(_STYLE)
+def error_over_time(
+    models: Mapping[str, tuple[NDArray[np.float64], NDArray[np.float64]]], series: Series, label: str
+) -> str:
+    """Relative L2 of each step with its interval of 95 %.
+
+    Args:
+        models: times [T] and errors [seed, sample, T], by name.
+        series, label: as in ``error_and_time``.
+    """
+    figure, axis = _single()
+    shown: list[tuple[float, float]] = []
+    for name, (times, errors) in models.items():
+        look = series.style(name)
+        intervals = [crossed_interval(errors[:, :, step]) for step in range(errors.shape[2])]
+        known = [(time, found) for time, found in zip(times, intervals, strict=True) if found is not None]
+        if not known:
+            continue
+        x = [time for time, _ in known]
+        axis.fill_between(
+            x, [found.low for _, found in known], [found.high for _, found in known],
+            color=look["color"], alpha=0.18, linewidth=0,
+        )  # fmt: skip
+        y = [found.mean for _, found in known]
+        axis.plot(x, y, label=_shown(name), markersize=3.5, **{key: look[key] for key in look})
+        shown += [(1.0, value) for value in y]
+    axis.set(xlabel="time", ylabel="relative L2 of the step")
+    _logarithmic(axis, shown, "y")
+    _legend(figure, axis)
+    return _svg(figure, label)
+
+
+@rc_context(_STYLE)
+def spectra(
+    cycles: NDArray[np.float64],
+    reference: NDArray[np.float64],
+    models: Mapping[str, tuple[NDArray[np.float64], NDArray[np.float64]]],
+    series: Series,
+    label: str,
+) -> str:
+    """Energy of reference and predictions above, the relative error of each shell below.
+
+    Args:
+        cycles: wavenumbers in cycles per domain, [shell].
+        reference: energies, [shell].
+        models: energies of prediction and error [shell], by name.
+        series, label: as in ``error_and_time``.
+    """
+    figure = Figure(figsize=(_SIZE[0], 5.0), layout="constrained")
+    above, below = figure.subplots(2, 1, sharex=True)
+    # The rest is rounding of float32.
+    signal = reference > BELOW_ROUNDING * reference.sum()
+    x = cycles[signal]
+    above.plot(x, reference[signal], color=_INK, linewidth=2.2, alpha=0.8, label="reference")
+    shown: list[tuple[float, float]] = [(1.0, float(value)) for value in reference[signal]]
+    ratios: list[tuple[float, float]] = []
+    for name, (prediction, error) in models.items():
+        look = {**series.style(name), "marker": ""}
+        above.plot(x, _positive(prediction[signal]), label=_shown(name), **look)
+        ratio = np.sqrt(_positive(error[signal]) / reference[signal])
+        below.plot(x, ratio, **look)
+        ratios += [(1.0, float(value)) for value in ratio if np.isfinite(value)]
+    below.axhline(1.0, color=_MUTED, linewidth=0.8, linestyle=":")
+    above.set(ylabel="energy, last step")
+    below.set(xlabel="cycles per domain", ylabel="error / reference")
+    for axis in (above, below):
+        for edge in BAND_EDGES:
+            axis.axvline(edge, color=_MUTED, linewidth=0.7, linestyle=":")
+    _logarithmic(above, [(value, y) for value, (_, y) in zip(x, shown, strict=True)])
+    _logarithmic(below, ratios, "y")
+    _legend(figure, above)
+    return _svg(figure, label)
+
+
+@rc_context(_STYLE)
+def lines(fields: Fields, color: str, label: str) -> str:
+    """Reference, prediction and error of one space dimension.
+
+    Args:
+        fields: of a profile.
+        color: a name of ``Series.style``.
+        label: as in ``error_and_time``.
+    """
+    figure = Figure(figsize=(3.2, 2.3), layout="constrained")
+    above, below = figure.subplots(2, 1, sharex=True, height_ratios=(2, 1))
+    x = np.arange(len(fields.reference)) * fields.lengths[0] / len(fields.reference)
+    above.plot(x, fields.reference, color=_INK, linewidth=2.2, alpha=0.5)
+    if fields.prediction is not None and fields.error is not None:
+        above.plot(x, fields.prediction, color=color, linewidth=1)
+        below.plot(x, fields.error, color=color, linewidth=1)
+    above.set_ylabel(fields.name)
+    below.set(ylabel="error", xlabel="x")
+    return _svg(figure, label)
+
+
+def image(values: NDArray[np.float64], limits: tuple[float, float], colours: str) -> str:
+    """A field [x, y] as the data URI of a PNG, x to the right and y up."""
+    low, high = limits
+    scaled = np.clip((values - low) / (high - low if high > low else 1.0), 0, 1)
+    picture = Image.fromarray(np.rint(scaled.T[::-1] * 255).astype(np.uint8)).convert("P")
+    table = (np.asarray(mpl.colormaps[colours](np.arange(256)))[:, :3] * 255).round().astype(np.uint8)
+    picture.putpalette(table.tobytes())
+    factor = max(1, _MOST_PIXELS // max(picture.size))
+    if factor > 1 and max(picture.size) < 48:  # a browser would blur so few pixels, or show them as tiles
+        picture = picture.resize([n * factor for n in picture.size], Image.Resampling.NEAREST)
+    raw = io.BytesIO()
+    picture.save(raw, format="PNG", optimize=True)
+    return "data:image/png;base64," + base64.b64encode(raw.getvalue()).decode("ascii")
+
+
+def _single() -> tuple[Figure, Axes]:
+    figure = Figure(figsize=_SIZE, layout="constrained")
+    return figure, figure.subplots()
+
+
+def _shown(name: str) -> str:
+    """A name as matplotlib takes it: a dollar sign begins a formula there, an underscore hides a label."""
+    plain = "".join(letter if letter.isprintable() else " " for letter in name)
+    plain = plain if len(plain) <= _WIDEST_NAME else plain[: _WIDEST_NAME - 1] + "…"
+    return ("\u200a" if plain.startswith("_") else "") + plain.replace("$", r"\$")
+
+
+def _positive(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    return np.where(np.isfinite(values) & (values > 0), values, np.nan)
+
+
+def _logarithmic(axis: Axes, points: Sequence[tuple[float, float]], which: str = "xy") -> None:
+    """Logarithmic scales with plain numbers, wide enough for the points (intervals may reach far)."""
+    for name, index in (("x", 0), ("y", 1)):
+        values = [point[index] for point in points if np.isfinite(point[index]) and point[index] > 0]
+        if name not in which or not values:
+            continue
+        low, high = min(values), max(values)
+        axis.set(**{f"{name}scale": "log", f"{name}lim": (low / 1.4, high * 1.4)})
+        ticks = axis.xaxis if name == "x" else axis.yaxis
+        if high < 300 * low:
+            ticks.set_major_locator(LogLocator(subs=(1, 2, 5)) if high > 5 * low else LogLocator(subs=range(1, 10)))
+            ticks.set_major_formatter("{x:g}")
+            ticks.set_minor_formatter(NullFormatter())
+
+
+def _legend(figure: Figure, axis: Axes) -> None:
+    handles, labels = axis.get_legend_handles_labels()
+    if handles:
+        figure.legend(handles, labels, loc="outside lower center", ncols=3, columnspacing=1.2, handletextpad=0.5)
+
+
+def _svg(figure: Figure, label: str) -> str:
+    """The drawing alone, in the page's colours and type, with identifiers that occur once per page."""
+    raw = io.StringIO()
+    with warnings.catch_warnings():
+        # The browser has the letters that matplotlib's own font lacks.
+        warnings.filterwarnings("ignore", "Glyph .* missing")
+        figure.savefig(raw, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
+    text = raw.getvalue()
+    text = text[text.index("<svg") :]
+    text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
+    text = re.sub(r"<!--.*?-->\s*", "", text, flags=re.DOTALL)  # names of tick labels and models
+    text = re.sub(r"font: ([\d.]+px) [^;\"]*", r"font-size: \1", text)
+    for drawn, variable in _VARIABLES.items():
+        text = text.replace(drawn, variable)
+    prefix = f"{zlib.crc32(text.encode()):08x}-"
+    text = re.sub(r'\bid="', f'id="{prefix}', text)
+    text = re.sub(r'(href="#|url\(#)', rf"\g<1>{prefix}", text)
+    opening, rest = text.split(">", 1)
+    box = re.search(r'viewBox="[^"]*"', opening)
+    assert box is not None
+    return f'<svg {box.group()} role="img" aria-label="{escape(label)}" class="plot">{rest.strip()}'

@@ -1,0 +1,156 @@
+"""What a group of rows shows, in plain words."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from neuralop_bench.board.rows import Entry, Group
+from neuralop_bench.board.tables import interval, text
+from neuralop_bench.record import DATA_ERROR_MARGIN
+
+
+def verdicts(group: Group) -> list[str]:
+    """Sentences: who is best and how sure that is, where in the spectrum it fails, what the solver says to it."""
+    rated = [entry for entry in group.entries if _number(entry, "rel_l2_mean") is not None]
+    if not rated:
+        return ["No run has finished."]
+    sentences = [*_accuracy(group, rated), *_spectrum(rated[0]), *_solver(rated), *_elsewhere(rated)]
+    return [sentence for sentence in sentences if sentence]
+
+
+def _accuracy(group: Group, rated: Sequence[Entry]) -> list[str]:
+    best = rated[0]
+    ends = f", 95 % interval {interval(best)}" if best.interval is not None else ""
+    n = int(_number(best, "n_seeds") or 0)
+    found = [
+        f"{best.name} is the most accurate: relative L2 {text(best.cells['rel_l2_mean'])} "
+        f"({n} seed{'' if n == 1 else 's'}{ends})."
+    ]
+    first = [entry for entry in group.ranked if entry.cells["rank"] == 1]
+    others = len(group.ranked) - len(first)
+    if len(first) == 1 and others and first[0] is best:
+        found.append(f"It is significantly better than {'the other model' if others == 1 else f'all {others} others'}.")
+    elif len(first) > 1:
+        found.append(
+            f"{_listed([entry.name for entry in first])} share the first rank: nobody is significantly better."
+        )
+    if any(entry.interval is not None and not entry.interval.counts_seeds for entry in group.ranked):
+        found.append("Rows of one seed (†) know nothing about another training: more seeds may change their ranks.")
+    data_error, error = _number(best, "data_error"), _number(best, "rel_l2_mean")
+    if data_error and error and error < DATA_ERROR_MARGIN * data_error:
+        found.append(
+            f"Its error is less than {DATA_ERROR_MARGIN:g} times that of the data themselves ({text(data_error)}): "
+            "finer differences than that can't be told."
+        )
+    return found
+
+
+def _spectrum(best: Entry) -> list[str]:
+    low, mid, high = (_number(best, f"spec_{band}") for band in ("low", "mid", "high"))
+    if low is None:
+        return []
+    parts = [f"{_percent(low)} of the structures of 1 to 3 cycles per domain"]
+    parts += [f"{_percent(mid)} of those of 4 to 11"] if mid is not None else []
+    parts += [f"{_percent(high)} of those of 12 and more"] if high is not None else []
+    return [f"By scale its error is {_listed(parts)}."]
+
+
+def _solver(rated: Sequence[Entry]) -> list[str]:
+    known = [(entry, speedup) for entry in rated if (speedup := _number(entry, "speedup_at_equal_error"))]
+    if not known:
+        return []
+    # An error above that of every grid of the solver: it could be had for less than its cheapest solution.
+    beyond = [entry for entry, _ in known if entry.cells["speedup_is_bound"] == "<"]
+    within = [(entry, speedup) for entry, speedup in known if entry not in beyond]
+    winners = [entry for entry, speedup in within if speedup > 1]
+    losers = [(entry, 1 / speedup) for entry, speedup in within if speedup <= 1]
+    found = []
+    if winners:
+        found.append(
+            f"For the same error, {_listed([_with_speed(entry) for entry in winners])} "
+            f"{'is' if len(winners) == 1 else 'are'} faster than the dataset's own solver on a coarser grid."
+        )
+    if losers:
+        who = _listed([entry.name for entry, _ in losers])
+        lead = (
+            "The solver is faster than"
+            if winners
+            else ("For the same error, the dataset's own solver on a coarser grid is faster than")
+        )
+        found.append(f"{lead} {who}{_range([factor for _, factor in losers])}.")
+    if beyond:
+        is_one = len(beyond) == 1
+        found.append(
+            f"{_listed([entry.name for entry in beyond])} {'is' if is_one else 'are'} less accurate than the solver on "
+            f"its coarsest grid, so nothing says whether {'it is' if is_one else 'they are'} worth it."
+        )
+    paying = [(entry, number) for entry in winners if (number := _number(entry, "breakeven_solves"))]
+    if paying:
+        entry, number = min(paying, key=lambda pair: pair[1])
+        found.append(
+            f"Data and training are won back after {_round(number)} predictions at the earliest ({entry.name})."
+        )
+    return found
+
+
+def _with_speed(entry: Entry) -> str:
+    speedup = _number(entry, "speedup_at_equal_error") or 0.0
+    sign = "more than " if entry.cells["speedup_is_bound"] == ">" else ""
+    factor = text(float(f"{speedup:.2g}"))
+    return f"{entry.name} (error {_percent(_number(entry, 'rel_l2_mean') or math.nan)}; {sign}{factor} times)"
+
+
+def _elsewhere(rated: Sequence[Entry]) -> list[str]:
+    factors = [(factor, entry) for entry in rated if (factor := _number(entry, "ood_factor")) is not None]
+    if not factors:
+        return []
+    best = next((factor for factor, entry in factors if entry is rated[0]), None)
+    least = min(factors, key=lambda pair: pair[0])
+    if best is None:
+        return []
+    own = f"Out of distribution its error grows {text(float(f'{best:.2g}'))} times"
+    if least[1] is rated[0]:
+        return [f"{own}, the least of all."]
+    return [f"{own}; the least growth has {least[1].name} ({text(float(f'{least[0]:.2g}'))} times)."]
+
+
+def _number(entry: Entry, column: str) -> float | None:
+    value = entry.cells[column]
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        return None
+    return float(value)
+
+
+def _percent(share: float) -> str:
+    """
+    >>> _percent(0.0233), _percent(0.4), _percent(1.3)
+    ('2.3 %', '40 %', '130 %')
+    """
+    return f"{float(f'{100 * share:.2g}'):g} %"
+
+
+def _range(factors: Sequence[float]) -> str:
+    if not factors:
+        return ""
+    low, high = (f"{float(f'{value:.2g}'):g}" for value in (min(factors), max(factors)))
+    return f" ({low} times)" if low == high else f" ({low} to {high} times)"
+
+
+def _round(number: float) -> str:
+    """
+    >>> _round(17345678.0), _round(8120.0), _round(12.0)
+    ('17 million', '8,100', '12')
+    """
+    for size, word in ((1e9, " billion"), (1e6, " million")):
+        if number >= size:
+            return f"{float(f'{number / size:.2g}'):g}{word}"
+    return f"{float(f'{number:.2g}'):,.0f}"
+
+
+def _listed(parts: Sequence[str]) -> str:
+    """
+    >>> _listed(["a"]), _listed(["a", "b", "c"])
+    ('a', 'a, b and c')
+    """
+    return parts[0] if len(parts) == 1 else f"{', '.join(parts[:-1])} and {parts[-1]}"
