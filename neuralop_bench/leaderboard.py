@@ -24,6 +24,7 @@ from typing import TypeVar
 from filelock import FileLock
 
 from data_gen.files import WriteError, make_folder, replacing, write_errors
+from neuralop_bench import published
 from neuralop_bench.board_tables import Cell, board_tables
 from neuralop_bench.record import RECORD_NAME, Evaluation, RecordError, RunRecord
 from neuralop_bench.run_directory import EVALUATIONS, SUPERSEDED
@@ -319,8 +320,7 @@ def _aggregate(runs: list[Run]) -> dict[str, Cell]:
             "n_train": first.data.get("train", {}).get("n"),
             "epochs": config.get("trainer", {}).get("epochs"),
             "tuning_trials": config.get("tuning_trials"),
-            "published_value": config.get("published", {}).get("value"),
-            "published_source": config.get("published", {}).get("source"),
+            **published.cells(first),
             "metric_version": _joined(f"{name}/v{version}" for name, version in main.metric_versions.items()),
             "bench_version": _joined(record.bench_version for record in records),
             "commit": _joined(record.commit for record in records),
