@@ -28,7 +28,7 @@ from omegaconf import MISSING, DictConfig, ListConfig, OmegaConf, open_dict
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, MissingMandatoryValue, OmegaConfBaseException
 from yaml import YAMLError
 
-from neuralop_bench import constructors
+from neuralop_bench import constructors, published
 from neuralop_bench.constructors import ConfigError, suggestion
 from neuralop_bench.invocation import CONFIG_DIR, escaped
 from neuralop_bench.process_group import OtherProcessFailed, n_processes
@@ -241,7 +241,8 @@ def of_record(record: RunRecord, folder: Path, trust: Sequence[str] = ()) -> Run
     for name in ("model", "dataset", "optimizer", "scheduler", "loss", "augmentation", "tracker", "evaluator"):
         constructors.require_trusted(name, record.config.get(name), trust, foreign=True)
     try:
-        merged = OmegaConf.merge(OmegaConf.structured(RunConfig), record.config)
+        known = {**record.config, "published": {"id": published.id_of(record.config)}}
+        merged = OmegaConf.merge(OmegaConf.structured(RunConfig), known)
         run = cast(RunConfig, OmegaConf.to_object(merged))
     except OmegaConfBaseException as error:
         raise ConfigError(

@@ -13,7 +13,7 @@ from typing import Any
 
 from omegaconf import MISSING
 
-from neuralop_bench import constructors
+from neuralop_bench import constructors, published
 from neuralop_bench.constructors import ConfigError, InapplicableError, suggestion
 
 MODES = ("run", "evaluate", "generate")
@@ -153,10 +153,9 @@ class PathsConfig:
 
 @dataclass
 class PublishedConfig:
-    """What was printed for the task and the recipe of an experiment: the value of ``rel_l2``, and where."""
+    """id: of what was printed for the task and the recipe of an experiment (``configs/published.yaml``)."""
 
-    value: float | None = None
-    source: str | None = None
+    id: str | None = None
 
 
 @dataclass
@@ -257,6 +256,7 @@ def validate(run: RunConfig) -> None:
     if run.trainer.precision not in PRECISIONS:
         raise ConfigError(f"trainer.precision must be {' or '.join(PRECISIONS)}, got {run.trainer.precision!r}.")
     _require_ranges(run)
+    _require_published(run.published.id)
     if run.dataset.path is not None:
         _require_nothing_to_solve(run.dataset)
     for name, node in components(run).items():
@@ -317,7 +317,6 @@ def _require_ranges(run: RunConfig) -> None:
         "seed": (run.seed, 0, _LARGEST_SEED),
         "workers": (1 if run.workers is None else run.workers, 1, _MOST_WORKERS),
         "tuning_trials": (1 if run.tuning_trials is None else run.tuning_trials, 1, _MOST),
-        "published.value": (0 if run.published.value is None else run.published.value, 0, math.inf),
         "preload_gib": (run.preload_gib, 0, _MOST_GIB),
         "generation.n_parts": (run.generation.n_parts, 1, _MOST),
         "generation.part": (run.generation.part or 0, 0, run.generation.n_parts - 1),
@@ -340,6 +339,14 @@ def _require_ranges(run: RunConfig) -> None:
         value = getattr(run.trainer, name)
         if value is not None and not value > 0:
             raise ConfigError(f"trainer.{name} must be positive, got {value}.")
+
+
+def _require_published(name: str | None) -> None:
+    if name is not None and name not in (known := published.by_id()):
+        raise ConfigError(
+            f"published.id={name} names no entry of {published.PATH.name}.{suggestion(name, list(known))} That file in "
+            "configs/ lists them."
+        )
 
 
 def _require_splits(run: RunConfig) -> None:

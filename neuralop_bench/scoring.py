@@ -42,7 +42,7 @@ from numpy.typing import NDArray
 from data_gen.files import replacing, replacing_stream
 from data_gen.grids import Grid
 from data_gen.regrid import interpolate
-from neuralop_bench import constructors, datasets
+from neuralop_bench import constructors, datasets, published
 from neuralop_bench.batch import Batch, Trajectory
 from neuralop_bench.config import RunConfig
 from neuralop_bench.data import Trajectories
@@ -140,13 +140,13 @@ def _score(
     metrics = _metrics(cfg.evaluator.metrics, context)
     errors = evaluate(surrogate, test.whole(), metrics, batch_size=cfg.evaluator.batch_size, processes=processes)
     columns = _summary(errors, metrics)
-    value, source = cfg.published.value, cfg.published.source
+    entry = None if cfg.published.id is None else published.by_id()[cfg.published.id]
     return Score(
         errors={TEST: errors},
         columns={TEST: columns},
         metrics=dict(columns),
         versions={metric.name: metric.version for metric in metrics},
-        published=None if value is None or source is None else (value, source),
+        published=None if entry is None else (entry.value, entry.source),
         data_error=test.error,
         samples=samples(errors),
         profile=processes.first_does(lambda: _profile(errors, surrogate, test, processes.device)),
