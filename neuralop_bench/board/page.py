@@ -190,7 +190,7 @@ def _published(board: Board) -> list[dict[str, Any]]:
             if not entry.finished:
                 continue
             record = entry.finished[0].record
-            value = published.nearest(record, entries)
+            value = published.shown(record)
             if value is not None:
                 beside.setdefault(value.id, []).append(
                     {

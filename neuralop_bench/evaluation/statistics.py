@@ -88,7 +88,7 @@ class Pair(NamedTuple):
     """What standings say about two models.
 
     ratio: of their errors, as in ``Comparison``.
-    p_value: as in ``Comparison``, adjusted for the number of pairs.
+    p_value: that it is 1, with the bounded degrees of freedom of ``rank``, adjusted for the number of pairs.
     """
 
     ratio: float
@@ -259,8 +259,10 @@ def holm(p_values: ArrayLike) -> NDArray[np.float64]:
 def rank(errors: Sequence[Errors], alpha: float = SIGNIFICANCE) -> Standings:
     """Models of one task by the number of models that are significantly better.
 
-    Every pair is compared as by ``compare``, and the p-values are adjusted by ``holm`` for the number of pairs. Models
-    that can't be told apart share a rank: two such ones that are both better than a third have the ranks 1, 1, 3.
+    Every pair is compared as by ``compare``, but with no more degrees of freedom than its seeds have, S_1 + S_2 - 2:
+    far in the tail, where many pairs are judged, Satterthwaite's are too many. The p-values are adjusted by ``holm``
+    for the number of pairs. A model whose seeds are all the same has no seeds to count here. Models that can't be told
+    apart share a rank: two such ones that are both better than a third have the ranks 1, 1, 3.
 
     p-values of two or three seeds aren't exact so far in the tail: among 14 equal models, some two are told apart in
     28 % and 10 % of cases instead of 5 %. From four seeds on it is 5 % or less.
@@ -282,7 +284,7 @@ def rank(errors: Sequence[Errors], alpha: float = SIGNIFICANCE) -> Standings:
     models = _Models.of(errors)
     p_values = np.empty(_n_before(n, n))
     for i in range(n - 1):
-        p_values[_n_before(i, n) : _n_before(i + 1, n)] = _against_later(models, i).p_value
+        p_values[_n_before(i, n) : _n_before(i + 1, n)] = _against_later(models, i, bounded=True).p_value
     p_values = holm(p_values)
     log_means = np.where(models.diverged, np.inf, models.logs.mean(axis=1))
     ranks = np.ones(n, np.int64)
@@ -324,7 +326,9 @@ class _Models(NamedTuple):
                 continue
             per_seed = np.log(np.maximum(model, np.finfo(np.float64).tiny))
             logs[i] = per_seed.mean(axis=0)
-            seed_variance[i] = _variance_of_mean(per_seed.mean(axis=1))
+            # Logarithms of the same number may differ by rounding, depending on where it stands.
+            is_same = bool((model == model[0]).all())
+            seed_variance[i] = 0.0 if is_same else _variance_of_mean(per_seed.mean(axis=1))
         return cls(logs, seed_variance, np.array([len(model) for model in checked]), diverged)
 
 
@@ -343,8 +347,11 @@ class _Tests(NamedTuple):
     p_value: NDArray[np.float64]
 
 
-def _against_later(models: _Models, i: int) -> _Tests:
-    """Model i against all that follow it, [later model]. All pairs at once would take [model, model, sample]."""
+def _against_later(models: _Models, i: int, *, bounded: bool = False) -> _Tests:
+    """Model i against all that follow it, [later model]. All pairs at once would take [model, model, sample].
+
+    ``bounded``: no more degrees of freedom than the seeds have, of those models whose seeds differ.
+    """
     later = slice(i + 1, None)
     # From the differences themselves: the variance of nearly equal models would drown in that of each.
     per_sample = models.logs[i] - models.logs[later]
@@ -361,6 +368,10 @@ def _against_later(models: _Models, i: int) -> _Tests:
             ]
         ),
     )
+    if bounded:
+        of_seeds = np.where(models.seed_variance > 0, models.n_seeds - 1, 0)
+        most = of_seeds[i] + of_seeds[later]
+        degrees = np.where(most > 0, np.minimum(degrees, np.maximum(most, 1)), degrees)
     unlike = np.where(difference == 0, 0.0, np.inf)  # where nothing varies, any difference is certain
     t = np.divide(np.abs(difference), np.sqrt(variance), out=unlike, where=variance > 0)
     p_value = 2 * scipy.special.stdtr(degrees, -t)
