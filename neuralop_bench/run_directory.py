@@ -27,6 +27,7 @@ ERRORS_NAME = "errors.nc"
 REPORT_NAME = "report.md"
 FIGURES = "figures"
 EVALUATIONS = "evaluations"
+VERIFICATIONS = "verifications"
 FAILURE_NAME = "failure.json"  # why the last attempt ended; gone when the run is taken up again
 LOCK_NAME = ".lock"
 # Folder below the outputs for runs that force=true replaced; their records don't count.
