@@ -2,22 +2,33 @@
 
     python -m neuralop_bench.verify outputs/lite/ns2d/fno/default-f3e46648/seed=0
 
-Equal means to 1e-6 on the kind of device that made the record, to 1e-3 on another.
+Equal means to 1e-6 on the kind of device and processor that made the record, to 1e-3 on another. What was found is kept
+in the run directory, in verifications/, whether it confirms the record or not: boards show it
+(``neuralop_bench.trust``).
 """
 
 from __future__ import annotations
 
 import argparse
+import hashlib
+import json
 import math
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 
+from data_gen.files import WriteError
 from neuralop_bench import config, pipeline, reproducibility
-from neuralop_bench.record import RECORD_NAME, RunRecord
+from neuralop_bench.record import RECORD_NAME, RunRecord, Verification
+from neuralop_bench.run_directory import VERIFICATIONS
 from neuralop_bench.table import Table, number, show
+from neuralop_bench.trust import OTHER_DEVICE, SAME_DEVICE
 
-SAME_DEVICE, OTHER_DEVICE = 1e-6, 1e-3
+# Of the environment, what makes two devices of one kind. On another processor even a CPU rounds otherwise: with other
+# vector instructions quantiles of an FNO's errors have moved by 3e-6.
+_KIND = ("device", "processor", "vector_instructions")
 
 
 @dataclass(frozen=True)
@@ -31,10 +42,10 @@ class Comparison:
 
     @property
     def difference(self) -> float:
-        """Relative difference; infinite if one of the two is missing."""
+        """Relative difference; infinite if one of the two is missing or isn't finite, and the other is."""
         if self.recorded == self.now:  # both missing or both infinite, too
             return 0.0
-        if self.recorded is None or self.now is None:
+        if self.recorded is None or self.now is None or not math.isfinite(self.recorded + self.now):
             return math.inf
         return abs(self.now - self.recorded) / max(abs(self.recorded), 1e-300)
 
@@ -57,7 +68,43 @@ def verify(run: Path, *, data: Path | None = None, device: str = "auto", trust: 
         RunError: the run isn't finished, the data differ, or a metric has been redefined since.
         RecordError, CheckpointError, ConfigError: the run can't be read.
     """
-    record = RunRecord.load(run / RECORD_NAME)
+    return _compared(RunRecord.load(run / RECORD_NAME), run, data, device, trust)
+
+
+def verification(record: RunRecord, found: Sequence[Comparison], *, device: str = "auto") -> Verification:
+    """What ``verify`` has found, in the form that is kept.
+
+    Args:
+        record: that was compared.
+        found: of ``verify``.
+        device: where it was computed.
+    """
+    worst = max(found, key=lambda entry: entry.difference)
+    commit, dirty = reproducibility.commit()
+    return Verification(
+        run_id=record.run_id,
+        fingerprint=record.fingerprint,
+        confirmed=all(entry.agrees for entry in found),
+        tolerance=worst.tolerance,
+        difference=worst.difference,
+        column=worst.column,
+        environment=reproducibility.environment(reproducibility.resolve_device(device)),
+        bench_version=reproducibility.bench_version(),
+        commit=commit,
+        dirty=dirty,
+        date_utc=datetime.now(UTC).isoformat(timespec="seconds"),
+    )
+
+
+def path_of(found: Verification, run: Path) -> Path:
+    """Where a verification is kept: each machine's under a name of its own, so that those of several people can lie
+    beside each other."""
+    stamp = datetime.fromisoformat(found.date_utc).astimezone(UTC).strftime("%Y%m%dT%H%M%SZ")
+    where = hashlib.sha256(json.dumps(found.environment, sort_keys=True).encode()).hexdigest()[:8]
+    return run / VERIFICATIONS / f"{stamp}-{where}.json"
+
+
+def _compared(record: RunRecord, run: Path, data: Path | None, device: str, trust: Sequence[str]) -> list[Comparison]:
     cfg = config.of_record(record, run, trust)
     cfg.device = device
     if data is not None:
@@ -69,10 +116,32 @@ def verify(run: Path, *, data: Path | None = None, device: str = "auto", trust: 
             f"{', '.join(changed)} are defined otherwise now than when the record in {run} was made. Use version "
             f"{record.bench_version} of neuralop-bench, or run it again with force=true."
         )
-    kind = reproducibility.environment(reproducibility.resolve_device(device))["device"]
-    tolerance = SAME_DEVICE if kind == record.environment.get("device") else OTHER_DEVICE
+    here = reproducibility.environment(reproducibility.resolve_device(device))
+    is_same = all(here[name] == record.environment.get(name) for name in _KIND)
+    tolerance = SAME_DEVICE if is_same else OTHER_DEVICE
     names = [*record.metrics, *(name for name in score.metrics if name not in record.metrics)]
-    return [Comparison(name, record.metrics.get(name), score.metrics.get(name), tolerance) for name in names]
+    # A record writes NaN as missing, so a NaN of now is the same.
+    now = {name: None if value is None or math.isnan(value) else value for name, value in score.metrics.items()}
+    return [Comparison(name, record.metrics.get(name), now.get(name), tolerance) for name in names]
+
+
+def _keep(found: Verification, run: Path) -> str:
+    """Write a verification; what to say of it. A directory that can't be written, perhaps somebody else's, is no
+    reason to withhold the result."""
+    path = path_of(found, run)
+    try:
+        found.save(path)
+    except (WriteError, OSError) as error:
+        reason = getattr(error.__cause__ or error, "strerror", None) or str(error)
+        print(
+            f"Warning: this isn't kept, because {path.parent} can't be written ({reason}). Verify a copy of the run "
+            "directory if a board shall show it, or use --no-save.",
+            file=sys.stderr,
+        )
+        return ""
+    if found.dirty:
+        return f"Kept in {path}; boards don't count it, because the code here has uncommitted changes."
+    return f"Kept in {path}"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -84,18 +153,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--data", type=Path, help="folder of the datasets (default: the one in the record)")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:<index>")
     parser.add_argument("--trust", nargs="*", default=[], metavar="PACKAGE", help="packages whose code may be run")
+    parser.add_argument("--no-save", action="store_true", help="leave the run directory as it is")
     options = parser.parse_args(arguments)
     with config.report_errors():
-        found = verify(options.run, data=options.data, device=options.device, trust=options.trust)
+        record = RunRecord.load(options.run / RECORD_NAME)
+        found = _compared(record, options.run, options.data, options.device, options.trust)
         rows = [(entry.column, number(entry.recorded), number(entry.now), f"{entry.difference:.1e}") for entry in found]
         show([Table("Record against checkpoint", ("column", "recorded", "now", "difference"), rows)])
         wrong = [entry.column for entry in found if not entry.agrees]
         tolerance = found[0].tolerance
         if wrong:
             print(f"NOT confirmed: {', '.join(wrong)} differ by more than {tolerance:g} (relative).")
-            return 1
-        print(f"Confirmed: all {len(found)} numbers agree to {tolerance:g} (relative).")
-    return 0
+        else:
+            print(f"Confirmed: all {len(found)} numbers agree to {tolerance:g} (relative).")
+        if not options.no_save and (kept := _keep(verification(record, found, device=options.device), options.run)):
+            print(kept)
+    return 1 if wrong else 0
 
 
 if __name__ == "__main__":

@@ -55,7 +55,12 @@ class Run:
 
     @property
     def cost(self) -> dict[str, float | None]:
-        return _completed(self.record.cost, (entry.cost for entry in self.evaluations))
+        """Those of the record, and of the latest evaluation: a speed-up goes with the times it was made of, and runs of
+        a sweep disturb each other where an evaluation alone does not."""
+        merged = dict(self.record.cost)
+        for entry in self.evaluations:
+            merged |= {name: value for name, value in entry.cost.items() if value is not None or name not in merged}
+        return merged
 
     @property
     def metric_versions(self) -> dict[str, int]:
@@ -264,6 +269,13 @@ def _once_each(found: Sequence[_Found], key_of: Callable[[RunRecord], Any], refu
             if entry.record.fingerprint != chosen.record.fingerprint
         ]
     return kept
+
+
+def joined(record: RunRecord, evaluations: Iterable[tuple[Path, Evaluation]]) -> tuple[Run, list[Refusal]]:
+    """A run with those evaluations that are of it and of the same data and metrics, and why not others."""
+    refusals: list[Refusal] = []
+    (run,) = _joined([_Found(Path(), record)], evaluations, (), refusals)
+    return run, refusals
 
 
 def _joined(

@@ -1,11 +1,14 @@
-"""What can be done with a finished run: load it, evaluate it again, verify it, predict with it."""
+"""What can be done with a finished run: load it, evaluate it again, verify it, compare it, predict with it."""
 
 from __future__ import annotations
 
 import json
+import math
+import re
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
+from datetime import datetime
 from pathlib import Path
 
 import h5py
@@ -15,13 +18,15 @@ import torch
 import xarray as xr
 
 from data_gen.store import DatasetFile
-from neuralop_bench import config, pipeline, predict, verify
+from neuralop_bench import compare, config, pipeline, predict, verify
 from neuralop_bench.batch import Batch
+from neuralop_bench.compare import CompareError
 from neuralop_bench.config import ConfigError, run_directory
 from neuralop_bench.predict import InputError
-from neuralop_bench.record import Evaluation, RecordError, RunRecord
+from neuralop_bench.record import Evaluation, RecordError, RunRecord, Verification
 from neuralop_bench.run_directory import RunError
 from neuralop_bench.surrogate import Surrogate
+from neuralop_bench.trust import standing
 
 Change = Callable[[h5py.File], None]
 
@@ -128,9 +133,23 @@ def test_evaluation_needs_a_finished_run(tmp_path: Path, copied: Path) -> None:
 # verify --------------------------------------------------------------------------------------------------------------
 
 
-def test_an_honest_record_is_confirmed(finished: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert verify.main([str(finished)]) == 0
-    assert "Confirmed: all" in capsys.readouterr().out
+def test_an_honest_record_is_confirmed(copied: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert verify.main([str(copied)]) == 0
+    printed = capsys.readouterr().out
+    assert "Confirmed: all" in printed
+    (path,) = (copied / "verifications").iterdir()
+    assert f"Kept in {path}" in printed
+    assert re.fullmatch(r"\d{8}T\d{6}Z-[0-9a-f]{8}\.json", path.name)
+    kept, record = Verification.load(path), RunRecord.load(copied / "record.json")
+    assert (kept.run_id, kept.fingerprint) == (record.run_id, record.fingerprint)
+    assert (kept.confirmed, kept.tolerance) == (True, 1e-6)
+    assert kept.difference <= 1e-6
+    assert kept.column in record.metrics
+    assert kept.environment["device"] == record.environment["device"]
+    assert path.name.startswith(datetime.fromisoformat(kept.date_utc).strftime("%Y%m%dT%H%M%SZ-"))
+    assert ("uncommitted" in printed) == kept.dirty
+    assert standing(record, [replace(kept, dirty=False)]) == "verified"
+    assert standing(record, [replace(kept, dirty=True)]) == "self"
 
 
 @pytest.mark.parametrize(("factor", "status"), [(1 + 1e-5, 1), (1 + 1e-8, 0), (0.9, 1)])
@@ -142,6 +161,40 @@ def test_a_record_that_claims_other_numbers_is_not(
     assert verify.main([str(copied)]) == status
     printed = capsys.readouterr().out
     assert ("NOT confirmed: rel_l2 differ" in printed) == bool(status)
+    (path,) = (copied / "verifications").iterdir()
+    kept = Verification.load(path)
+    assert kept.confirmed == (status == 0)
+    if status:
+        assert (kept.column, kept.difference) == ("rel_l2", pytest.approx(abs(1 / factor - 1), rel=1e-2))
+    words = {0: "verified", 1: "disputed"}
+    assert standing(RunRecord.load(copied / "record.json"), [replace(kept, dirty=False)]) == words[status]
+
+
+def test_a_number_on_one_side_alone_is_an_infinite_difference(copied: Path) -> None:
+    metrics = RunRecord.load(copied / "record.json").metrics
+    change_record(copied, metrics={**metrics, "vrmse": math.inf})
+    assert verify.main([str(copied)]) == 1
+    (path,) = (copied / "verifications").iterdir()
+    assert (Verification.load(path).column, Verification.load(path).difference) == ("vrmse", math.inf)
+
+
+def test_verifying_can_leave_the_directory_as_it_is(copied: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert verify.main([str(copied), "--no-save"]) == 0
+    assert not (copied / "verifications").exists()
+    (copied / "verifications").write_text("in the way")
+    assert verify.main([str(copied)]) == 0
+    printed = capsys.readouterr()
+    assert "Confirmed: all" in printed.out
+    assert "Kept" not in printed.out
+    assert f"{copied / 'verifications'} can't be written" in printed.err
+    assert "--no-save" in printed.err
+
+
+def test_what_could_not_be_compared_leaves_no_verification(copied: Path) -> None:
+    change_record(copied, metric_versions={"rel_l2": 0})
+    with pytest.raises(SystemExit):
+        verify.main([str(copied)])
+    assert not (copied / "verifications").exists()
 
 
 def test_a_record_that_leaves_a_number_out_or_makes_one_up_is_not(copied: Path) -> None:
@@ -151,11 +204,12 @@ def test_a_record_that_leaves_a_number_out_or_makes_one_up_is_not(copied: Path) 
     assert wrong == {"vrmse", "fantasy"}
 
 
-def test_another_device_is_allowed_a_thousandth(copied: Path) -> None:
+@pytest.mark.parametrize("name", ["device", "processor", "vector_instructions"])
+def test_another_device_is_allowed_a_thousandth(copied: Path, name: str) -> None:
     record = RunRecord.load(copied / "record.json")
     change_record(
         copied,
-        environment={**record.environment, "device": "some GPU"},
+        environment={**record.environment, name: "another"},
         metrics={**record.metrics, "rel_l2": (record.metrics["rel_l2"] or 0) * (1 + 1e-4)},
     )
     assert all(entry.agrees for entry in verify.verify(copied))
@@ -185,6 +239,40 @@ def test_a_record_of_somebody_elses_code_needs_trust(copied: Path) -> None:
     change_record(copied, config={**record.config, "model": model})
     with pytest.raises(ConfigError, match=r"trust=\[somebody\]"):
         verify.verify(copied)
+
+
+# compare -------------------------------------------------------------------------------------------------------------
+
+
+def test_two_runs_are_compared_on_the_same_samples(
+    finished: Path, copied: Path, data_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    paths = (f"paths.data={data_folder}", f"paths.outputs={tmp_path / 'outputs'}")
+    cfg = config.compose("track=smoke", "model=persistence", "trainer.epochs=1", *paths)
+    pipeline.run(cfg)
+    capsys.readouterr()
+    assert compare.main([str(finished), str(run_directory(cfg))]) == 0
+    printed = capsys.readouterr().out
+    one, other = compare.read(finished), compare.read(run_directory(cfg))
+    assert one.errors.mean() == pytest.approx(one.first.metrics["rel_l2"], rel=1e-12)
+    ratio = np.exp(np.log(one.errors[0] / other.errors[0]).mean())
+    assert compare.compare(one, other)[0].ratio == pytest.approx(ratio, rel=1e-12)
+    assert f"error of fno / error of persistence, geometric mean | {ratio:.4g}".split() == [
+        word for line in printed.splitlines() if "geometric" in line for word in line.strip("| ").split()
+    ]
+    assert printed.splitlines()[-1].startswith("fno has ")
+    # Before records kept errors per sample, they were in errors.nc alone.
+    change_record(copied, samples={}, profile={}, format=3)
+    np.testing.assert_array_equal(compare.read(copied).errors, one.errors)
+    with open(copied / "errors.nc", "ab") as file:
+        file.write(b"more")
+    with pytest.raises(CompareError, match=r"errors\.nc beside it isn't the one"):
+        compare.read(copied)
+    (copied / "errors.nc").unlink()
+    with pytest.raises(CompareError, match=r"no errors\.nc lie beside it"):
+        compare.read(copied)
+    pipeline.evaluate_again(config.compose("mode=evaluate", f"run={copied}"))
+    np.testing.assert_allclose(compare.read(copied).errors, one.errors, rtol=1e-6)
 
 
 # predict -------------------------------------------------------------------------------------------------------------
