@@ -10,7 +10,7 @@ DATA ?= data
 HEX8 := [0-9a-f][0-9a-f][0-9a-f][0-9a-f][0-9a-f][0-9a-f][0-9a-f][0-9a-f]
 
 .DEFAULT_GOAL := help
-.PHONY: help install hooks cluster-packages run data bench test test-all lint types docs board dist clean clean-data
+.PHONY: help install hooks cluster-packages browser-packages run data bench test test-all lint types docs board dist clean clean-data
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 18
@@ -29,7 +29,11 @@ hooks: install ## check every commit: style, types, import rules, no large files
 
 # Without them the tests of tests/cluster that need a Slurm are skipped; all others run.
 cluster-packages: ## Debian's packages for the tests on a Slurm of their own, if this is Debian and one may install here
-	tests/cluster/install.sh
+	tests/install.sh "The tests on a Slurm of their own" "slurmctld slurmd sbatch munged" "slurmctld slurmd slurm-client munge"
+
+# Without it the tests of the board's page are skipped.
+browser-packages: ## Debian's Chromium for the tests of the board's page, if this is Debian and one may install here
+	tests/install.sh "The tests in a browser" "chromium" "chromium fonts-dejavu-core"
 
 run: install ## the main job: data, training, evaluation, leaderboard (about 7 minutes on 2 cores)
 	$(BIN)/python run.py model=fno dataset=ns2d

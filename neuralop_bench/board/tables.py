@@ -21,7 +21,7 @@ SINGLE_SEED = "†"
 
 _WHO = ("rank", "model")
 _ACCURACY = {
-    "seeds": "n_seeds",
+    "n": "n_seeds",
     "relative L2": "rel_l2_mean",
     "95 % interval": "rel_l2_ci_lo",
     "last step": "rel_l2_last_step",
@@ -134,7 +134,7 @@ def interval(entry: Entry) -> str:
     found = entry.interval
     if found is None:
         return ""
-    return f"{text(found.low)} to {text(found.high)}" + ("" if found.counts_seeds else f" {SINGLE_SEED}")
+    return f"{text(found.low)}–{text(found.high)}" + ("" if found.counts_seeds else f" {SINGLE_SEED}")
 
 
 def verdict(row: Mapping[str, Cell]) -> str:

@@ -1,21 +1,24 @@
 #!/bin/sh
-# Install what tests/cluster/slurm.py starts, where that is possible; otherwise say in a line why those tests will be
-# skipped. Succeeds in any case: without Slurm all other tests still mean something.
-packages="slurmctld slurmd slurm-client munge"
+# Install what some tests start, where that is possible; otherwise say in a line why they will be skipped. Succeeds in any
+# case: all other tests still mean something.
+#   tests/install.sh "The tests in a browser" "chromium" "chromium fonts-dejavu-core"
+tests=$1     # what is skipped
+programs=$2  # that have to be there
+packages=$3  # Debian's, that have them
 
 skip() {
-    echo "The tests on a Slurm of their own will be skipped: $1"
+    echo "$tests will be skipped: $1"
     exit 0
 }
 
 # Daemons lie where only root's PATH leads.
 PATH=$PATH:/usr/sbin:/sbin
 missing=
-for program in slurmctld slurmd sbatch munged; do
+for program in $programs; do
     command -v $program >/dev/null || missing="$missing $program"
 done
 if [ -z "$missing" ]; then
-    echo "Slurm is installed."
+    echo "$tests have what they need."
     exit 0
 fi
 command -v apt-get >/dev/null || skip "$(echo $missing) missing, and this system has no apt-get to install them with."
