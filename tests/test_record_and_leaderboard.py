@@ -312,7 +312,7 @@ def test_committed_records_form_the_committed_board(tmp_path: Path) -> None:
     assert [path.parent for path in committed.rglob("leaderboard.csv")] == [committed]
     leaderboard.write(leaderboard.read_runs([committed]), tmp_path)
     assert (tmp_path / "leaderboard.csv").read_bytes() == (committed / "leaderboard.csv").read_bytes(), (
-        "run `make board`"
+        "run `make board-pages`"
     )
 
 
@@ -325,7 +325,7 @@ def test_the_readme_shows_the_committed_records() -> None:
     spec.loader.exec_module(script)
     shown = (root / "README.md").read_text(encoding="utf-8")
     board = leaderboard.rows(leaderboard.read_runs([root / "leaderboard"]))
-    assert script.page(shown, board) == shown, "run `make board`"
+    assert script.page(shown, board) == shown, "run `make board-pages`"
     best = min(row["rel_l2_mean"] for row in board if (row["track"], row["dataset"]) == ("lite", "ns2d"))
     assert f"**{best:.3f}**" in shown
     with pytest.raises(ValueError, match="no place"):
