@@ -277,8 +277,12 @@ def for_evaluation(asked: RunConfig) -> tuple[RunConfig, RunRecord]:
     run = of_record(record, folder, asked.trust)
     if "evaluator" in roots.values():
         run.evaluator, run.choices["evaluator"] = asked.evaluator, asked.choices.get("evaluator", "standard")
-    if "paths" in roots.values():
+    if "paths" in keys:  # all of them, by an option
         run.paths = asked.paths
+    for name in ("data", "outputs"):
+        if f"paths.{name}" in keys:
+            setattr(run.paths, name, getattr(asked.paths, name))
+    run.paths.board = asked.paths.board  # the record may be somebody else's, and its board no longer the one meant
     if asked.dataset.path is not None:
         move_data(run, Path(asked.dataset.path))
     for name in ("device", "workers", "preload_gib", "force", "debug"):
@@ -333,6 +337,14 @@ class Identity:
     @property
     def variant(self) -> str:
         return f"{self.label}-{self.config_hash}"
+
+    @property
+    def configuration(self) -> str:
+        """What the names of all its seeds begin with."""
+        return f"{self.track}-{self.dataset}-{self.model}-{self.config_hash}"
+
+    def run_id(self, seed: int) -> str:
+        return f"{self.configuration}-s{seed}"
 
 
 def standard_overrides(run: RunConfig) -> list[str]:

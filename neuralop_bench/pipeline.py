@@ -18,8 +18,19 @@ from omegaconf import OmegaConf
 
 from data_gen.files import WriteError
 from data_gen.memory import keep_freed_memory
-from neuralop_bench import config, constructors, datasets, leaderboard, reproducibility, run_directory, schema, scoring
+from neuralop_bench import (
+    committed,
+    config,
+    constructors,
+    datasets,
+    leaderboard,
+    reproducibility,
+    run_directory,
+    schema,
+    scoring,
+)
 from neuralop_bench import plan as planning
+from neuralop_bench.committed import Board, Committed
 from neuralop_bench.config import ConfigError, RunConfig
 from neuralop_bench.data import Trajectories, Windows
 from neuralop_bench.datasets import Split
@@ -56,6 +67,8 @@ def execute(cfg: RunConfig) -> float | None:
         evaluate_again(cfg)
     elif cfg.mode == "generate":
         datasets.generate(cfg)
+    elif cfg.dry_run and (found := _committed(cfg)) is not None:
+        print(f"{'state':<14} finished ({found.reason}); the command returns that record\n")
     elif cfg.dry_run:
         print(planning.describe(planning.make(cfg)), end="\n\n")  # a sweep prints one after another
     else:
@@ -69,12 +82,13 @@ def run(cfg: RunConfig) -> RunRecord:
     Generates missing data, trains (or goes on from a checkpoint), evaluates on test with the weights that did best on
     valid, and writes into the run directory: run.yaml, best.pt, last.pt, curve.csv, errors.nc, report.md, figures/ and,
     last, record.json. Then the leaderboard of ``paths.outputs`` is rebuilt. An evaluator that measures more than errors
-    on test (``thorough``) does so then, as ``evaluate_again`` would.
+    on test (``thorough``) does so then, as ``evaluate_again`` would. With ``paths.board`` a run that is committed there
+    is done, and another is filed there in the end.
 
     Raises:
         RunError: the loss became non-finite, another process is at work on the same run, or the machine is too small.
-        ConfigError, ValueError, StoreError, WriteError, CheckpointError: as their messages say; what is whole is kept,
-            and the same configuration goes on from there.
+        ConfigError, ValueError, StoreError, WriteError, CheckpointError, FilingError: as their messages say; what is
+            whole is kept, and the same configuration goes on from there.
 
     >>> from neuralop_bench import config, pipeline
     >>> cfg = config.compose("model=fno", "track=smoke")
@@ -85,10 +99,35 @@ def run(cfg: RunConfig) -> RunRecord:
     """
     processes = join(cfg.device)
     with processes.first_alone_speaks():
+        if (found := processes.first_does(lambda: _committed(cfg))) is not None:
+            _tell_done(f"This run is {found.reason}", found.record, cfg)
+            return found.record
         record = _run(cfg, processes)
         if cfg.evaluator.is_thorough:
             _evaluate_finished(replace(cfg, force=False), record, config.run_directory(cfg), processes)
+        if cfg.paths.board is not None:
+            _file(cfg.paths.board, config.run_directory(cfg), processes)
     return record
+
+
+def _committed(cfg: RunConfig) -> Committed | None:
+    """The run on the committed board, if there is one and all that is asked for lies there."""
+    if cfg.paths.board is None or cfg.force:
+        return None
+    who = config.identity(cfg)
+    evaluator = config.evaluator_name(cfg) if cfg.evaluator.is_thorough else None
+    board = Board(Path(cfg.paths.board))
+    return board.find(who.track, who.run_id(cfg.seed), evaluator, run=config.run_directory(cfg, who))
+
+
+def _file(board: str, folder: Path, processes: Processes) -> None:
+    """Put a finished run on the committed board."""
+
+    def file() -> None:
+        for line in Board(Path(board)).file(folder):
+            print(line)
+
+    processes.first_does(file)
 
 
 def _run(cfg: RunConfig, processes: Processes) -> RunRecord:
@@ -100,7 +139,7 @@ def _run(cfg: RunConfig, processes: Processes) -> RunRecord:
     plan = planning.make(cfg, who)
     keep_freed_memory()
     with ExitStack() as held:
-        if processes.first_does(lambda: _taken(held, folder, outputs, cfg.force)):
+        if processes.first_does(lambda: _taken(held, folder, cfg)):
             return _returned(folder, cfg, processes)  # others have finished it since
         try:
             record = _Run(plan, processes).execute()
@@ -118,12 +157,14 @@ def _run(cfg: RunConfig, processes: Processes) -> RunRecord:
     return record
 
 
-def _taken(held: ExitStack, folder: Path, outputs: Path, force: bool) -> bool:
+def _taken(held: ExitStack, folder: Path, cfg: RunConfig) -> bool:
     """Own the run directory until ``held`` is closed; whether the run has been done there since."""
-    if force and folder.exists():  # only now: an impossible run must not take a good one off the board
+    if cfg.force and folder.exists():  # only now: an impossible run must not take a good one off the board
         with run_directory.sole_owner(folder):
-            run_directory.move_aside(folder, outputs)
+            run_directory.move_aside(folder, Path(cfg.paths.outputs))
     held.enter_context(run_directory.sole_owner(folder))
+    if cfg.force and cfg.paths.board is not None:
+        committed.ask_anew(folder)
     if (folder / RECORD_NAME).exists():
         return True
     run_directory.clear_leftovers(folder)
@@ -132,16 +173,21 @@ def _taken(held: ExitStack, folder: Path, outputs: Path, force: bool) -> bool:
 
 def evaluate_again(asked: RunConfig) -> Evaluation:
     """Evaluate a finished run once more, perhaps with another evaluator, and write evaluations/<evaluator>.json beside
-    its record, with the errors (.nc) and the tables (.md). An evaluation that is there is returned.
+    its record, with the errors (.nc) and the tables (.md). An evaluation that is there is returned. With
+    ``paths.board`` the run is then filed there.
 
     Raises:
         ConfigError, RecordError, CheckpointError: the run can't be evaluated, as the message says.
         RunError: the test data here aren't those of the record.
+        FilingError, WriteError: it can't be filed.
     """
     cfg, record = config.for_evaluation(asked)
     processes = join(cfg.device)
     with processes.first_alone_speaks():
-        return _evaluate_finished(cfg, record, Path(cast(str, cfg.run)), processes)
+        evaluation = _evaluate_finished(cfg, record, folder := Path(cast(str, cfg.run)), processes)
+        if cfg.paths.board is not None:
+            _file(cfg.paths.board, folder, processes)
+    return evaluation
 
 
 def _evaluate_finished(cfg: RunConfig, record: RunRecord, folder: Path, processes: Processes) -> Evaluation:
@@ -265,7 +311,7 @@ class _Run:
         self.cfg, self.who, self.folder = plan.cfg, plan.who, plan.folder
         self.processes, self.device = processes, processes.device
         self.source, self.started = plan.source, time.monotonic()
-        self.run_id = f"{self.who.track}-{self.who.dataset}-{self.who.model}-{self.who.config_hash}-s{self.cfg.seed}"
+        self.run_id = self.who.run_id(self.cfg.seed)
 
     def execute(self) -> RunRecord:
         shared = f", {self.processes.n} processes" if self.processes.n > 1 else ""
@@ -444,17 +490,21 @@ def _returned(folder: Path, cfg: RunConfig, processes: Processes) -> RunRecord:
     if record.status != "finished":
         text = _diverged_text(record, folder)
         raise RunError(text) if processes.is_first else OtherProcessFailed(text)
+    _tell_done(f"This run is done: {folder / RECORD_NAME}", record, cfg)
+    print(_report(folder / run_directory.REPORT_NAME, record.files))
+    return record
+
+
+def _tell_done(what: str, record: RunRecord, cfg: RunConfig) -> None:
     versions = ", ".join(f"{name}/v{version}" for name, version in sorted(record.metric_versions.items()))
     print(
-        f"This run is done: {folder / RECORD_NAME}\n"
+        f"{what}\n"
         f"  made {_readable_age(record.date_utc)} by version {record.bench_version}, "
         f"commit {record.commit[:10] or 'unknown'}{' with uncommitted changes' if record.dirty else ''}\n"
         f"  metrics {versions}"
     )
     for change in _changes_since(record, cfg):
         print(f"  {change}; force=true runs it again")
-    print(_report(folder / run_directory.REPORT_NAME, record.files))
-    return record
 
 
 def _changes_since(record: RunRecord, cfg: RunConfig) -> list[str]:

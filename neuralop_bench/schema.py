@@ -145,10 +145,17 @@ class EvaluatorConfig:
 
 @dataclass
 class PathsConfig:
-    """data: folder of all datasets; outputs: folder of all runs and of the user's leaderboard."""
+    """Folders.
+
+    Attributes:
+        data: of all datasets.
+        outputs: of all runs and of the user's leaderboard.
+        board: of a committed board; null for none. A run whose record lies there is done; others are filed there.
+    """
 
     data: str = "data"
     outputs: str = "outputs"
+    board: str | None = None
 
 
 @dataclass
@@ -251,7 +258,7 @@ def validate(run: RunConfig) -> None:
         if not re.fullmatch(r"[A-Za-z_]\w*(\.\w+)*", package):
             raise ConfigError(f"trust must list names of packages, such as trust=[neuralop], got {package!r}.")
     for name, value in asdict(run.paths).items():
-        if not value.strip() or "\0" in value:
+        if value is not None and (not value.strip() or "\0" in value):
             raise ConfigError(f"paths.{name} must name a folder, got {value!r}.")
     if run.trainer.precision not in PRECISIONS:
         raise ConfigError(f"trainer.precision must be {' or '.join(PRECISIONS)}, got {run.trainer.precision!r}.")

@@ -13,6 +13,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import suppress
 from copy import deepcopy
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -26,8 +27,9 @@ from omegaconf.errors import OmegaConfBaseException
 
 from data_gen.files import WriteError
 from data_gen.store import StoreError
-from neuralop_bench import config, leaderboard, submitted
+from neuralop_bench import committed, config, leaderboard, submitted
 from neuralop_bench import plan as planning
+from neuralop_bench.committed import Board, Committed, FilingError
 from neuralop_bench.config import ConfigError, RunConfig
 from neuralop_bench.constructors import InapplicableError
 from neuralop_bench.plan import Plan
@@ -58,6 +60,8 @@ class Job:
         run: its configuration; None if it can't be composed, or if it means nothing.
         folder: run directory; None for a job that isn't a run (``mode=generate`` or ``evaluate``).
         evaluation: file of the evaluation that a thorough evaluator leaves after the record; None without one.
+        board: the committed board that the run is filed on; None without one.
+        committed: the run on that board, if all of it was there before.
         problem: why it can't be run, or why it failed.
         left_out: the problem is that its parts mean nothing together, so nobody expects it to be run.
     """
@@ -67,18 +71,22 @@ class Job:
     run: RunConfig | None = None
     folder: Path | None = None
     evaluation: Path | None = None
+    board: Board | None = None
+    committed: Committed | None = None
     problem: str = ""
     left_out: bool = False
 
     @property
     def state(self) -> State:
+        if self.committed is not None:
+            return State("finished", self.committed.reason)
         return state(self.folder) if self.folder is not None else State("new", "")
 
     @property
     def is_done(self) -> bool:
         """Whether nothing is left to launch."""
         progress = self.state.progress
-        is_evaluated = self.evaluation is None or self.evaluation.exists()
+        is_evaluated = self.committed is not None or self.evaluation is None or self.evaluation.exists()
         return progress == "diverged" or (progress == "finished" and is_evaluated)
 
     @property
@@ -143,6 +151,8 @@ class Sweep:
         for job in self.jobs:
             if job.is_forced and not job.problem:
                 _begin_anew(job)
+            elif job.is_done and job.committed is None and job.board is not None:
+                _file(job, job.board)
         left = [job for job in self.jobs if self._is_left(job)]
         if n_done:
             print(f"{n_done} of {len(self.jobs)} runs are done already.", flush=True)
@@ -168,7 +178,7 @@ class Sweep:
             ConfigError: the jobs aren't runs.
             SweepError: a job can't be run.
         """
-        runs = [job for job in self.jobs if job.run is not None and job.folder is not None]
+        runs = [job for job in self.jobs if job.run and job.folder is not None and job.committed is None]
         if any(job.run is not None and job.run.mode != "run" for job in self.jobs):
             raise ConfigError("dry_run=true of a sweep tells what runs would take: use it without mode, or without -m.")
         table, totals = _plan_table(self.jobs, _plans(runs, self._is_here))
@@ -222,7 +232,8 @@ class Sweep:
         """Note what the sweep consists of, for ``neuralop_bench.status``."""
         by_outputs: dict[str, list[str]] = {}
         for job in self.jobs:
-            if job.run is not None and job.folder is not None:
+            is_elsewhere = job.committed is not None and job.folder is not None and not job.folder.exists()
+            if job.run is not None and job.folder is not None and not is_elsewhere:
                 outputs = job.run.paths.outputs
                 by_outputs.setdefault(outputs, []).append(job.folder.relative_to(outputs).as_posix())
         now = datetime.now(UTC).isoformat(timespec="seconds")
@@ -263,11 +274,13 @@ class _Known:
         bases: configurations by the options chosen.
         standards: what runs are compared with for their identity, by the groups that make it.
         evaluations: names of evaluations, by the evaluator.
+        boards: committed ones, by their folder.
     """
 
     bases: dict[tuple[str, ...], DictConfig] = field(default_factory=dict)
     standards: dict[tuple[str, ...], RunConfig] = field(default_factory=dict)
     evaluations: dict[str, str] = field(default_factory=dict)
+    boards: dict[str, Board] = field(default_factory=dict)
 
 
 def _job(overrides: tuple[str, ...], master: DictConfig, loader: Any, known: _Known) -> Job:
@@ -279,11 +292,19 @@ def _job(overrides: tuple[str, ...], master: DictConfig, loader: Any, known: _Kn
         base = None
         if run.dataset.path is None:  # otherwise what it is compared with depends on the files
             base = known.standards.get(groups) or known.standards.setdefault(groups, config.compose(*groups))
-        folder = config.run_directory(run, config.identity(run, base))
-        return Job(overrides, run=run, folder=folder, evaluation=_evaluation(run, folder, known))
+        who = config.identity(run, base)
+        job = Job(overrides, run=run, folder=(folder := config.run_directory(run, who)))
+        job.evaluation = _evaluation(run, folder, known)
+        if run.paths.board is not None:
+            job.board = known.boards.get(run.paths.board) or Board(Path(run.paths.board))
+            known.boards[run.paths.board] = job.board
+            if not run.force:
+                evaluator = job.evaluation.stem if job.evaluation is not None else None
+                job.committed = job.board.find(who.track, who.run_id(run.seed), evaluator, run=folder)
+        return job
     except InapplicableError as error:
         return Job(overrides, problem=str(error), left_out=True)
-    except (ConfigError, OmegaConfBaseException, StoreError, OSError) as error:
+    except (ConfigError, OmegaConfBaseException, StoreError, FilingError, OSError) as error:
         return Job(overrides, problem=config.describe(error))
 
 
@@ -306,7 +327,20 @@ def _begin_anew(job: Job) -> None:
         if job.folder.exists():
             with sole_owner(job.folder):
                 move_aside(job.folder, Path(job.run.paths.outputs))
+        if job.board is not None:
+            committed.ask_anew(job.folder)
     except (ValueError, RuntimeError, OSError) as error:
+        job.problem = config.describe(error)
+
+
+def _file(job: Job, board: Board) -> None:
+    """Put a run that was finished here before on the committed board: nothing would be launched for that."""
+    if job.problem or job.folder is None or job.state.progress != "finished":
+        return
+    try:
+        for line in board.file(job.folder):
+            print(line, flush=True)
+    except (RuntimeError, OSError) as error:
         job.problem = config.describe(error)
 
 
@@ -377,13 +411,14 @@ def _plans(jobs: Sequence[Job], is_here: bool) -> dict[Path, Plan]:
 
 def _plan_table(jobs: Sequence[Job], plans: dict[Path, Plan]) -> tuple[Table, str]:
     rows, seconds, unknown = [], 0.0, 0
+    repository = Board(config.CONFIG_DIR.parent / leaderboard.FOLDER)
     for job in jobs:
         plan = plans.get(job.folder) if job.folder is not None else None
         if plan is None or job.folder is None:
             rows.append((job.name, *_what_became(job), "", ""))
             continue
         where = job.state
-        training = _training_seconds(plan)
+        training = _training_seconds(plan, job.board or repository)
         if where.progress not in ("finished", "diverged"):
             seconds, unknown = seconds + (training or 0), unknown + (training is None)
         rows.append(
@@ -398,7 +433,8 @@ def _plan_table(jobs: Sequence[Job], plans: dict[Path, Plan]) -> tuple[Table, st
     table = Table(f"{len(jobs)} jobs", ("job", "state", "reason", "memory", "training"), rows, wraps=True)
     total = f"Training what is left, one after the other: {planning.duration(seconds)} as other seeds took"
     total += f", and {unknown} runs of which no other seed is known" if unknown else ""
-    missing = {plan.data_folder: plan for plan in plans.values() if plan.n_missing}
+    left = [plans[job.folder] for job in jobs if job.folder in plans and (job.is_forced or not job.is_done)]
+    missing = {plan.data_folder: plan for plan in left if plan.n_missing}
     lines = [
         f"Data to generate: {plan.n_missing} samples, {planning.size(plan.missing_bytes)}, in {folder}"
         for folder, plan in missing.items()
@@ -406,26 +442,22 @@ def _plan_table(jobs: Sequence[Job], plans: dict[Path, Plan]) -> tuple[Table, st
     return table, "\n".join([total, *lines])
 
 
-def _training_seconds(plan: Plan) -> float | None:
-    """What training took with other seeds of the same configuration, here or on the committed board."""
-    who = plan.who
-    committed = config.CONFIG_DIR.parent / "leaderboard" / "records" / who.track
-    for paths in (
-        plan.folder.parent.glob(f"*/{RECORD_NAME}"),
-        committed.glob(f"{who.dataset}_{who.model}_seed*.json"),
-    ):
-        taken = [seconds for path in paths if (seconds := _recorded_seconds(path, who.config_hash)) is not None]
+def _training_seconds(plan: Plan, board: Board) -> float | None:
+    """What training took with other seeds of the same configuration, here or, if none was run here, on the board."""
+    for records in (_records(plan.folder.parent), board.seeds(plan.who.track, plan.who.configuration)):
+        taken = [seconds for record in records if (seconds := record.cost.get("train_seconds")) is not None]
         if taken:
             return statistics.mean(taken)
     return None
 
 
-def _recorded_seconds(path: Path, config_hash: str) -> float | None:
-    try:
-        record = RunRecord.load(path)
-    except RecordError:
-        return None
-    return record.cost.get("train_seconds") if record.config_hash == config_hash else None
+def _records(variant: Path) -> list[RunRecord]:
+    """Of all seeds, as far as they can be read."""
+    found = []
+    for path in variant.glob(f"*/{RECORD_NAME}"):
+        with suppress(RecordError):
+            found.append(RunRecord.load(path))
+    return found
 
 
 def _rebuild_board(outputs: Path) -> None:

@@ -239,7 +239,9 @@ def test_tables_hold_every_model_and_fit_a_terminal(capsys: pytest.CaptureFixtur
     assert max(map(len, printed.splitlines())) <= WIDTH
     assert "…" not in printed
     kinds = [table.title.partition(": ")[2] for table in tables]
-    assert [kind.split()[0] for kind in kinds] == ["error", "spectral", "elsewhere", "cost", "beside"]
+    assert [kind.split()[0] for kind in kinds] == ["error", "spectral", "elsewhere", "cost", "beside"], (
+        "with one ranked row nobody beats anybody"
+    )
     for table in tables:
         assert [row[1] for row in table.rows] == ["full", "a_model_with_a_lo...", "bad"]
     assert tables[0].rows[0][3] == "0.0123 ± 0"
@@ -274,7 +276,7 @@ def test_committed_records_form_the_committed_board(tmp_path: Path) -> None:
     assert [path.parent for path in committed.rglob("leaderboard.csv")] == [committed]
     leaderboard.write(board(collect([committed])), tmp_path)
     assert (tmp_path / "leaderboard.csv").read_bytes() == (committed / "leaderboard.csv").read_bytes(), (
-        "run `make board`"
+        "run `make board-pages`"
     )
 
 
@@ -287,7 +289,7 @@ def test_the_readme_shows_the_committed_records() -> None:
     spec.loader.exec_module(script)
     shown = (root / "README.md").read_text(encoding="utf-8")
     committed = board(collect([root / "leaderboard"])).rows
-    assert script.page(shown, committed) == shown, "run `make board`"
+    assert script.page(shown, committed) == shown, "run `make board-pages`"
     best = min(row["rel_l2_mean"] for row in committed if (row["track"], row["dataset"]) == ("lite", "ns2d"))
     assert f"**{best:.3f}**" in shown
     with pytest.raises(ValueError, match="no place"):
