@@ -25,6 +25,8 @@ RECORDS, EVALUATIONS, VERIFICATIONS = "records", "evaluations", "verifications"
 _MAIN_EVALUATOR = "thorough"
 # In the directory of a run that was forced: what the board has of it doesn't count until the new one is filed.
 _ANEW_NAME = ".anew"
+# Losses are reported like wins: a run that diverged has its place, and isn't run again.
+_ENDED = ("finished", "diverged")
 _SAFE_NAME = r"[A-Za-z0-9][A-Za-z0-9=._+-]*"
 # Records and evaluations begin with it. Reading a thousand of them whole, with their hashes, would take seconds.
 _RUN_ID = re.compile(rb'"run_id"\s*:\s*"([^"\\]+)"')
@@ -38,7 +40,7 @@ class FilingError(RuntimeError):
 
 @dataclass(frozen=True)
 class Committed:
-    """A finished run on the board; ``path`` is that of its record."""
+    """A run on the board that has come to its end, finished or diverged; ``path`` is that of its record."""
 
     record: RunRecord
     path: Path
@@ -46,6 +48,8 @@ class Committed:
     @property
     def reason(self) -> str:
         """Why the run is done, in words."""
+        if self.record.status != "finished":
+            return f"committed: {self.path}, {self.record.status}"
         score = self.record.metrics.get("rel_l2")
         return f"committed: {self.path}, " + (f"relative L2 {score:.4g}" if score is not None else "no relative L2")
 
@@ -83,9 +87,10 @@ class Board:
             return None
         for path in self._index(RECORDS, track).get(run_id, ()):
             record = _readable(RunRecord, path)
-            if record is None or record.run_id != run_id or record.status != "finished":
+            if record is None or record.run_id != run_id or record.status not in _ENDED:
                 continue
-            if evaluator is None or self._has_evaluation(track, run_id, evaluator):
+            is_whole = evaluator is None or record.status == "diverged"  # then there is nothing to evaluate
+            if is_whole or self._has_evaluation(track, run_id, evaluator):
                 return Committed(record, path)
         return None
 
@@ -104,13 +109,13 @@ class Board:
             What has changed, a line each; none if all was there.
 
         Raises:
-            FilingError: the run isn't finished, or its place is taken by a run of another row.
+            FilingError: the run neither finished nor diverged, or its place is taken by a run of another row.
             RecordError: the record or an evaluation can't be read.
             WriteError: the board can't be written.
         """
         record = RunRecord.load(run / RECORD_NAME)
-        if record.status != "finished":
-            raise FilingError(f"{run} holds a run that {record.status}: a committed board takes finished ones alone.")
+        if record.status not in _ENDED:
+            raise FilingError(f"{run} holds a run that {record.status}: a board takes those that finished or diverged.")
         evaluations = _evaluations(run, record)
         target = self._place(record)
         done, note = self._make_way(record, target)
@@ -128,7 +133,7 @@ class Board:
             (run / _ANEW_NAME).unlink(missing_ok=True)
         return done
 
-    def _has_evaluation(self, track: str, run_id: str, evaluator: str) -> bool:
+    def _has_evaluation(self, track: str, run_id: str, evaluator: str | None) -> bool:
         found = (_readable(Evaluation, path) for path in self._index(EVALUATIONS, track).get(run_id, ()))
         return any(entry is not None and (entry.run_id, entry.evaluator) == (run_id, evaluator) for entry in found)
 

@@ -100,6 +100,8 @@ def run(cfg: RunConfig) -> RunRecord:
     processes = join(cfg.device)
     with processes.first_alone_speaks():
         if (found := processes.first_does(lambda: _committed(cfg))) is not None:
+            if found.record.status != "finished":
+                raise RunError(f"This run is {found.reason}. {found.record.message} force=true runs it again.")
             _tell_done(f"This run is {found.reason}", found.record, cfg)
             return found.record
         record = _run(cfg, processes)
@@ -151,8 +153,7 @@ def _run(cfg: RunConfig, processes: Processes) -> RunRecord:
             raise
     board = _rebuild_board(outputs) if processes.is_first else ""
     if record.status == "diverged":
-        text = _diverged_text(record, folder)
-        raise RunError(text) if processes.is_first else OtherProcessFailed(text)
+        raise _diverged(record, cfg, processes)
     print(f"Run directory: {folder}\nLeaderboard:   {board}")
     return record
 
@@ -488,8 +489,7 @@ def _returned(folder: Path, cfg: RunConfig, processes: Processes) -> RunRecord:
     if processes.is_first:
         _rebuild_board(Path(cfg.paths.outputs))
     if record.status != "finished":
-        text = _diverged_text(record, folder)
-        raise RunError(text) if processes.is_first else OtherProcessFailed(text)
+        raise _diverged(record, cfg, processes)
     _tell_done(f"This run is done: {folder / RECORD_NAME}", record, cfg)
     print(_report(folder / run_directory.REPORT_NAME, record.files))
     return record
@@ -547,11 +547,16 @@ def _sha256(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-def _diverged_text(record: RunRecord, folder: Path) -> str:
-    return (
+def _diverged(record: RunRecord, cfg: RunConfig, processes: Processes) -> RunError | OtherProcessFailed:
+    """What to raise about a run that diverged, which has its place on a committed board all the same."""
+    folder = config.run_directory(cfg)
+    if cfg.paths.board is not None and record.status == "diverged":
+        _file(cfg.paths.board, folder, processes)
+    text = (
         f"{record.message} The run is recorded as {record.status} in {folder / RECORD_NAME}. "
         "Lower optimizer.lr or trainer.clip_norm; force=true runs the same configuration again."
     )
+    return RunError(text) if processes.is_first else OtherProcessFailed(text)
 
 
 def _now() -> str:

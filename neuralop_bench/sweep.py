@@ -79,7 +79,8 @@ class Job:
     @property
     def state(self) -> State:
         if self.committed is not None:
-            return State("finished", self.committed.reason)
+            is_finished = self.committed.record.status == "finished"
+            return State("finished" if is_finished else "diverged", self.committed.reason)
         return state(self.folder) if self.folder is not None else State("new", "")
 
     @property

@@ -140,10 +140,19 @@ def test_a_run_never_takes_the_place_of_another_row(tmp_path: Path) -> None:
     for foreign in (replace(SCORED, track="../../x"), replace(SCORED, model="../../x")):
         with pytest.raises(FilingError, match="is no name for a file"):
             board.file(run_directory(tmp_path / "foreign", replace(foreign, run_id="x")))
-    with pytest.raises(FilingError, match="diverged: a committed board takes finished ones"):
-        board.file(run_directory(tmp_path / "diverged", replace(SCORED, status="diverged")))
+    with pytest.raises(FilingError, match="failed: a board takes those"):
+        board.file(run_directory(tmp_path / "diverged", replace(SCORED, status="failed")))
     assert files(board.folder) == {f"records/lite/{NAME}.json"}
     assert (board.folder / "records" / "lite" / f"{NAME}.json").read_bytes() == before
+
+
+def test_a_run_that_diverged_is_filed_and_done_without_an_evaluation(tmp_path: Path) -> None:
+    board = Board(tmp_path / "board")
+    diverged = replace(SCORED, status="diverged", message="The loss became nan.", metrics={})
+    board.file(run_directory(tmp_path / "run", diverged))
+    found = Board(board.folder).find("lite", diverged.run_id, "thorough", run=tmp_path / "elsewhere")
+    assert found is not None
+    assert found.reason.endswith(f"{NAME}.json, diverged")
 
 
 def test_a_run_is_filed_where_it_lies_under_a_name_of_somebody_elses(tmp_path: Path) -> None:
