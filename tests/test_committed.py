@@ -15,7 +15,8 @@ from test_sweep import table
 
 from data_gen import cache
 from neuralop_bench import __main__ as program
-from neuralop_bench import config, leaderboard, pipeline
+from neuralop_bench import config, pipeline
+from neuralop_bench.board.collect import collect
 from neuralop_bench.committed import Board, FilingError, stem
 from neuralop_bench.config import ConfigError
 from neuralop_bench.record import Evaluation, RecordError, RunRecord, Verification
@@ -70,7 +71,7 @@ def test_a_run_that_was_filed_is_found_with_its_evaluations(tmp_path: Path) -> N
         assert reader.find("smoke", SCORED.run_id, run=run) is None
     assert board.seeds("lite", SCORED.run_id.removesuffix("-s0")) == [SCORED]
     assert board.seeds("lite", SCORED.run_id.removesuffix("8b-s0")) == []
-    (both,) = leaderboard.read_runs([board.folder])
+    (both,) = collect([board.folder]).runs
     assert [entry.evaluator for entry in both.evaluations] == ["standard-0a1b2c3d", "thorough"]
     before = {path: path.stat().st_mtime_ns for path in board.folder.rglob("*.json")}
     assert board.file(run) == []
