@@ -23,13 +23,16 @@ def _job(cfg: DictConfig) -> float | None:
 
     from neuralop_bench import config, process_group
 
-    is_sweep = HydraConfig.get().mode is RunMode.MULTIRUN
+    hydra = HydraConfig.get()
+    is_sweep = hydra.mode is RunMode.MULTIRUN
+    # Our own sweeper draws the board when all jobs have ended; after a trial of a search nobody else does.
+    draws = not (is_sweep and str(hydra.sweeper._target_).endswith(".ResumingSweeper"))
     with config.report_job_errors(is_sweep=is_sweep):
         run = config.from_hydra(cfg)
         from neuralop_bench import pipeline, processes  # torch takes seconds to import: --help and --cfg do without
 
         try:
-            return pipeline.execute(run)
+            return pipeline.execute(run, draws=draws)
         except Exception as error:
             if not process_group.is_first():
                 config.report_and_end(error)  # at once: the others wait for what this one would have given

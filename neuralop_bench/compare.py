@@ -218,7 +218,7 @@ def _errors_per_sample(run: Run, path: Path) -> list[float]:
 def _from_file(errors: Path, record: Path) -> list[float]:
     import xarray as xr
 
-    from neuralop_bench.evaluation.profile import samples  # imports torch, so only where it is needed
+    from neuralop_bench.evaluation.profiling import samples  # imports torch, so only where it is needed
 
     with xr.open_dataset(errors, engine="h5netcdf") as found:
         if values := samples(found).get("rel_l2"):

@@ -16,6 +16,7 @@ import csv
 import math
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from filelock import FileLock
@@ -31,13 +32,17 @@ from neuralop_bench.table import Table, show
 FOLDER = "leaderboard"
 PAGE_NAME = "index.html"
 
+_MOST_SHOWN = 40
 _BLANK_COLUMNS = ("track", "dataset", "task", "model", "variant", "column", "reason")
 # Spreadsheets take text that begins so for a formula, and a record may come from anybody.
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 
-def write(found: Board, folder: Path) -> list[Table]:
-    """Write the files of a board into ``folder``, each atomically; the tables of leaderboard.md."""
+def write(found: Board, folder: Path, *, draws: bool = True) -> list[Table]:
+    """Write the files of a board into ``folder``, each atomically; the tables of leaderboard.md.
+
+    ``draws``: index.html, too, whose pictures take a second or two.
+    """
     make_folder(folder)
     _write_csv(folder / "runs.csv", RUN_COLUMNS, run_rows(found.runs))
     _write_csv(folder / "leaderboard.csv", COLUMNS, found.rows)
@@ -45,15 +50,16 @@ def write(found: Board, folder: Path) -> list[Table]:
     shown = board_tables(found)
     with replacing(folder / "leaderboard.md") as temporary:
         temporary.write_text("\n".join(entry.to_markdown() for entry in shown), encoding="utf-8")
-    with replacing(folder / PAGE_NAME) as temporary:
-        temporary.write_text(page.render(found), encoding="utf-8")
+    if draws:
+        with replacing(folder / PAGE_NAME) as temporary:
+            temporary.write_text(page.render(found), encoding="utf-8")
     return shown
 
 
-def rebuild(outputs: Path) -> Path:
+def rebuild(outputs: Path, *, draws: bool = True) -> Path:
     """Rebuild the board of an outputs folder under a lock; returns the path of its leaderboard.csv.
 
-    A warning tells of what was left out: it must not keep the other runs off the board.
+    A warning tells of what was left out: it must not keep the other runs off the board. ``draws`` is that of ``write``.
 
     Raises:
         WriteError: the board can't be written.
@@ -67,7 +73,7 @@ def rebuild(outputs: Path) -> Path:
         for leftover in folder.glob(".*.tmp"):  # of a process that was killed while it wrote the board
             leftover.unlink(missing_ok=True)
         found = collect([outputs])
-        write(board(found), folder)
+        write(board(found), folder, draws=draws)
     finally:
         lock.release()
     _warn(found)
@@ -77,6 +83,15 @@ def rebuild(outputs: Path) -> Path:
 def _warn(found: Collection) -> None:
     for refusal in found.refusals:
         print(f"Warning: the leaderboard lacks {refusal}", file=sys.stderr)
+
+
+def _first_rows(table: Table) -> Table:
+    """What a terminal shows; leaderboard.md has all."""
+    if len(table.rows) <= _MOST_SHOWN:
+        return table
+    return replace(
+        table, title=f"{table.title}, first {_MOST_SHOWN} of {len(table.rows)}", rows=table.rows[:_MOST_SHOWN]
+    )
 
 
 def _blanks(found: Board) -> Iterable[dict[str, Cell]]:
@@ -133,7 +148,7 @@ def main(arguments: Sequence[str] | None = None, say: Callable[[str], None] = pr
     except WriteError as error:
         print(f"Error: {error}", file=sys.stderr)
         return 1
-    show(tables)
+    show([_first_rows(table) for table in tables])
     left_out = f", {len(found.refusals)} files left out (see above)" if found.refusals else ""
     say(f"{len(found.runs)} records -> {options.output / PAGE_NAME}, {options.output / 'leaderboard.csv'}{left_out}")
     return 0

@@ -52,8 +52,12 @@ from neuralop_bench.training.tracking import Guarded, NoTracker
 from neuralop_bench.training.trainer import Diverged, Progress, Trainer, validate
 
 
-def execute(cfg: RunConfig) -> float | None:
+def execute(cfg: RunConfig, *, draws: bool = True) -> float | None:
     """Do what the command line asked for: a run, an evaluation of a finished run, data alone, or a dry run.
+
+    Args:
+        cfg: of the command.
+        draws: the page of the board in ``paths.outputs``, too, when its tables are rebuilt.
 
     Returns:
         Of a run, its error on valid, ``valid_rel_l2``: what a search for hyper-parameters may look at.
@@ -64,7 +68,7 @@ def execute(cfg: RunConfig) -> float | None:
     if cfg.mode == "evaluate":
         if cfg.dry_run:
             raise ConfigError("dry_run=true tells what a run would take, not what mode=evaluate does. Leave it out.")
-        evaluate_again(cfg)
+        evaluate_again(cfg, draws=draws)
     elif cfg.mode == "generate":
         datasets.generate(cfg)
     elif cfg.dry_run and (found := _committed(cfg)) is not None:
@@ -72,18 +76,18 @@ def execute(cfg: RunConfig) -> float | None:
     elif cfg.dry_run:
         print(planning.describe(planning.make(cfg)), end="\n\n")  # a sweep prints one after another
     else:
-        return run(cfg).metrics["valid_rel_l2"]
+        return run(cfg, draws=draws).metrics["valid_rel_l2"]
     return None
 
 
-def run(cfg: RunConfig) -> RunRecord:
+def run(cfg: RunConfig, *, draws: bool = True) -> RunRecord:
     """Do what a configuration describes, or return the record if it has been done.
 
     Generates missing data, trains (or goes on from a checkpoint), evaluates on test with the weights that did best on
     valid, and writes into the run directory: run.yaml, best.pt, last.pt, curve.csv, errors.nc, report.md, figures/ and,
     last, record.json. Then the leaderboard of ``paths.outputs`` is rebuilt. An evaluator that measures more than errors
     on test (``thorough``) does so then, as ``evaluate_again`` would. With ``paths.board`` a run that is committed there
-    is done, and another is filed there in the end.
+    is done, and another is filed there in the end. ``draws`` is that of ``execute``.
 
     Raises:
         RunError: the loss became non-finite, another process is at work on the same run, or the machine is too small.
@@ -104,9 +108,9 @@ def run(cfg: RunConfig) -> RunRecord:
                 raise RunError(f"This run is {found.reason}. {found.record.message} force=true runs it again.")
             _tell_done(f"This run is {found.reason}", found.record, cfg)
             return found.record
-        record = _run(cfg, processes)
+        record = _run(cfg, processes, draws)
         if cfg.evaluator.is_thorough:
-            _evaluate_finished(replace(cfg, force=False), record, config.run_directory(cfg), processes)
+            _evaluate_finished(replace(cfg, force=False), record, config.run_directory(cfg), processes, draws)
         if cfg.paths.board is not None:
             _file(cfg.paths.board, config.run_directory(cfg), processes)
     return record
@@ -132,17 +136,17 @@ def _file(board: str, folder: Path, processes: Processes) -> None:
     processes.first_does(file)
 
 
-def _run(cfg: RunConfig, processes: Processes) -> RunRecord:
+def _run(cfg: RunConfig, processes: Processes, draws: bool) -> RunRecord:
     schema.require_one_process(cfg, processes.n)
     who = config.identity(cfg)
     folder, outputs = config.run_directory(cfg, who), Path(cfg.paths.outputs)
     if processes.first_does((folder / RECORD_NAME).exists) and not cfg.force:
-        return _returned(folder, cfg, processes)
+        return _returned(folder, cfg, processes, draws)
     plan = planning.make(cfg, who)
     keep_freed_memory()
     with ExitStack() as held:
         if processes.first_does(lambda: _taken(held, folder, cfg)):
-            return _returned(folder, cfg, processes)  # others have finished it since
+            return _returned(folder, cfg, processes, draws)  # others have finished it since
         try:
             record = _Run(plan, processes).execute()
         except OtherProcessFailed:
@@ -151,7 +155,7 @@ def _run(cfg: RunConfig, processes: Processes) -> RunRecord:
             if processes.is_first:
                 run_directory.note_failure(folder, config.describe(error))
             raise
-    board = _rebuild_board(outputs) if processes.is_first else ""
+    board = _rebuild_board(outputs, draws) if processes.is_first else ""
     if record.status == "diverged":
         raise _diverged(record, cfg, processes)
     print(f"Run directory: {folder}\nLeaderboard:   {board}")
@@ -172,7 +176,7 @@ def _taken(held: ExitStack, folder: Path, cfg: RunConfig) -> bool:
     return False
 
 
-def evaluate_again(asked: RunConfig) -> Evaluation:
+def evaluate_again(asked: RunConfig, *, draws: bool = True) -> Evaluation:
     """Evaluate a finished run once more, perhaps with another evaluator, and write evaluations/<evaluator>.json beside
     its record, with the errors (.nc) and the tables (.md). An evaluation that is there is returned. With
     ``paths.board`` the run is then filed there.
@@ -185,13 +189,15 @@ def evaluate_again(asked: RunConfig) -> Evaluation:
     cfg, record = config.for_evaluation(asked)
     processes = join(cfg.device)
     with processes.first_alone_speaks():
-        evaluation = _evaluate_finished(cfg, record, folder := Path(cast(str, cfg.run)), processes)
+        evaluation = _evaluate_finished(cfg, record, folder := Path(cast(str, cfg.run)), processes, draws)
         if cfg.paths.board is not None:
             _file(cfg.paths.board, folder, processes)
     return evaluation
 
 
-def _evaluate_finished(cfg: RunConfig, record: RunRecord, folder: Path, processes: Processes) -> Evaluation:
+def _evaluate_finished(
+    cfg: RunConfig, record: RunRecord, folder: Path, processes: Processes, draws: bool
+) -> Evaluation:
     name = config.evaluator_name(cfg)
     path, errors, report = (folder / run_directory.EVALUATIONS / f"{name}.{kind}" for kind in ("json", "nc", "md"))
     if processes.first_does(path.exists) and not cfg.force:
@@ -234,7 +240,7 @@ def _evaluate_finished(cfg: RunConfig, record: RunRecord, folder: Path, processe
         print(f"Evaluation: {path}")
         outputs = folder.resolve().parents[config.RUN_DIRECTORY_DEPTH - 1]
         if (outputs / leaderboard.FOLDER).is_dir():  # a run directory may have been copied elsewhere
-            _rebuild_board(outputs)
+            _rebuild_board(outputs, draws)
         return evaluation
 
     return processes.first_does(finish)
@@ -483,11 +489,11 @@ def _total(values: Iterable[float | None]) -> float | None:
     return None if None in known else sum(value for value in known if value is not None)
 
 
-def _returned(folder: Path, cfg: RunConfig, processes: Processes) -> RunRecord:
+def _returned(folder: Path, cfg: RunConfig, processes: Processes, draws: bool) -> RunRecord:
     """The record of a run that has been done, with what tells whether it is still current."""
     record = RunRecord.load(folder / RECORD_NAME)
     if processes.is_first:
-        _rebuild_board(Path(cfg.paths.outputs))
+        _rebuild_board(Path(cfg.paths.outputs), draws)
     if record.status != "finished":
         raise _diverged(record, cfg, processes)
     _tell_done(f"This run is done: {folder / RECORD_NAME}", record, cfg)
@@ -525,10 +531,10 @@ def _changes_since(record: RunRecord, cfg: RunConfig) -> list[str]:
     return changes
 
 
-def _rebuild_board(outputs: Path) -> str:
+def _rebuild_board(outputs: Path, draws: bool) -> str:
     """Where the board lies. If it can't be rebuilt, a warning says why: the run itself is finished all the same."""
     try:
-        return str(leaderboard.rebuild(outputs))
+        return str(leaderboard.rebuild(outputs, draws=draws))
     except WriteError as error:
         print(f"Warning: the run is done, but the leaderboard wasn't rebuilt: {error}", file=sys.stderr)
         return "not rebuilt"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import sys
 from dataclasses import MISSING, asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal
@@ -225,7 +226,8 @@ def _load(path: Path, kind: type[RunRecord] | type[Evaluation] | type[Verificati
 
 def _with_infinities(value: Any) -> Any:
     if isinstance(value, dict):
-        return {name: _with_infinities(entry) for name, entry in value.items()}
+        # Thousands of records on a board share these names.
+        return {sys.intern(name): _with_infinities(entry) for name, entry in value.items()}
     if isinstance(value, list):
         return [_with_infinities(entry) for entry in value]
     return math.inf if value == "inf" else value

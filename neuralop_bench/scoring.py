@@ -49,8 +49,9 @@ from neuralop_bench.data import Trajectories
 from neuralop_bench.datasets import Split
 from neuralop_bench.evaluation import ladder
 from neuralop_bench.evaluation.evaluator import evaluate, summarise
-from neuralop_bench.evaluation.ladder import Rung
-from neuralop_bench.evaluation.profile import SAMPLE, Profile, can_profile, profile, samples
+from neuralop_bench.evaluation.profile import Profile
+from neuralop_bench.evaluation.profiling import SAMPLE, can_profile, profile, samples
+from neuralop_bench.evaluation.rung import Rung
 from neuralop_bench.evaluation.tables import result_tables
 from neuralop_bench.metrics.cost import count_parameters, forward_flops, prediction_cost
 from neuralop_bench.metrics.metric import Metric, MetricContext

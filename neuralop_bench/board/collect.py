@@ -31,6 +31,9 @@ _PROVENANCE = {
     "date_utc": "date_utc is missing",
 }
 
+# Parts that are the same in many files.
+_SHARED = ("config", "environment", "metric_versions", "data", "rungs", "notes")
+
 _Kept = TypeVar("_Kept", RunRecord, Evaluation, Verification)
 
 
@@ -207,7 +210,7 @@ def _readable(
     load: Callable[[Path], _Kept], paths: Iterable[Path], refusals: list[Refusal]
 ) -> list[tuple[Path, _Kept]]:
     found = []
-    configs: dict[str, dict[str, Any]] = {}
+    known: dict[str, dict[str, Any]] = {}
     for path in sorted(paths):
         try:
             entry = load(path)
@@ -215,11 +218,9 @@ def _readable(
             if path.exists():  # otherwise moved aside by another process just now
                 refusals.append(Refusal(str(path), str(error).removeprefix(f"{path} ")))
             continue
-        if isinstance(entry, RunRecord | Evaluation):
-            # Thousands of runs share few configurations, which take most of their memory.
-            shared = configs.setdefault(repr(entry.config), entry.config) if entry.config else entry.config
-            entry = replace(entry, config=shared)
-        found.append((path, entry))
+        # Thousands of runs share few configurations and machines, which would take most of the memory.
+        shared = {name: value for name in _SHARED if (value := getattr(entry, name, None)) is not None}
+        found.append((path, replace(entry, **{name: known.setdefault(repr(v), v) for name, v in shared.items()})))
     return found
 
 
@@ -301,7 +302,9 @@ def _joined(
             )
         elif (key := (entry.run_id, entry.evaluator, entry.date_utc)) not in seen:  # a copy, otherwise
             seen.add(key)
-            fitting[entry.run_id].append(entry)
+            # What the record has already, an evaluation needn't keep.
+            lean = {name: {} for name in ("samples", "profile") if getattr(record, name)}
+            fitting[entry.run_id].append(replace(entry, **lean) if lean else entry)
     checked: defaultdict[str, list[Verification]] = defaultdict(list)
     for _, entry in verifications:
         checked[entry.run_id].append(entry)

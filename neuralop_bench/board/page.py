@@ -18,13 +18,13 @@ from neuralop_bench.board.plots import Series
 from neuralop_bench.board.rows import Board, Cell, Entry, Group, columns_of, settings
 from neuralop_bench.board.tables import SINGLE_SEED, interval, stars, text, verdict
 from neuralop_bench.board.verdicts import verdicts
-from neuralop_bench.evaluation.ladder import Rung
 from neuralop_bench.evaluation.profile import Fields, Profile, ProfileError
+from neuralop_bench.evaluation.rung import Rung
 from neuralop_bench.run_directory import command_line
 
 # Rows whose pictures are drawn, best first; more would be neither read nor light.
 MOST_PICTURED = 12
-# Rows of the page whose whole configuration is printed.
+# Rows of a task whose whole configuration is printed.
 _MOST_CONFIGS = 60
 _INTERPOLATED = "_interpolated"
 
@@ -129,7 +129,6 @@ def render(board: Board) -> str:
         groups=[_section(group, number, series) for number, group in enumerate(board.groups)],
         published=_published(board),
         refusals=board.refusals,
-        n_configs=_MOST_CONFIGS,
     )
 
 
@@ -227,7 +226,7 @@ def _section(group: Group, number: int, series: Series) -> dict[str, Any]:
         "plots": _plots(group, profiles, series),
         "transfer": _transfer(group),
         "fields": _fields(group, profiles, series),
-        "provenance": [_provenance(entry) for entry in group.entries],
+        "provenance": [_provenance(entry, place) for place, entry in enumerate(group.entries)],
     }
 
 
@@ -478,7 +477,7 @@ def _limits(fields: Fields) -> tuple[float, float]:
     return float(fields.reference.min()), float(fields.reference.max())
 
 
-def _provenance(entry: Entry) -> dict[str, Any]:
+def _provenance(entry: Entry, place: int) -> dict[str, Any]:
     records = [run.record for run in entry.runs]
     first = records[0]
     environment = first.environment
@@ -503,5 +502,7 @@ def _provenance(entry: Entry) -> dict[str, Any]:
         "metrics": str(entry.cells["metric_version"] or ""),
         "date": str(entry.cells["date_utc"]),
     }
-    config = yaml.safe_dump(first.config, sort_keys=True, allow_unicode=True, width=100)
+    config = ""
+    if place < _MOST_CONFIGS:
+        config = yaml.safe_dump(first.config, sort_keys=True, allow_unicode=True, width=100)
     return {"name": entry.name, "facts": facts, "config": config, "blanks": entry.blanks}

@@ -24,9 +24,10 @@ from data_gen.files import replacing
 from data_gen.spec import DatasetSpec, FieldSpec
 from neuralop_bench.batch import Batch, Predictor
 from neuralop_bench.data import Windows
-from neuralop_bench.evaluation.ladder import Rung
+from neuralop_bench.evaluation.rung import Rung
+from neuralop_bench.metrics.bands import BAND_EDGES, BANDS
 from neuralop_bench.metrics.relative import relative_l2_per_sample, relative_l2_step
-from neuralop_bench.metrics.spectral import BAND_EDGES, BANDS, Shells
+from neuralop_bench.metrics.spectral import Shells
 
 # Okabe & Ito (2008): black, blue, vermilion.
 REFERENCE, PREDICTION, ERROR = "#000000", "#0072B2", "#D55E00"

@@ -12,7 +12,7 @@ import math
 import sys
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, nullcontext
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -29,6 +29,7 @@ from neuralop_bench import reproducibility
 from neuralop_bench.batch import Batch, Trajectory
 from neuralop_bench.data import Windows
 from neuralop_bench.evaluation.evaluator import evaluate, summarise
+from neuralop_bench.evaluation.rung import Rung
 from neuralop_bench.metrics.cost import prediction_cost
 from neuralop_bench.metrics.metric import MetricContext
 from neuralop_bench.metrics.relative import RelativeL2
@@ -43,24 +44,6 @@ _ENOUGH_WITHOUT_EFFECT = 4
 
 # Raised whenever a change alters what is measured: what was kept before isn't used then.
 _VERSION = 1
-
-
-@dataclass(frozen=True)
-class Rung:
-    """One point of the solver's curve of error against time.
-
-    resolution: of the solver's grid, as 48x48.
-    relaxation: factor by which its steps are longer, or its iterations looser, than the dataset's own.
-    rel_l2: relative L2 error, mean over samples.
-    latency_seconds: time of one trajectory alone.
-    seconds: time per trajectory at the best batch size.
-    """
-
-    resolution: str
-    relaxation: float
-    rel_l2: float
-    latency_seconds: float
-    seconds: float
 
 
 class SolverRung:

@@ -13,17 +13,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import xarray as xr
 from numpy.typing import NDArray
 
-from data_gen.spec import DatasetSpec
-from neuralop_bench.batch import Trajectory
-from neuralop_bench.metrics.metric import mean_over_samples
-from neuralop_bench.metrics.relative import relative_l2_per_sample, relative_l2_step
-from neuralop_bench.metrics.spectral import Shells
-
-# The test sample whose fields are kept: the same for every model, and nobody's choice.
-SAMPLE = 0
 # More points per axis than a picture shows are left out.
 MOST_POINTS = {1: 512, 2: 96}
 _LEVELS = {1: np.dtype("<u2"), 2: np.dtype("u1")}
@@ -111,59 +102,6 @@ class Profile:
             return cls(**curves, fields=Fields(**fields))
         except (KeyError, TypeError, ValueError, AttributeError, zlib.error) as error:
             raise ProfileError(f"its curves and fields can't be read ({type(error).__name__}: {error})") from error
-
-
-def profile(errors: xr.Dataset, prediction: Trajectory, target: Trajectory, spec: DatasetSpec) -> Profile:
-    """Of the statistics on test, and of one sample.
-
-    Args:
-        errors: of ``evaluator.evaluate`` with the statistics of ``rel_l2`` and ``spectra``.
-        prediction, target: of sample 0, [1, T, C, *S].
-        spec: of the test data.
-    """
-    cycles = Shells(spec.grid).wavenumbers * max(spec.grid.lengths)
-    last = errors.isel(time=-1, shell=slice(None, -1))
-    spectra = {
-        name: mean_over_samples(last[name].transpose("sample", "channel", "shell").values).mean(axis=0)
-        for name in ("energy_target", "energy_prediction", "energy_error")
-    }
-    return Profile(
-        times=np.asarray(errors["time"].values, np.float64),
-        step_errors=relative_l2_step(errors).mean("channel").transpose("sample", "time").values,
-        cycles=cycles,
-        fields=_fields(prediction, target, spec, float(errors["time"].values[-1])),
-        **spectra,
-    )
-
-
-def samples(errors: xr.Dataset) -> dict[str, list[float]]:
-    """Columns before their mean over samples, from which intervals and comparisons are made: ``rel_l2`` [sample]. Empty
-    if the evaluator doesn't measure it."""
-    if "error_mean_square" not in errors:
-        return {}
-    return {"rel_l2": [float(value) for value in relative_l2_per_sample(errors).mean("channel").values]}
-
-
-def can_profile(errors: xr.Dataset) -> bool:
-    """Whether the evaluator measured what curves are made of."""
-    return {"error_mean_square", "energy_target"} <= set(errors.variables)
-
-
-def _fields(prediction: Trajectory, target: Trajectory, spec: DatasetSpec, time: float) -> Fields:
-    p, u = (np.asarray(x[0, -1, 0].cpu().numpy(), np.float64) for x in (prediction, target))
-    if u.ndim == 3:
-        middle = u.shape[-1] // 2
-        p, u = p[..., middle], u[..., middle]
-    stride = tuple(slice(None, None, -(-n // MOST_POINTS[u.ndim])) for n in u.shape)
-    p, u = p[stride], u[stride]
-    return Fields(
-        name=spec.state[0].name,
-        unit=spec.state[0].unit,
-        time=None if spec.is_steady else time,
-        lengths=tuple(spec.grid.lengths[: u.ndim]),
-        reference=u,
-        error=p - u if np.isfinite(p).all() else None,
-    )
 
 
 def _packed(values: NDArray[np.float64], dtype: np.dtype[Any]) -> dict[str, Any]:

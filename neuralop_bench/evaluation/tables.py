@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 
 import xarray as xr
 
-from neuralop_bench.evaluation.ladder import Rung
+from neuralop_bench.evaluation.rung import Rung
+from neuralop_bench.metrics.bands import BANDS
 from neuralop_bench.metrics.relative import relative_l2_step
-from neuralop_bench.metrics.spectral import BANDS
 from neuralop_bench.record import DATA_ERROR_MARGIN
 from neuralop_bench.table import Table, number
 

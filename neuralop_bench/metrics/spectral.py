@@ -13,18 +13,14 @@ from numpy.typing import NDArray
 
 from data_gen.grids import Grid
 from neuralop_bench.batch import Batch, Trajectory
+from neuralop_bench.metrics.bands import BAND_EDGES, BANDS, BELOW_ROUNDING
 from neuralop_bench.metrics.metric import EPS, MetricContext, mean, mean_over_samples, sample_pairs
 
-BANDS = ("low", "mid", "high")
-# In cycles per longest side of the domain: 1 to 3, 4 to 11, 12 and above.
-BAND_EDGES = (3.5, 11.5)
 # Of the training grid's Nyquist wavenumber, for the bands that move with it.
 BAND_FRACTIONS = (1 / 8, 1 / 2)
 # Below this a shell's structures are more wrong than right in their place.
 COHERENT = 0.5
 _RESAMPLINGS = 1000
-# A band with less than this share of the energy is float32 rounding, not signal.
-BELOW_ROUNDING = 1e-10
 
 
 class Spectra:

@@ -21,7 +21,7 @@ from neuralop_bench import config, pipeline, run_directory
 from neuralop_bench.batch import Batch
 from neuralop_bench.checkpoint import CheckpointError
 from neuralop_bench.evaluation import ladder
-from neuralop_bench.evaluation.ladder import Rung
+from neuralop_bench.evaluation.rung import Rung
 from neuralop_bench.metrics.relative import relative_l2_per_sample
 from neuralop_bench.models.fno import FNO
 from neuralop_bench.record import Evaluation, RunRecord

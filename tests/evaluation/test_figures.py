@@ -20,7 +20,7 @@ from data_gen.spec import DatasetSpec, FieldSpec
 from neuralop_bench.batch import Batch
 from neuralop_bench.data import Windows
 from neuralop_bench.evaluation import figures
-from neuralop_bench.evaluation.ladder import Rung
+from neuralop_bench.evaluation.rung import Rung
 from neuralop_bench.metrics.metric import MetricContext
 from neuralop_bench.metrics.relative import RelativeL2, relative_l2_per_sample, relative_l2_step
 from neuralop_bench.metrics.spectral import Spectra

@@ -13,7 +13,8 @@ import xarray as xr
 from data_gen.grids import Grid
 from data_gen.spec import DatasetSpec, FieldSpec
 from neuralop_bench.batch import Batch
-from neuralop_bench.evaluation.profile import MOST_POINTS, Profile, ProfileError, profile, samples
+from neuralop_bench.evaluation.profile import MOST_POINTS, Profile, ProfileError
+from neuralop_bench.evaluation.profiling import profile, samples
 from neuralop_bench.metrics.metric import MetricContext
 from neuralop_bench.metrics.relative import RelativeL2
 from neuralop_bench.metrics.spectral import Spectra

@@ -8,7 +8,8 @@ import pytest
 import xarray as xr
 
 from data_gen.grids import Grid
-from neuralop_bench.metrics.spectral import BANDS, Shells, Spectra
+from neuralop_bench.metrics.bands import BANDS
+from neuralop_bench.metrics.spectral import Shells, Spectra
 
 Score = Callable[..., dict[str, float]]
 Measure = Callable[..., xr.Dataset]
