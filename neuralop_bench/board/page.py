@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -111,8 +112,7 @@ def render(board: Board) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    names = sorted({entry.name for group in board.groups for entry in _pictured(group.entries)})
-    series = Series(names)
+    series = series_of(board.groups)
     return environment.get_template("index.html.j2").render(
         style=_part(environment, "style.css"),
         script=_part(environment, "board.js"),
@@ -130,6 +130,18 @@ def render(board: Board) -> str:
         published=_published(board),
         refusals=board.refusals,
     )
+
+
+def series_of(groups: Sequence[Group]) -> Series:
+    """The looks of all models that are drawn."""
+    return Series(sorted({entry.name for group in groups for entry in _pictured(group.entries)}))
+
+
+def colours() -> dict[str, str]:
+    """Of the page in the light, by the name of the variable."""
+    text = PackageLoader("neuralop_bench.board").get_source(Environment(), "style.css")[0]
+    light = text[: text.index("}")]
+    return dict(re.findall(r"(--\w+): (#\w+);", light))
 
 
 def _part(environment: Environment, name: str) -> Markup:
@@ -340,9 +352,8 @@ def _solver(group: Group) -> list[dict[str, str]]:
     ]
 
 
-def _plots(group: Group, profiles: Mapping[str, list[Profile]], series: Series) -> list[dict[str, Any]]:
-    where = f"{group.task}, {group.track}"
-    found = []
+def error_and_time(group: Group, series: Series) -> str | None:
+    """SVG of error against time of the best rows; None if no model, or no solver, was timed."""
     models = {}
     for entry in _pictured(group.entries):
         error, throughput = entry.cells["rel_l2_mean"], entry.cells["throughput"]
@@ -350,11 +361,20 @@ def _plots(group: Group, profiles: Mapping[str, list[Profile]], series: Series) 
             ends = None if entry.interval is None else (entry.interval.low, entry.interval.high)
             models[entry.name] = (1 / throughput, error, ends)
     rungs = _rungs(group)
-    if models and rungs:
+    if not models or not rungs:
+        return None
+    return plots.error_and_time(models, rungs, series, f"Error against time, {group.task}, {group.track}")
+
+
+def _plots(group: Group, profiles: Mapping[str, list[Profile]], series: Series) -> list[dict[str, Any]]:
+    where = f"{group.task}, {group.track}"
+    found = []
+    svg = error_and_time(group, series)
+    if svg is not None:
         found.append(
             {
                 "title": "Error and time",
-                "svg": Markup(plots.error_and_time(models, rungs, series, f"Error against time, {where}")),
+                "svg": Markup(svg),
                 "about": "Down and left is better. Squares are the dataset's own solver on the grids beside them, "
                 "given what the models are given; the broad line joins what nothing beats in both error and time.",
             }

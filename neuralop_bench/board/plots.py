@@ -249,6 +249,25 @@ def image(values: NDArray[np.float64], limits: tuple[float, float], colours: str
     return "data:image/png;base64," + base64.b64encode(raw.getvalue()).decode("ascii")
 
 
+def standalone(svg: str, colours: Mapping[str, str]) -> str:
+    """A drawing as a file of its own, in fixed colours on paper.
+
+    Args:
+        svg: of a function above.
+        colours: by the name of the page's variable.
+    """
+    for name, colour in colours.items():
+        svg = svg.replace(f"var({name})", colour)
+    opening, rest = svg.split(">", 1)
+    box = re.search(r'viewBox="0 0 ([\d.]+) ([\d.]+)"', opening)
+    assert box is not None
+    width, height = box.groups()
+    root = f'<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" {opening[5:]}'
+    size = f'width="{width}" height="{height}" font-family="system-ui, sans-serif"'
+    paper = f'<rect width="{width}" height="{height}" fill="{colours["--paper"]}"/>'
+    return f"{root} {size}>{paper}{rest}\n"
+
+
 def _single() -> tuple[Figure, Axes]:
     figure = Figure(figsize=_SIZE, layout="constrained")
     return figure, figure.subplots()

@@ -9,6 +9,9 @@ from neuralop_bench.board.rows import Entry, Group
 from neuralop_bench.board.tables import interval, text
 from neuralop_bench.record import DATA_ERROR_MARGIN
 
+# A model this many times worse than the best isn't compared with it out of distribution.
+_COMPARABLE = 5
+
 
 def verdicts(group: Group) -> list[str]:
     """Sentences: who is best and how sure that is, where in the spectrum it fails, what the solver says to it."""
@@ -60,11 +63,11 @@ def _solver(rated: Sequence[Entry]) -> list[str]:
     known = [(entry, speedup) for entry in rated if (speedup := _number(entry, "speedup_at_equal_error"))]
     if not known:
         return []
-    # An error above that of every grid of the solver: it could be had for less than its cheapest solution.
-    beyond = [entry for entry, _ in known if entry.cells["speedup_is_bound"] == "<"]
-    within = [(entry, speedup) for entry, speedup in known if entry not in beyond]
-    winners = [entry for entry, speedup in within if speedup > 1]
-    losers = [(entry, 1 / speedup) for entry, speedup in within if speedup <= 1]
+    # A bound may leave it open who is faster: an error above that of every grid, or below that of all.
+    coarser = [entry for entry, speedup in known if speedup > 1 and entry.cells["speedup_is_bound"] == "<"]
+    finer = [entry for entry, speedup in known if speedup <= 1 and entry.cells["speedup_is_bound"] == ">"]
+    winners = [entry for entry, speedup in known if speedup > 1 and entry not in coarser]
+    losers = [(entry, 1 / speedup) for entry, speedup in known if speedup <= 1 and entry not in finer]
     found = []
     if winners:
         found.append(
@@ -72,19 +75,18 @@ def _solver(rated: Sequence[Entry]) -> list[str]:
             f"{'is' if len(winners) == 1 else 'are'} faster than the dataset's own solver on a coarser grid."
         )
     if losers:
+        lead = "The solver" if winners else "For the same error, the dataset's own solver on a coarser grid"
         who = _listed([entry.name for entry, _ in losers])
-        lead = (
-            "The solver is faster than"
-            if winners
-            else ("For the same error, the dataset's own solver on a coarser grid is faster than")
-        )
-        found.append(f"{lead} {who}{_range([factor for _, factor in losers])}.")
-    if beyond:
-        is_one = len(beyond) == 1
-        found.append(
-            f"{_listed([entry.name for entry in beyond])} {'is' if is_one else 'are'} less accurate than the solver on "
-            f"its coarsest grid, so nothing says whether {'it is' if is_one else 'they are'} worth it."
-        )
+        found.append(f"{lead} is faster than {who}{_range([factor for _, factor in losers])}.")
+    for open_ones, words in (
+        (coarser, "less accurate than the solver on its coarsest"),
+        (finer, "more accurate than the solver on its finest"),
+    ):
+        if open_ones:
+            verb = "is" if len(open_ones) == 1 else "are"
+            found.append(
+                f"{_listed([entry.name for entry in open_ones])} {verb} {words} grid, so nothing can be said at equal error."
+            )
     paying = [(entry, number) for entry in winners if (number := _number(entry, "breakeven_solves"))]
     if paying:
         entry, number = min(paying, key=lambda pair: pair[1])
@@ -102,17 +104,19 @@ def _with_speed(entry: Entry) -> str:
 
 
 def _elsewhere(rated: Sequence[Entry]) -> list[str]:
-    factors = [(factor, entry) for entry in rated if (factor := _number(entry, "ood_factor")) is not None]
-    if not factors:
+    error, factor = _number(rated[0], "rel_l2_mean"), _number(rated[0], "ood_factor")
+    if not error or factor is None:
         return []
-    best = next((factor for factor, entry in factors if entry is rated[0]), None)
-    least = min(factors, key=lambda pair: pair[0])
-    if best is None:
-        return []
-    own = f"Out of distribution its error grows {text(float(f'{best:.2g}'))} times"
-    if least[1] is rated[0]:
-        return [f"{own}, the least of all."]
-    return [f"{own}; the least growth has {least[1].name} ({text(float(f'{least[0]:.2g}'))} times)."]
+    own = f"Out of distribution its error grows {text(float(f'{factor:.2g}'))} times"
+    # A bad model can hardly get worse.
+    good = [entry for entry in rated if (_number(entry, "rel_l2_mean") or math.inf) <= _COMPARABLE * error]
+    factors = [(value, entry.name) for entry in good if (value := _number(entry, "ood_factor")) is not None]
+    least, name = min(factors)
+    if name == rated[0].name:
+        return [f"{own}."]
+    return [
+        f"{own}; of the models with up to {_COMPARABLE} times its error, that of {name} grows least ({text(float(f'{least:.2g}'))} times)."
+    ]
 
 
 def _number(entry: Entry, column: str) -> float | None:
