@@ -83,10 +83,8 @@ def _solver(rated: Sequence[Entry]) -> list[str]:
         (finer, "more accurate than the solver on its finest"),
     ):
         if open_ones:
-            verb = "is" if len(open_ones) == 1 else "are"
-            found.append(
-                f"{_listed([entry.name for entry in open_ones])} {verb} {words} grid, so nothing can be said at equal error."
-            )
+            who = f"{_listed([entry.name for entry in open_ones])} {'is' if len(open_ones) == 1 else 'are'}"
+            found.append(f"{who} {words} grid, so nothing can be said at equal error.")
     paying = [(entry, number) for entry in winners if (number := _number(entry, "breakeven_solves"))]
     if paying:
         entry, number = min(paying, key=lambda pair: pair[1])
@@ -114,9 +112,8 @@ def _elsewhere(rated: Sequence[Entry]) -> list[str]:
     least, name = min(factors)
     if name == rated[0].name:
         return [f"{own}."]
-    return [
-        f"{own}; of the models with up to {_COMPARABLE} times its error, that of {name} grows least ({text(float(f'{least:.2g}'))} times)."
-    ]
+    times = text(float(f"{least:.2g}"))
+    return [f"{own}; of models with up to {_COMPARABLE} times its error, that of {name} grows least ({times} times)."]
 
 
 def _number(entry: Entry, column: str) -> float | None:
