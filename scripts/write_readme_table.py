@@ -84,8 +84,9 @@ def page(text: str, found: Board) -> str:
 def pictures(found: Board) -> Mapping[str, str]:
     """SVG of each dataset, by the name of its file."""
     made = {}
+    series = board_page.series_of(shown(found))
     for group in shown(found):
-        svg = board_page.error_and_time(group, board_page.series_of([group]))
+        svg = board_page.error_and_time(group, series)
         if svg is not None:
             made[_picture_name(group)] = plots.standalone(svg, board_page.colours())
     return made

@@ -49,6 +49,7 @@ def test_the_wheel_holds_the_packages_with_all_configs_and_nothing_else(wheel: P
     wanted = _files(ROOT / "data_gen") | _files(ROOT / "neuralop_bench") | _files(ROOT / "hydra_plugins")
     configs = {f"neuralop_bench/{name}" for name in _files(ROOT / "configs")}
     assert "neuralop_bench/configs/config.yaml" in configs
+    assert {f"neuralop_bench/board/templates/{name}" for name in ("index.html.j2", "style.css", "board.js")} <= names
     metadata = {name for name in names if name.startswith(f"neuralop_bench-{PROJECT['version']}.dist-info/")}
     assert names - metadata == wanted | configs
 
