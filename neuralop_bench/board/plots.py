@@ -16,7 +16,7 @@ from markupsafe import escape
 from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import LogLocator, NullFormatter
+from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -294,7 +294,7 @@ def _logarithmic(axis: Axes, points: Sequence[tuple[float, float]], which: str =
         axis.set(**{f"{name}scale": "log", f"{name}lim": (low / 1.4, high * 1.4)})
         ticks = axis.xaxis if name == "x" else axis.yaxis
         if high < 300 * low:
-            ticks.set_major_locator(LogLocator(subs=(1, 2, 5)) if high > 5 * low else LogLocator(subs=range(1, 10)))
+            ticks.set_major_locator(LogLocator(subs=(1, 2, 5)) if high > 5 * low else MaxNLocator(4))
             ticks.set_major_formatter("{x:g}")
             ticks.set_minor_formatter(NullFormatter())
 
