@@ -168,12 +168,13 @@ def collect(folders: Iterable[Path]) -> Collection:
     """
     files = _files(folders)
     refusals: list[Refusal] = []
-    evaluations = _readable(Evaluation.load, files.evaluations, refusals)
-    verifications = _readable(Verification.load, files.verifications, refusals)
     found = [_Found(path, record) for path, record in _readable(RunRecord.load, files.records, refusals)]
     found = _sift(found, _without_provenance, refusals)
     found = _once_each(found, lambda record: _place(Run(record)), refusals)
     found = _once_each(found, lambda record: record.run_id, refusals)
+    # One after the other, so that what a run doesn't need of them is never held of all.
+    evaluations = _readable(Evaluation.load, files.evaluations, refusals)
+    verifications = _readable(Verification.load, files.verifications, refusals)
     runs = _joined(found, evaluations, verifications, refusals)
     runs = _comparable(runs, {entry.record.run_id: entry for entry in found}, refusals)
     return Collection(tuple(sorted(runs, key=_place)), tuple(sorted(refusals)))
@@ -208,8 +209,7 @@ def _walk(folder: Path) -> Iterator[tuple[str, list[str]]]:
 
 def _readable(
     load: Callable[[Path], _Kept], paths: Iterable[Path], refusals: list[Refusal]
-) -> list[tuple[Path, _Kept]]:
-    found = []
+) -> Iterator[tuple[Path, _Kept]]:
     known: dict[str, dict[str, Any]] = {}
     for path in sorted(paths):
         try:
@@ -220,8 +220,7 @@ def _readable(
             continue
         # Thousands of runs share few configurations and machines, which would take most of the memory.
         shared = {name: value for name in _SHARED if (value := getattr(entry, name, None)) is not None}
-        found.append((path, replace(entry, **{name: known.setdefault(repr(v), v) for name, v in shared.items()})))
-    return found
+        yield path, replace(entry, **{name: known.setdefault(repr(value), value) for name, value in shared.items()})
 
 
 def _sift(found: Sequence[_Found], why_not: Callable[[RunRecord], str], refusals: list[Refusal]) -> list[_Found]:
