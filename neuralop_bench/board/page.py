@@ -117,7 +117,7 @@ def render(board: Board) -> str:
         style=_part(environment, "style.css"),
         script=_part(environment, "board.js"),
         n_runs=len(board.runs),
-        n_rows=len(board.entries),
+        n_models=len({entry.name for entry in board.entries}),
         date=max((run.record.date_utc for run in board.runs), default="")[:10],
         versions=sorted({run.record.bench_version for run in board.runs}),
         tracks=list(dict.fromkeys(group.track for group in board.groups)),
@@ -189,7 +189,9 @@ def _overview_cell(entry: Entry | None) -> dict[str, str]:
     if entry is None:
         return {"text": "–", "rank": "", "why": "doesn't apply, or nobody has run it"}
     rank = text(entry.cells["rank"])
-    return {"text": text(entry.cells["rel_l2_mean"]) or str(entry.cells["status"]), "rank": rank, "why": ""}
+    mark = f" {SINGLE_SEED}" if entry.interval is not None and not entry.interval.counts_seeds else ""
+    error = text(entry.cells["rel_l2_mean"]) or str(entry.cells["status"])
+    return {"text": error + mark, "rank": rank, "why": ""}
 
 
 def _published(board: Board) -> list[dict[str, Any]]:

@@ -293,7 +293,7 @@ def _logarithmic(axis: Axes, points: Sequence[tuple[float, float]], which: str =
         low, high = min(values), max(values)
         axis.set(**{f"{name}scale": "log", f"{name}lim": (low / 1.4, high * 1.4)})
         ticks = axis.xaxis if name == "x" else axis.yaxis
-        if high < 300 * low:
+        if high < 300 * low and low > 1e-3:
             ticks.set_major_locator(LogLocator(subs=(1, 2, 5)) if high > 5 * low else MaxNLocator(4))
             ticks.set_major_formatter("{x:g}")
             ticks.set_minor_formatter(NullFormatter())
