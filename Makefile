@@ -52,6 +52,7 @@ bench: install ## time and weigh steps, data, reading, loading, metrics and grow
 	$(BIN)/python benchmarks/around.py
 	$(BIN)/python benchmarks/loading.py
 	$(BIN)/python benchmarks/sweeps.py
+	$(BIN)/python benchmarks/board.py
 	$(BIN)/python benchmarks/growth.py
 	$(BIN)/python benchmarks/datagen.py
 	$(BIN)/python benchmarks/report.py

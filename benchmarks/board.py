@@ -4,8 +4,8 @@
     python benchmarks/board.py 500
 
 The records are made: models of three seeds on the three datasets, each with the size of a real one on lite ns2d (50
-test samples, 10 steps, 31 shells, a field of 64 x 64) and an evaluation of it, in two forms: spread over many models,
-where every pair of a task is compared, and over few models with many seeds.
+test samples, 10 steps, 31 shells, a field of 64 x 64) and an evaluation of it, in two forms: spread over many models of
+three seeds, where every pair of a task is compared, and over few models of a hundred.
 """
 
 from __future__ import annotations
@@ -28,6 +28,8 @@ from neuralop_bench.record import Evaluation, RunRecord
 ROOT = Path(__file__).parents[1]
 BOARD = ROOT / "leaderboard"
 DATASETS = ("burgers1d", "darcy2d", "ns2d")
+# Per record, and of up to 10,000.
+ASKED_SECONDS, ASKED_MIB = 0.01, 1024
 N_SAMPLES, N_STEPS, N_SHELLS, RESOLUTION = 50, 10, 31, 64
 
 # Run by itself, so that its memory is its own.
@@ -50,8 +52,8 @@ def make(folder: Path, n_records: int, n_seeds: int) -> None:
     for model in range(math.ceil(n_records / (len(DATASETS) * n_seeds))):
         error = 0.01 * math.exp(rng.uniform(0, 4))
         for dataset in DATASETS:
-            record = RunRecord.load(BOARD / "records" / "lite" / f"{dataset}_fno_seed0.json")
-            evaluation = Evaluation.load(BOARD / "evaluations" / "lite" / f"{dataset}_fno_seed0.json")
+            record = RunRecord.load(BOARD / "records" / "lite" / f"{dataset}_fno_seed1.json")
+            evaluation = Evaluation.load(BOARD / "evaluations" / "lite" / f"{dataset}_fno_seed1.json")
             for seed in range(n_seeds):
                 if made == n_records:
                     return
@@ -103,12 +105,13 @@ def main() -> None:
     sizes = [int(n) for n in sys.argv[1:]] or [1000, 10_000]
     found: dict[str, Any] = {}
     for n_records in sizes:
-        for name, n_seeds in (("3 seeds", 3), ("100 seeds", 100)):
+        for n_seeds in (3, 100):
             with tempfile.TemporaryDirectory() as folder:
                 make(Path(folder), n_records, n_seeds)
-                found[f"{n_records} records, {name}"] = measure(Path(folder))
-                print(n_records, name, found[f"{n_records} records, {name}"], flush=True)
-    save("boards", found)
+                line = {**measure(Path(folder)), "asked_seconds": n_records * ASKED_SECONDS, "asked_mib": ASKED_MIB}
+            found[f"{n_records:,} records, {n_seeds} of a row"] = line
+            print(n_records, n_seeds, line, flush=True)
+    save("boards", {"boards": found})
 
 
 if __name__ == "__main__":

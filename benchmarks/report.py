@@ -165,8 +165,19 @@ def _around(found: dict[str, Any], _: str) -> Iterator[str]:
         for what, seconds in entry["skipped"].items():
             text = f"seconds until {entry['n_skipped']} finished runs are left out, torch's import included, {what}"
             rows.append((text, _judged(seconds, 20, at_most=True, digits=1), "below 20"))
+    for what, line in found.get("boards", {}).get("boards", {}).items():
+        asked = line["asked_seconds"]
+        rows.append(
+            (
+                f"seconds of a board of {what}",
+                _judged(line["seconds"], asked, at_most=True, digits=1),
+                f"below {asked:g}",
+            )
+        )
+        memory = _judged(line["peak_mib"], line["asked_mib"], at_most=True, digits=0)
+        rows.append((f"peak memory of it, MiB, {what}", memory, f"below {line['asked_mib']}"))
     if len(rows) > 1:
-        yield from ("### Reading, measuring and sweeps\n", _table(rows))
+        yield from ("### Reading, measuring, sweeps and boards\n", _table(rows))
 
 
 def _growth(found: dict[str, Any], machine: str) -> Iterator[str]:

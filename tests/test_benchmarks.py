@@ -40,6 +40,17 @@ def test_what_misses_its_target_is_bold(tmp_path: Path, monkeypatch: pytest.Monk
                     "asked": 0.02,
                     "machine": machine,
                 },
+                "boards": {
+                    "boards": {
+                        "1,000 records, 3 of a row": {
+                            "seconds": 12.0,
+                            "asked_seconds": 10.0,
+                            "peak_mib": 300.0,
+                            "asked_mib": 1024,
+                        }
+                    },
+                    "machine": machine,
+                },
                 "data, darcy": {
                     "two_phase_12_3": {"ratio_spsolve": 12.6},
                     "smooth_1e6": {"ratio_splu": 1.4},
@@ -59,6 +70,8 @@ def test_what_misses_its_target_is_bold(tmp_path: Path, monkeypatch: pytest.Monk
     assert "beside that on 84 MB, held in memory | 2.500 |  |" in page
     assert "wasn't there, 0 workers | **0.050** | at most 0.02 |" in page
     assert "wasn't there, 1 workers | 0.004 |  |" in page
+    assert "| seconds of a board of 1,000 records, 3 of a row | **12.0** | below 10 |" in page
+    assert "| peak memory of it, MiB, 1,000 records, 3 of a row | 300 | below 1024 |" in page
     assert "against splu | **1.4x** | 1.5x |" in page
     assert "against spsolve | 12.6x | 10.0x |" in page
 
