@@ -78,7 +78,7 @@ def test_a_sweep_of_eight_jobs_gives_eight_records_and_one_board(swept: Sweep) -
     rows = {(row["model"], row["dataset"]): (row["n_seeds"], row["seeds"], row["status"]) for row in swept.board}
     cells = [(model, dataset) for model in ("persistence", "fno") for dataset in ("burgers1d", "ns2d")]
     assert len(swept.board) == 4
-    assert rows == dict.fromkeys(cells, ("2", "0;1", "finished"))
+    assert rows == dict.fromkeys(cells, ("2", "0;1", "self"))
     # Both jobs of a dataset wanted data that weren't there; one made them for all.
     assert len({record.data["test"]["sha256"] for record in swept.records.values()}) == 2
 
