@@ -26,6 +26,7 @@ IMAGES = ROOT / "docs" / "images"
 RECORDS = ROOT / "leaderboard"
 TRACK = "lite"
 
+_ROUNDING = 1e-3
 _PLACE = re.compile(r"(?<=<!-- lite board: made by `make board` -->\n\n).*?(?=\n<!-- end -->)", re.DOTALL)
 
 
@@ -103,7 +104,9 @@ def _cell(entry: Entry | None, best: float) -> str:
     digits = 4 if error < 0.01 else 3
     text = f"{error:.{digits}f}"
     text = f"**{text}**" if error == best else text
-    return text if not isinstance(deviation, float) else f"{text} ± {deviation:.1g}"
+    # The seeds of a regression differ by rounding, if at all.
+    differ = isinstance(deviation, float) and deviation > _ROUNDING * error
+    return f"{text} ± {deviation:.1g}" if differ else text
 
 
 def _seconds(entry: Entry | None) -> str:
