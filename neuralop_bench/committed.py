@@ -17,9 +17,16 @@ from pathlib import Path
 from typing import TypeVar
 
 from data_gen.files import make_folder, replacing, write_errors
-from neuralop_bench.record import RECORD_NAME, Evaluation, RecordError, RunRecord, Verification
-
-RECORDS, EVALUATIONS, VERIFICATIONS = "records", "evaluations", "verifications"
+from neuralop_bench.record import (
+    EVALUATIONS,
+    RECORD_NAME,
+    RECORDS,
+    VERIFICATIONS,
+    Evaluation,
+    RecordError,
+    RunRecord,
+    Verification,
+)
 
 # Its evaluation takes the record's own name.
 _MAIN_EVALUATOR = "thorough"

@@ -24,8 +24,8 @@ from numpy.typing import NDArray
 from neuralop_bench import run_directory
 from neuralop_bench.board.collect import Run, joined
 from neuralop_bench.evaluation import statistics
-from neuralop_bench.record import RECORD_NAME, Evaluation, RecordError, RunRecord
-from neuralop_bench.run_directory import ERRORS_NAME, EVALUATIONS
+from neuralop_bench.record import EVALUATIONS, RECORD_NAME, Evaluation, RecordError, RunRecord
+from neuralop_bench.run_directory import ERRORS_NAME
 from neuralop_bench.table import Table, number, show
 
 # The columns that are shown side by side, with the metric that defines each; cost has no metric.

@@ -41,7 +41,7 @@ from neuralop_bench.normalization import Normalizer
 from neuralop_bench.plan import Plan
 from neuralop_bench.process_group import OtherProcessFailed
 from neuralop_bench.processes import Processes, join
-from neuralop_bench.record import RECORD_NAME, Evaluation, RunRecord, Status
+from neuralop_bench.record import EVALUATIONS, RECORD_NAME, Evaluation, RunRecord, Status
 from neuralop_bench.run_directory import RunError
 from neuralop_bench.scoring import Score
 from neuralop_bench.sources import Source
@@ -199,7 +199,7 @@ def _evaluate_finished(
     cfg: RunConfig, record: RunRecord, folder: Path, processes: Processes, draws: bool
 ) -> Evaluation:
     name = config.evaluator_name(cfg)
-    path, errors, report = (folder / run_directory.EVALUATIONS / f"{name}.{kind}" for kind in ("json", "nc", "md"))
+    path, errors, report = (folder / EVALUATIONS / f"{name}.{kind}" for kind in ("json", "nc", "md"))
     if processes.first_does(path.exists) and not cfg.force:
         evaluation = Evaluation.load(path)
         print(f"This evaluation is done: {path} (force=true repeats it)\n{_report(report, evaluation.files)}")

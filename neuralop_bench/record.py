@@ -16,6 +16,9 @@ from data_gen.files import replacing
 # notes to evaluations. 4 added samples and profile.
 RECORD_FORMAT = 4
 RECORD_NAME = "record.json"
+# Folders of what belongs to records: beside them in a run directory, by track on a committed board, which keeps the
+# records themselves in the first.
+RECORDS, EVALUATIONS, VERIFICATIONS = "records", "evaluations", "verifications"
 
 # Closer to the error of its test data, a score tells as much about these as about the model.
 DATA_ERROR_MARGIN = 3.0

@@ -33,8 +33,8 @@ from neuralop_bench.committed import Board, Committed, FilingError
 from neuralop_bench.config import ConfigError, RunConfig
 from neuralop_bench.constructors import InapplicableError
 from neuralop_bench.plan import Plan
-from neuralop_bench.record import RECORD_NAME, RecordError, RunRecord
-from neuralop_bench.run_directory import EVALUATIONS, FAILURE_NAME, State, move_aside, sole_owner, state
+from neuralop_bench.record import EVALUATIONS, RECORD_NAME, RecordError, RunRecord
+from neuralop_bench.run_directory import FAILURE_NAME, State, move_aside, sole_owner, state
 from neuralop_bench.sweep_file import SweepFile
 from neuralop_bench.table import Table, show
 
@@ -335,8 +335,8 @@ def _begin_anew(job: Job) -> None:
 
 
 def _file(job: Job, board: Board) -> None:
-    """Put a run that was finished here before on the committed board: nothing would be launched for that."""
-    if job.problem or job.folder is None or job.state.progress != "finished":
+    """Put a run that ended here before on the committed board: nothing would be launched for that."""
+    if job.problem or job.folder is None or job.state.progress not in ("finished", "diverged"):
         return
     try:
         for line in board.file(job.folder):

@@ -21,8 +21,7 @@ from pathlib import Path
 
 from data_gen.files import WriteError
 from neuralop_bench import config, pipeline, reproducibility
-from neuralop_bench.record import RECORD_NAME, RunRecord, Verification
-from neuralop_bench.run_directory import VERIFICATIONS
+from neuralop_bench.record import RECORD_NAME, VERIFICATIONS, RunRecord, Verification
 from neuralop_bench.table import Table, number, show
 from neuralop_bench.trust import OTHER_DEVICE, SAME_DEVICE
 

@@ -13,13 +13,20 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
-from neuralop_bench.record import RECORD_NAME, Evaluation, RecordError, RunRecord, Verification
-from neuralop_bench.run_directory import EVALUATIONS, SUPERSEDED, VERIFICATIONS
+from neuralop_bench.record import (
+    EVALUATIONS,
+    RECORD_NAME,
+    RECORDS,
+    VERIFICATIONS,
+    Evaluation,
+    RecordError,
+    RunRecord,
+    Verification,
+)
+from neuralop_bench.run_directory import SUPERSEDED
 
 # Tracks whose rows are shown but never ranked: each sets its own task, so only seeds of one row must agree.
 UNRANKED_TRACKS = ("custom",)
-# Of a committed board: <folder>/records/<track>/*.json, with evaluations and verifications in the same way.
-RECORDS = "records"
 
 # An evaluation repeats what its record says to this relative difference, on another kind of device, too.
 _SAME_RUN = 1e-3

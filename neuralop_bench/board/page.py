@@ -21,6 +21,7 @@ from neuralop_bench.board.tables import SINGLE_SEED, interval, stars, text, verd
 from neuralop_bench.board.verdicts import verdicts
 from neuralop_bench.evaluation.profile import Fields, Profile, ProfileError
 from neuralop_bench.evaluation.rung import Rung
+from neuralop_bench.evaluation.statistics import SIGNIFICANCE, Pair
 from neuralop_bench.run_directory import command_line
 
 # Rows whose pictures are drawn, best first; more would be neither read nor light.
@@ -303,30 +304,31 @@ def _shown(entry: Entry, column: Column, value: Cell) -> str:
 
 def _against(group: Group) -> dict[str, Any] | None:
     """Who beats whom, with what confidence."""
-    compared = [entry for entry in group.entries if entry in group.ranked][:MOST_PICTURED]
-    if group.standings is None or len(compared) < 2:
+    compared, pairs = group.compared(MOST_PICTURED)
+    if len(compared) < 2:
         return None
-    places = {id(entry): place for place, entry in enumerate(group.ranked)}
-    rows = []
-    for entry in compared:
-        cells = []
-        for other in compared:
-            pair = group.standings.pair(places[id(entry)], places[id(other)])
-            better = "better" if pair.ratio < 1 else "worse"
-            sure = pair.p_value < 0.05
-            cells.append(
-                None
-                if other is entry
-                else {
-                    "text": f"{text(pair.ratio)}{stars(pair.p_value)}",
-                    "about": f"{entry.name}'s error is {text(pair.ratio)} times {other.name}'s: "
-                    + (f"significantly {better}, " if sure else "no difference shown, ")
-                    + f"p = {pair.p_value:.2g} (adjusted)",
-                    "kind": better if sure else "open",
-                }
-            )
-        rows.append({"name": entry.name, "cells": cells})
+    rows = [
+        {
+            "name": entry.name,
+            "cells": [
+                None if pair is None else _pair(entry, other, pair) for other, pair in zip(compared, row, strict=True)
+            ],
+        }
+        for entry, row in zip(compared, pairs, strict=True)
+    ]
     return {"heads": [entry.name for entry in compared], "rows": rows}
+
+
+def _pair(entry: Entry, other: Entry, pair: Pair) -> dict[str, str]:
+    better = "better" if pair.ratio < 1 else "worse"
+    is_sure = pair.p_value < SIGNIFICANCE
+    return {
+        "text": f"{text(pair.ratio)}{stars(pair.p_value)}",
+        "about": f"{entry.name}'s error is {text(pair.ratio)} times {other.name}'s: "
+        + (f"significantly {better}, " if is_sure else "no difference shown, ")
+        + f"p = {pair.p_value:.2g} (adjusted)",
+        "kind": better if is_sure else "open",
+    }
 
 
 def _rungs(group: Group) -> list[Rung]:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from neuralop_bench import published, trust
 from neuralop_bench.board.collect import UNRANKED_TRACKS, Collection, Refusal, Run
-from neuralop_bench.evaluation.statistics import Interval, Standings, crossed_interval, rank
+from neuralop_bench.evaluation.statistics import Interval, Pair, Standings, crossed_interval, rank
 
 Cell = str | int | float | bool | None
 
@@ -98,6 +98,16 @@ class Group:
     entries: tuple[Entry, ...]
     ranked: tuple[Entry, ...]
     standings: Standings | None
+
+    def compared(self, most: int) -> tuple[list[Entry], list[list[Pair | None]]]:
+        """Up to ``most`` ranked rows, best first, and how each stands beside each other; None beside itself."""
+        places = {id(entry): place for place, entry in enumerate(self.ranked)}
+        shown = [entry for entry in self.entries if id(entry) in places][:most]
+        standings = self.standings
+        if standings is None:
+            return [], []
+        own = [places[id(entry)] for entry in shown]
+        return shown, [[None if i == j else standings.pair(i, j) for j in own] for i in own]
 
 
 @dataclass(frozen=True)

@@ -80,17 +80,13 @@ def _table(title: str, columns: Mapping[str, str], entries: Sequence[Entry]) -> 
 
 def _who_beats_whom(title: str, group: Group) -> Table:
     """Below 1 the row's model is better; a star for p < .05, .01, .001, adjusted for all pairs of the group."""
-    compared = [entry for entry in group.entries if entry in group.ranked][:_MOST_COMPARED]
-    if group.standings is None or len(compared) < 2:
+    compared, pairs = group.compared(_MOST_COMPARED)
+    if len(compared) < 2:
         return Table(title, _WHO, [])
-    places = {id(entry): place for place, entry in enumerate(group.ranked)}
-    body = []
-    for entry in compared:
-        cells = []
-        for other in compared:
-            pair = group.standings.pair(places[id(entry)], places[id(other)])
-            cells.append("" if other is entry else f"{text(pair.ratio)}{stars(pair.p_value)}")
-        body.append((*_who(entry), *cells))
+    body = [
+        (*_who(entry), *("" if pair is None else f"{text(pair.ratio)}{stars(pair.p_value)}" for pair in row))
+        for entry, row in zip(compared, pairs, strict=True)
+    ]
     heads = [_short(entry.name) for entry in compared]
     return Table(f"{title} (* p < .05, ** .01, *** .001)", (*_WHO, *heads), body)
 

@@ -17,14 +17,14 @@ import xarray as xr
 
 from data_gen.regrid import interpolate
 from data_gen.store import DatasetFile
-from neuralop_bench import config, pipeline, run_directory
+from neuralop_bench import config, pipeline
 from neuralop_bench.batch import Batch
 from neuralop_bench.checkpoint import CheckpointError
 from neuralop_bench.evaluation import ladder
 from neuralop_bench.evaluation.rung import Rung
 from neuralop_bench.metrics.relative import relative_l2_per_sample
 from neuralop_bench.models.fno import FNO
-from neuralop_bench.record import Evaluation, RunRecord
+from neuralop_bench.record import EVALUATIONS, Evaluation, RunRecord
 from neuralop_bench.run_directory import RunError
 from neuralop_bench.surrogate import Surrogate
 from neuralop_bench.table import WIDTH
@@ -61,7 +61,7 @@ def evaluated(data_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Ev
     finally:
         capture.undo()
     folder = config.run_directory(cfg)
-    (path,) = (folder / run_directory.EVALUATIONS).glob("*.json")
+    (path,) = (folder / EVALUATIONS).glob("*.json")
     return Evaluated(folder, data_folder, outputs, record, Evaluation.load(path), "".join(lines))
 
 
