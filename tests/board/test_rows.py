@@ -211,6 +211,31 @@ def test_a_solver_that_loses_is_said_to(tmp_path: Path) -> None:
     assert "rough is less accurate than the solver on its coarsest grid, so nothing can be said" in words
 
 
+def test_verdicts_tell_what_happens_on_shifted_inputs_and_far_ahead(tmp_path: Path) -> None:
+    elsewhere = {"fno": (4.0, 0.0), "lsm": (1.5, 1.0), "unet": (3.0, 1.0), "rough": (1.0, 1.0)}
+    records = [record("fno"), record("lsm", error=0.04), record("unet", error=0.04), record("rough", error=0.9)]
+    evaluations = []
+    for one in records:
+        factor, stable = elsewhere[one.model]
+        metrics = {**one.metrics, "ood_factor": factor, "stable_fraction": stable}
+        evaluations.append(evaluation(one, metrics=metrics))
+    (group,) = made(tmp_path, *records, *evaluations).groups
+    words = " ".join(verdicts(group))
+    assert "4 times as large; the lowest there is that of lsm" in words, "not of the one that grows least"
+    assert "none of its trajectories stays bounded" in words
+    bounded = words[words.index("none of its") :]
+    assert "lsm and unet do" in bounded or "unet and lsm do" in bounded
+    assert "rough" not in bounded, "whoever is far from the truth is no example"
+
+
+def test_verdicts_of_a_best_that_stays_best_elsewhere(tmp_path: Path) -> None:
+    records = three_models(["ns2d"])
+    (group,) = made(tmp_path, *records, *map(evaluation, records)).groups
+    words = " ".join(verdicts(group))
+    assert "2 times as large; nobody's is lower." in words
+    assert "Four times as far ahead all its trajectories stay bounded." in words
+
+
 def test_an_empty_folder_is_an_error_that_says_where_records_lie(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
