@@ -12,7 +12,8 @@ Columns:
         a model that works on the grid of its training alone.
     transfer_half_interpolated, transfer_double_interpolated: rel_l2 of the control.
     ood_factor: rel_l2 on a test set out of distribution (another law of inputs, another parameter) over that on test;
-        the geometric mean over all such sets, each of which has its own in runs.csv.
+        the geometric mean over all such sets, each of which has its own in runs.csv. Small isn't good by itself:
+        a model that is bad on test can hardly get worse, so errors are to be compared, not factors.
     speedup_at_equal_error: seconds that the solver takes for an error as large as the model's rel_l2, over the model's
         own seconds; per trajectory, each at its best batch size.
     speedup_at_equal_error_batch_1: the same for one trajectory alone.
