@@ -242,7 +242,7 @@ def _entry(runs: tuple[Run, ...]) -> Entry:
     row: dict[str, Cell] = dict.fromkeys(COLUMNS)
     row.update({name: getattr(first, name) for name in ("track", "dataset", "task", "model", "variant", "config_hash")})
     row.update({name: _mean(run.metrics.get(name) for run in finished) for name in _FROM_METRICS})
-    row.update({name: _mean(run.cost.get(name) for run in finished) for name in _FROM_COST})
+    row.update({name: _median(run.cost.get(name) for run in finished) for name in _FROM_COST})
     row.update(published.cells(first))
     row["speedup_is_bound"] = _bound([run.cost.get("speedup_is_bound") for run in finished])
     row["data_error"] = _mean(run.data_error for run in finished)
@@ -328,8 +328,16 @@ def _mean(values: Iterable[float | None]) -> float | None:
     return math.fsum(value for value in known if value is not None) / len(known)
 
 
+def _median(values: Iterable[float | None]) -> float | None:
+    """Of times: whatever else ran on a machine only ever adds to them. None if one is missing."""
+    known = list(values)
+    if not known or None in known:
+        return None
+    return float(statistics.median(value for value in known if value is not None))
+
+
 def _bound(signs: Sequence[float | None]) -> str | None:
-    """How a mean of speed-ups relates to the true one, from the signs of ``speedup_is_bound`` of the seeds."""
+    """How speed-ups of several seeds relate to the true one, from the signs of ``speedup_is_bound`` of the seeds."""
     if not signs or None in signs:
         return None
     found = {">" if sign > 0 else "<" for sign in signs if sign}

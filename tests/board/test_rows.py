@@ -190,6 +190,16 @@ def test_the_status_is_that_of_the_least_trusted_seed(tmp_path: Path) -> None:
     assert other.fingerprint != records[0].fingerprint
 
 
+def test_one_seed_that_was_slowed_down_leaves_the_times_of_a_row_as_they_are(tmp_path: Path) -> None:
+    records = [record(seed=seed) for seed in (0, 1, 2)]
+    records[1] = replace(records[1], cost={**records[1].cost, "train_seconds": 6000.0, "latency_ms": 500.0})
+    cells = made(tmp_path, *records).entries[0].cells
+    assert (cells["train_seconds"], cells["latency_ms"]) == (60.0, 5.0)
+    records[2] = replace(records[2], cost={**records[2].cost, "latency_ms": None})
+    (tmp_path / "less").mkdir()
+    assert made(tmp_path / "less", *records).entries[0].cells["latency_ms"] is None, "not of some of the seeds"
+
+
 def test_verdicts_are_in_plain_words(tmp_path: Path) -> None:
     records = three_models(["ns2d"])
     (group,) = made(tmp_path, *records, *map(evaluation, records)).groups
