@@ -379,6 +379,17 @@ def test_models_whose_seeds_are_all_the_same_are_ranked_by_their_samples() -> No
     assert standings.ranks.tolist() == [1, 2]
 
 
+def test_seeds_that_differ_by_rounding_lend_no_degrees_of_freedom() -> None:
+    rng = np.random.default_rng(24)
+    network = np.exp(log_errors(rng, 3, 50, of_seed=0.05))
+    regression = np.tile(3 * np.exp(0.4 * rng.normal(size=(1, 50))), (3, 1))
+    rounded = regression * (1 + 1e-6 * rng.normal(size=(3, 1)))
+    p_value = rank([network, regression]).pair(0, 1).p_value
+    assert rank([network, rounded]).pair(0, 1).p_value == pytest.approx(p_value, rel=1e-3)
+    another = regression * (1 + 1e-3 * rng.normal(size=(3, 1)))
+    assert rank([network, another]).pair(0, 1).p_value < p_value / 2, "seeds that do differ count"
+
+
 def test_ranks_do_not_depend_on_the_order_of_the_models() -> None:
     rng = np.random.default_rng(19)
     models = seven_models(rng)
