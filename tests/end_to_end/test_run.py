@@ -246,7 +246,7 @@ def test_command_line_errors_have_no_traceback(tmp_path: Path, data_folder: Path
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("damage", ["truncated", "flipped"])
+@pytest.mark.parametrize("damage", [pytest.param("truncated", marks=pytest.mark.exhaustive), "flipped"])
 def test_damaged_data_is_reported_and_left_alone(smoke: Smoke, tmp_path: Path, damage: str) -> None:
     cfg = smoke("trainer.epochs=1")
     pipeline.run(cfg)

@@ -80,6 +80,7 @@ def test_a_run_at_work_is_left_alone(runs: Runs, alone: Place, place: Place, mor
     assert not (place.outputs / ".superseded").exists()
 
 
+@pytest.mark.exhaustive
 def test_a_file_is_not_taken_from_under_its_reader(runs: Runs, place: Place) -> None:
     # A longer file replaces the one that another process holds open.
     run = runs.finish(*place.arguments("trainer.epochs=1"))
@@ -95,6 +96,7 @@ def test_a_file_is_not_taken_from_under_its_reader(runs: Runs, place: Place) -> 
         assert file.n_samples == 20
 
 
+@pytest.mark.exhaustive
 def test_runs_that_finish_at_once_all_reach_the_board(alone: Place, tmp_path: Path) -> None:
     context = multiprocessing.get_context("spawn")
     alone.record.save(tmp_path / "first.json")

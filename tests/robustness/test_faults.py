@@ -187,6 +187,7 @@ def test_a_finished_run_can_be_looked_at_where_nothing_can_be_written(
     assert "the leaderboard wasn't rebuilt" in run.err
 
 
+@pytest.mark.exhaustive
 def test_a_disk_that_is_mounted_read_only_is_named(runs: Runs, small_disk: Path, tmp_path: Path) -> None:
     place = Place(tmp_path / "place")
     subprocess.run(["mount", "-o", "remount,ro", small_disk], check=True)
@@ -212,6 +213,7 @@ def test_training_without_memory_is_explained_and_goes_on(runs: Runs, alone: Pla
     _assert_completed(run, place, alone)
 
 
+@pytest.mark.exhaustive
 def test_a_solver_without_memory_is_explained(runs: Runs, alone: Place, place: Place) -> None:
     run = runs.finish(*place.arguments(), strikes=(("exhaust_in_solver", {}),))
     _assert_explained(run, "There isn't enough memory to generate the data", "workers=1", "dataset.problem.resolution")

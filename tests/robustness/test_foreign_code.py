@@ -187,7 +187,7 @@ def test_a_run_does_not_go_on_from_a_pickle(
         pipeline.run(cfg)
 
 
-@pytest.mark.parametrize("whole", [True, False])
+@pytest.mark.parametrize("whole", [True, pytest.param(False, marks=pytest.mark.exhaustive)])
 def test_a_pickle_in_place_of_a_shard_is_solved_again(tmp_path: Path, canary: Path, whole: bool) -> None:
     cfg = config.compose(
         "track=smoke",

@@ -33,7 +33,9 @@ def _command(err: str) -> list[str]:
     return shlex.split(err.strip().splitlines()[-1])
 
 
-@pytest.mark.parametrize(("signum", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(
+    ("signum", "status"), [(signal.SIGINT, 130), pytest.param(signal.SIGTERM, 143, marks=pytest.mark.exhaustive)]
+)
 def test_a_stopped_training_says_how_to_go_on_and_that_completes_it(
     runs: Runs, alone: Place, place: Place, signum: int, status: int
 ) -> None:
