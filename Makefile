@@ -57,7 +57,7 @@ bench: install ## time and weigh steps, data, reading, loading, metrics and grow
 	$(BIN)/python benchmarks/datagen.py
 	$(BIN)/python benchmarks/report.py
 
-test: install ## the tests, one process per core (about 18 minutes on 2 cores)
+test: install ## the tests, one process per core (about 17 minutes on 2 cores)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -rs -n auto --dist loadfile --no-loadscope-reorder -m 'not exhaustive'
 
 test-all: install ## with those that try one mechanism at every place
