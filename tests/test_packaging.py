@@ -175,3 +175,22 @@ def _files(folder: Path) -> set[str]:
 
 def _lines(path: Path) -> list[str]:
     return [line for line in path.read_text().splitlines() if line and not line.startswith("#")]
+
+
+def _places(python: str, folder: Path, **environment: str) -> list[str]:
+    """What code finds by where its own file lies: the configurations, the command to type, the commit."""
+    script = (
+        "from neuralop_bench import invocation, reproducibility, run_directory;"
+        "print(invocation.CONFIG_DIR, run_directory.command_line(['seed=1']), reproducibility.commit()[0], sep='\\n')"
+    )
+    return _run(python, "-c", script, cwd=folder, **environment).splitlines()
+
+
+def test_the_package_finds_its_place_in_a_checkout_and_in_a_wheel(wheel: Path, tmp_path: Path) -> None:
+    head = _run("git", "rev-parse", "HEAD", cwd=ROOT).strip()
+    assert _places(sys.executable, ROOT) == [str(ROOT / "configs"), "python run.py seed=1", head]
+
+    zipfile.ZipFile(wheel).extractall(tmp_path / "site")
+    configs = str(tmp_path / "site" / "neuralop_bench" / "configs")
+    installed = _places(sys.executable, tmp_path, PYTHONPATH=str(tmp_path / "site"))
+    assert installed == [configs, "neuralop-bench seed=1", ""]
