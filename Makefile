@@ -45,17 +45,17 @@ data: install ## every split of the lite track's three datasets (about 8 minutes
 
 bench: install ## time and weigh steps, data, reading, loading, metrics and growth; rewrite docs/performance.md and the tables of findings.md (about 35 minutes; let nothing else run)
 	$(BIN)/python -m pip install $(PIP_ARGS) -e '.[bench]'
-	$(BIN)/python benchmarks/steps.py kept
-	$(BIN)/python benchmarks/steps.py default
-	$(BIN)/python benchmarks/steps.py memory
-	$(BIN)/python benchmarks/transforms.py
-	$(BIN)/python benchmarks/around.py
-	$(BIN)/python benchmarks/loading.py
-	$(BIN)/python benchmarks/sweeps.py
-	$(BIN)/python benchmarks/board.py
-	$(BIN)/python benchmarks/growth.py
-	$(BIN)/python benchmarks/datagen.py
-	$(BIN)/python benchmarks/report.py
+	$(BIN)/python -m benchmarks.steps kept
+	$(BIN)/python -m benchmarks.steps default
+	$(BIN)/python -m benchmarks.steps memory
+	$(BIN)/python -m benchmarks.transforms
+	$(BIN)/python -m benchmarks.around
+	$(BIN)/python -m benchmarks.loading
+	$(BIN)/python -m benchmarks.sweeps
+	$(BIN)/python -m benchmarks.board
+	$(BIN)/python -m benchmarks.growth
+	$(BIN)/python -m benchmarks.datagen
+	$(BIN)/python -m benchmarks.report
 
 test: install ## the tests, one process per core (about 17 minutes on 2 cores)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -rs -n auto --dist loadfile --no-loadscope-reorder -m 'not exhaustive'

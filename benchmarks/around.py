@@ -1,6 +1,6 @@
 """What surrounds the training steps: reading windows from a file, and measuring predictions.
 
-    python benchmarks/around.py      a minute on 2 cores; let nothing else run
+    python -m benchmarks.around      a minute on 2 cores; let nothing else run
 
 Reading: random windows of a file, dropped from the page cache before each pass as if the file were larger than it, by
 the loader and by ``numpy.fromfile`` from a file that holds nothing but the same numbers. Metrics: those of
@@ -18,18 +18,19 @@ from typing import Any
 
 import numpy as np
 import torch
-from timing import DEVICE, interleaved, save
 
+from benchmarks.timing import DEVICE, interleaved, save
 from data_gen import store
-from data_gen.memory import keep_freed_memory
+from data_gen.generation.memory import keep_freed_memory
 from data_gen.spec import DatasetSpec
-from neuralop_bench import config, constructors, plan
 from neuralop_bench.batch import Batch, Trajectory
-from neuralop_bench.data import Trajectories
+from neuralop_bench.config import compose, constructors
+from neuralop_bench.data.trajectories import Trajectories
 from neuralop_bench.evaluation.evaluator import evaluate
 from neuralop_bench.metrics.metric import MetricContext
-from neuralop_bench.processes import ALONE
-from neuralop_bench.surrogate import build_operator
+from neuralop_bench.runs import plan
+from neuralop_bench.runtime.processes import ALONE
+from neuralop_bench.surrogate.surrogate import build_operator
 
 N_SAMPLES = 1600  # about half a gigabyte
 BATCH = 16
@@ -37,7 +38,7 @@ BATCH = 16
 
 def lite() -> tuple[Any, DatasetSpec]:
     """The task: its configuration and what its files hold."""
-    cfg = config.compose("model=fno", "dataset=ns2d", "track=lite")
+    cfg = compose.compose("model=fno", "dataset=ns2d", "track=lite")
     return cfg, plan.source_of(cfg).spec
 
 
@@ -120,7 +121,7 @@ def metrics(folder: Path) -> dict[str, Any]:
     context = MetricContext(spec, np.ones(len(spec.state)), spec.grid)
     measured = [constructors.build(node)(context) for node in cfg.evaluator.metrics.values()]
     operator = build_operator(
-        config.constructor(cfg.model), spec, n_history=cfg.dataset.history, bundle=1, device=DEVICE
+        compose.constructor(cfg.model), spec, n_history=cfg.dataset.history, bundle=1, device=DEVICE
     ).eval()
     x = torch.randn(len(data.whole()), cfg.dataset.history, *spec.grid.shape, device=DEVICE)
 

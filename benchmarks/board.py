@@ -1,7 +1,7 @@
 """How long boards of many records take, and how much memory.
 
-    python benchmarks/board.py
-    python benchmarks/board.py 500
+    python -m benchmarks.board
+    python -m benchmarks.board 500
 
 The records are made: models of three seeds on the three datasets, each with the size of a real one on lite ns2d (50
 test samples, 10 steps, 31 shells, a field of 64 x 64) and an evaluation of it, in two forms: spread over many models of
@@ -20,10 +20,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from timing import save
 
-from neuralop_bench.evaluation.profile import Fields, Profile
-from neuralop_bench.record import Evaluation, RunRecord
+from benchmarks.timing import save
+from neuralop_bench.records.profile import Fields, Profile
+from neuralop_bench.records.record import Evaluation, RunRecord
 
 ROOT = Path(__file__).parents[1]
 BOARD = ROOT / "leaderboard"

@@ -1,7 +1,7 @@
 """What making data costs, beside the schemes and packages that others use.
 
-    python benchmarks/datagen.py                 what takes a few minutes together on 2 cores; let nothing else run
-    python benchmarks/datagen.py workers lite    sections by name: those and memory make whole datasets (15 minutes)
+    python -m benchmarks.datagen                 what takes a few minutes together on 2 cores; let nothing else run
+    python -m benchmarks.datagen workers lite    sections by name: those and memory make whole datasets (15 minutes)
 
 Figures go to benchmarks/results with machine and versions; report.py makes a page of them. Targets are ratios of times
 measured side by side in one process on one core; where the slower one would run for hours, it runs for a stated number
@@ -33,11 +33,12 @@ import numpy as np  # noqa: E402
 import scipy.sparse  # noqa: E402
 import scipy.sparse.linalg  # noqa: E402
 import torch  # noqa: E402
-from original_schemes import burgers_stepper, vorticity_step  # noqa: E402
-from timing import interleaved, save  # noqa: E402
 
-from data_gen import cache, certificate, spectral  # noqa: E402
-from data_gen.memory import keep_freed_memory  # noqa: E402
+from benchmarks.original_schemes import burgers_stepper, vorticity_step  # noqa: E402
+from benchmarks.timing import interleaved, save  # noqa: E402
+from data_gen import spectral  # noqa: E402
+from data_gen.generation import cache, certificate  # noqa: E402
+from data_gen.generation.memory import keep_freed_memory  # noqa: E402
 from data_gen.permeability import SmoothHighContrast, TwoPhase  # noqa: E402
 from data_gen.problems.burgers1d import Burgers1D  # noqa: E402
 from data_gen.problems.darcy2d import Darcy2D  # noqa: E402

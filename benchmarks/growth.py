@@ -1,6 +1,6 @@
 """How time and memory of a training step grow with resolution, batch, width, modes, tokens and samples.
 
-    python benchmarks/growth.py      four minutes on 2 cores; let nothing else run
+    python -m benchmarks.growth      four minutes on 2 cores; let nothing else run
 
 Every point is measured in a process of its own: memory first, where every tensor that is freed is handed back, then the
 time of a step with memory kept, the median of five (of an epoch, the second). Exponents are those of a power law
@@ -17,15 +17,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from around import lite, written
-from references import SoftmaxAttention
-from steps import memory_of, step_of
-from timing import DEVICE, alone, interleaved, peak_megabytes, save
 from torch import Tensor, nn
 
+from benchmarks.around import lite, written
+from benchmarks.references import SoftmaxAttention
+from benchmarks.steps import memory_of, step_of
+from benchmarks.timing import DEVICE, alone, interleaved, peak_megabytes, save
+from data_gen.generation.memory import keep_freed_memory
 from data_gen.grids import Grid
-from data_gen.memory import keep_freed_memory
-from neuralop_bench.data import Trajectories
+from neuralop_bench.data.trajectories import Trajectories
 from neuralop_bench.layers.attention import LinearAttention
 from neuralop_bench.layers.coordinates import append_coordinates
 from neuralop_bench.models.deeponet import DeepONet

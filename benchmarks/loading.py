@@ -1,6 +1,6 @@
 """Data larger than memory: what a training holds of them, and how long its steps wait for them.
 
-    python benchmarks/loading.py      ten minutes on 2 cores and 3 GB of disk; let nothing else run
+    python -m benchmarks.loading      ten minutes on 2 cores and 3 GB of disk; let nothing else run
 
 Memory: largest resident set of a process that opens a file, fits the normaliser, trains one epoch and validates, with
 the private part of the processes that read ahead, for a file and one of ten times its size. Wait: steps of the lite
@@ -22,16 +22,16 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from around import BATCH, forget, lite, written
-from timing import DEVICE, save
 
-from data_gen.memory import hand_memory_back, keep_freed_memory
-from neuralop_bench import config
-from neuralop_bench.data import Trajectories
+from benchmarks.around import BATCH, forget, lite, written
+from benchmarks.timing import DEVICE, save
+from data_gen.generation.memory import hand_memory_back, keep_freed_memory
+from neuralop_bench.config import compose
+from neuralop_bench.data.trajectories import Trajectories
 from neuralop_bench.models.fno import FNO
-from neuralop_bench.normalization import Normalizer
-from neuralop_bench.processes import ALONE
-from neuralop_bench.surrogate import Surrogate, build_operator
+from neuralop_bench.runtime.processes import ALONE
+from neuralop_bench.surrogate.normalization import Normalizer
+from neuralop_bench.surrogate.surrogate import Surrogate, build_operator
 from neuralop_bench.training import augmentation, losses, schedules
 from neuralop_bench.training.tracking import NoTracker
 from neuralop_bench.training.trainer import Trainer
@@ -137,7 +137,7 @@ def waiting(folder: Path) -> dict[str, Any]:
     )
     threads = torch.get_num_threads()
     operator = build_operator(
-        config.constructor(cfg.model), spec, n_history=cfg.dataset.history, bundle=1, device=DEVICE
+        compose.constructor(cfg.model), spec, n_history=cfg.dataset.history, bundle=1, device=DEVICE
     )
     normalizer = Normalizer.fit((data.whole()[[i]] for i in range(BATCH)), bundle=1)
     surrogate = Surrogate(operator, normalizer, residual=cfg.surrogate.residual).to(DEVICE).train()

@@ -1,6 +1,6 @@
 """From benchmarks/results: docs/performance.md with its pictures, and the tables of docs/findings.md.
 
-python benchmarks/report.py
+python -m benchmarks.report
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from typing import Any
 
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter, NullLocator
-from timing import RESULTS
 
+from benchmarks.timing import RESULTS
 from neuralop_bench.layers.spectral_conv import is_faster_as_product
 
 DOCS = Path(__file__).parents[1] / "docs"
@@ -45,7 +45,7 @@ TRANSFORMS = """A layer of an FNO with 32 channels, forward and backward, by pro
 transforms. Bold where `is_faster_as_product` chooses the slower.
 """
 DATA = """One core. Ratios are of medians measured side by side; whole datasets (processes, lite data, peak memory) are
-made by `python benchmarks/datagen.py workers lite memory`, the rest by `make bench`.
+made by `python -m benchmarks.datagen workers lite memory`, the rest by `make bench`.
 """
 DATA_GROWTH = {"points per axis of the solver": "seconds_per_sample_by_resolution", "samples": "seconds_by_samples"}
 GROWTH = """Exponents of power laws through the last two points of each line. Twice the points per axis are four times

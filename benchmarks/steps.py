@@ -1,8 +1,8 @@
 """Training steps beside the same networks in other implementations: forward, backward and AdamW, float32.
 
-    python benchmarks/steps.py            with memory that is freed kept, as a run does (data_gen.memory)
-    python benchmarks/steps.py default    with the C library's own allocator, as users of other packages have it
-    python benchmarks/steps.py memory     how much memory each step takes, in a process of its own
+    python -m benchmarks.steps            with memory that is freed kept, as a run does (data_gen.generation.memory)
+    python -m benchmarks.steps default    with the C library's own allocator, as users of other packages have it
+    python -m benchmarks.steps memory     how much memory each step takes, in a process of its own
 
 Networks have equal parameter counts and outputs (tests/models), but for neuralop's defaults and softmax attention. They
 take turns in one process, on a GPU if there is one. A few minutes each on 2 cores; let nothing else run.
@@ -18,7 +18,9 @@ from typing import Any
 
 import torch
 from neuralop.models import FNO as NeuralopFNO
-from references import (
+from torch import Tensor, nn
+
+from benchmarks.references import (
     PlainDeepONet,
     PlainFNO,
     PlainGalerkinAttention,
@@ -26,11 +28,9 @@ from references import (
     PlainMgNO,
     SoftmaxAttention,
 )
-from timing import DEVICE, alone, interleaved, peak_megabytes, save
-from torch import Tensor, nn
-
+from benchmarks.timing import DEVICE, alone, interleaved, peak_megabytes, save
+from data_gen.generation.memory import keep_freed_memory
 from data_gen.grids import Grid
-from data_gen.memory import keep_freed_memory
 from neuralop_bench.layers.attention import LinearAttention
 from neuralop_bench.layers.coordinates import append_coordinates
 from neuralop_bench.metrics.cost import forward_flops

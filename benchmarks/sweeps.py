@@ -1,6 +1,6 @@
 """What a sweep costs beside its jobs: seconds per job that joblib launches, and seconds to skip jobs that are done.
 
-    python benchmarks/sweeps.py
+    python -m benchmarks.sweeps
 
 Jobs are runs of a baseline that trains nothing. A sweep of one job pays for the import of torch and is taken off; what
 the others take is shown beside what their records say that the runs themselves took.
@@ -17,9 +17,8 @@ import time
 from pathlib import Path
 from statistics import mean
 
-from timing import save
-
-from neuralop_bench.record import RunRecord
+from benchmarks.timing import save
+from neuralop_bench.records.record import RunRecord
 
 ROOT = Path(__file__).parents[1]
 N_JOBS, N_SKIPPED = 40, 200

@@ -17,9 +17,9 @@ from typing import Any
 
 import torch
 
-from data_gen.memory import hand_memory_back
-from neuralop_bench import reproducibility
+from data_gen.generation.memory import hand_memory_back
 from neuralop_bench.metrics import cost
+from neuralop_bench.runtime import environment
 
 RESULTS = Path(__file__).parent / "results"
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -73,7 +73,7 @@ def peak_megabytes(prepare: Callable[[], Any], run: Callable[[], Any]) -> float:
 def machine() -> dict[str, Any]:
     """What the figures depend on."""
     packages = ("torch", "numpy", "scipy", "h5py", "neuraloperator", "pytorch_optimizer", "exponax", "jax")
-    commit, dirty = reproducibility.commit()
+    commit, dirty = environment.commit()
     versions = {}
     for name in packages:
         try:

@@ -1,8 +1,8 @@
 """Ways of training compared on lite data: which reaches the same error on valid in less time?
 
-    python benchmarks/training.py [ns2d ...] [WAY ...] [paths.data=...]          train what isn't there yet: two hours
-    python benchmarks/training.py models [ns2d ...] [paths.data=...]             SOAP for the other models: an hour
-    python benchmarks/training.py times [ns2d ...] [WAY ...] [paths.data=...]    time an epoch of each way
+    python -m benchmarks.training [ns2d ...] [WAY ...] [paths.data=...]          train what isn't there yet: two hours
+    python -m benchmarks.training models [ns2d ...] [paths.data=...]             SOAP for the other models: an hour
+    python -m benchmarks.training times [ns2d ...] [WAY ...] [paths.data=...]    time an epoch of each way
 
 WAY is a name below, such as 'linear decay, all epochs': only those are trained or timed, and put beside the results
 that there are. Every way trains the FNO with its recipe's settings, but by AdamW at a rate that falls along half a
@@ -34,12 +34,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from timing import results, save
-
-from data_gen.memory import keep_freed_memory
-from neuralop_bench import config, pipeline
-from neuralop_bench.record import RECORD_NAME, RunRecord
-from neuralop_bench.run_directory import CURVE_NAME
+from benchmarks.timing import results, save
+from data_gen.generation.memory import keep_freed_memory
+from neuralop_bench import pipeline
+from neuralop_bench.config import compose
+from neuralop_bench.records.record import RECORD_NAME, RunRecord
+from neuralop_bench.records.run_directory import CURVE_NAME
 
 ROOT = Path(__file__).parents[1]
 SEEDS = (0, 1, 2)
@@ -103,7 +103,7 @@ def overrides(model: str, dataset: str, way: Way, rate: float, seed: int) -> tup
 @functools.cache
 def recipe_rate(model: str, dataset: str) -> float:
     """The largest learning rate of a recipe."""
-    return config.compose(f"model={model}", f"dataset={dataset}", "track=lite").optimizer["lr"]
+    return compose.compose(f"model={model}", f"dataset={dataset}", "track=lite").optimizer["lr"]
 
 
 @dataclass(frozen=True)
@@ -121,7 +121,7 @@ def trained(jobs: list[tuple[str, ...]], more: list[str]) -> list[Trained]:
         RuntimeError: a training that ended otherwise than finished or diverged.
     """
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    folders = [config.run_directory(config.compose(*job, *more)) for job in jobs]
+    folders = [compose.run_directory(compose.compose(*job, *more)) for job in jobs]
 
     def train(job: tuple[str, ...], folder: Path) -> Trained:
         command = [sys.executable, str(ROOT / "run.py"), *job, *more]
@@ -199,15 +199,15 @@ def times(dataset: str, chosen: list[str], more: list[str]) -> dict[str, float]:
         name: way for name, way in ways(dataset).items() if not name.endswith(ALL) and (not chosen or name in chosen)
     }
     found: dict[str, list[float]] = {name: [] for name in todo}
-    full = config.compose("model=fno", f"dataset={dataset}", "track=lite").splits["train"]
+    full = compose.compose("model=fno", f"dataset={dataset}", "track=lite").splits["train"]
     with tempfile.TemporaryDirectory() as folder:
         small = (f"splits.train={full // 4}", "splits.valid=1", "trainer.epochs=2", f"paths.outputs={folder}")
         for turn in range(3):
             for name, way in todo.items():
-                cfg = config.compose(*overrides("fno", dataset, way, 1.0, turn), *more, *small)
+                cfg = compose.compose(*overrides("fno", dataset, way, 1.0, turn), *more, *small)
                 with contextlib.redirect_stdout(io.StringIO()):
                     pipeline.run(cfg)
-                with open(config.run_directory(cfg) / CURVE_NAME) as handle:
+                with open(compose.run_directory(cfg) / CURVE_NAME) as handle:
                     first, second = (float(row["seconds"]) for row in csv.DictReader(handle))
                 found[name].append(4 * (second - first))
     return known | {name: round(statistics.median(values), 2) for name, values in found.items()}

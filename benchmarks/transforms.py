@@ -1,6 +1,6 @@
 """Where matrix products compute the kept modes faster than fast transforms: what ``is_faster_as_product`` rests on.
 
-    python benchmarks/transforms.py     two minutes on 2 cores; let nothing else run
+    python -m benchmarks.transforms     two minutes on 2 cores; let nothing else run
 
 One layer of a Fourier neural operator, forward and backward, 32 channels, about 131,000 points in a batch. Figures go
 to benchmarks/results.
@@ -13,9 +13,9 @@ from functools import partial
 from unittest import mock
 
 import torch
-from timing import interleaved, save
 
-from data_gen.memory import keep_freed_memory
+from benchmarks.timing import interleaved, save
+from data_gen.generation.memory import keep_freed_memory
 from neuralop_bench.layers import spectral_conv
 from neuralop_bench.layers.mlp import Pointwise
 from neuralop_bench.layers.spectral_conv import SpectralConv, fourier_layer

@@ -124,7 +124,7 @@ def write(
         split: name of the split, stored as a root attribute.
         seed: the dataset's seed, stored as a root attribute.
         provenance: versions of the code that made the samples, stored as root attributes.
-        certificate: what is known of the samples' error (``data_gen.certificate``), stored as JSON.
+        certificate: what is known of the samples' error (``data_gen.generation.certificate``), stored as JSON.
 
     Raises:
         ValueError: the shards hold fewer samples than ``n_samples``, or arrays that don't fit the spec.
@@ -161,7 +161,7 @@ class DatasetFile:
 
     Attributes:
         spec, split, seed, n_samples: what it holds.
-        certificate: what is known of its error (``data_gen.certificate``); empty if nothing was measured.
+        certificate: what is known of its error (``data_gen.generation.certificate``); empty if nothing was measured.
 
     Raises:
         StoreError: the file is missing, isn't a dataset, is damaged, or has another format version.

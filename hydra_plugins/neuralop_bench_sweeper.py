@@ -32,7 +32,7 @@ class ResumingSweeper(BasicSweeper):
     """
 
     def sweep(self, arguments: list[str]) -> Sequence[JobReturn]:
-        from neuralop_bench.sweep import Sweep
+        from neuralop_bench.runs.sweep import Sweep
 
         assert self.config is not None
         assert self.hydra_context is not None

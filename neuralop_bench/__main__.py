@@ -10,7 +10,7 @@ import sys
 from typing import TYPE_CHECKING
 
 # Nothing else here: Ctrl-C during the other imports is answered as at any other time.
-from neuralop_bench.stopping import report_stops
+from neuralop_bench.runtime.signals import report_stops
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -21,21 +21,23 @@ def _job(cfg: DictConfig) -> float | None:
     from hydra.core.hydra_config import HydraConfig
     from hydra.types import RunMode
 
-    from neuralop_bench import config, process_group
+    from neuralop_bench.config import compose
+    from neuralop_bench.runtime import process_group
 
     hydra = HydraConfig.get()
     is_sweep = hydra.mode is RunMode.MULTIRUN
     # Our own sweeper draws the board when all jobs have ended; after a trial of a search nobody else does.
     draws = not (is_sweep and str(hydra.sweeper._target_).endswith(".ResumingSweeper"))
-    with config.report_job_errors(is_sweep=is_sweep):
-        run = config.from_hydra(cfg)
-        from neuralop_bench import pipeline, processes  # torch takes seconds to import: --help and --cfg do without
+    with compose.report_job_errors(is_sweep=is_sweep):
+        run = compose.from_hydra(cfg)
+        from neuralop_bench import pipeline
+        from neuralop_bench.runtime import processes  # torch takes seconds to import: --help and --cfg do without
 
         try:
             return pipeline.execute(run, draws=draws)
         except Exception as error:
             if not process_group.is_first():
-                config.report_and_end(error)  # at once: the others wait for what this one would have given
+                compose.report_and_end(error)  # at once: the others wait for what this one would have given
             raise
         finally:
             if not is_sweep:
@@ -47,19 +49,20 @@ def main() -> None:
     """Do what the command line says; exit with status 1 and a message if it can't be done."""
     os.environ["HYDRA_FULL_ERROR"] = "1"  # config.report_errors prints errors itself
     with report_stops():
-        from neuralop_bench import invocation
+        from neuralop_bench.runtime import command_line
 
         if sys.argv[1:] in (["--help"], ["-h"]):
-            _print(invocation.help_text())
+            _print(command_line.help_text())
             return
         import hydra
 
-        from neuralop_bench import config
+        from neuralop_bench.config import compose
+        from neuralop_bench.runtime import place
 
-        sys.argv[1:] = invocation.escaped(sys.argv[1:])
-        with config.report_errors(), invocation.guarded_composition():
-            invocation.refuse_pickles(sys.argv[1:])
-            hydra.main(version_base="1.3", config_path=str(config.CONFIG_DIR), config_name="config")(_job)()
+        sys.argv[1:] = command_line.escaped(sys.argv[1:])
+        with compose.report_errors(), command_line.guarded_composition():
+            command_line.refuse_pickles(sys.argv[1:])
+            hydra.main(version_base="1.3", config_path=str(place.CONFIG_DIR), config_name="config")(_job)()
 
 
 def _print(text: str) -> None:

@@ -21,12 +21,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from neuralop_bench import run_directory
 from neuralop_bench.board.collect import Run, joined
 from neuralop_bench.evaluation import statistics
-from neuralop_bench.record import EVALUATIONS, RECORD_NAME, Evaluation, RecordError, RunRecord
-from neuralop_bench.run_directory import ERRORS_NAME
-from neuralop_bench.table import Table, number, show
+from neuralop_bench.records import run_directory
+from neuralop_bench.records.record import EVALUATIONS, RECORD_NAME, Evaluation, RecordError, RunRecord
+from neuralop_bench.records.run_directory import ERRORS_NAME
+from neuralop_bench.runtime.table import Table, number, show
 
 # The columns that are shown side by side, with the metric that defines each; cost has no metric.
 _COLUMNS: dict[str, dict[str, str]] = {

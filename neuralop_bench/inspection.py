@@ -10,8 +10,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from data_gen.certificate import Certificate
 from data_gen.files import WriteError
+from data_gen.generation.certificate import Certificate
 from data_gen.progress import printable
 from data_gen.store import DatasetFile, StoreError
 from neuralop_bench.evaluation import figures

@@ -26,7 +26,7 @@ from neuralop_bench.board import page
 from neuralop_bench.board.collect import Collection, collect
 from neuralop_bench.board.rows import COLUMNS, RUN_COLUMNS, Board, Cell, board, run_rows
 from neuralop_bench.board.tables import board_tables
-from neuralop_bench.table import Table, show
+from neuralop_bench.runtime.table import Table, show
 
 # Of the board below outputs.
 FOLDER = "leaderboard"

@@ -17,37 +17,31 @@ import xarray as xr
 from omegaconf import OmegaConf
 
 from data_gen.files import WriteError
-from data_gen.memory import keep_freed_memory
-from neuralop_bench import (
-    committed,
-    config,
-    constructors,
-    datasets,
-    leaderboard,
-    reproducibility,
-    run_directory,
-    schema,
-    scoring,
-)
-from neuralop_bench import plan as planning
-from neuralop_bench.committed import Board, Committed
-from neuralop_bench.config import ConfigError, RunConfig
-from neuralop_bench.data import Trajectories, Windows
-from neuralop_bench.datasets import Split
+from data_gen.generation.memory import keep_freed_memory
+from neuralop_bench import leaderboard
+from neuralop_bench.config import compose, constructors, schema
+from neuralop_bench.config.compose import ConfigError, RunConfig
+from neuralop_bench.data.sources import Source
+from neuralop_bench.data.stream import SOLVER_SECONDS, StreamedWindows
+from neuralop_bench.data.trajectories import Trajectories, Windows
 from neuralop_bench.evaluation import figures
-from neuralop_bench.evaluation.profile import Profile
 from neuralop_bench.metrics import cost
-from neuralop_bench.normalization import Normalizer
-from neuralop_bench.plan import Plan
-from neuralop_bench.process_group import OtherProcessFailed
-from neuralop_bench.processes import Processes, join
-from neuralop_bench.record import EVALUATIONS, RECORD_NAME, Evaluation, RunRecord, Status
-from neuralop_bench.run_directory import RunError
-from neuralop_bench.scoring import Score
-from neuralop_bench.sources import Source
-from neuralop_bench.streaming import SOLVER_SECONDS, StreamedWindows
-from neuralop_bench.surrogate import Surrogate, build_operator
-from neuralop_bench.table import Table, show
+from neuralop_bench.records import committed_board, run_directory
+from neuralop_bench.records.committed_board import Board, Committed
+from neuralop_bench.records.profile import Profile
+from neuralop_bench.records.record import EVALUATIONS, RECORD_NAME, Evaluation, RunRecord, Status
+from neuralop_bench.records.run_directory import RunError
+from neuralop_bench.runs import plan as planning
+from neuralop_bench.runs import scoring, splits
+from neuralop_bench.runs.plan import Plan
+from neuralop_bench.runs.scoring import Score
+from neuralop_bench.runs.splits import Split
+from neuralop_bench.runtime import environment
+from neuralop_bench.runtime.process_group import OtherProcessFailed
+from neuralop_bench.runtime.processes import Processes, join
+from neuralop_bench.runtime.table import Table, show
+from neuralop_bench.surrogate.normalization import Normalizer
+from neuralop_bench.surrogate.surrogate import Surrogate, build_operator
 from neuralop_bench.training.tracking import Guarded, NoTracker
 from neuralop_bench.training.trainer import Diverged, Progress, Trainer, validate
 
@@ -70,7 +64,7 @@ def execute(cfg: RunConfig, *, draws: bool = True) -> float | None:
             raise ConfigError("dry_run=true tells what a run would take, not what mode=evaluate does. Leave it out.")
         evaluate_again(cfg, draws=draws)
     elif cfg.mode == "generate":
-        datasets.generate(cfg)
+        splits.generate(cfg)
     elif cfg.dry_run and (found := _committed(cfg)) is not None:
         print(f"{'state':<14} finished ({found.reason}); the command returns that record\n")
     elif cfg.dry_run:
@@ -94,8 +88,9 @@ def run(cfg: RunConfig, *, draws: bool = True) -> RunRecord:
         ConfigError, ValueError, StoreError, WriteError, CheckpointError, FilingError: as their messages say; what is
             whole is kept, and the same configuration goes on from there.
 
-    >>> from neuralop_bench import config, pipeline
-    >>> cfg = config.compose("model=fno", "track=smoke")
+    >>> from neuralop_bench import pipeline
+    >>> from neuralop_bench.config.compose import compose
+    >>> cfg = compose("model=fno", "track=smoke")
     >>> record = pipeline.run(cfg)  # doctest: +ELLIPSIS
     fno on ns2d, track smoke, seed 0 -> ...
     >>> record.status, record.metrics["rel_l2"] < 0.5
@@ -110,9 +105,9 @@ def run(cfg: RunConfig, *, draws: bool = True) -> RunRecord:
             return found.record
         record = _run(cfg, processes, draws)
         if cfg.evaluator.is_thorough:
-            _evaluate_finished(replace(cfg, force=False), record, config.run_directory(cfg), processes, draws)
+            _evaluate_finished(replace(cfg, force=False), record, compose.run_directory(cfg), processes, draws)
         if cfg.paths.board is not None:
-            _file(cfg.paths.board, config.run_directory(cfg), processes)
+            _file(cfg.paths.board, compose.run_directory(cfg), processes)
     return record
 
 
@@ -120,10 +115,10 @@ def _committed(cfg: RunConfig) -> Committed | None:
     """The run on the committed board, if there is one and all that is asked for lies there."""
     if cfg.paths.board is None or cfg.force:
         return None
-    who = config.identity(cfg)
-    evaluator = config.evaluator_name(cfg) if cfg.evaluator.is_thorough else None
+    who = compose.identity(cfg)
+    evaluator = compose.evaluator_name(cfg) if cfg.evaluator.is_thorough else None
     board = Board(Path(cfg.paths.board))
-    return board.find(who.track, who.run_id(cfg.seed), evaluator, run=config.run_directory(cfg, who))
+    return board.find(who.track, who.run_id(cfg.seed), evaluator, run=compose.run_directory(cfg, who))
 
 
 def _file(board: str, folder: Path, processes: Processes) -> None:
@@ -138,8 +133,8 @@ def _file(board: str, folder: Path, processes: Processes) -> None:
 
 def _run(cfg: RunConfig, processes: Processes, draws: bool) -> RunRecord:
     schema.require_one_process(cfg, processes.n)
-    who = config.identity(cfg)
-    folder, outputs = config.run_directory(cfg, who), Path(cfg.paths.outputs)
+    who = compose.identity(cfg)
+    folder, outputs = compose.run_directory(cfg, who), Path(cfg.paths.outputs)
     if processes.first_does((folder / RECORD_NAME).exists) and not cfg.force:
         return _returned(folder, cfg, processes, draws)
     plan = planning.make(cfg, who)
@@ -153,7 +148,7 @@ def _run(cfg: RunConfig, processes: Processes, draws: bool) -> RunRecord:
             raise
         except Exception as error:
             if processes.is_first:
-                run_directory.note_failure(folder, config.describe(error))
+                run_directory.note_failure(folder, compose.describe(error))
             raise
     board = _rebuild_board(outputs, draws) if processes.is_first else ""
     if record.status == "diverged":
@@ -169,7 +164,7 @@ def _taken(held: ExitStack, folder: Path, cfg: RunConfig) -> bool:
             run_directory.move_aside(folder, Path(cfg.paths.outputs))
     held.enter_context(run_directory.sole_owner(folder))
     if cfg.force and cfg.paths.board is not None:
-        committed.ask_anew(folder)
+        committed_board.ask_anew(folder)
     if (folder / RECORD_NAME).exists():
         return True
     run_directory.clear_leftovers(folder)
@@ -186,7 +181,7 @@ def evaluate_again(asked: RunConfig, *, draws: bool = True) -> Evaluation:
         RunError: the test data here aren't those of the record.
         FilingError, WriteError: it can't be filed.
     """
-    cfg, record = config.for_evaluation(asked)
+    cfg, record = compose.for_evaluation(asked)
     processes = join(cfg.device)
     with processes.first_alone_speaks():
         evaluation = _evaluate_finished(cfg, record, folder := Path(cast(str, cfg.run)), processes, draws)
@@ -198,7 +193,7 @@ def evaluate_again(asked: RunConfig, *, draws: bool = True) -> Evaluation:
 def _evaluate_finished(
     cfg: RunConfig, record: RunRecord, folder: Path, processes: Processes, draws: bool
 ) -> Evaluation:
-    name = config.evaluator_name(cfg)
+    name = compose.evaluator_name(cfg)
     path, errors, report = (folder / EVALUATIONS / f"{name}.{kind}" for kind in ("json", "nc", "md"))
     if processes.first_does(path.exists) and not cfg.force:
         evaluation = Evaluation.load(path)
@@ -208,7 +203,7 @@ def _evaluate_finished(
     score, data = _scored_again(cfg, record, folder, processes, thorough=True)
 
     def finish() -> Evaluation:
-        commit, dirty = reproducibility.commit()
+        commit, dirty = environment.commit()
         evaluation = Evaluation(
             run_id=record.run_id,
             evaluator=name,
@@ -216,8 +211,8 @@ def _evaluate_finished(
             metric_versions=score.versions,
             data=data,
             config=asdict(cfg.evaluator),
-            environment=reproducibility.environment(processes.device, processes=processes.n),
-            bench_version=reproducibility.bench_version(),
+            environment=environment.environment(processes.device, processes=processes.n),
+            bench_version=environment.bench_version(),
             commit=commit,
             dirty=dirty,
             date_utc=_now(),
@@ -238,7 +233,7 @@ def _evaluate_finished(
         evaluation.save(path)
         show(score.tables)
         print(f"Evaluation: {path}")
-        outputs = folder.resolve().parents[config.RUN_DIRECTORY_DEPTH - 1]
+        outputs = folder.resolve().parents[compose.RUN_DIRECTORY_DEPTH - 1]
         if (outputs / leaderboard.FOLDER).is_dir():  # a run directory may have been copied elsewhere
             _rebuild_board(outputs, draws)
         return evaluation
@@ -258,7 +253,7 @@ def score_again(cfg: RunConfig, record: RunRecord, folder: Path) -> Score:
     Raises:
         RunError: the run isn't finished, or the data here differ from the record's.
     """
-    alone = Processes(device=reproducibility.resolve_device(cfg.device))
+    alone = Processes(device=environment.resolve_device(cfg.device))
     return _scored_again(cfg, record, folder, alone, thorough=False)[0]
 
 
@@ -305,10 +300,10 @@ class _Data:
         source.ensure(cfg.splits, workers=cfg.workers)
 
     def open(self, split: str) -> Trajectories:
-        return datasets.opened(self._cfg, self._splits[split])
+        return splits.opened(self._cfg, self._splits[split])
 
     def describe(self, split: str, samples: Trajectories) -> dict[str, Any]:
-        return datasets.provenance(self._splits[split], samples)
+        return splits.provenance(self._splits[split], samples)
 
 
 class _Run:
@@ -375,10 +370,10 @@ class _Run:
         return self.processes.first_does(finish)  # times are measured while the others wait
 
     def _build_surrogate(self, train: Trajectories) -> Surrogate:
-        reproducibility.seed_everything(self.cfg.seed)
+        environment.seed_everything(self.cfg.seed)
         bundle = self.cfg.surrogate.bundle
         operator = build_operator(
-            config.constructor(self.cfg.model),
+            compose.constructor(self.cfg.model),
             train.spec,
             n_history=self.cfg.dataset.history,
             bundle=bundle,
@@ -443,7 +438,7 @@ class _Run:
         score: Score | None = None,
         files: Mapping[str, str] | None = None,
     ) -> RunRecord:
-        commit, dirty = reproducibility.commit()
+        commit, dirty = environment.commit()
         record = RunRecord(
             run_id=self.run_id,
             model=self.who.model,
@@ -460,13 +455,13 @@ class _Run:
             data=data,
             config=asdict(self.cfg),
             config_hash=self.who.config_hash,
-            environment=reproducibility.environment(
+            environment=environment.environment(
                 self.device,
                 processes=self.processes.n,
                 precision=self.cfg.trainer.precision,
                 compiled=self.cfg.trainer.compile,
             ),
-            bench_version=reproducibility.bench_version(),
+            bench_version=environment.bench_version(),
             commit=commit,
             dirty=dirty,
             date_utc=_now(),
@@ -516,7 +511,7 @@ def _tell_done(what: str, record: RunRecord, cfg: RunConfig) -> None:
 def _changes_since(record: RunRecord, cfg: RunConfig) -> list[str]:
     """What is no longer as it was when a record was made."""
     changes = []
-    commit, dirty = reproducibility.commit()
+    commit, dirty = environment.commit()
     if commit != record.commit:
         changes.append(f"the code has changed since: it is now at commit {commit[:10] or 'unknown'}")
     elif dirty or record.dirty:
@@ -526,8 +521,8 @@ def _changes_since(record: RunRecord, cfg: RunConfig) -> list[str]:
     old = [name for name, version in record.metric_versions.items() if versions.get(name, version) != version]
     if old:
         changes.append(f"the definitions of {', '.join(sorted(old))} have changed since")
-    if reproducibility.bench_version() != record.bench_version:
-        changes.append(f"this is version {reproducibility.bench_version()}")
+    if environment.bench_version() != record.bench_version:
+        changes.append(f"this is version {environment.bench_version()}")
     return changes
 
 
@@ -555,7 +550,7 @@ def _sha256(path: Path) -> str:
 
 def _diverged(record: RunRecord, cfg: RunConfig, processes: Processes) -> RunError | OtherProcessFailed:
     """What to raise about a run that diverged, which has its place on a committed board all the same."""
-    folder = config.run_directory(cfg)
+    folder = compose.run_directory(cfg)
     if cfg.paths.board is not None and record.status == "diverged":
         _file(cfg.paths.board, folder, processes)
     text = (

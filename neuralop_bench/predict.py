@@ -27,10 +27,11 @@ from data_gen import progress
 from data_gen.files import replacing
 from data_gen.grids import Grid
 from data_gen.spec import DatasetSpec
-from neuralop_bench import config, reproducibility
 from neuralop_bench.batch import Batch
-from neuralop_bench.record import RECORD_NAME, RunRecord
-from neuralop_bench.surrogate import Surrogate
+from neuralop_bench.config import compose
+from neuralop_bench.records.record import RECORD_NAME, RunRecord
+from neuralop_bench.runtime import environment
+from neuralop_bench.surrogate.surrogate import Surrogate
 
 # Coordinates written as single precision, or computed by linspace, differ from ours in the last digits.
 _COORDINATE_TOLERANCE = 1e-5
@@ -126,7 +127,7 @@ def predict(
         RecordError, CheckpointError, ConfigError: the run can't be read.
     """
     record = RunRecord.load(run / RECORD_NAME)
-    where = reproducibility.resolve_device(device)
+    where = environment.resolve_device(device)
     surrogate = Surrogate.load(run, device=where, trust=trust)
     spec, n_history = surrogate.spec, surrogate.n_history
     assert spec is not None
@@ -243,7 +244,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:<index>")
     parser.add_argument("--trust", nargs="*", default=[], metavar="PACKAGE", help="packages whose code may be run")
     options = parser.parse_args(arguments)
-    with config.report_errors():
+    with compose.report_errors():
         result = predict(
             options.run,
             options.input,

@@ -13,9 +13,9 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from neuralop_bench.record import RECORD_NAME
-from neuralop_bench.run_directory import CONFIG_NAME, FAILURE_NAME, LAST_NAME, SUPERSEDED, State, state
-from neuralop_bench.sweep_file import FOLDER, SweepFile, sweeps
+from neuralop_bench.records.record import RECORD_NAME
+from neuralop_bench.records.run_directory import CONFIG_NAME, FAILURE_NAME, LAST_NAME, SUPERSEDED, State, state
+from neuralop_bench.records.sweep_file import FOLDER, SweepFile, sweeps
 
 # What needs somebody's attention comes last, where a long list ends on the terminal.
 _ORDER = ("finished", "running", "resumable", "diverged", "failed")

@@ -4,7 +4,7 @@
 
 Equal means to 1e-6 on the kind of device and processor that made the record, to 1e-3 on another. What was found is kept
 in the run directory, in verifications/, whether it confirms the record or not: boards show it
-(``neuralop_bench.trust``).
+(``neuralop_bench.records.standing``).
 """
 
 from __future__ import annotations
@@ -20,10 +20,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from data_gen.files import WriteError
-from neuralop_bench import config, pipeline, reproducibility
-from neuralop_bench.record import RECORD_NAME, VERIFICATIONS, RunRecord, Verification
-from neuralop_bench.table import Table, number, show
-from neuralop_bench.trust import OTHER_DEVICE, SAME_DEVICE
+from neuralop_bench import pipeline
+from neuralop_bench.config import compose
+from neuralop_bench.records.record import RECORD_NAME, VERIFICATIONS, RunRecord, Verification
+from neuralop_bench.records.standing import OTHER_DEVICE, SAME_DEVICE
+from neuralop_bench.runtime import environment
+from neuralop_bench.runtime.table import Table, number, show
 
 # Of the environment, what makes two devices of one kind. On another processor even a CPU rounds otherwise: with other
 # vector instructions quantiles of an FNO's errors have moved by 3e-6.
@@ -79,7 +81,7 @@ def verification(record: RunRecord, found: Sequence[Comparison], *, device: str 
         device: where it was computed.
     """
     worst = max(found, key=lambda entry: entry.difference)
-    commit, dirty = reproducibility.commit()
+    commit, dirty = environment.commit()
     return Verification(
         run_id=record.run_id,
         fingerprint=record.fingerprint,
@@ -87,8 +89,8 @@ def verification(record: RunRecord, found: Sequence[Comparison], *, device: str 
         tolerance=worst.tolerance,
         difference=worst.difference,
         column=worst.column,
-        environment=reproducibility.environment(reproducibility.resolve_device(device)),
-        bench_version=reproducibility.bench_version(),
+        environment=environment.environment(environment.resolve_device(device)),
+        bench_version=environment.bench_version(),
         commit=commit,
         dirty=dirty,
         date_utc=datetime.now(UTC).isoformat(timespec="seconds"),
@@ -104,10 +106,10 @@ def path_of(found: Verification, run: Path) -> Path:
 
 
 def _compared(record: RunRecord, run: Path, data: Path | None, device: str, trust: Sequence[str]) -> list[Comparison]:
-    cfg = config.of_record(record, run, trust)
+    cfg = compose.of_record(record, run, trust)
     cfg.device = device
     if data is not None:
-        config.move_data(cfg, data)
+        compose.move_data(cfg, data)
     score = pipeline.score_again(cfg, record, run)
     changed = sorted(name for name, version in record.metric_versions.items() if score.versions.get(name) != version)
     if changed:
@@ -115,7 +117,7 @@ def _compared(record: RunRecord, run: Path, data: Path | None, device: str, trus
             f"{', '.join(changed)} are defined otherwise now than when the record in {run} was made. Use version "
             f"{record.bench_version} of neuralop-bench, or run it again with force=true."
         )
-    here = reproducibility.environment(reproducibility.resolve_device(device))
+    here = environment.environment(environment.resolve_device(device))
     is_same = all(here[name] == record.environment.get(name) for name in _KIND)
     tolerance = SAME_DEVICE if is_same else OTHER_DEVICE
     names = [*record.metrics, *(name for name in score.metrics if name not in record.metrics)]
@@ -154,7 +156,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--trust", nargs="*", default=[], metavar="PACKAGE", help="packages whose code may be run")
     parser.add_argument("--no-save", action="store_true", help="leave the run directory as it is")
     options = parser.parse_args(arguments)
-    with config.report_errors():
+    with compose.report_errors():
         record = RunRecord.load(options.run / RECORD_NAME)
         found = _compared(record, options.run, options.data, options.device, options.trust)
         rows = [(entry.column, number(entry.recorded), number(entry.now), f"{entry.difference:.1e}") for entry in found]

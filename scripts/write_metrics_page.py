@@ -16,8 +16,10 @@ from pathlib import Path
 from pkgutil import resolve_name
 from typing import Any
 
-from neuralop_bench import config, scoring
+from neuralop_bench.config import compose
 from neuralop_bench.metrics import cost, metric
+from neuralop_bench.runs import scoring
+from neuralop_bench.runtime import place
 
 PAGE = Path(__file__).parents[1] / "docs" / "metrics.md"
 
@@ -31,8 +33,8 @@ _HEAD = """\
 def metrics() -> dict[str, type]:
     """The metric classes that the evaluators name, by metric name, in the order of the files."""
     found: dict[str, type] = {}
-    for path in sorted((config.CONFIG_DIR / "evaluator").glob("*.yaml"), key=lambda path: path.stem != "standard"):
-        evaluator = config.compose(f"evaluator={path.stem}").evaluator
+    for path in sorted((place.CONFIG_DIR / "evaluator").glob("*.yaml"), key=lambda path: path.stem != "standard"):
+        evaluator = compose.compose(f"evaluator={path.stem}").evaluator
         for node in (*evaluator.metrics.values(), *evaluator.rollout_metrics.values()):
             target: Any = resolve_name(node["_target_"])
             found.setdefault(target.name, target)

@@ -4,8 +4,8 @@ import json
 from pathlib import Path
 
 import pytest
-import report
-import timing
+
+from benchmarks import report, timing
 
 
 def test_the_pages_are_those_of_the_committed_figures() -> None:

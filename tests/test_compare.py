@@ -10,12 +10,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from test_record_and_leaderboard import EVALUATION, RECORD
+from helpers.made_records import EVALUATION, RECORD
 
 from neuralop_bench import compare
 from neuralop_bench.compare import CompareError
-from neuralop_bench.record import Evaluation, RunRecord
-from neuralop_bench.table import WIDTH
+from neuralop_bench.records.record import Evaluation, RunRecord
+from neuralop_bench.runtime.table import WIDTH
 
 N = 20
 CONFIG = {

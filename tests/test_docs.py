@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import torch
 import xarray as xr
-from pages import DOCS, ROOT, Session, blocks
+from helpers.pages import DOCS, ROOT, Session, blocks
 
 from data_gen.grids import Grid
 from data_gen.spec import DatasetSpec, FieldSpec

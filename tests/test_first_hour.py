@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 import xarray as xr
-from pages import DOCS, ROOT, Block, Session, blocks
+from helpers.pages import DOCS, ROOT, Block, Session, blocks
 
 PAGE = DOCS / "first_hour.md"
 

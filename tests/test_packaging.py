@@ -81,7 +81,7 @@ def test_an_empty_environment_with_the_wheel_runs_everything(wheel: Path, tmp_pa
     _run(*pip, "install", "-c", ROOT / "constraints.txt", wheel, cwd=here)
     _run(*pip, "check", cwd=here)
 
-    where = "import data_gen, neuralop_bench.config as c; print(data_gen.__file__, c.__file__, c.CONFIG_DIR)"
+    where = "import data_gen, neuralop_bench.runtime.place as p; print(data_gen.__file__, p.__file__, p.CONFIG_DIR)"
     for path in _run(python, "-c", where, cwd=here).split():
         assert Path(path).is_relative_to(tmp_path / "venv"), "the wheel's code must be tested, not the checkout's"
 
@@ -180,8 +180,9 @@ def _lines(path: Path) -> list[str]:
 def _places(python: str, folder: Path, **environment: str) -> list[str]:
     """What code finds by where its own file lies: the configurations, the command to type, the commit."""
     script = (
-        "from neuralop_bench import invocation, reproducibility, run_directory;"
-        "print(invocation.CONFIG_DIR, run_directory.command_line(['seed=1']), reproducibility.commit()[0], sep='\\n')"
+        "from neuralop_bench.records.run_directory import command_line;"
+        "from neuralop_bench.runtime import environment, place;"
+        "print(place.CONFIG_DIR, command_line(['seed=1']), environment.commit()[0], sep='\\n')"
     )
     return _run(python, "-c", script, cwd=folder, **environment).splitlines()
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
-from neuralop_bench.record import (
+from neuralop_bench.records.record import (
     EVALUATIONS,
     RECORD_NAME,
     RECORDS,
@@ -23,7 +23,7 @@ from neuralop_bench.record import (
     RunRecord,
     Verification,
 )
-from neuralop_bench.run_directory import SUPERSEDED
+from neuralop_bench.records.run_directory import SUPERSEDED
 
 # Tracks whose rows are shown but never ranked: each sets its own task, so only seeds of one row must agree.
 UNRANKED_TRACKS = ("custom",)

@@ -13,16 +13,16 @@ import yaml
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from neuralop_bench import published
 from neuralop_bench.board import plots
 from neuralop_bench.board.plots import Series
 from neuralop_bench.board.rows import Board, Cell, Entry, Group, columns_of, settings
 from neuralop_bench.board.tables import SINGLE_SEED, interval, stars, text, verdict
 from neuralop_bench.board.verdicts import verdicts
-from neuralop_bench.evaluation.profile import Fields, Profile, ProfileError
-from neuralop_bench.evaluation.rung import Rung
 from neuralop_bench.evaluation.statistics import SIGNIFICANCE, Pair
-from neuralop_bench.run_directory import command_line
+from neuralop_bench.records import published
+from neuralop_bench.records.profile import Fields, Profile, ProfileError
+from neuralop_bench.records.run_directory import command_line
+from neuralop_bench.records.rung import Rung
 
 # Rows whose pictures are drawn, best first; more would be neither read nor light.
 MOST_PICTURED = 12

@@ -20,10 +20,10 @@ from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 from numpy.typing import NDArray
 from PIL import Image
 
-from neuralop_bench.evaluation.profile import Fields
-from neuralop_bench.evaluation.rung import Rung
 from neuralop_bench.evaluation.statistics import crossed_interval
 from neuralop_bench.metrics.bands import BAND_EDGES, BELOW_ROUNDING
+from neuralop_bench.records.profile import Fields
+from neuralop_bench.records.rung import Rung
 
 # Colours of the page's style sheet: each is drawn in one that occurs nowhere else, and that is replaced.
 N_SERIES = 10

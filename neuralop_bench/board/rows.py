@@ -11,9 +11,9 @@ from itertools import groupby
 import numpy as np
 from numpy.typing import NDArray
 
-from neuralop_bench import published, trust
 from neuralop_bench.board.collect import UNRANKED_TRACKS, Collection, Refusal, Run
 from neuralop_bench.evaluation.statistics import Interval, Pair, Standings, crossed_interval, rank
+from neuralop_bench.records import published, standing
 
 Cell = str | int | float | bool | None
 
@@ -282,7 +282,7 @@ def _status(runs: Sequence[Run]) -> str:
     """How far the numbers can be trusted, and what became of seeds that didn't finish."""
     found = {run.record.status for run in runs if run.record.status != "finished"}
     if finished := _finished(runs):
-        found.add(trust.weakest(trust.standing(run.record, run.verifications) for run in finished))
+        found.add(standing.weakest(standing.standing(run.record, run.verifications) for run in finished))
     return _joined(found)
 
 

@@ -7,8 +7,8 @@ import math
 from collections.abc import Mapping, Sequence
 
 from neuralop_bench.board.rows import Board, Cell, Entry, Group
-from neuralop_bench.record import DATA_ERROR_MARGIN
-from neuralop_bench.table import Table
+from neuralop_bench.records.record import DATA_ERROR_MARGIN
+from neuralop_bench.runtime.table import Table
 
 # Of a model's name with what sets it apart, so that every table fits a terminal.
 _WIDEST_NAME = 20

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from neuralop_bench.board.rows import Entry, Group
 from neuralop_bench.board.tables import interval, text
-from neuralop_bench.record import DATA_ERROR_MARGIN
+from neuralop_bench.records.record import DATA_ERROR_MARGIN
 
 # A model this many times worse than the best isn't set against it: what hardly follows the truth is easily stable.
 _COMPARABLE = 5

@@ -11,11 +11,11 @@ from numpy.typing import NDArray
 
 from data_gen import progress
 from neuralop_bench.batch import Batch, Predictor
-from neuralop_bench.data import Windows
+from neuralop_bench.data.trajectories import Windows
 from neuralop_bench.metrics.bands import BANDS
 from neuralop_bench.metrics.conservation import quantities
 from neuralop_bench.metrics.metric import Metric
-from neuralop_bench.processes import Processes
+from neuralop_bench.runtime.processes import Processes
 
 
 def evaluate(

@@ -23,11 +23,11 @@ from numpy.typing import NDArray
 from data_gen.files import replacing
 from data_gen.spec import DatasetSpec, FieldSpec
 from neuralop_bench.batch import Batch, Predictor
-from neuralop_bench.data import Windows
-from neuralop_bench.evaluation.rung import Rung
+from neuralop_bench.data.trajectories import Windows
 from neuralop_bench.metrics.bands import BAND_EDGES, BANDS
 from neuralop_bench.metrics.relative import relative_l2_per_sample, relative_l2_step
 from neuralop_bench.metrics.spectral import Shells
+from neuralop_bench.records.rung import Rung
 
 # Okabe & Ito (2008): black, blue, vermilion.
 REFERENCE, PREDICTION, ERROR = "#000000", "#0072B2", "#D55E00"

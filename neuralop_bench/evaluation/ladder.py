@@ -25,15 +25,15 @@ from data_gen.files import WriteError, make_folder, replacing, write_errors
 from data_gen.grids import Grid
 from data_gen.regrid import interpolate, regrid
 from data_gen.spec import Problem
-from neuralop_bench import reproducibility
 from neuralop_bench.batch import Batch, Trajectory
-from neuralop_bench.data import Windows
+from neuralop_bench.data.trajectories import Windows
 from neuralop_bench.evaluation.evaluator import evaluate, summarise
-from neuralop_bench.evaluation.rung import Rung
 from neuralop_bench.metrics.cost import prediction_cost
 from neuralop_bench.metrics.metric import MetricContext
 from neuralop_bench.metrics.relative import RelativeL2
-from neuralop_bench.processes import Processes
+from neuralop_bench.records.rung import Rung
+from neuralop_bench.runtime import environment
+from neuralop_bench.runtime.processes import Processes
 
 # A rung takes the longest steps that change its error by less than this fraction of it.
 SAME_ERROR = 0.05
@@ -116,7 +116,7 @@ def climb_once(
     Processes that ask for the same at once wait for the first of them. A folder that can't be written keeps nothing,
     and a warning says so.
     """
-    here = reproducibility.environment(device)
+    here = environment.environment(device)
     key = {
         "version": _VERSION,
         "problem_version": problem.version,

@@ -7,10 +7,10 @@ import xarray as xr
 
 from data_gen.spec import DatasetSpec
 from neuralop_bench.batch import Trajectory
-from neuralop_bench.evaluation.profile import MOST_POINTS, Fields, Profile
 from neuralop_bench.metrics.metric import mean_over_samples
 from neuralop_bench.metrics.relative import relative_l2_per_sample, relative_l2_step
 from neuralop_bench.metrics.spectral import Shells
+from neuralop_bench.records.profile import MOST_POINTS, Fields, Profile
 
 # The test sample whose fields are kept: the same for every model, and nobody's choice.
 SAMPLE = 0

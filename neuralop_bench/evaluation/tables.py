@@ -7,11 +7,11 @@ from collections.abc import Mapping, Sequence
 
 import xarray as xr
 
-from neuralop_bench.evaluation.rung import Rung
 from neuralop_bench.metrics.bands import BANDS
 from neuralop_bench.metrics.relative import relative_l2_step
-from neuralop_bench.record import DATA_ERROR_MARGIN
-from neuralop_bench.table import Table, number
+from neuralop_bench.records.record import DATA_ERROR_MARGIN
+from neuralop_bench.records.rung import Rung
+from neuralop_bench.runtime.table import Table, number
 
 Metrics = Mapping[str, float | None]
 

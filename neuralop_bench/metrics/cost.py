@@ -36,7 +36,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode, flop_registry
 
 from neuralop_bench.batch import Batch, Predictor
-from neuralop_bench.data import Windows
+from neuralop_bench.data.trajectories import Windows
 
 # Repetitions of a measurement: five, but two are enough once they have taken this long.
 _REPEATS, _FEWEST_REPEATS, _PATIENCE_SECONDS = 5, 2, 2.0

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 
 class ResultTable(Protocol):
-    """A table of results; ``neuralop_bench.table.Table`` is one."""
+    """A table of results; ``neuralop_bench.runtime.table.Table`` is one."""
 
     @property
     def title(self) -> str: ...

@@ -18,16 +18,16 @@ from torch.optim import Optimizer
 
 from data_gen import progress
 from data_gen.files import replacing
-from neuralop_bench import checkpoint
 from neuralop_bench.batch import TIME, Batch, Field, Predictor, Trajectory
-from neuralop_bench.checkpoint import CheckpointError
-from neuralop_bench.data import Windows
+from neuralop_bench.data.trajectories import Windows
 from neuralop_bench.metrics.metric import mean
 from neuralop_bench.metrics.relative import per_sample_relative_l2
-from neuralop_bench.processes import Processes
-from neuralop_bench.rollout import rollout
-from neuralop_bench.run_directory import BEST_NAME, CURVE_NAME, LAST_NAME
-from neuralop_bench.surrogate import Surrogate
+from neuralop_bench.records.run_directory import BEST_NAME, CURVE_NAME, LAST_NAME
+from neuralop_bench.runtime.processes import Processes
+from neuralop_bench.surrogate import checkpoint
+from neuralop_bench.surrogate.checkpoint import CheckpointError
+from neuralop_bench.surrogate.rollout import rollout
+from neuralop_bench.surrogate.surrogate import Surrogate
 from neuralop_bench.training.augmentation import Augmentation
 from neuralop_bench.training.losses import Loss
 from neuralop_bench.training.schedules import Schedule

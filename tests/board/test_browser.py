@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from made_records import evaluation, record, save, three_models
+from helpers.made_records import evaluation, record, save, three_models
 from playwright.sync_api import Browser, ConsoleMessage, Page, sync_playwright
 
 from neuralop_bench import leaderboard

@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from made_records import evaluation, record, save, three_models
+from helpers.made_records import evaluation, record, save, three_models
 
 from neuralop_bench.board.collect import Collection, collect
-from neuralop_bench.record import RECORD_FORMAT, RECORD_NAME, RunRecord
+from neuralop_bench.records.record import RECORD_FORMAT, RECORD_NAME, RunRecord
 
 FOREIGN = {
     "truncated": lambda text: text[: len(text) // 2],

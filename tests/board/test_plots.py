@@ -10,12 +10,12 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
-from made_records import N_SHELLS, profile
+from helpers.made_records import N_SHELLS, profile
 from PIL import Image
 
 from neuralop_bench.board import page, plots
 from neuralop_bench.board.plots import Series, pareto
-from neuralop_bench.evaluation.rung import Rung
+from neuralop_bench.records.rung import Rung
 
 NAMES = ["fno", "a<b&c", "price $5", "_hidden", "模型", "two\nlines"]
 RUNGS = [Rung("16x16", 1.0, 0.002, 0.1, 0.02), Rung("8x8", 2.0, 0.06, 0.02, 0.001)]

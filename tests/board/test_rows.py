@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from made_records import evaluation, record, save, three_models
+from helpers.made_records import evaluation, record, save, three_models
 
 from neuralop_bench import leaderboard
 from neuralop_bench.board.collect import collect
@@ -18,7 +18,7 @@ from neuralop_bench.board.rows import COLUMNS, Board, Entry, board
 from neuralop_bench.board.tables import board_tables
 from neuralop_bench.board.verdicts import verdicts
 from neuralop_bench.evaluation.statistics import crossed_interval
-from neuralop_bench.record import Evaluation, RunRecord, Verification
+from neuralop_bench.records.record import Evaluation, RunRecord, Verification
 
 FILES = ("leaderboard.csv", "runs.csv", "blanks.csv", "leaderboard.md", "index.html")
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from neuralop_bench.record import RunRecord
+from neuralop_bench.records.record import RunRecord
 
 ROOT = Path(__file__).parents[2]
 

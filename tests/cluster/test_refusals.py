@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from login_node import ON_SLURM, Cluster, running_cluster
+from helpers.login_node import ON_SLURM, Cluster, running_cluster
 
 pytestmark = [pytest.mark.cluster, pytest.mark.slow]
 

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from neuralop_bench.config import compose, identity, of_record
-from neuralop_bench.datasets import split_of
-from neuralop_bench.record import RunRecord
+from neuralop_bench.config.compose import compose, identity, of_record
+from neuralop_bench.records.record import RunRecord
+from neuralop_bench.runs.splits import split_of
 
 ROOT = Path(__file__).parents[2]
 # The folder of every task's data, as of 28 November 2026.

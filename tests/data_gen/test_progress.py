@@ -93,7 +93,7 @@ with track("Lösung", 4, "steps") as bar:
 print("done")
 """
 _TABLE = """
-from neuralop_bench.table import Table, show
+from neuralop_bench.runtime.table import Table, show
 show([Table("Fehler ±", ("größe", "value"), [("ν " * 60, "1")])])
 """
 

@@ -14,7 +14,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from data_gen import cache, store
+from data_gen import store
+from data_gen.generation import cache
 from data_gen.grids import Boundary, Grid, Nodes
 from data_gen.problems.ns2d import NavierStokes2D
 from data_gen.regrid import interpolate, regrid

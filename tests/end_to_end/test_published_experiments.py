@@ -4,9 +4,11 @@ from pathlib import Path
 
 import pytest
 
-from neuralop_bench import config, pipeline, published
-from neuralop_bench.config import CONFIG_DIR
-from neuralop_bench.run_directory import REPORT_NAME
+from neuralop_bench import pipeline
+from neuralop_bench.config import compose
+from neuralop_bench.records import published
+from neuralop_bench.records.run_directory import REPORT_NAME
+from neuralop_bench.runtime.place import CONFIG_DIR
 
 # One of each dataset; make test-all runs the others as well.
 _FIRST = "fno_burgers1024 fno_ns_nu1e-5 mgno_darcy_rough".split()
@@ -28,8 +30,8 @@ SMALL_MODEL = {"lsm": ("model.width=8", "model.patch=2"), "galerkin_darcy141": (
 def test_a_published_experiment_runs(
     name: str, data_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    dataset = config.compose(f"experiment=paper/{name}").choices["dataset"]
-    cfg = config.compose(
+    dataset = compose.compose(f"experiment=paper/{name}").choices["dataset"]
+    cfg = compose.compose(
         f"experiment=paper/{name}",
         *("splits.train=8", "splits.valid=2", "splits.test=2", "trainer.epochs=1", "dataset.tolerance=null"),
         *SMALL_DATA[dataset],
@@ -40,7 +42,7 @@ def test_a_published_experiment_runs(
     assert (record.status, record.track) == ("finished", "custom"), "at other sizes it isn't the published task"
     assert 0 < record.metrics["rel_l2"] < 100
     entry = published.by_id()[name]
-    assert entry.source in (config.run_directory(cfg) / REPORT_NAME).read_text()
+    assert entry.source in (compose.run_directory(cfg) / REPORT_NAME).read_text()
     assert entry.source in capsys.readouterr().out.replace("\n", " ")
     row = (tmp_path / "leaderboard" / "leaderboard.csv").read_text()
     assert f",no,{entry.value:.6g},{entry.source}" in row.replace('"', "")

@@ -18,12 +18,12 @@ from numpy.typing import NDArray
 from data_gen.grids import Grid
 from data_gen.spec import DatasetSpec, FieldSpec
 from neuralop_bench.batch import Batch
-from neuralop_bench.data import Windows
+from neuralop_bench.data.trajectories import Windows
 from neuralop_bench.evaluation import figures
-from neuralop_bench.evaluation.rung import Rung
 from neuralop_bench.metrics.metric import MetricContext
 from neuralop_bench.metrics.relative import RelativeL2, relative_l2_per_sample, relative_l2_step
 from neuralop_bench.metrics.spectral import Spectra
+from neuralop_bench.records.rung import Rung
 
 CLOSED = Grid((9, 9), (1.0, 1.0), ("dirichlet",) * 2, ("closed",) * 2)
 CASES = {

@@ -16,7 +16,7 @@ from data_gen.problems.ns2d import NavierStokes2D
 from data_gen.spec import Problem, Samples
 from data_gen.store import to_fields, write
 from neuralop_bench.batch import Batch
-from neuralop_bench.data import Trajectories, Windows
+from neuralop_bench.data.trajectories import Trajectories, Windows
 from neuralop_bench.evaluation import ladder
 from neuralop_bench.evaluation.ladder import Rung, SolverRung, breakeven_solves, climb, coarsened, seconds_at_error
 

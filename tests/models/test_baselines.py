@@ -10,15 +10,16 @@ from torch import Tensor
 
 from data_gen.grids import Grid
 from data_gen.store import DatasetFile
-from neuralop_bench import config, pipeline
+from neuralop_bench import pipeline
 from neuralop_bench.batch import Batch
+from neuralop_bench.config import compose
 from neuralop_bench.models.mean_field import MeanField
 from neuralop_bench.models.pca_regression import PCARegression
 from neuralop_bench.models.persistence import Persistence
-from neuralop_bench.normalization import Normalizer
-from neuralop_bench.record import RunRecord
-from neuralop_bench.run_directory import BEST_NAME, LAST_NAME
-from neuralop_bench.surrogate import Surrogate
+from neuralop_bench.records.record import RunRecord
+from neuralop_bench.records.run_directory import BEST_NAME, LAST_NAME
+from neuralop_bench.surrogate.normalization import Normalizer
+from neuralop_bench.surrogate.surrogate import Surrogate
 
 GRID = Grid.periodic(8)
 
@@ -159,7 +160,7 @@ def test_bad_arguments_are_refused() -> None:
 def test_a_run_without_parameters_is_prepared_validated_and_recorded(smoke) -> None:
     cfg = smoke("model=pca_ridge")
     record = pipeline.run(cfg)
-    folder = config.run_directory(cfg)
+    folder = compose.run_directory(cfg)
     assert record.status == "finished"
     assert record.metrics["rel_l2"] is not None
     assert 0.03 < record.metrics["rel_l2"] < 0.15

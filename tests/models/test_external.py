@@ -13,14 +13,14 @@ from hydra.utils import instantiate
 from torch import Tensor, nn
 
 from data_gen.grids import Grid
-from neuralop_bench import config
-from neuralop_bench.config import RunConfig, identity
+from neuralop_bench.config import compose as compose_module
+from neuralop_bench.config.compose import RunConfig, identity
 from neuralop_bench.metrics.cost import count_parameters
 from neuralop_bench.models.external import External
 from neuralop_bench.models.fno import FNO
-from neuralop_bench.normalization import Normalizer
-from neuralop_bench.rollout import rollout
-from neuralop_bench.surrogate import Surrogate
+from neuralop_bench.surrogate.normalization import Normalizer
+from neuralop_bench.surrogate.rollout import rollout
+from neuralop_bench.surrogate.surrogate import Surrogate
 from neuralop_bench.training.losses import relative_l2
 
 ROOT = Path(__file__).parents[2]
@@ -42,13 +42,13 @@ FOREIGN = pytest.mark.parametrize("overrides", [TFNO, UNO], ids=["tfno", "uno"])
 
 
 def compose(*overrides: str) -> RunConfig:
-    return config.compose("model=external", "track=smoke", *overrides)
+    return compose_module.compose("model=external", "track=smoke", *overrides)
 
 
 def build(cfg: RunConfig) -> External:
     """The operator as the pipeline builds it for smoke Navier-Stokes: ten snapshots to one."""
     problem = instantiate(cfg.dataset.problem)
-    return instantiate(config.constructor(cfg.model))(
+    return instantiate(compose_module.constructor(cfg.model))(
         in_channels=cfg.dataset.history, out_channels=cfg.surrogate.bundle, grid=problem.spec.grid
     )
 

@@ -14,8 +14,8 @@ from neuralop_bench.batch import Batch
 from neuralop_bench.layers.coordinates import append_coordinates
 from neuralop_bench.layers.resample import resample
 from neuralop_bench.models.galerkin import Downscaling, EncoderLayer, GalerkinTransformer, Upscaling, coarse_shape
-from neuralop_bench.normalization import Normalizer
-from neuralop_bench.surrogate import Surrogate
+from neuralop_bench.surrogate.normalization import Normalizer
+from neuralop_bench.surrogate.surrogate import Surrogate
 
 KINDS = ("galerkin", "fourier")
 SMALL = {"width": 12, "n_heads": 2, "n_layers": 2, "ffn_width": 7, "n_modes": 3, "decoder_width": 5}

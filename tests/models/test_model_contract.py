@@ -11,13 +11,14 @@ from dataclasses import replace
 
 import pytest
 import torch
-from cells import GIVEN_AS_FILES, NEEDED, REFUSED
+from helpers.cells import GIVEN_AS_FILES, NEEDED, REFUSED
 from hydra.utils import instantiate
 from torch import Tensor, nn
 
 from data_gen.grids import Grid
-from neuralop_bench import config
-from neuralop_bench.config import CONFIG_DIR, RunConfig
+from neuralop_bench.config import compose
+from neuralop_bench.config.compose import RunConfig
+from neuralop_bench.runtime.place import CONFIG_DIR
 
 MODELS = sorted(path.stem for path in (CONFIG_DIR / "model").glob("*.yaml"))
 DATASETS = sorted({path.stem for path in (CONFIG_DIR / "task" / "smoke").glob("*.yaml")} - {*GIVEN_AS_FILES})
@@ -31,7 +32,7 @@ def cfg(request: pytest.FixtureRequest) -> RunConfig:
 
 
 def smoke(model: str, *overrides: str) -> RunConfig:
-    return config.compose(f"model={model}", "track=smoke", *NEEDED.get(model, ()), *overrides)
+    return compose.compose(f"model={model}", "track=smoke", *NEEDED.get(model, ()), *overrides)
 
 
 def grid_of(cfg: RunConfig) -> Grid:
@@ -47,7 +48,7 @@ def build(cfg: RunConfig, *, seed: int = 0, dtype: torch.dtype = torch.float32, 
     """The model; one without parameters is prepared with 24 made-up training pairs, since it is nothing before."""
     in_channels, out_channels = channels(cfg)
     torch.manual_seed(seed)
-    constructor = instantiate(config.constructor(cfg.model))
+    constructor = instantiate(compose.constructor(cfg.model))
     operator = constructor(in_channels=in_channels, out_channels=out_channels, grid=grid_of(cfg)).to(dtype)
     if prepare and not list(operator.parameters()) and hasattr(operator, "prepare"):
         made_up = [

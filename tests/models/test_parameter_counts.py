@@ -8,8 +8,8 @@ from data_gen.grids import Grid
 from neuralop_bench.layers.spectral_conv import SpectralConv
 from neuralop_bench.metrics.cost import count_parameters
 from neuralop_bench.models.fno import FNO
-from neuralop_bench.normalization import Normalizer
-from neuralop_bench.surrogate import Surrogate
+from neuralop_bench.surrogate.normalization import Normalizer
+from neuralop_bench.surrogate.surrogate import Surrogate
 
 
 def statistics() -> Normalizer:

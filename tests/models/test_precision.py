@@ -7,13 +7,13 @@ import shutil
 
 import pytest
 import torch
-from cells import REFUSED
+from helpers.cells import REFUSED
 from hydra.utils import instantiate
 from test_model_contract import DATASETS, MODELS, build, channels, grid_of, smoke, smooth_fields, stirred, trained
 from torch import Tensor, nn
 
 from data_gen.grids import Grid
-from neuralop_bench.config import RunConfig
+from neuralop_bench.config.compose import RunConfig
 from neuralop_bench.layers.attention import LinearAttention
 from neuralop_bench.layers.coordinates import append_coordinates
 from neuralop_bench.layers.mlp import Pointwise
@@ -21,8 +21,8 @@ from neuralop_bench.layers.precision import is_autocast, unrounded, widened
 from neuralop_bench.layers.spectral_conv import SpectralConv, fourier_layer
 from neuralop_bench.models.fno import FNO
 from neuralop_bench.models.lsm import NeuralSpectralBlock
-from neuralop_bench.normalization import Normalizer
-from neuralop_bench.surrogate import Surrogate
+from neuralop_bench.surrogate.normalization import Normalizer
+from neuralop_bench.surrogate.surrogate import Surrogate
 
 # bfloat16 rounds by up to 0.4 %. Measured with the networks' first weights: the output differs by at most 1.7 %
 # (fno_2020 on ns2d), mostly by 0.3 to 1 %. Gradients by at most 1.4 %, but up to 11 % in networks of convolutions and

@@ -5,7 +5,9 @@ from typing import Any
 
 import pytest
 import torch
-from references import (
+from torch import Tensor, nn
+
+from benchmarks.references import (
     PlainDeepONet,
     PlainFNO,
     PlainGalerkinAttention,
@@ -15,8 +17,6 @@ from references import (
     SoftmaxAttention,
     translated,
 )
-from torch import Tensor, nn
-
 from data_gen.grids import Grid
 from neuralop_bench.layers.attention import LinearAttention
 from neuralop_bench.layers.spectral_conv import SpectralConv

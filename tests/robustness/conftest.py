@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from neuralop_bench.record import RunRecord
+from neuralop_bench.records.record import RunRecord
 
 ROOT = Path(__file__).parents[2]
 Strike = tuple[str, dict[str, Any]]
@@ -65,7 +65,7 @@ class Runs:
         self._folder = folder
         self._count = 0
         self._server = subprocess.Popen(
-            [sys.executable, str(Path(__file__).with_name("server.py"))],
+            [sys.executable, str(ROOT / "tests" / "helpers" / "server.py")],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)},

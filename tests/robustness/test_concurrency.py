@@ -8,12 +8,12 @@ import signal
 from pathlib import Path
 
 import pytest
-from jobs import finish_runs
+from helpers.jobs import finish_runs
 
 from conftest import Place, Runs, wait_until
 from data_gen.store import DatasetFile
 from neuralop_bench import leaderboard
-from neuralop_bench.record import RunRecord
+from neuralop_bench.records.record import RunRecord
 from neuralop_bench.status import states
 
 

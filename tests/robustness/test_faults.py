@@ -16,8 +16,8 @@ from pathlib import Path
 import pytest
 
 from conftest import ROOT, Place, Run, Runs, Strike, wait_until, workers_of
-from neuralop_bench import run_directory
-from neuralop_bench.record import RunRecord
+from neuralop_bench.records import run_directory
+from neuralop_bench.records.record import RunRecord
 from neuralop_bench.status import states
 
 

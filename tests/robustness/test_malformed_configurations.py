@@ -21,9 +21,10 @@ from hydra.core.global_hydra import GlobalHydra
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from data_gen import cache
+from data_gen.generation import cache
 from neuralop_bench import __main__ as program
-from neuralop_bench import config, plan
+from neuralop_bench.config import compose
+from neuralop_bench.runs import plan
 
 ROOT = Path(__file__).parents[2]
 HUGE = 10**12
@@ -302,7 +303,7 @@ MALFORMED = [
     ("model._target_=subprocess.run", "trust=[subprocess]"),
     ("model._target_=builtins.eval", "trust=[builtins]"),
     ("model._target_=torch.hub.load", "model._target_=torch.hub.load"),
-    ("model._target_=neuralop_bench.reproducibility.subprocess.run", "trusted constructors"),
+    ("model._target_=neuralop_bench.runtime.environment.subprocess.run", "trusted constructors"),
     ("model._target_=data_gen.store.h5py.File", "trusted constructors"),
     ("model._target_=neuralop_bench.models.fno.FNO.__init__", "trusted constructors"),
     ("loss._target_=neuralop_bench.training.losses.Tensor", "no constructor of a trusted package"),
@@ -520,7 +521,7 @@ def _keys(node: Any, prefix: str = "") -> Iterator[str]:
             yield from _keys(value, f"{prefix}{key}.")
 
 
-KEYS = sorted(_keys(asdict(config.compose("track=smoke"))))
+KEYS = sorted(_keys(asdict(compose.compose("track=smoke"))))
 
 
 @st.composite

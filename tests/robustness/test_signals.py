@@ -19,9 +19,9 @@ import torch
 
 from conftest import ROOT, Place, Runs, workers_of
 from neuralop_bench import pipeline
-from neuralop_bench.config import RunConfig, run_directory
+from neuralop_bench.config.compose import RunConfig, run_directory
+from neuralop_bench.runtime.signals import Terminated, report_stops
 from neuralop_bench.status import states
-from neuralop_bench.stopping import Terminated, report_stops
 from neuralop_bench.training import trainer
 
 
@@ -222,9 +222,8 @@ def test_a_library_that_takes_a_stop_for_a_missing_module_does_not_go_on(tmp_pat
     (tmp_path / "parser_in_c.py").write_text("import signal\nsignal.raise_signal(signal.SIGINT)\n")
     library = "try:\n    import parser_in_c\nexcept BaseException:\n    pass\n"
     (tmp_path / "library.py").write_text(library)
-    program = (
-        "from neuralop_bench.stopping import report_stops\nwith report_stops():\n    import library\n    print('on')"
-    )
+    program = "from neuralop_bench.runtime.signals import report_stops\n"
+    program += "with report_stops():\n    import library\n    print('on')"
     run = subprocess.run(
         [sys.executable, "-c", program],
         env={**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), str(ROOT)])},

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from matplotlib.figure import Figure
 
-from neuralop_bench.table import Table
+from neuralop_bench.runtime.table import Table
 from neuralop_bench.training.tensorboard_tracker import TensorBoardTracker
 from neuralop_bench.training.tracking import Guarded, NoTracker, ResultTable, Tracker
 from neuralop_bench.training.wandb_tracker import WandbTracker

@@ -17,11 +17,11 @@ import torch
 from data_gen import store
 from data_gen.problems.ns2d import NavierStokes2D
 from neuralop_bench.batch import Batch
-from neuralop_bench.data import Trajectories, Windows
+from neuralop_bench.data.trajectories import Trajectories, Windows
 from neuralop_bench.models.fno import FNO
-from neuralop_bench.normalization import Normalizer
-from neuralop_bench.processes import ALONE
-from neuralop_bench.surrogate import Surrogate
+from neuralop_bench.runtime.processes import ALONE
+from neuralop_bench.surrogate.normalization import Normalizer
+from neuralop_bench.surrogate.surrogate import Surrogate
 from neuralop_bench.training import augmentation, losses, schedules
 from neuralop_bench.training.optimizers import soap
 from neuralop_bench.training.tracking import NoTracker

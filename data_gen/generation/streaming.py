@@ -1,0 +1,81 @@
+"""Samples solved while somebody uses them, instead of being read from a file."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from data_gen.generation import cache
+from data_gen.generation.pool import JobsAhead
+from data_gen.spec import Problem
+from data_gen.store import SHARD_SIZE, to_arrays
+
+# A worker finds the next shard waiting when it has done one, and the memory stays bounded.
+_SHARDS_PER_WORKER = 2
+
+
+class Sample(NamedTuple):
+    """One solved sample as a file would hold it.
+
+    states: [time, field, *space], float32.
+    static: [static field, *space], float32.
+    """
+
+    states: NDArray[np.float32]
+    static: NDArray[np.float32]
+
+
+class SampleStream(Iterator[Sample]):
+    """Samples ``start`` to ``stop - 1`` of a split, in order, with the bytes that a file of them would have.
+
+    Args:
+        problem: what to solve.
+        seed: the dataset's seed.
+        split: name of the split.
+        start, stop: numbers of the samples. They are solved by whole shards, as those of a file are.
+        workers: processes that solve ahead of what is asked for, of one thread each; 0 solves in this process, when a
+            sample is asked for. The bytes don't depend on it.
+
+    Attributes:
+        seconds: of one core, spent on the shards that samples have been taken from.
+
+    Raises:
+        GenerationError: in ``__next__``, a worker process died, or the memory doesn't suffice.
+    """
+
+    def __init__(self, problem: Problem, seed: int, split: str, *, start: int, stop: int, workers: int) -> None:
+        shards = range(start // SHARD_SIZE, -(-stop // SHARD_SIZE))
+        self._jobs = JobsAhead(
+            ((_solve, (problem, seed, split, shard)) for shard in shards),
+            workers=workers,
+            ahead=max(1, _SHARDS_PER_WORKER * workers),
+            remedy="Run the same command again to go on from the last checkpoint, with fewer workers (data.workers=1), "
+            "a lower dataset.problem.resolution, or more memory.",
+        )
+        self.seconds = 0.0
+        self._next, self._stop = start, stop
+        self._shard: list[NDArray[np.float32]] | None = None
+
+    def __next__(self) -> Sample:
+        if self._next >= self._stop:
+            self.close()
+            raise StopIteration
+        row = self._next % SHARD_SIZE
+        if self._shard is None or row == 0:
+            *self._shard, seconds = next(self._jobs)
+            self.seconds += seconds
+        self._next += 1
+        return Sample(*(fields[row] for fields in self._shard))
+
+    def close(self) -> None:
+        """End the workers."""
+        self._jobs.close()
+        self._stop = self._next
+
+
+def _solve(problem: Problem, seed: int, split: str, shard: int) -> tuple[NDArray, NDArray, float]:
+    fields, seconds = cache.solve_shard(problem, seed, split, shard)
+    return (*to_arrays(problem.spec, fields), seconds)

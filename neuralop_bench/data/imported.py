@@ -1,0 +1,111 @@
+"""Datasets that were made elsewhere: a folder with one file of our format for each split.
+
+Imports no torch: the configuration looks at the files, for their name and sizes are its defaults.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import cast
+
+import h5py
+
+from data_gen.spec import DatasetSpec
+from data_gen.store import DatasetFile, StoreError
+
+SPLITS = ("train", "valid", "test")
+_HOW = "docs/importing_data.md shows how to import files (python scripts/import_data.py --help)."
+
+
+class ImportedDataset:
+    """``<folder>/<split>/<any name>.hdf5`` for each of train, valid and test.
+
+    A source of data (``neuralop_bench.data.sources``) that can't make any: there is no problem, so no solver either.
+
+    Args:
+        folder: given by ``dataset.path``; relative to the working directory, ``~`` is the user's home.
+
+    Attributes:
+        spec: what all three files hold.
+        sizes: samples per split.
+        content: hash of each split's file over its spec, its samples and their number. Where the file lies and what it
+            is called are no part of it.
+
+    Raises:
+        StoreError: the folder or a split is missing, a file is damaged, or the splits hold different things.
+    """
+
+    problem = None
+    kept_bytes = 0
+
+    def __init__(self, folder: Path | str) -> None:
+        self.folder = Path(folder).expanduser()
+        self.root = self.folder
+        self._paths = {split: _only_file(self.folder, split) for split in SPLITS}
+        specs: dict[str, DatasetSpec] = {}
+        self.sizes: dict[str, int] = {}
+        self.content: dict[str, str] = {}
+        for split, path in self._paths.items():
+            with DatasetFile(path) as file:
+                specs[split], self.sizes[split] = file.spec, file.n_samples
+            with h5py.File(path) as file:  # the header was compared with this hash when it was read
+                self.content[split] = cast(bytes, file.attrs["header_sha256"]).decode()[:16]
+        self.spec = specs["train"]
+        for split in ("valid", "test"):
+            differing = _differences(self.spec, specs[split])
+            if differing:
+                raise StoreError(
+                    f"{self._paths[split]} holds something else than {self._paths['train']}: they differ in "
+                    f"{', '.join(differing)}. Import all splits with the same options."
+                )
+
+    def n_missing(self, split: str, n_samples: int) -> int:
+        """0: what a run needs is there.
+
+        Raises:
+            StoreError: the file has fewer samples.
+        """
+        if n_samples > self.sizes[split]:
+            raise StoreError(
+                f"{self._paths[split]} holds {self.sizes[split]} samples, but splits.{split}={n_samples}. "
+                f"Lower splits.{split}; imported data can't be extended."
+            )
+        return 0
+
+    def ensure(self, splits: Mapping[str, int], *, workers: int | None = None) -> dict[str, Path]:
+        """Paths of the files, by split. Nothing is made.
+
+        Raises:
+            StoreError: a file has fewer samples than asked for.
+        """
+        del workers
+        for split, n_samples in splits.items():
+            self.n_missing(split, n_samples)
+        return {split: self._paths[split] for split in splits}
+
+    def generation_seconds(self, split: str) -> float | None:
+        """None: how long others have solved isn't known."""
+        del split
+
+
+def _only_file(folder: Path, split: str) -> Path:
+    if folder.is_file():
+        raise StoreError(f"dataset.path={folder} is a file, expected a folder with train/, valid/, test/. {_HOW}")
+    if not folder.is_dir():
+        raise StoreError(f"dataset.path={folder}: there is no such folder (seen from {Path.cwd()}). {_HOW}")
+    found = sorted((folder / split).glob("*.hdf5"))
+    if not found:
+        present = sorted(path.parent.name for path in folder.glob("*/*.hdf5")) or "no split at all"
+        raise StoreError(
+            f"dataset.path={folder} has no {split} split ({split}/<name>.hdf5); it has {present}. A run needs train, "
+            "valid and test. One file's samples can be cut: "
+            f"python scripts/import_data.py FORMAT train=FILE:900 valid=FILE:100 test=OTHER. {_HOW}"
+        )
+    if len(found) > 1:
+        raise StoreError(f"{folder / split} holds several files, expected one: {', '.join(p.name for p in found)}.")
+    return found[0]
+
+
+def _differences(one: DatasetSpec, other: DatasetSpec) -> list[str]:
+    return [name for name in one.__dataclass_fields__ if getattr(one, name) != getattr(other, name)]

@@ -1,0 +1,173 @@
+"""Training on samples that are solved meanwhile: a reservoir of fixed size in which fresh ones replace the oldest."""
+
+from __future__ import annotations
+
+import copy
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from data_gen.generation.streaming import SampleStream
+from data_gen.spec import Problem
+from neuralop_bench.batch import Batch
+from neuralop_bench.data.trajectories import Trajectories, Windows
+from neuralop_bench.runtime.processes import ALONE, Processes
+
+# Columns of a record's cost.
+SOLVER_SECONDS, WAIT_SECONDS = "stream_seconds", "stream_wait_seconds"
+
+
+class StreamedWindows(Windows):
+    """Examples for training, cut from a reservoir that is in motion.
+
+    Before the first update the reservoir is the training split; a fresh sample replaces its oldest. Fresh samples are
+    the split's continuation: the j-th is the one that a longer file would hold at n_samples + j. Which of them have
+    come at an update is a function of its number alone; if the solver hasn't got so far, training waits. So its numbers
+    depend neither on the machine's speed nor on the number of workers, and a resumed training goes on to the bit.
+
+    An epoch still covers every (place in the reservoir, start) once, in the order of the fixed split: number of updates
+    and schedule are the same.
+
+    Args:
+        train: the split that the reservoir starts with; it stays as it is.
+        n_steps: steps that follow the history in an example.
+        problem, seed: what made the split.
+        n_fresh: fresh samples in the whole training, evenly spread.
+        epochs, batch_size: of the training.
+        workers: processes that solve, see ``data_gen.generation.streaming.SampleStream``.
+
+    Raises:
+        GenerationError: while examples are read, a worker died or the memory doesn't suffice.
+    """
+
+    def __init__(
+        self,
+        train: Trajectories,
+        n_steps: int,
+        *,
+        problem: Problem,
+        seed: int,
+        n_fresh: int,
+        epochs: int,
+        batch_size: int,
+        workers: int,
+    ) -> None:
+        super().__init__(train, n_steps, len(train.windows(n_steps)) // train.n_samples)
+        n_updates = epochs * self.n_batches(batch_size)
+        self._reservoir = _Reservoir(train, problem, seed, n_fresh, n_updates, workers)
+        self._epoch, self._spent = 0, dict[str, float]()
+
+    def of_epoch(self, epoch: int, spent: dict[str, float]) -> StreamedWindows:
+        other = copy.copy(self)  # with the same reservoir
+        other._epoch, other._spent = epoch, spent
+        return other
+
+    def shuffled(
+        self,
+        batch_size: int,
+        seed: int,
+        *,
+        skip: int = 0,
+        workers: int = 0,
+        pinned: bool = False,
+        processes: Processes = ALONE,
+    ) -> Iterator[Batch]:
+        """All examples once, as ``Windows.shuffled``; each batch from what the reservoir holds at its update.
+
+        Raises:
+            ValueError: ``workers`` isn't 0, or there are several processes: each would have a reservoir of its own.
+        """
+        if workers or processes.n > 1:
+            raise ValueError(
+                f"A stream is read in one training process alone, got {workers} workers and {processes.n} processes. "
+                "Use trainer.workers=0 and a single process, or data=fixed."
+            )
+        order = self._order(batch_size, seed)
+        for batch in range(skip, len(order)):
+            self._reservoir.move_to(self._epoch * len(order) + batch, self._spent)
+            examples = self[order[batch]]
+            yield Batch(*(x.pin_memory() for x in examples)) if pinned else examples
+
+    @property
+    def is_in_memory(self) -> bool:
+        return True
+
+    def close(self) -> None:
+        """End the processes that solve."""
+        self._reservoir.close()
+
+    def _read(self, sample: NDArray[np.int64], start: NDArray[np.int64], n_frames: int) -> tuple[Any, Any]:
+        return self._reservoir.read(sample, start, n_frames)
+
+
+class _Reservoir:
+    """As many samples as the training split has, in memory."""
+
+    def __init__(
+        self, train: Trajectories, problem: Problem, seed: int, n_fresh: int, n_updates: int, workers: int
+    ) -> None:
+        self._train, self._problem, self._seed, self._workers = train, problem, seed, workers
+        self._n_fresh, self._n_updates = n_fresh, n_updates
+        self._stream: SampleStream | None = None
+        self._n_come = 0
+        self._states, self._static = self._fixed()
+
+    def move_to(self, update: int, spent: dict[str, float]) -> None:
+        """Let the fresh samples in that come before an update of the training, counted from 0."""
+        wanted = n_come(update, self._n_fresh, self._n_updates)
+        started = time.monotonic()
+        if self._stream is None or wanted < self._n_come:
+            self._start(wanted)
+        assert self._stream is not None
+        before = self._stream.seconds
+        while self._n_come < wanted:
+            place = self._n_come % self._train.n_samples
+            self._states[place], self._static[place] = next(self._stream)
+            self._n_come += 1
+        for name, seconds in (
+            (SOLVER_SECONDS, self._stream.seconds - before),
+            (WAIT_SECONDS, time.monotonic() - started),
+        ):
+            spent[name] = spent.get(name, 0.0) + seconds
+
+    def read(self, sample: NDArray[np.int64], start: NDArray[np.int64], n_frames: int) -> tuple[Any, Any]:
+        frames = start[:, None] + np.arange(n_frames)
+        return self._states[sample[:, None], frames], self._static[sample]
+
+    def close(self) -> None:
+        if self._stream is not None:
+            self._stream.close()
+
+    def _fixed(self) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """A copy of the training split, which itself stays as it is."""
+        every = np.arange(self._train.n_samples)
+        return self._train.read(every, np.zeros_like(every), self._train.spec.n_snapshots)
+
+    def _start(self, wanted: int) -> None:
+        """Solve from the first sample on that is still there when ``wanted`` have come: a resume needs no other."""
+        self.close()
+        n = self._train.n_samples
+        if self._n_come:
+            self._states, self._static = self._fixed()
+        self._n_come = max(0, wanted - n)
+        self._stream = SampleStream(
+            self._problem,
+            self._seed,
+            "train",
+            start=n + self._n_come,
+            stop=n + self._n_fresh,
+            workers=self._workers,
+        )
+
+
+def n_come(update: int, n_fresh: int, n_updates: int) -> int:
+    """How many of ``n_fresh`` samples have come before an update, counted from 0: none before the first, all before the
+    last.
+
+    >>> [n_come(update, n_fresh=4, n_updates=9) for update in range(9)]
+    [0, 0, 1, 1, 2, 2, 3, 3, 4]
+    """
+    return n_fresh * update // max(1, n_updates - 1)

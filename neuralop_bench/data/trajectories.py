@@ -1,0 +1,218 @@
+"""Trajectories on disk as batches: lazy HDF5 with one handle per worker, or in memory when they fit."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch.utils.data import DataLoader, Dataset
+
+from data_gen.spec import DatasetSpec
+from data_gen.store import DatasetFile, StoreError
+from neuralop_bench.batch import Batch
+from neuralop_bench.runtime.processes import ALONE, Processes
+
+
+class Trajectories:
+    """The first ``n_samples`` samples of one split.
+
+    Every sample read is compared with the hash stored when it was written.
+
+    Args:
+        path: a dataset file.
+        n_samples: samples used.
+        history: frames given to a model, K.
+        horizon: frames to predict in an evaluation, T.
+        preload_bytes: samples that need no more than this are held in memory; others are read when asked for.
+        expected: the spec the file must have; None accepts any.
+
+    Attributes:
+        spec: what the file holds.
+        sha256: hash over the samples used.
+        error: largest relative L2 error of a snapshot that the file's certificate has measured; None without one.
+
+    Raises:
+        StoreError: the file is damaged, or holds another problem than expected.
+        ValueError: the file has too few samples or frames.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        *,
+        n_samples: int,
+        history: int,
+        horizon: int,
+        preload_bytes: int = 2**31,
+        expected: DatasetSpec | None = None,
+    ) -> None:
+        self.path, self.n_samples, self.history, self.horizon = Path(path), n_samples, history, horizon
+        self._handle: tuple[int, DatasetFile] | None = None
+        with DatasetFile(self.path) as file:
+            self.spec = file.spec
+            if expected is not None and file.spec != expected:
+                raise StoreError(f"{path} doesn't hold the problem that the configuration describes. Delete the file.")
+            require_frames(self.spec, history, horizon)
+            self.sha256 = file.sha256(n_samples)
+            self.error: float | None = file.certificate.get("error")
+            n_bytes = 4 * self.spec.grid.n_points * n_samples
+            n_bytes *= self.spec.n_snapshots * len(self.spec.state) + len(self.spec.static)
+            self._states: NDArray[np.float32] | None = None
+            self._static: NDArray[np.float32] | None = None
+            if n_bytes <= preload_bytes:
+                self._states = file.read_states(slice(0, n_samples))
+                self._static = file.read_static(slice(0, n_samples))
+
+    @property
+    def is_preloaded(self) -> bool:
+        return self._states is not None
+
+    def windows(self, n_steps: int) -> Windows:
+        """Every stretch of ``history`` frames and ``n_steps`` following ones: the examples of training."""
+        require_frames(self.spec, self.history, n_steps)
+        starts = self.spec.n_snapshots - self.history - n_steps + 1
+        return Windows(self, n_steps, starts)
+
+    def whole(self) -> Windows:
+        """One example per sample, from the first frame over the whole horizon: the examples of evaluation."""
+        return Windows(self, self.horizon, 1)
+
+    def read(self, sample: NDArray[np.int64], start: NDArray[np.int64], n_frames: int) -> tuple[Any, Any]:
+        """States [B, n_frames, C, *S] from the given frames on, and static fields [B, C_s, *S]."""
+        if self._states is not None and self._static is not None:
+            frames = start[:, None] + np.arange(n_frames)
+            return self._states[sample[:, None], frames], self._static[sample]
+        file, n, space = self._open(), len(sample), self.spec.grid.shape
+        states = np.empty((n, n_frames, len(self.spec.state), *space), np.float32)
+        static = np.empty((n, len(self.spec.static), *space), np.float32)
+        for row, (i, first) in enumerate(zip(sample, start, strict=True)):
+            states[row] = file.read_states(int(i), slice(int(first), int(first) + n_frames))
+            if len(self.spec.static):
+                static[row] = file.read_static(int(i))
+        return states, static
+
+    def _open(self) -> DatasetFile:
+        # An HDF5 handle must not be shared with a forked worker, so each process opens its own.
+        if self._handle is None or self._handle[0] != os.getpid():
+            self._handle = (os.getpid(), DatasetFile(self.path))
+        return self._handle[1]
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_handle": None}
+
+
+class Windows(Dataset[Batch]):
+    """Examples cut from trajectories; indexed by a list of numbers, which gives a whole Batch at once."""
+
+    def __init__(self, source: Trajectories, n_steps: int, n_starts: int) -> None:
+        self.source, self.n_steps, self._n_starts = source, n_steps, n_starts
+
+    def __len__(self) -> int:
+        return self.source.n_samples * self._n_starts
+
+    @property
+    def is_in_memory(self) -> bool:
+        return self.source.is_preloaded
+
+    def __getitem__(self, indices: Sequence[int] | NDArray[np.int64]) -> Batch:
+        sample, start = np.divmod(np.asarray(indices, dtype=np.int64), self._n_starts)
+        history = self.source.history
+        states, static = self._read(sample, start, history + self.n_steps)
+        frames = torch.from_numpy(states)
+        return Batch(frames[:, :history], torch.from_numpy(static), frames[:, history:])
+
+    def of_epoch(self, epoch: int, spent: dict[str, float]) -> Windows:
+        """The examples of an epoch of training. Those of a stream (``neuralop_bench.data.stream``) change from epoch to
+        epoch, and what they cost is added to ``spent``."""
+        del epoch, spent
+        return self
+
+    def in_order(self, batch_size: int, processes: Processes = ALONE) -> Iterator[Batch]:
+        """All examples once, in order; of several processes each gets every so many-th batch."""
+        starts = range(0, len(self), batch_size)[processes.rank :: processes.n]
+        return iter(self._loader([range(i, min(i + batch_size, len(self))) for i in starts]))
+
+    def shuffled(
+        self,
+        batch_size: int,
+        seed: int,
+        *,
+        skip: int = 0,
+        workers: int = 0,
+        pinned: bool = False,
+        processes: Processes = ALONE,
+    ) -> Iterator[Batch]:
+        """All examples once, in an order that is a function of ``seed`` alone, without the first ``skip`` batches. Of
+        data that aren't held in memory the next batch is read while one is in use.
+
+        Args:
+            batch_size: examples in a batch.
+            seed: of the order.
+            skip: batches left out.
+            workers: processes that read ahead, two batches each. The batches are the same, in the same order.
+            pinned: put batches where a GPU can fetch them from while it computes.
+            processes: of several each gets its part of every batch, or one example of it where there are fewer than
+                processes.
+        """
+        batches = self._order(batch_size, seed)[skip:]
+        if processes.n > 1:
+            parts = [batch[processes.part_of(len(batch))] for batch in batches]
+            batches = [part if len(part) else batch[:1] for part, batch in zip(parts, batches, strict=True)]
+        loaded = iter(self._loader(batches, workers, pinned))
+        return loaded if self.is_in_memory else _read_ahead(loaded)
+
+    def n_batches(self, batch_size: int) -> int:
+        return -(-len(self) // batch_size)
+
+    def size_of_batch(self, index: int, batch_size: int) -> int:
+        """Examples in a batch; the last one of an epoch may be smaller."""
+        return min(batch_size, len(self) - index * batch_size)
+
+    def _read(self, sample: NDArray[np.int64], start: NDArray[np.int64], n_frames: int) -> tuple[Any, Any]:
+        return self.source.read(sample, start, n_frames)
+
+    def _order(self, batch_size: int, seed: int) -> list[NDArray[np.int64]]:
+        # An array, whose parts are views: a list of numbers takes five times the memory, and grows with the dataset.
+        order = torch.randperm(len(self), generator=torch.Generator().manual_seed(seed)).numpy()
+        return [order[i : i + batch_size] for i in range(0, len(self), batch_size)]
+
+    def _loader(self, batches: Sequence[Any], workers: int = 0, pinned: bool = False) -> DataLoader[Batch]:
+        # The loader draws a base seed per pass; a generator of its own keeps it from advancing the global stream.
+        return DataLoader(
+            self,
+            batch_size=None,
+            sampler=batches,  # pyright: ignore[reportArgumentType]  (any collection of what is to be looked up)
+            num_workers=workers,
+            pin_memory=pinned,
+            generator=torch.Generator(),
+        )
+
+
+def _read_ahead(batches: Iterator[Batch]) -> Iterator[Batch]:
+    """The batches, each fetched by a thread while the one before it is in use."""
+    with ThreadPoolExecutor(1) as thread:
+        upcoming = thread.submit(next, batches, None)
+        while (batch := upcoming.result()) is not None:
+            upcoming = thread.submit(next, batches, None)
+            yield batch
+
+
+def require_frames(spec: DatasetSpec, history: int, n_steps: int) -> None:
+    """Check that stored trajectories are long enough for a history and a number of predicted steps.
+
+    Raises:
+        ValueError: they are not.
+    """
+    needed, held = history + n_steps, spec.n_snapshots
+    if needed > held:
+        raise ValueError(
+            f"A history of {history} and {n_steps} predicted steps need {needed} frames, but {spec.name} stores "
+            f"{held}. Lower dataset.history, dataset.horizon, trainer.unroll or trainer.pushforward, or raise "
+            "dataset.problem.n_snapshots."
+        )

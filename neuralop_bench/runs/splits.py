@@ -1,0 +1,142 @@
+"""The datasets of a configuration: those of a run, and further test sets made on demand."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from copy import deepcopy
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from neuralop_bench.config.compose import ConfigError, RunConfig
+from neuralop_bench.config.schema import changed
+from neuralop_bench.data.sources import GeneratedDataset, RegriddedDataset, Source
+from neuralop_bench.data.trajectories import Trajectories
+from neuralop_bench.runs.plan import source_of
+from neuralop_bench.runtime.table import Table, show
+
+
+@dataclass(frozen=True)
+class Split:
+    """Where the samples of a split come from, how many there are, and how many frames are predicted of each."""
+
+    name: str
+    source: Source
+    n_samples: int
+    horizon: int
+
+
+def split_of(cfg: RunConfig, name: str) -> Split:
+    """A split of a configuration by name: train, valid, test, or one of ``dataset.test_splits``.
+
+    Raises:
+        ConfigError: there is no such split, or its problem can't be built.
+        ValueError: its grid can't be made from that of its source.
+    """
+    if name in cfg.splits:
+        return Split(name, source_of(cfg), cfg.splits[name], cfg.dataset.horizon)
+    if name not in cfg.dataset.test_splits:
+        known = ", ".join((*cfg.splits, *cfg.dataset.test_splits))
+        raise ConfigError(f"There is no split {name}: the configuration knows {known}.")
+    extra = cfg.dataset.test_splits[name]
+    horizon = cfg.dataset.horizon if extra.horizon is None else extra.horizon
+    n_samples = cfg.splits["test"] if extra.n is None else extra.n
+    if extra.source is not None:
+        origin = split_of(cfg, extra.source).source
+        assert isinstance(origin, GeneratedDataset | RegriddedDataset), "imported data have no further splits"
+        return Split(name, RegriddedDataset(origin, extra.source, extra.refine), n_samples, horizon)
+    variant = deepcopy(cfg)
+    variant.dataset.problem = changed(cfg.dataset.problem, extra.problem)
+    if extra.tolerance is not None:
+        variant.dataset.tolerance = extra.tolerance
+    return Split(name, source_of(variant), n_samples, horizon)
+
+
+def ensure(split: Split, workers: int | None = None) -> Path:
+    """The file of a split, made if it is missing."""
+    return split.source.ensure({split.name: split.n_samples}, workers=workers)[split.name]
+
+
+def opened(cfg: RunConfig, split: Split) -> Trajectories:
+    """The samples of a split, made if they are missing."""
+    return Trajectories(
+        ensure(split, cfg.workers),
+        n_samples=split.n_samples,
+        history=cfg.dataset.history,
+        horizon=split.horizon,
+        preload_bytes=int(cfg.preload_gib * 2**30),
+        expected=split.source.spec,
+    )
+
+
+def provenance(split: Split, samples: Trajectories) -> dict[str, Any]:
+    """What a record says of a split."""
+    return {
+        "file": samples.path.relative_to(split.source.root).as_posix(),
+        "sha256": samples.sha256,
+        "n": samples.n_samples,
+        "version": samples.spec.version,
+        "resolution": "x".join(str(n) for n in samples.spec.grid.shape),
+        "error": samples.error,
+    }
+
+
+def generate(cfg: RunConfig) -> list[Path]:
+    """Make the splits that ``generation.splits`` names, or with ``generation.part`` a share of their shards.
+
+    With ``dry_run=true`` nothing is made and a table tells what would be.
+
+    Raises:
+        ConfigError: there is nothing to generate, e.g. because the data are imported.
+        StoreError, CertificateError, GenerationError, WriteError: as their messages say.
+    """
+    if cfg.dataset.path is not None:
+        raise ConfigError("mode=generate has nothing to do: dataset=file takes imported data. Choose another dataset.")
+    names = [*cfg.splits, *cfg.dataset.test_splits] if "all" in cfg.generation.splits else cfg.generation.splits
+    splits = [split_of(cfg, name) for name in dict.fromkeys(names)]
+    if cfg.dry_run:
+        show([_table(splits)])
+        return []
+    if cfg.generation.part is not None:
+        for group in _grouped(splits):
+            source = group[0].source
+            if isinstance(source, GeneratedDataset):  # what is regridded takes no time and waits for its origin
+                wanted = {split.name: split.n_samples for split in group}
+                source.solve_part(wanted, cfg.generation.part, cfg.generation.n_parts, workers=cfg.workers)
+        print(
+            f"Part {cfg.generation.part} of {cfg.generation.n_parts} is solved. When all are, the same command without "
+            "generation.part puts the files together."
+        )
+        return []
+    paths: list[Path] = []
+    for group in _grouped(splits):
+        wanted = {split.name: split.n_samples for split in group}
+        paths += group[0].source.ensure(wanted, workers=cfg.workers).values()
+    for path in paths:
+        print(path)
+    return paths
+
+
+def _grouped(splits: Sequence[Split]) -> list[list[Split]]:
+    """Splits of one dataset together, so that its workers solve them side by side; what is regridded comes last."""
+    groups: dict[tuple[bool, str, object], list[Split]] = {}
+    for split in splits:
+        regridded = isinstance(split.source, RegriddedDataset)
+        apart = split.name if isinstance(split.source, RegriddedDataset) else _tolerance(split.source)
+        groups.setdefault((regridded, str(split.source.folder), apart), []).append(split)
+    return [groups[key] for key in sorted(groups, key=lambda key: key[0])]
+
+
+def _tolerance(source: Source) -> float | None:
+    return source.tolerance if isinstance(source, GeneratedDataset) else None
+
+
+def _table(splits: Sequence[Split]) -> Table:
+    rows = []
+    for split in splits:
+        missing = split.source.n_missing(split.name, split.n_samples)
+        how = "regridded" if isinstance(split.source, RegriddedDataset) else "solved"
+        grid = "x".join(map(str, split.source.spec.grid.shape))
+        state = f"{missing} missing" if missing else "present"
+        rows.append((split.name, str(split.n_samples), grid, how, state, str(split.source.folder / split.name)))
+    return Table("Data", ("split", "samples", "grid", "made", "state", "folder"), rows)

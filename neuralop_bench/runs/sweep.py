@@ -1,0 +1,474 @@
+"""A sweep: which of its jobs are left to do, what they would take, and what became of each.
+
+Launchers are Hydra's plugins; this is what happens before and after them, in the process that the command line starts.
+"""
+
+from __future__ import annotations
+
+import re
+import shlex
+import statistics
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import suppress
+from copy import deepcopy
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.utils import JobReturn
+from omegaconf import DictConfig, open_dict
+from omegaconf.errors import OmegaConfBaseException
+
+from data_gen.files import WriteError
+from data_gen.store import StoreError
+from neuralop_bench import leaderboard
+from neuralop_bench.config import compose
+from neuralop_bench.config.compose import ConfigError, RunConfig
+from neuralop_bench.config.constructors import InapplicableError
+from neuralop_bench.records import committed_board
+from neuralop_bench.records.committed_board import Board, Committed, FilingError
+from neuralop_bench.records.record import EVALUATIONS, RECORD_NAME, RecordError, RunRecord
+from neuralop_bench.records.run_directory import FAILURE_NAME, State, move_aside, sole_owner, state
+from neuralop_bench.records.sweep_file import SweepFile
+from neuralop_bench.runs import launcher as launched
+from neuralop_bench.runs import plan as planning
+from neuralop_bench.runs.plan import Plan
+from neuralop_bench.runtime import place
+from neuralop_bench.runtime.table import Table, show
+
+# Hands jobs to a launcher: lists of overrides, the number of the first.
+Launch = Callable[..., Sequence[JobReturn]]
+
+_FORCE = re.compile(r"\+{0,2}force=true", re.IGNORECASE)
+# Launchers whose jobs run on the machine that starts them.
+_HERE = ("basic", "joblib", "local", "submitit_local")
+
+
+class SweepError(RuntimeError):
+    """Some jobs of a sweep didn't finish; the message counts them and says how to go on."""
+
+
+@dataclass
+class Job:
+    """One job.
+
+    Attributes:
+        overrides: what Hydra's launchers take.
+        name: the overrides that set it apart from the sweep's other jobs.
+        run: its configuration; None if it can't be composed, or if it means nothing.
+        folder: run directory; None for a job that isn't a run (``mode=generate`` or ``evaluate``).
+        evaluation: file of the evaluation that a thorough evaluator leaves after the record; None without one.
+        board: the committed board that the run is filed on; None without one.
+        committed: the run on that board, if all of it was there before.
+        problem: why it can't be run, or why it failed.
+        left_out: the problem is that its parts mean nothing together, so nobody expects it to be run.
+    """
+
+    overrides: tuple[str, ...]
+    name: str = ""
+    run: RunConfig | None = None
+    folder: Path | None = None
+    evaluation: Path | None = None
+    board: Board | None = None
+    committed: Committed | None = None
+    problem: str = ""
+    left_out: bool = False
+
+    @property
+    def state(self) -> State:
+        if self.committed is not None:
+            is_finished = self.committed.record.status == "finished"
+            return State("finished" if is_finished else "diverged", self.committed.reason)
+        return state(self.folder) if self.folder is not None else State("new", "")
+
+    @property
+    def is_done(self) -> bool:
+        """Whether nothing is left to launch."""
+        progress = self.state.progress
+        is_evaluated = self.committed is not None or self.evaluation is None or self.evaluation.exists()
+        return progress == "diverged" or (progress == "finished" and is_evaluated)
+
+    @property
+    def is_forced(self) -> bool:
+        return self.folder is not None and self.run is not None and self.run.force
+
+
+class Sweep:
+    """The jobs of one command.
+
+    Args:
+        jobs: in the order of the grid.
+        command: the command line, which completes the sweep when it is given again.
+        is_here: the jobs will run on this machine.
+    """
+
+    def __init__(self, jobs: Sequence[Job], command: str, *, is_here: bool = True) -> None:
+        self.jobs, self.command, self._is_here = list(jobs), command, is_here
+
+    @classmethod
+    def composed(cls, master: DictConfig, loader: Any, grid: Sequence[Sequence[str]]) -> Sweep:
+        """The jobs of a grid.
+
+        Args:
+            master: the configuration that Hydra has composed for the sweep.
+            loader: Hydra's loader of configurations.
+            grid: overrides of each job.
+
+        Raises:
+            HydraException: an option or a key that isn't there. What only we can find wrong with a job is its problem.
+        """
+        known = _Known()
+        jobs = [_job(tuple(overrides), master, loader, known) for overrides in grid]
+        common = set.intersection(*(set(job.overrides) for job in jobs)) if len(jobs) > 1 else set()
+        for job in jobs:
+            job.name = " ".join(override for override in job.overrides if override not in common)
+        first: dict[Path, Job] = {}
+        for job in jobs:
+            if job.folder is not None and first.setdefault(job.folder, job) is not job:
+                job.problem = f"It is the same run as {first[job.folder].name or 'another'}."
+                job.folder, job.left_out = None, True
+        again = [argument for argument in sys.argv if not _FORCE.fullmatch(argument)]
+        launcher = str(master.hydra.runtime.choices.get("hydra/launcher"))
+        return cls(jobs, shlex.join([Path(sys.executable).name, *again]), is_here=launcher in _HERE)
+
+    @property
+    def is_dry(self) -> bool:
+        return any(job.run.dry_run for job in self.jobs if job.run is not None)
+
+    def run(self, launch: Launch, most_at_once: int | None = None) -> Sequence[JobReturn]:
+        """Launch what isn't done, wait, and tell what became of it.
+
+        Args:
+            launch: hands jobs to a launcher and returns when they have ended.
+            most_at_once: jobs handed over together; None for all.
+
+        Raises:
+            SweepError: a job failed, was interrupted, or is at work elsewhere.
+            Exception: the launcher's own, if it couldn't start a single job.
+        """
+        n_done = sum(job.is_done and not job.is_forced for job in self.jobs)
+        for job in self.jobs:
+            if job.is_forced and not job.problem:
+                _begin_anew(job)
+            elif job.is_done and job.committed is None and job.board is not None:
+                _file(job, job.board)
+        left = [job for job in self.jobs if self._is_left(job)]
+        if n_done:
+            print(f"{n_done} of {len(self.jobs)} runs are done already.", flush=True)
+        self._save()
+        returned: list[JobReturn] = []
+        step = most_at_once or max(1, len(left))
+        for first in range(0, len(left), step):
+            try:
+                returned += self._launch(left[first : first + step], launch, first)
+            except Exception as error:
+                if first == 0:
+                    raise
+                for job in left[first:]:
+                    job.problem = compose.describe(error)
+                break
+        self._conclude(left)
+        return returned
+
+    def rehearse(self) -> None:
+        """Print the jobs with their state and what they would take; do nothing.
+
+        Raises:
+            ConfigError: the jobs aren't runs.
+            SweepError: a job can't be run.
+        """
+        runs = [job for job in self.jobs if job.run and job.folder is not None and job.committed is None]
+        if any(job.run is not None and job.run.mode != "run" for job in self.jobs):
+            raise ConfigError("dry_run=true of a sweep tells what runs would take: use it without mode, or without -m.")
+        table, totals = _plan_table(self.jobs, _plans(runs, self._is_here))
+        show([table])
+        print(totals, flush=True)
+        self._raise_if_incomplete([job for job in self.jobs if job.problem and not job.left_out], "can't be run")
+
+    def _is_left(self, job: Job) -> bool:
+        if job.problem or job.run is None:
+            return False
+        return job.folder is None or not (job.is_done or job.state.progress == "running")
+
+    def _launch(self, jobs: Sequence[Job], launch: Launch, first: int) -> Sequence[JobReturn]:
+        started = time.time()
+        try:
+            returned = launch([job.overrides for job in jobs], initial_job_idx=first)
+        except BrokenProcessPool as error:  # joblib ends all its workers when one of them dies
+            return self._one_by_one(jobs, launch, first, error, started)
+        except Exception as error:
+            found = launched.outcomes(error)
+            if found is None:
+                raise launched.explained(error) from error
+            for job, outcome in zip(jobs, found, strict=True):
+                if isinstance(outcome, str) and not job.is_done:
+                    job.problem = outcome
+            returned = [outcome for outcome in found if not isinstance(outcome, str)]
+            jobs = [job for job, outcome in zip(jobs, found, strict=True) if not isinstance(outcome, str)]
+        for job, result in zip(jobs, returned, strict=True):
+            try:
+                _ = result.return_value
+            except Exception as error:
+                job.problem = str(error) if isinstance(error, compose.JobReported) else compose.describe(error)
+        return returned
+
+    def _one_by_one(
+        self, jobs: Sequence[Job], launch: Launch, first: int, error: BrokenProcessPool, started: float
+    ) -> Sequence[JobReturn]:
+        """Jobs of a launcher that was broken by one of them: those that haven't ended, each by itself, so that the one
+        at fault takes no other with it."""
+        if len(jobs) == 1:
+            jobs[0].problem = (
+                "Its process was killed, most likely for lack of memory. Lower trainer.batch_size or "
+                "hydra.launcher.n_jobs; the same command goes on from the last checkpoint."
+            )
+            return []
+        print(f"A job has died ({type(error).__name__}): those that haven't ended go on one by one.", file=sys.stderr)
+        left = [job for job in jobs if not (job.is_done or _has_failed_since(job, started))]
+        return [result for job in left for result in self._launch([job], launch, first)]
+
+    def _save(self) -> None:
+        """Note what the sweep consists of, for ``neuralop_bench.status``."""
+        by_outputs: dict[str, list[str]] = {}
+        for job in self.jobs:
+            is_elsewhere = job.committed is not None and job.folder is not None and not job.folder.exists()
+            if job.run is not None and job.folder is not None and not is_elsewhere:
+                outputs = job.run.paths.outputs
+                by_outputs.setdefault(outputs, []).append(job.folder.relative_to(outputs).as_posix())
+        now = datetime.now(UTC).isoformat(timespec="seconds")
+        for outputs, runs in by_outputs.items():
+            SweepFile(self.command, now, tuple(runs)).save(Path(outputs))
+
+    def _conclude(self, launched: Sequence[Job]) -> None:
+        runs = [job for job in self.jobs if job.folder is not None or job.problem]
+        if runs:
+            show([_result_table(runs)])
+        outputs = {job.run.paths.outputs for job in self.jobs if job.run is not None and job.folder is not None}
+        for folder in sorted(outputs):
+            _rebuild_board(Path(folder))
+        incomplete = [job for job in self.jobs if not job.left_out and (job.problem or self._is_open(job, launched))]
+        self._raise_if_incomplete(incomplete, "didn't finish")
+
+    @staticmethod
+    def _is_open(job: Job, launched: Sequence[Job]) -> bool:
+        if job.folder is None:
+            return False
+        return not job.is_done or (job.state.progress == "diverged" and job in launched)
+
+    def _raise_if_incomplete(self, incomplete: Sequence[Job], what: str) -> None:
+        if not incomplete:
+            return
+        lines = [f"  {job.name}: {_what_became(job)[1]}" for job in incomplete]
+        raise SweepError(
+            f"{len(incomplete)} of {len(self.jobs)} jobs {what}:\n" + "\n".join(lines) + "\n"
+            f"Once mended, the same command does these and leaves the others as they are:\n  {self.command}"
+        )
+
+
+@dataclass
+class _Known:
+    """What jobs of a sweep share, since each composition takes Hydra a tenth of a second.
+
+    Attributes:
+        bases: configurations by the options chosen.
+        standards: what runs are compared with for their identity, by the groups that make it.
+        evaluations: names of evaluations, by the evaluator.
+        boards: committed ones, by their folder.
+    """
+
+    bases: dict[tuple[str, ...], DictConfig] = field(default_factory=dict)
+    standards: dict[tuple[str, ...], RunConfig] = field(default_factory=dict)
+    evaluations: dict[str, str] = field(default_factory=dict)
+    boards: dict[str, Board] = field(default_factory=dict)
+
+
+def _job(overrides: tuple[str, ...], master: DictConfig, loader: Any, known: _Known) -> Job:
+    try:
+        run = compose.from_sweep(_composed(overrides, master, loader, known.bases))
+        if run.mode != "run":
+            return Job(overrides, run=run)
+        groups = tuple(compose.standard_overrides(run))
+        base = None
+        if run.dataset.path is None:  # otherwise what it is compared with depends on the files
+            base = known.standards.get(groups) or known.standards.setdefault(groups, compose.compose(*groups))
+        who = compose.identity(run, base)
+        job = Job(overrides, run=run, folder=(folder := compose.run_directory(run, who)))
+        job.evaluation = _evaluation(run, folder, known)
+        if run.paths.board is not None:
+            job.board = known.boards.get(run.paths.board) or Board(Path(run.paths.board))
+            known.boards[run.paths.board] = job.board
+            if not run.force:
+                evaluator = job.evaluation.stem if job.evaluation is not None else None
+                job.committed = job.board.find(who.track, who.run_id(run.seed), evaluator, run=folder)
+        return job
+    except InapplicableError as error:
+        return Job(overrides, problem=str(error), left_out=True)
+    except (ConfigError, OmegaConfBaseException, StoreError, FilingError, OSError) as error:
+        return Job(overrides, problem=compose.describe(error))
+
+
+def _evaluation(run: RunConfig, folder: Path, known: _Known) -> Path | None:
+    if not run.evaluator.is_thorough:
+        return None
+    evaluator = repr((run.choices.get("evaluator"), run.evaluator))
+    name = known.evaluations.get(evaluator) or known.evaluations.setdefault(evaluator, compose.evaluator_name(run))
+    return folder / EVALUATIONS / f"{name}.json"
+
+
+def _begin_anew(job: Job) -> None:
+    """Move a run that is to be replaced aside and launch it without ``force``: a job that Slurm interrupts is launched
+    again as it was, and would else begin anew each time."""
+    assert job.run is not None
+    assert job.folder is not None
+    job.overrides = tuple(override for override in job.overrides if not _FORCE.fullmatch(override))
+    try:
+        planning.make(job.run)  # an impossible run must not take a good one off the board
+        if job.folder.exists():
+            with sole_owner(job.folder):
+                move_aside(job.folder, Path(job.run.paths.outputs))
+        if job.board is not None:
+            committed_board.ask_anew(job.folder)
+    except (ValueError, RuntimeError, OSError) as error:
+        job.problem = compose.describe(error)
+
+
+def _file(job: Job, board: Board) -> None:
+    """Put a run that ended here before on the committed board: nothing would be launched for that."""
+    if job.problem or job.folder is None or job.state.progress not in ("finished", "diverged"):
+        return
+    try:
+        for line in board.file(job.folder):
+            print(line, flush=True)
+    except (RuntimeError, OSError) as error:
+        job.problem = compose.describe(error)
+
+
+def _has_failed_since(job: Job, started: float) -> bool:
+    failure = None if job.folder is None else job.folder / FAILURE_NAME
+    return failure is not None and failure.exists() and failure.stat().st_mtime >= started
+
+
+def _composed(
+    overrides: tuple[str, ...], master: DictConfig, loader: Any, bases: dict[tuple[str, ...], DictConfig]
+) -> DictConfig:
+    """The configuration of a job, with interpolations that aren't resolved.
+
+    Hydra takes a tenth of a second for one, nearly all of it for the files of the options that are chosen. Jobs that
+    choose the same share that; then, as Hydra does, values are put in.
+    """
+    parsed = OverridesParser.create(config_loader=loader).parse_overrides(list(overrides))
+    is_choice = [loader.repository.group_exists(o.key_or_group) and not isinstance(o.value(), dict) for o in parsed]
+    chosen = tuple(override for override, choice in zip(overrides, is_choice, strict=True) if choice)
+    if chosen not in bases:
+        bases[chosen] = loader.load_sweep_config(master_config=master, sweep_overrides=list(chosen))
+    cfg = deepcopy(bases[chosen])
+    loader._apply_overrides_to_config([o for o, choice in zip(parsed, is_choice, strict=True) if not choice], cfg)
+    with open_dict(cfg):
+        cfg.hydra.overrides.task = list(overrides)
+    return cfg
+
+
+def _what_became(job: Job) -> tuple[str, str]:
+    """State and reason of a job, for people."""
+    if job.left_out:
+        return "left out", job.problem.partition(". ")[0] + "."
+    if job.problem:
+        return "failed", job.problem
+    where = job.state
+    if where.progress == "finished" and not job.is_done:
+        return "waiting", f"{where.reason}; its evaluation is left"
+    if where.progress == "running":
+        return "running", f"another process is at work on it ({where.reason})"
+    if where.progress == "resumable":
+        return "interrupted", f"{where.reason}; the same command goes on from there"
+    if where.progress == "new":
+        return "waiting", "it hasn't begun"
+    return where.progress, where.reason
+
+
+def _result_table(jobs: Sequence[Job]) -> Table:
+    rows = [(job.name, *_what_became(job)) for job in jobs]
+    counts = Counter(row[1] for row in rows)
+    title = "Sweep: " + ", ".join(f"{n} {name}" for name, n in counts.items())
+    return Table(title, ("job", "state", "result"), rows, wraps=True)
+
+
+def _plans(jobs: Sequence[Job], is_here: bool) -> dict[Path, Plan]:
+    """Of each run. Those that differ in their seed alone take the same, so one of them is planned; what jobs elsewhere
+    need may be more than this machine has."""
+    plans: dict[Path, Plan] = {}
+    for job in jobs:
+        assert job.run is not None
+        assert job.folder is not None
+        known = next((plan for folder, plan in plans.items() if folder.parent == job.folder.parent), None)
+        try:
+            plans[job.folder] = known or planning.make(job.run, must_fit=is_here)
+        except (ValueError, RuntimeError) as error:
+            job.problem = compose.describe(error)
+    return plans
+
+
+def _plan_table(jobs: Sequence[Job], plans: dict[Path, Plan]) -> tuple[Table, str]:
+    rows, seconds, unknown = [], 0.0, 0
+    repository = Board(place.CONFIG_DIR.parent / leaderboard.FOLDER)
+    for job in jobs:
+        plan = plans.get(job.folder) if job.folder is not None else None
+        if plan is None or job.folder is None:
+            rows.append((job.name, *_what_became(job), "", ""))
+            continue
+        where = job.state
+        training = _training_seconds(plan, job.board or repository)
+        if where.progress not in ("finished", "diverged"):
+            seconds, unknown = seconds + (training or 0), unknown + (training is None)
+        rows.append(
+            (
+                job.name,
+                _what_became(job)[0],
+                "" if where.progress == "new" else _what_became(job)[1],
+                planning.size(plan.memory_bytes),
+                "" if training is None else planning.duration(training),
+            )
+        )
+    table = Table(f"{len(jobs)} jobs", ("job", "state", "reason", "memory", "training"), rows, wraps=True)
+    total = f"Training what is left, one after the other: {planning.duration(seconds)} as other seeds took"
+    total += f", and {unknown} runs of which no other seed is known" if unknown else ""
+    left = [plans[job.folder] for job in jobs if job.folder in plans and (job.is_forced or not job.is_done)]
+    missing = {plan.data_folder: plan for plan in left if plan.n_missing}
+    lines = [
+        f"Data to generate: {plan.n_missing} samples, {planning.size(plan.missing_bytes)}, in {folder}"
+        for folder, plan in missing.items()
+    ]
+    return table, "\n".join([total, *lines])
+
+
+def _training_seconds(plan: Plan, board: Board) -> float | None:
+    """What training took with other seeds of the same configuration, here or, if none was run here, on the board."""
+    for records in (_records(plan.folder.parent), board.seeds(plan.who.track, plan.who.configuration)):
+        taken = [seconds for record in records if (seconds := record.cost.get("train_seconds")) is not None]
+        if taken:
+            return statistics.mean(taken)
+    return None
+
+
+def _records(variant: Path) -> list[RunRecord]:
+    """Of all seeds, as far as they can be read."""
+    found = []
+    for path in variant.glob(f"*/{RECORD_NAME}"):
+        with suppress(RecordError):
+            found.append(RunRecord.load(path))
+    return found
+
+
+def _rebuild_board(outputs: Path) -> None:
+    if not any(outputs.rglob(RECORD_NAME)):
+        return
+    try:
+        print(f"Leaderboard: {leaderboard.rebuild(outputs)}", flush=True)
+    except WriteError as error:
+        print(f"Warning: the leaderboard wasn't rebuilt: {error}", file=sys.stderr)

@@ -1,0 +1,163 @@
+"""An operator with units: physical fields in, physical fields out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from torch import nn
+
+from data_gen.spec import DatasetSpec
+from neuralop_bench.batch import TIME, Batch, Field, Trajectory
+from neuralop_bench.config import constructors
+from neuralop_bench.layers.precision import widened
+from neuralop_bench.metrics.cost import count_parameters
+from neuralop_bench.records.run_directory import BEST_NAME
+from neuralop_bench.surrogate import checkpoint
+from neuralop_bench.surrogate.normalization import Normalizer
+from neuralop_bench.surrogate.rollout import rollout
+
+
+class Surrogate(nn.Module):
+    """decode . operator . encode: the one place of normalisation and of the layout of time in channels.
+
+    The operator sees [B, K C + C_s, *S]: the normalised history, oldest frame first, then the normalised static fields.
+    It returns [B, b C, *S], the bundle of b steps predicted per call.
+
+    Args:
+        operator: an ``nn.Module`` that maps fields to fields.
+        normalizer: statistics of the training split.
+        bundle: steps per call, b. 1 is autoregressive; the horizon predicts the whole trajectory at once.
+        residual: predict increments: step j of a bundle is the last history frame plus increment_std[j] times the
+            output.
+
+    Attributes:
+        spec: of the training data; None unless it was loaded from a run.
+        n_history: frames it was trained to be given, K; None unless it was loaded from a run.
+
+    Raises:
+        ValueError: in ``forward``, ``residual`` without a history; an operator whose output has another shape.
+    """
+
+    def __init__(self, operator: nn.Module, normalizer: Normalizer, *, bundle: int = 1, residual: bool = False) -> None:
+        super().__init__()
+        self.operator = operator
+        self.normalizer = normalizer
+        self.bundle = bundle
+        self.residual = residual
+        self.spec: DatasetSpec | None = None
+        self.n_history: int | None = None
+
+    @classmethod
+    def load(cls, run: Path | str, *, device: torch.device | str = "cpu", trust: Sequence[str] = ()) -> Surrogate:
+        """The surrogate of a run with the weights that did best on valid, in evaluation mode.
+
+        Args:
+            run: a run directory; its best.pt alone is read.
+            device: where the surrogate is to compute.
+            trust: packages, besides the project's own, whose constructors may be called: a foreign model is code.
+
+        Raises:
+            CheckpointError: best.pt is missing, damaged, or of another architecture.
+            ConfigError: a constructor that isn't trusted, or whose arguments have changed since.
+
+        >>> from neuralop_bench import pipeline
+        >>> from neuralop_bench.config.compose import compose, run_directory
+        >>> cfg = compose("model=fno", "track=smoke", "seed=1")
+        >>> record = pipeline.run(cfg)  # doctest: +ELLIPSIS
+        fno on ns2d, track smoke, seed 1 -> ...
+        >>> surrogate = Surrogate.load(run_directory(cfg))
+        >>> history = torch.zeros(1, surrogate.n_history, 1, *surrogate.spec.grid.shape)
+        >>> surrogate.predict(Batch.given(history), n_steps=3).shape
+        torch.Size([1, 3, 1, 32, 32])
+        """
+        content = checkpoint.load(Path(run) / BEST_NAME, device)
+        config, spec = yaml.safe_load(content["config"]), DatasetSpec.from_json(content["spec"])
+        model = {key: value for key, value in config["model"].items() if key != "label"}
+        constructors.require_trusted("model", model, trust, foreign=True)
+        constructors.check("model", model, trust)
+        n_history, states = int(config["dataset"]["history"]), content["model"]
+        operator = build_operator(
+            model, spec, n_history=n_history, bundle=config["surrogate"]["bundle"], device=torch.device(device)
+        )
+        normalizer = Normalizer(**{name: states[f"normalizer.{name}"] for name in Normalizer.__annotations__})
+        surrogate = cls(operator, normalizer, **config["surrogate"])
+        checkpoint.load_weights(surrogate, states, Path(run) / BEST_NAME)
+        surrogate.spec, surrogate.n_history = spec, n_history
+        return surrogate.to(device).eval()
+
+    def forward(self, history: Trajectory, static: Field) -> Trajectory:
+        """The next bundle, [B, b, C, *S], in physical units."""
+        if self.residual and history.shape[TIME] == 0:
+            raise ValueError(
+                "surrogate.residual=true predicts an increment over the last history frame, but the history is empty. "
+                "Use surrogate.residual=false for a steady problem."
+            )
+        output = self.operator(self.encode(history, static))
+        n_channels = len(self.normalizer.state_mean)
+        expected = (history.shape[0], self.bundle * n_channels, *static.shape[2:])
+        if output.shape != expected:
+            raise ValueError(f"The operator returned fields of shape {tuple(output.shape)}, expected {expected}.")
+        bundle = widened(output).unflatten(1, (self.bundle, n_channels))  # what follows has units
+        if self.residual:
+            return history[:, -1:] + self.normalizer.decode_increment(bundle)
+        return self.normalizer.decode_state(bundle)
+
+    def encode(self, history: Trajectory, static: Field) -> Field:
+        """The operator's input, [B, K C + C_s, *S]."""
+        states = self.normalizer.encode_state(history).flatten(1, 2)
+        return torch.cat([states, self.normalizer.encode_static(static)], dim=1)
+
+    def encode_target(self, history: Trajectory, target: Trajectory) -> Field:
+        """What the operator has to return for the surrogate to predict a bundle of physical fields, [B, b C, *S]."""
+        if self.residual:
+            return self.normalizer.encode_increment(target - history[:, -1:]).flatten(1, 2)
+        return self.normalizer.encode_state(target).flatten(1, 2)
+
+    @torch.no_grad()
+    def prepare(self, batches: Iterable[Batch]) -> None:
+        """Show the operator the encoded training pairs, if it asks for them: a basis of the targets, a regression.
+
+        Args:
+            batches: of the training split, with targets of a bundle's length. They are held in memory together,
+                so an operator that has ``prepare`` for some of its options alone says in ``needs_pairs`` whether it
+                wants them.
+        """
+        prepare = getattr(self.operator, "prepare", None)
+        if prepare is None or not getattr(self.operator, "needs_pairs", True):
+            return
+        pairs = [(self.encode(b.history, b.static), self.encode_target(b.history, b.target)) for b in batches]
+        prepare(*(torch.cat(fields) for fields in zip(*pairs, strict=True)))
+
+    @torch.no_grad()
+    def predict(self, batch: Batch, n_steps: int) -> Trajectory:
+        """Free-running prediction of ``n_steps`` snapshots, [B, n_steps, C, *S], in evaluation mode."""
+        was_training = self.training
+        self.eval()
+        try:
+            return rollout(self, batch.history, batch.static, n_steps)
+        finally:
+            self.train(was_training)
+
+    @property
+    def n_parameters(self) -> int:
+        """Trainable real numbers; a complex parameter counts as two."""
+        return count_parameters(self.operator)
+
+
+def build_operator(
+    model: Mapping[str, Any], spec: DatasetSpec, *, n_history: int, bundle: int, device: torch.device
+) -> nn.Module:
+    """The bare network of a constructor node, for the channels and the grid of a dataset.
+
+    On the device ``meta`` it takes no memory, so impossible sizes fail before any work.
+    """
+    with device:
+        return constructors.build(model)(
+            in_channels=n_history * len(spec.state) + len(spec.static),
+            out_channels=bundle * len(spec.state),
+            grid=spec.grid,
+        )

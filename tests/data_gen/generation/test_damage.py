@@ -1,0 +1,308 @@
+"""Damage where a random flip seldom falls: header text, HDF5's heap of strings, shards kept for a resume."""
+
+from __future__ import annotations
+
+import random
+import struct
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+
+from data_gen import files, store
+from data_gen.generation import cache
+from data_gen.problems.ns2d import NavierStokes2D
+from data_gen.store import SHARD_SIZE, DatasetFile, Fields, StoreError
+
+PROBLEM = NavierStokes2D(viscosity=1e-3, resolution=8, oversampling=1.0, n_snapshots=2)
+PROVENANCE = {"generator": "test", "libraries": "test"}
+
+
+@pytest.fixture(scope="module")
+def fields() -> Fields:
+    """One shard of samples."""
+    return store.to_fields(PROBLEM.spec, PROBLEM.simulate([cache.generator(0, "test", i) for i in range(SHARD_SIZE)]))
+
+
+@pytest.fixture(scope="module")
+def content(fields: Fields, tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    """The bytes of a small sound file."""
+    path = tmp_path_factory.mktemp("sound") / "sound.hdf5"
+    store.write(path, PROBLEM.spec, [fields], 3, split="test", seed=0, provenance=PROVENANCE)
+    return path.read_bytes()
+
+
+def _everything(path: Path) -> tuple[object, ...]:
+    """All that training and evaluation take from a file."""
+    with DatasetFile(path) as file:
+        return (
+            file.sha256(),
+            file.spec,
+            file.split,
+            file.seed,
+            file.n_samples,
+            file.read_states(slice(None)).tobytes(),
+        )
+
+
+def test_no_flip_in_the_text_of_the_header_passes(content: bytes, tmp_path: Path) -> None:
+    # Names, equation, units and split are text; HDF5's checksums don't reach text of variable length.
+    path = tmp_path / "flipped.hdf5"
+    path.write_bytes(content)
+    sound = _everything(path)
+    texts = [PROBLEM.spec.to_json().encode()]
+    with h5py.File(path) as file:
+        texts += [entry.encode() if isinstance(entry, str) else bytes(entry) for entry in file.attrs["shard_sha256"]]
+    rng = random.Random(1)
+    for text in texts:
+        at = content.index(text)
+        for place in rng.sample(range(at, at + len(text)), min(len(text), 60)):
+            flipped = bytearray(content)
+            flipped[place] ^= 1 << rng.randrange(7)
+            path.write_bytes(flipped)
+            try:
+                found = _everything(path)
+            except StoreError:
+                continue
+            assert found == sound, f"byte {place}, in {content[place - 20 : place + 20]!r}"
+
+
+def test_no_flip_anywhere_passes(content: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "flipped.hdf5"
+    path.write_bytes(content)
+    sound = _everything(path)
+    heap = set(_heap(content))
+    rng = random.Random(2)
+    places = [place for place in rng.sample(range(len(content)), 400) if place not in heap]
+    caught = 0
+    for place in places:
+        flipped = bytearray(content)
+        flipped[place] ^= 1 << rng.randrange(8)
+        path.write_bytes(flipped)
+        try:
+            found = _everything(path)
+        except StoreError:
+            caught += 1
+            continue
+        assert found == sound, place
+    assert caught > 50, "most of the bytes that matter must be among those tried"
+
+
+def test_no_flip_in_a_diagnostic_passes(content: bytes, fields: Fields, tmp_path: Path) -> None:
+    # No hash covers them: checksums do, of the chunk that holds them.
+    path = tmp_path / "flipped.hdf5"
+    for name in [name for name in fields if name.startswith(store.DIAGNOSTICS)]:
+        stored = fields[name][:3].tobytes()
+        assert content.count(stored) == 1, name
+        at = content.index(stored)
+        for place in range(at, at + len(stored) + 4):  # the checksum comes after the numbers
+            for bit in (0, 5):
+                flipped = bytearray(content)
+                flipped[place] ^= 1 << bit
+                path.write_bytes(flipped)
+                with DatasetFile(path) as file:
+                    with pytest.raises(StoreError, match="is damaged"):
+                        file.read_diagnostics()
+                    with pytest.raises(StoreError, match="is damaged"):
+                        file.sha256()
+
+
+def test_a_flip_in_a_diagnostic_of_a_kept_shard_is_found(tmp_path: Path) -> None:
+    problem, splits = PROBLEM, {"test": 20}
+    cache.solve_part(problem, splits, 0, tmp_path, part=1, n_parts=2, workers=1)
+    (shard,) = tmp_path.rglob("test-00000.npz")
+    with np.load(shard) as archive:
+        noted = archive["diagnostics/step_ratio"].tobytes()
+    content = bytearray(shard.read_bytes())
+    content[content.index(noted) + 3] ^= 1
+    shard.write_bytes(content)
+    path = cache.ensure(problem, splits, 0, tmp_path, workers=1)["test"]
+    whole = cache.ensure(problem, splits, 0, tmp_path / "whole", workers=1)["test"]
+    assert path.read_bytes() == whole.read_bytes(), "it was solved again"
+
+
+# Opens every damaged copy in turn; any answer but a StoreError or the sound content is written down.
+_OPEN_EACH = """
+import sys
+from pathlib import Path
+from data_gen.store import DatasetFile, StoreError
+
+def everything(path):
+    with DatasetFile(path) as file:
+        return file.sha256(), file.spec, file.split, file.seed, file.n_samples, file.read_states(slice(None)).tobytes()
+
+folder = Path(sys.argv[1])
+sound = everything(folder / "sound")
+for path in sorted(folder.glob("flipped-*")):
+    print(path.name, flush=True)
+    try:
+        found = everything(path)
+    except StoreError:
+        continue
+    if found != sound:
+        sys.exit("passed for sound")
+"""
+
+
+def _heap(content: bytes) -> Iterator[int]:
+    """Places of the 16-byte headers of the objects in HDF5's global heaps, where strings of variable length lie."""
+    at = content.find(b"GCOL")
+    while at >= 0:
+        (size,) = struct.unpack_from("<Q", content, at + 8)
+        entry = at + 16
+        while entry + 16 <= at + size:
+            index, length = struct.unpack_from("<H6xQ", content, entry)
+            yield from range(entry, entry + 16)
+            if index == 0:  # the free space that ends a heap
+                break
+            entry += 16 + (length + 7) // 8 * 8
+        at = content.find(b"GCOL", at + 4)
+
+
+def test_a_damaged_heap_of_strings_neither_hangs_nor_crashes_the_reader(content: bytes, tmp_path: Path) -> None:
+    # HDF5 walks these headers in a loop that a wrong length keeps running for ever, inside C: hence another process.
+    (tmp_path / "sound").write_bytes(content)
+    for number, place in enumerate(_heap(content)):
+        flipped = bytearray(content)
+        flipped[place] ^= 1 << (number % 8)
+        (tmp_path / f"flipped-{place:06d}").write_bytes(flipped)
+    command = [sys.executable, "-c", _OPEN_EACH, str(tmp_path)]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    except subprocess.TimeoutExpired as error:
+        tried = (error.stdout or b"").decode().split()
+        pytest.fail(f"Opening {tried[-1]} hangs (the {len(tried)}th of {len(list(tmp_path.glob('flipped-*')))}).")
+    assert done.returncode == 0, f"{done.stdout[-200:]}\n{done.stderr[-2000:]}"
+
+
+def test_a_surplus_shard_is_left_out(fields: Fields, tmp_path: Path) -> None:
+    # "What exceeds n_samples is left out" holds for a whole shard too.
+    for name, shards in (("exact", [fields]), ("surplus", [fields, fields])):
+        store.write(tmp_path / name, PROBLEM.spec, shards, SHARD_SIZE, split="test", seed=0, provenance=PROVENANCE)
+    assert _everything(tmp_path / "surplus") == _everything(tmp_path / "exact")
+
+
+@pytest.mark.parametrize("damage", ["one frame", "half the axis", "no field", "another name"])
+def test_fields_that_do_not_fit_are_refused_and_nothing_is_written(fields: Fields, tmp_path: Path, damage: str) -> None:
+    values = fields["vorticity"]
+    wrong: dict[str, Fields] = {
+        "one frame": {"vorticity": values[:, :1]},  # would be broadcast over the times
+        "half the axis": {"vorticity": values[..., :4]},
+        "no field": {},
+        "another name": {"pressure": values},
+    }
+    with pytest.raises(ValueError):  # noqa: PT011  (the four messages have nothing in common)
+        store.write(
+            tmp_path / "d", PROBLEM.spec, [wrong[damage]], SHARD_SIZE, split="test", seed=0, provenance=PROVENANCE
+        )
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_static_and_initial_fields_are_indexed_like_states(tmp_path: Path) -> None:
+    problem = NavierStokes2D(viscosity=1e-3, resolution=8, n_snapshots=2, first_time=1.0)
+    made = problem.simulate([cache.generator(0, "test", i) for i in range(3)])
+    shard = store.to_fields(problem.spec, made)
+    store.write(tmp_path / "d", problem.spec, [shard], 3, split="test", seed=0, provenance=PROVENANCE)
+    initial = made.history[:, -1].astype(np.float32)
+    with DatasetFile(tmp_path / "d") as file:
+        for index in (1, np.int64(1)):
+            assert np.array_equal(file.read_states(index)[:, 0], shard["vorticity"][1])  # pyright: ignore[reportArgumentType]
+            assert np.array_equal(file.read_initial(index), initial[1])  # pyright: ignore[reportArgumentType]
+            assert file.read_static(index).shape == (0, 8, 8)  # pyright: ignore[reportArgumentType]
+        assert np.array_equal(file.read_initial(slice(0, 3, 2)), initial[::2])
+
+
+@pytest.mark.parametrize("change", ["header", "time", "x"])
+def test_a_header_that_was_edited_is_noticed(content: bytes, tmp_path: Path, change: str) -> None:
+    # Edited by a program, so that every checksum of HDF5 fits again; another split would pass for this one.
+    path = tmp_path / "edited.hdf5"
+    path.write_bytes(content)
+    with h5py.File(path, "r+") as file:
+        if change == "header":
+            header = bytes(file.attrs["header"])
+            assert b'"test"' in header
+            file.attrs["header"] = np.bytes_(header.replace(b'"test"', b'"train"'))
+        else:
+            file[change][1] += 1e-6  # pyright: ignore[reportIndexIssue]
+    with pytest.raises(StoreError, match="Delete the file"):
+        DatasetFile(path)
+
+
+def test_split_and_seed_are_read_from_where_they_are_hashed(content: bytes, tmp_path: Path) -> None:
+    # The root attributes of the same names are for other readers, and nothing protects them.
+    path = tmp_path / "edited.hdf5"
+    path.write_bytes(content)
+    with h5py.File(path, "r+") as file:
+        file.attrs["split"], file.attrs["seed"] = "train", 1
+    with DatasetFile(path) as file:
+        assert (file.split, file.seed) == ("test", 0)
+
+
+def test_content_is_flushed_to_the_disk_before_it_takes_its_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # The other order can leave an empty file behind a power cut, where a sound one had been.
+    events: list[str] = []
+    flush, replace = files.os.fsync, files.os.replace
+    monkeypatch.setattr(files.os, "fsync", lambda descriptor: (events.append("flush"), flush(descriptor)))
+    monkeypatch.setattr(files.os, "replace", lambda *paths: (events.append("replace"), replace(*paths)))
+    with files.replacing(tmp_path / "d") as temporary:
+        temporary.write_text("new")
+    assert events == ["flush", "replace"]
+    assert (tmp_path / "d").read_text() == "new"
+
+
+# Shards ---------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.exhaustive
+def test_no_damage_of_a_kept_shard_reaches_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Whatever a crash or a bad disk made of a shard: it is used as it was written, or it is solved again.
+    original = tmp_path / "sound.npz"
+    cache._solve_shard(PROBLEM, 0, "train", 0, original)
+    content = original.read_bytes()
+    sound = cache.ensure(PROBLEM, {"train": SHARD_SIZE}, 0, tmp_path / "whole", workers=1)["train"].read_bytes()
+    solved: list[int] = []
+
+    def solving(problem: NavierStokes2D, seed: int, split: str, shard: int, path: Path) -> None:
+        del problem, seed, split
+        solved.append(shard)
+        path.write_bytes(content)
+
+    monkeypatch.setattr(cache, "_solve_shard", solving)
+    monkeypatch.setattr(files.os, "fsync", lambda _: None)  # hundreds of files that need not survive a power cut
+    rng = random.Random(3)
+    # Densely in the headers of zip and npy at both ends, and anywhere; and cut short at several lengths.
+    ends = [*range(0, 160, 2), *range(len(content) - 320, len(content), 2)]
+    flips = [(place, 1 << rng.randrange(8)) for place in [*ends, *rng.sample(range(len(content)), 40)]]
+    # In the header of the first array: its type (float32 to float16 and others), its shape, a bracket left open.
+    place = content.index(b"<f4") + 2
+    flips += [(place, mask) for mask in (2, 4, 16, 32)]
+    place = content.index(b"(16, 2, 8, 8)")
+    flips += [(place + offset, mask) for offset, mask in ((0, 1), (2, 2), (2, 4), (5, 1), (8, 1), (11, 8), (12, 1))]
+    damaged = [content[:place] + bytes([content[place] ^ mask]) + content[place + 1 :] for place, mask in flips]
+    damaged += [content[: int(share * len(content))] for share in (0.0, 0.1, 0.5, 0.9, 0.999)]
+    root = tmp_path / "data"
+    shard = cache.folder(PROBLEM, 0, root) / ".shards" / "train-00000.npz"
+    for variant in damaged:
+        shard.parent.mkdir(parents=True, exist_ok=True)
+        shard.write_bytes(variant)
+        path = cache.ensure(PROBLEM, {"train": SHARD_SIZE}, 0, root, workers=1)["train"]
+        assert path.read_bytes() == sound
+        path.unlink()
+    assert len(damaged) / 3 < len(solved) < len(damaged)
+
+
+def test_a_shard_of_other_fields_is_solved_again(tmp_path: Path) -> None:
+    # A readable archive that isn't this dataset's shard must not reach the file.
+    whole = cache.ensure(PROBLEM, {"train": 16}, 0, tmp_path / "whole", workers=1)["train"].read_bytes()
+    scratch = cache.folder(PROBLEM, 0, tmp_path / "cut") / ".shards"
+    scratch.mkdir(parents=True)
+    fields: Fields = {"vorticity": np.zeros((16, 1, 8, 8), dtype=np.float32)}
+    np.savez(scratch / "train-00000.npz", vorticity=fields["vorticity"], seconds=0.0, sha256=store.hash_fields(fields))
+    path = cache.ensure(PROBLEM, {"train": 16}, 0, tmp_path / "cut", workers=1)["train"]
+    assert path.read_bytes() == whole

@@ -1,0 +1,53 @@
+"""Jobs for worker processes, in a module of their own: a worker imports the module of what it does."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from multiprocessing.synchronize import Barrier
+from pathlib import Path
+
+import numpy as np
+
+from data_gen.problems.ns2d import NavierStokes2D
+from data_gen.spec import Samples
+from neuralop_bench import leaderboard
+from neuralop_bench.records.record import RunRecord
+
+
+def fail(error: Exception) -> None:
+    raise error
+
+
+def die() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def sleep_beyond(last: int, number: int, sign: str) -> int:
+    """The number; beyond the last one a long sleep, whose beginning a file tells."""
+    if number > last:
+        Path(sign).touch()
+        time.sleep(600)
+    return number
+
+
+@dataclass(frozen=True)
+class Breaking(NavierStokes2D):
+    """A solver that breaks down."""
+
+    def simulate(self, rngs: Sequence[np.random.Generator]) -> Samples:
+        raise ArithmeticError(f"the solver broke down with {len(rngs)} samples")
+
+
+def finish_runs(folder: str, number: int, start: Barrier) -> None:
+    """The ends of four runs: a record, then the board. Begins when all others are there, too."""
+    outputs = Path(folder)
+    record = RunRecord.load(outputs / "first.json")
+    start.wait(60)
+    for seed in range(number, 32, 8):
+        (outputs / f"seed={seed}").mkdir()
+        replace(record, seed=seed, run_id=f"run-s{seed}").save(outputs / f"seed={seed}" / "record.json")
+        leaderboard.rebuild(outputs)
