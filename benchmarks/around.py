@@ -24,7 +24,7 @@ from data_gen import store
 from data_gen.generation.memory import keep_freed_memory
 from data_gen.spec import DatasetSpec
 from neuralop_bench.batch import Batch, Trajectory
-from neuralop_bench.config import compose, constructors
+from neuralop_bench.config import compose, constructors, schema
 from neuralop_bench.data.trajectories import Trajectories
 from neuralop_bench.evaluation.evaluator import evaluate
 from neuralop_bench.metrics.metric import MetricContext
@@ -121,7 +121,7 @@ def metrics(folder: Path) -> dict[str, Any]:
     context = MetricContext(spec, np.ones(len(spec.state)), spec.grid)
     measured = [constructors.build(node)(context) for node in cfg.evaluator.metrics.values()]
     operator = build_operator(
-        compose.constructor(cfg.model), spec, n_history=cfg.dataset.history, bundle=1, device=DEVICE
+        schema.constructor(cfg.model), spec, n_history=cfg.dataset.history, bundle=1, device=DEVICE
     ).eval()
     x = torch.randn(len(data.whole()), cfg.dataset.history, *spec.grid.shape, device=DEVICE)
 

@@ -26,7 +26,7 @@ import torch
 from benchmarks.around import BATCH, forget, lite, written
 from benchmarks.timing import DEVICE, save
 from data_gen.generation.memory import hand_memory_back, keep_freed_memory
-from neuralop_bench.config import compose
+from neuralop_bench.config import schema
 from neuralop_bench.data.trajectories import Trajectories
 from neuralop_bench.models.fno import FNO
 from neuralop_bench.runtime.processes import ALONE
@@ -137,7 +137,7 @@ def waiting(folder: Path) -> dict[str, Any]:
     )
     threads = torch.get_num_threads()
     operator = build_operator(
-        compose.constructor(cfg.model), spec, n_history=cfg.dataset.history, bundle=1, device=DEVICE
+        schema.constructor(cfg.model), spec, n_history=cfg.dataset.history, bundle=1, device=DEVICE
     )
     normalizer = Normalizer.fit((data.whole()[[i]] for i in range(BATCH)), bundle=1)
     surrogate = Surrogate(operator, normalizer, residual=cfg.surrogate.residual).to(DEVICE).train()

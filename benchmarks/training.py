@@ -37,7 +37,7 @@ from typing import Any
 from benchmarks.timing import results, save
 from data_gen.generation.memory import keep_freed_memory
 from neuralop_bench import pipeline
-from neuralop_bench.config import compose
+from neuralop_bench.config import compose, identity
 from neuralop_bench.records.record import RECORD_NAME, RunRecord
 from neuralop_bench.records.run_directory import CURVE_NAME
 
@@ -121,7 +121,7 @@ def trained(jobs: list[tuple[str, ...]], more: list[str]) -> list[Trained]:
         RuntimeError: a training that ended otherwise than finished or diverged.
     """
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    folders = [compose.run_directory(compose.compose(*job, *more)) for job in jobs]
+    folders = [identity.run_directory(compose.compose(*job, *more)) for job in jobs]
 
     def train(job: tuple[str, ...], folder: Path) -> Trained:
         command = [sys.executable, str(ROOT / "run.py"), *job, *more]
@@ -207,7 +207,7 @@ def times(dataset: str, chosen: list[str], more: list[str]) -> dict[str, float]:
                 cfg = compose.compose(*overrides("fno", dataset, way, 1.0, turn), *more, *small)
                 with contextlib.redirect_stdout(io.StringIO()):
                     pipeline.run(cfg)
-                with open(compose.run_directory(cfg) / CURVE_NAME) as handle:
+                with open(identity.run_directory(cfg) / CURVE_NAME) as handle:
                     first, second = (float(row["seconds"]) for row in csv.DictReader(handle))
                 found[name].append(4 * (second - first))
     return known | {name: round(statistics.median(values), 2) for name, values in found.items()}

@@ -19,8 +19,9 @@ from omegaconf import OmegaConf
 from data_gen.files import WriteError
 from data_gen.generation.memory import keep_freed_memory
 from neuralop_bench import leaderboard
-from neuralop_bench.config import compose, constructors, schema
-from neuralop_bench.config.compose import ConfigError, RunConfig
+from neuralop_bench.config import constructors, identity, messages, recorded, rules, schema
+from neuralop_bench.config.constructors import ConfigError
+from neuralop_bench.config.schema import RunConfig
 from neuralop_bench.data.sources import Source
 from neuralop_bench.data.stream import SOLVER_SECONDS, StreamedWindows
 from neuralop_bench.data.trajectories import Trajectories, Windows
@@ -105,9 +106,9 @@ def run(cfg: RunConfig, *, draws: bool = True) -> RunRecord:
             return found.record
         record = _run(cfg, processes, draws)
         if cfg.evaluator.is_thorough:
-            _evaluate_finished(replace(cfg, force=False), record, compose.run_directory(cfg), processes, draws)
+            _evaluate_finished(replace(cfg, force=False), record, identity.run_directory(cfg), processes, draws)
         if cfg.paths.board is not None:
-            _file(cfg.paths.board, compose.run_directory(cfg), processes)
+            _file(cfg.paths.board, identity.run_directory(cfg), processes)
     return record
 
 
@@ -115,10 +116,10 @@ def _committed(cfg: RunConfig) -> Committed | None:
     """The run on the committed board, if there is one and all that is asked for lies there."""
     if cfg.paths.board is None or cfg.force:
         return None
-    who = compose.identity(cfg)
-    evaluator = compose.evaluator_name(cfg) if cfg.evaluator.is_thorough else None
+    who = identity.identity(cfg)
+    evaluator = identity.evaluator_name(cfg) if cfg.evaluator.is_thorough else None
     board = Board(Path(cfg.paths.board))
-    return board.find(who.track, who.run_id(cfg.seed), evaluator, run=compose.run_directory(cfg, who))
+    return board.find(who.track, who.run_id(cfg.seed), evaluator, run=identity.run_directory(cfg, who))
 
 
 def _file(board: str, folder: Path, processes: Processes) -> None:
@@ -132,9 +133,9 @@ def _file(board: str, folder: Path, processes: Processes) -> None:
 
 
 def _run(cfg: RunConfig, processes: Processes, draws: bool) -> RunRecord:
-    schema.require_one_process(cfg, processes.n)
-    who = compose.identity(cfg)
-    folder, outputs = compose.run_directory(cfg, who), Path(cfg.paths.outputs)
+    rules.require_one_process(cfg, processes.n)
+    who = identity.identity(cfg)
+    folder, outputs = identity.run_directory(cfg, who), Path(cfg.paths.outputs)
     if processes.first_does((folder / RECORD_NAME).exists) and not cfg.force:
         return _returned(folder, cfg, processes, draws)
     plan = planning.make(cfg, who)
@@ -148,7 +149,7 @@ def _run(cfg: RunConfig, processes: Processes, draws: bool) -> RunRecord:
             raise
         except Exception as error:
             if processes.is_first:
-                run_directory.note_failure(folder, compose.describe(error))
+                run_directory.note_failure(folder, messages.describe(error))
             raise
     board = _rebuild_board(outputs, draws) if processes.is_first else ""
     if record.status == "diverged":
@@ -181,7 +182,7 @@ def evaluate_again(asked: RunConfig, *, draws: bool = True) -> Evaluation:
         RunError: the test data here aren't those of the record.
         FilingError, WriteError: it can't be filed.
     """
-    cfg, record = compose.for_evaluation(asked)
+    cfg, record = recorded.for_evaluation(asked)
     processes = join(cfg.device)
     with processes.first_alone_speaks():
         evaluation = _evaluate_finished(cfg, record, folder := Path(cast(str, cfg.run)), processes, draws)
@@ -193,7 +194,7 @@ def evaluate_again(asked: RunConfig, *, draws: bool = True) -> Evaluation:
 def _evaluate_finished(
     cfg: RunConfig, record: RunRecord, folder: Path, processes: Processes, draws: bool
 ) -> Evaluation:
-    name = compose.evaluator_name(cfg)
+    name = identity.evaluator_name(cfg)
     path, errors, report = (folder / EVALUATIONS / f"{name}.{kind}" for kind in ("json", "nc", "md"))
     if processes.first_does(path.exists) and not cfg.force:
         evaluation = Evaluation.load(path)
@@ -233,7 +234,7 @@ def _evaluate_finished(
         evaluation.save(path)
         show(score.tables)
         print(f"Evaluation: {path}")
-        outputs = folder.resolve().parents[compose.RUN_DIRECTORY_DEPTH - 1]
+        outputs = folder.resolve().parents[identity.RUN_DIRECTORY_DEPTH - 1]
         if (outputs / leaderboard.FOLDER).is_dir():  # a run directory may have been copied elsewhere
             _rebuild_board(outputs, draws)
         return evaluation
@@ -373,7 +374,7 @@ class _Run:
         environment.seed_everything(self.cfg.seed)
         bundle = self.cfg.surrogate.bundle
         operator = build_operator(
-            compose.constructor(self.cfg.model),
+            schema.constructor(self.cfg.model),
             train.spec,
             n_history=self.cfg.dataset.history,
             bundle=bundle,
@@ -550,7 +551,7 @@ def _sha256(path: Path) -> str:
 
 def _diverged(record: RunRecord, cfg: RunConfig, processes: Processes) -> RunError | OtherProcessFailed:
     """What to raise about a run that diverged, which has its place on a committed board all the same."""
-    folder = compose.run_directory(cfg)
+    folder = identity.run_directory(cfg)
     if cfg.paths.board is not None and record.status == "diverged":
         _file(cfg.paths.board, folder, processes)
     text = (

@@ -21,7 +21,9 @@ from pathlib import Path
 
 from data_gen.files import WriteError
 from neuralop_bench import pipeline
-from neuralop_bench.config import compose
+from neuralop_bench.config import messages
+from neuralop_bench.config import recorded as recorded_module
+from neuralop_bench.records import run_directory
 from neuralop_bench.records.record import RECORD_NAME, VERIFICATIONS, RunRecord, Verification
 from neuralop_bench.records.standing import OTHER_DEVICE, SAME_DEVICE
 from neuralop_bench.runtime import environment
@@ -106,14 +108,14 @@ def path_of(found: Verification, run: Path) -> Path:
 
 
 def _compared(record: RunRecord, run: Path, data: Path | None, device: str, trust: Sequence[str]) -> list[Comparison]:
-    cfg = compose.of_record(record, run, trust)
+    cfg = recorded_module.of_record(record, run, trust)
     cfg.device = device
     if data is not None:
-        compose.move_data(cfg, data)
+        recorded_module.move_data(cfg, data)
     score = pipeline.score_again(cfg, record, run)
     changed = sorted(name for name, version in record.metric_versions.items() if score.versions.get(name) != version)
     if changed:
-        raise pipeline.RunError(
+        raise run_directory.RunError(
             f"{', '.join(changed)} are defined otherwise now than when the record in {run} was made. Use version "
             f"{record.bench_version} of neuralop-bench, or run it again with force=true."
         )
@@ -156,7 +158,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--trust", nargs="*", default=[], metavar="PACKAGE", help="packages whose code may be run")
     parser.add_argument("--no-save", action="store_true", help="leave the run directory as it is")
     options = parser.parse_args(arguments)
-    with compose.report_errors():
+    with messages.report_errors():
         record = RunRecord.load(options.run / RECORD_NAME)
         found = _compared(record, options.run, options.data, options.device, options.trust)
         rows = [(entry.column, number(entry.recorded), number(entry.now), f"{entry.difference:.1e}") for entry in found]

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from neuralop_bench.config import compose as compose_module
-from neuralop_bench.config.compose import RunConfig
+from neuralop_bench.config.schema import RunConfig
 
 # Started in the background by a shell, pytest ignores Ctrl-C, and so would the programs that the tests start and stop.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:

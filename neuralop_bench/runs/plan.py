@@ -18,8 +18,10 @@ from data_gen.generation import cache
 from data_gen.generation.pool import available_cores
 from data_gen.spec import DatasetSpec, Problem
 from neuralop_bench.batch import Batch
-from neuralop_bench.config import compose, constructors, schema
-from neuralop_bench.config.compose import ConfigError, Identity, RunConfig
+from neuralop_bench.config import constructors, identity, schema
+from neuralop_bench.config.constructors import ConfigError
+from neuralop_bench.config.identity import Identity
+from neuralop_bench.config.schema import RunConfig
 from neuralop_bench.data.imported import ImportedDataset
 from neuralop_bench.data.sources import GeneratedDataset, Source
 from neuralop_bench.data.trajectories import require_frames
@@ -110,11 +112,11 @@ def make(cfg: RunConfig, who: Identity | None = None, *, must_fit: bool = True) 
     longest = max(cfg.dataset.horizon, cfg.trainer.unroll + cfg.trainer.pushforward)
     require_frames(source.spec, cfg.dataset.history, longest)
     surrogate, activation_bytes = _rehearse(cfg, source.spec)
-    who = who or compose.identity(cfg)
+    who = who or identity.identity(cfg)
     plan = Plan(
         cfg=cfg,
         who=who,
-        folder=compose.run_directory(cfg, who),
+        folder=identity.run_directory(cfg, who),
         device=device,
         source=source,
         splits={split: _split_plan(source, split, n) for split, n in cfg.splits.items()},
@@ -192,7 +194,7 @@ def _rehearse(cfg: RunConfig, spec: DatasetSpec) -> tuple[Surrogate, int | None]
     operator = _called(
         "model",
         build_operator,
-        compose.constructor(cfg.model),
+        schema.constructor(cfg.model),
         spec,
         n_history=cfg.dataset.history,
         bundle=cfg.surrogate.bundle,

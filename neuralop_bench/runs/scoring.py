@@ -45,7 +45,7 @@ from data_gen.grids import Grid
 from data_gen.regrid import interpolate
 from neuralop_bench.batch import Batch, Trajectory
 from neuralop_bench.config import constructors
-from neuralop_bench.config.compose import RunConfig
+from neuralop_bench.config.schema import RunConfig
 from neuralop_bench.data.trajectories import Trajectories
 from neuralop_bench.evaluation import ladder
 from neuralop_bench.evaluation.evaluator import evaluate, summarise

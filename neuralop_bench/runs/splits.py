@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from neuralop_bench.config.compose import ConfigError, RunConfig
-from neuralop_bench.config.schema import changed
+from neuralop_bench.config.constructors import ConfigError
+from neuralop_bench.config.schema import RunConfig, changed
 from neuralop_bench.data.sources import GeneratedDataset, RegriddedDataset, Source
 from neuralop_bench.data.trajectories import Trajectories
 from neuralop_bench.runs.plan import source_of

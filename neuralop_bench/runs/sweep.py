@@ -28,9 +28,9 @@ from omegaconf.errors import OmegaConfBaseException
 from data_gen.files import WriteError
 from data_gen.store import StoreError
 from neuralop_bench import leaderboard
-from neuralop_bench.config import compose
-from neuralop_bench.config.compose import ConfigError, RunConfig
-from neuralop_bench.config.constructors import InapplicableError
+from neuralop_bench.config import compose, identity, messages
+from neuralop_bench.config.constructors import ConfigError, InapplicableError
+from neuralop_bench.config.schema import RunConfig
 from neuralop_bench.records import committed_board
 from neuralop_bench.records.committed_board import Board, Committed, FilingError
 from neuralop_bench.records.record import EVALUATIONS, RECORD_NAME, RecordError, RunRecord
@@ -171,7 +171,7 @@ class Sweep:
                 if first == 0:
                     raise
                 for job in left[first:]:
-                    job.problem = compose.describe(error)
+                    job.problem = messages.describe(error)
                 break
         self._conclude(left)
         return returned
@@ -215,7 +215,7 @@ class Sweep:
             try:
                 _ = result.return_value
             except Exception as error:
-                job.problem = str(error) if isinstance(error, compose.JobReported) else compose.describe(error)
+                job.problem = str(error) if isinstance(error, messages.JobReported) else messages.describe(error)
         return returned
 
     def _one_by_one(
@@ -293,12 +293,12 @@ def _job(overrides: tuple[str, ...], master: DictConfig, loader: Any, known: _Kn
         run = compose.from_sweep(_composed(overrides, master, loader, known.bases))
         if run.mode != "run":
             return Job(overrides, run=run)
-        groups = tuple(compose.standard_overrides(run))
+        groups = tuple(identity.standard_overrides(run))
         base = None
         if run.dataset.path is None:  # otherwise what it is compared with depends on the files
             base = known.standards.get(groups) or known.standards.setdefault(groups, compose.compose(*groups))
-        who = compose.identity(run, base)
-        job = Job(overrides, run=run, folder=(folder := compose.run_directory(run, who)))
+        who = identity.identity(run, base)
+        job = Job(overrides, run=run, folder=(folder := identity.run_directory(run, who)))
         job.evaluation = _evaluation(run, folder, known)
         if run.paths.board is not None:
             job.board = known.boards.get(run.paths.board) or Board(Path(run.paths.board))
@@ -310,14 +310,14 @@ def _job(overrides: tuple[str, ...], master: DictConfig, loader: Any, known: _Kn
     except InapplicableError as error:
         return Job(overrides, problem=str(error), left_out=True)
     except (ConfigError, OmegaConfBaseException, StoreError, FilingError, OSError) as error:
-        return Job(overrides, problem=compose.describe(error))
+        return Job(overrides, problem=messages.describe(error))
 
 
 def _evaluation(run: RunConfig, folder: Path, known: _Known) -> Path | None:
     if not run.evaluator.is_thorough:
         return None
     evaluator = repr((run.choices.get("evaluator"), run.evaluator))
-    name = known.evaluations.get(evaluator) or known.evaluations.setdefault(evaluator, compose.evaluator_name(run))
+    name = known.evaluations.get(evaluator) or known.evaluations.setdefault(evaluator, identity.evaluator_name(run))
     return folder / EVALUATIONS / f"{name}.json"
 
 
@@ -335,7 +335,7 @@ def _begin_anew(job: Job) -> None:
         if job.board is not None:
             committed_board.ask_anew(job.folder)
     except (ValueError, RuntimeError, OSError) as error:
-        job.problem = compose.describe(error)
+        job.problem = messages.describe(error)
 
 
 def _file(job: Job, board: Board) -> None:
@@ -346,7 +346,7 @@ def _file(job: Job, board: Board) -> None:
         for line in board.file(job.folder):
             print(line, flush=True)
     except (RuntimeError, OSError) as error:
-        job.problem = compose.describe(error)
+        job.problem = messages.describe(error)
 
 
 def _has_failed_since(job: Job, started: float) -> bool:
@@ -410,7 +410,7 @@ def _plans(jobs: Sequence[Job], is_here: bool) -> dict[Path, Plan]:
         try:
             plans[job.folder] = known or planning.make(job.run, must_fit=is_here)
         except (ValueError, RuntimeError) as error:
-            job.problem = compose.describe(error)
+            job.problem = messages.describe(error)
     return plans
 
 

@@ -7,9 +7,12 @@ from pathlib import Path
 import pytest
 from helpers.cells import GIVEN_AS_FILES, NEEDED, REFUSED
 
-from neuralop_bench.config import compose as compose_module
 from neuralop_bench.config import constructors
-from neuralop_bench.config.compose import ConfigError, compose, describe, identity, run_directory
+from neuralop_bench.config import messages as compose_module
+from neuralop_bench.config.compose import compose
+from neuralop_bench.config.constructors import ConfigError
+from neuralop_bench.config.identity import identity, run_directory
+from neuralop_bench.config.messages import describe
 from neuralop_bench.data.trajectories import require_frames
 from neuralop_bench.runs import plan, splits
 from neuralop_bench.runtime.place import CONFIG_DIR

@@ -9,7 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from neuralop_bench.config.compose import compose, identity, of_record
+from neuralop_bench.config.compose import compose
+from neuralop_bench.config.identity import identity
+from neuralop_bench.config.recorded import of_record
 from neuralop_bench.records.record import RunRecord
 from neuralop_bench.runs.splits import split_of
 

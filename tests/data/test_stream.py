@@ -26,9 +26,12 @@ from data_gen.spec import Problem
 from data_gen.store import DatasetFile
 from neuralop_bench import pipeline
 from neuralop_bench.batch import Batch
-from neuralop_bench.config import compose as compose_module
-from neuralop_bench.config import schema
-from neuralop_bench.config.compose import ConfigError, RunConfig, compose, identity
+from neuralop_bench.config import messages as compose_module
+from neuralop_bench.config import rules, schema
+from neuralop_bench.config.compose import compose
+from neuralop_bench.config.constructors import ConfigError
+from neuralop_bench.config.identity import identity
+from neuralop_bench.config.schema import RunConfig
 from neuralop_bench.data.stream import StreamedWindows, n_come
 from neuralop_bench.data.trajectories import Trajectories
 from neuralop_bench.models.fno import FNO
@@ -360,7 +363,7 @@ def test_imported_data_cant_be_streamed() -> None:
     cfg.dataset.path, cfg.dataset.name = "folder", "imported"
     cfg.dataset.problem, cfg.dataset.test_splits, cfg.dataset.ladder, cfg.dataset.tolerance = {}, {}, [], None
     with pytest.raises(ConfigError, match=r"which have no solver\. Use data=fixed"):
-        schema.validate(cfg)
+        rules.validate(cfg)
 
 
 @pytest.mark.parametrize(
@@ -378,10 +381,10 @@ def test_a_run_that_a_stream_doesnt_suit_is_refused(smoke: Smoke, overrides: Seq
 
 
 def test_several_processes_are_refused() -> None:
-    schema.require_one_process(compose(), 2)
-    schema.require_one_process(compose("data=stream"), 1)
+    rules.require_one_process(compose(), 2)
+    rules.require_one_process(compose("data=stream"), 1)
     with pytest.raises(ConfigError, match="but 2 were started"):
-        schema.require_one_process(compose("data=stream"), 2)
+        rules.require_one_process(compose("data=stream"), 2)
 
 
 # Whole runs ----------------------------------------------------------------------------------------------------------

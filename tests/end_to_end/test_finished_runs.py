@@ -22,7 +22,8 @@ from neuralop_bench import compare, pipeline, predict, verify
 from neuralop_bench.batch import Batch
 from neuralop_bench.compare import CompareError
 from neuralop_bench.config import compose
-from neuralop_bench.config.compose import ConfigError, run_directory
+from neuralop_bench.config.constructors import ConfigError
+from neuralop_bench.config.identity import run_directory
 from neuralop_bench.predict import InputError
 from neuralop_bench.records.record import Evaluation, RecordError, RunRecord, Verification
 from neuralop_bench.records.run_directory import RunError

@@ -22,8 +22,11 @@ from data_gen.importing.convert import About, Part, import_data
 from data_gen.store import DatasetFile, StoreError
 from neuralop_bench import pipeline, predict, status, verify
 from neuralop_bench.config import compose as compose_module
-from neuralop_bench.config.compose import ConfigError, RunConfig, describe, identity, run_directory
-from neuralop_bench.pipeline import RunError
+from neuralop_bench.config.constructors import ConfigError
+from neuralop_bench.config.identity import identity, run_directory
+from neuralop_bench.config.messages import describe
+from neuralop_bench.config.schema import RunConfig
+from neuralop_bench.records.run_directory import RunError
 from neuralop_bench.runs import plan
 from neuralop_bench.runtime.place import CONFIG_DIR
 

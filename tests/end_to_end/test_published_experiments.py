@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from neuralop_bench import pipeline
-from neuralop_bench.config import compose
+from neuralop_bench.config import compose, identity
 from neuralop_bench.records import published
 from neuralop_bench.records.run_directory import REPORT_NAME
 from neuralop_bench.runtime.place import CONFIG_DIR
@@ -42,7 +42,7 @@ def test_a_published_experiment_runs(
     assert (record.status, record.track) == ("finished", "custom"), "at other sizes it isn't the published task"
     assert 0 < record.metrics["rel_l2"] < 100
     entry = published.by_id()[name]
-    assert entry.source in (compose.run_directory(cfg) / REPORT_NAME).read_text()
+    assert entry.source in (identity.run_directory(cfg) / REPORT_NAME).read_text()
     assert entry.source in capsys.readouterr().out.replace("\n", " ")
     row = (tmp_path / "leaderboard" / "leaderboard.csv").read_text()
     assert f",no,{entry.value:.6g},{entry.source}" in row.replace('"', "")

@@ -18,10 +18,11 @@ import xarray as xr
 
 from data_gen.store import DatasetFile, StoreError
 from neuralop_bench import pipeline
-from neuralop_bench.config import compose
-from neuralop_bench.config.compose import RunConfig, run_directory
-from neuralop_bench.pipeline import RunError
+from neuralop_bench.config import compose, constructors, identity, messages
+from neuralop_bench.config.identity import run_directory
+from neuralop_bench.config.schema import RunConfig
 from neuralop_bench.records.record import RunRecord
+from neuralop_bench.records.run_directory import RunError
 
 ROOT = Path(__file__).parents[2]
 
@@ -235,7 +236,7 @@ def test_impossible_runs_fail_before_any_data_is_made(tmp_path: Path, override: 
     folders = (f"paths.data={tmp_path / 'data'}", f"paths.outputs={tmp_path / 'outputs'}")
     with pytest.raises(Exception) as raised:  # noqa: PT011  (the constructors' own)
         pipeline.run(compose.compose("track=smoke", *folders, override))
-    assert expected in compose.describe(raised.value)
+    assert expected in messages.describe(raised.value)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -273,12 +274,12 @@ def test_damaged_data_is_reported_and_left_alone(smoke: Smoke, tmp_path: Path, d
 
 def test_bf16_is_another_run_and_is_recorded(smoke: Smoke) -> None:
     plain, coarse = smoke("dataset=burgers1d"), smoke("dataset=burgers1d", "trainer.precision=bf16")
-    assert compose.identity(plain).config_hash != compose.identity(coarse).config_hash
+    assert identity.identity(plain).config_hash != identity.identity(coarse).config_hash
     found, expected = pipeline.run(coarse), pipeline.run(plain)
     assert (found.environment["precision"], expected.environment["precision"]) == ("bf16", "float32")
     assert found.metrics["rel_l2"] != expected.metrics["rel_l2"]
     assert found.metrics["rel_l2"] == pytest.approx(expected.metrics["rel_l2"], rel=0.05)
-    with pytest.raises(compose.ConfigError, match=r"trainer\.precision must be float32 or bf16, got 'fp8'"):
+    with pytest.raises(constructors.ConfigError, match=r"trainer\.precision must be float32 or bf16, got 'fp8'"):
         smoke("trainer.precision=fp8")
 
 
@@ -288,7 +289,7 @@ def test_bf16_is_another_run_and_is_recorded(smoke: Smoke) -> None:
 @pytest.mark.skipif(not shutil.which("g++"), reason="torch.compile needs a C++ compiler here")
 def test_a_compiled_run_is_the_same_run(smoke: Smoke) -> None:
     plain, compiled = smoke("dataset=burgers1d"), smoke("dataset=burgers1d", "trainer.compile=true")
-    assert compose.identity(plain) == compose.identity(compiled)
+    assert identity.identity(plain) == identity.identity(compiled)
     found = pipeline.run(compiled)
     assert found.environment["compiled"] is True
     expected = pipeline.run(replace(plain, force=True))

@@ -19,7 +19,7 @@ from data_gen.regrid import interpolate
 from data_gen.store import DatasetFile
 from neuralop_bench import pipeline
 from neuralop_bench.batch import Batch
-from neuralop_bench.config import compose
+from neuralop_bench.config import compose, identity
 from neuralop_bench.evaluation import ladder
 from neuralop_bench.metrics.relative import relative_l2_per_sample
 from neuralop_bench.models.fno import FNO
@@ -61,7 +61,7 @@ def evaluated(data_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Ev
         record = pipeline.run(cfg)
     finally:
         capture.undo()
-    folder = compose.run_directory(cfg)
+    folder = identity.run_directory(cfg)
     (path,) = (folder / EVALUATIONS).glob("*.json")
     return Evaluated(folder, data_folder, outputs, record, Evaluation.load(path), "".join(lines))
 
@@ -171,7 +171,7 @@ def test_what_is_measured_is_not_measured_again(
     # Another run on the same data: only its own predictions are new.
     other = compose.compose(*evaluated.overrides, "seed=1")
     pipeline.run(other)
-    (path,) = (compose.run_directory(other) / "evaluations").glob("*.json")
+    (path,) = (identity.run_directory(other) / "evaluations").glob("*.json")
     assert Evaluation.load(path).rungs == evaluated.evaluation.rungs
 
 
@@ -216,7 +216,7 @@ def test_a_grid_too_coarse_for_a_model_is_an_empty_cell_with_a_reason(smoke: Any
     splits = ("evaluator=thorough", "evaluator.test_splits=[test_half]", "evaluator.ladder=false")
     cfg = smoke("trainer.epochs=1", "model.n_modes=12", *splits)
     pipeline.run(cfg)
-    (path,) = (compose.run_directory(cfg) / "evaluations").glob("*.json")
+    (path,) = (identity.run_directory(cfg) / "evaluations").glob("*.json")
     evaluation = Evaluation.load(path)
     assert evaluation.metrics["transfer_half"] is None
     assert "n_modes must be at most 8" in evaluation.notes["transfer_half"]

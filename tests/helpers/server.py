@@ -193,7 +193,9 @@ def _serve() -> None:
     import torch
 
     import neuralop_bench.__main__ as command
-    from neuralop_bench import pipeline, verify  # noqa: F401
+    from neuralop_bench import (
+        verify,  # noqa: F401
+    )
 
     torch.set_num_threads(1)
     running: dict[int, Path] = {}

@@ -14,7 +14,9 @@ from torch import Tensor, nn
 
 from data_gen.grids import Grid
 from neuralop_bench.config import compose as compose_module
-from neuralop_bench.config.compose import RunConfig, identity
+from neuralop_bench.config import schema
+from neuralop_bench.config.identity import identity
+from neuralop_bench.config.schema import RunConfig
 from neuralop_bench.metrics.cost import count_parameters
 from neuralop_bench.models.external import External
 from neuralop_bench.models.fno import FNO
@@ -48,7 +50,7 @@ def compose(*overrides: str) -> RunConfig:
 def build(cfg: RunConfig) -> External:
     """The operator as the pipeline builds it for smoke Navier-Stokes: ten snapshots to one."""
     problem = instantiate(cfg.dataset.problem)
-    return instantiate(compose_module.constructor(cfg.model))(
+    return instantiate(schema.constructor(cfg.model))(
         in_channels=cfg.dataset.history, out_channels=cfg.surrogate.bundle, grid=problem.spec.grid
     )
 

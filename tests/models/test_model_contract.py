@@ -16,8 +16,8 @@ from hydra.utils import instantiate
 from torch import Tensor, nn
 
 from data_gen.grids import Grid
-from neuralop_bench.config import compose
-from neuralop_bench.config.compose import RunConfig
+from neuralop_bench.config import compose, schema
+from neuralop_bench.config.schema import RunConfig
 from neuralop_bench.runtime.place import CONFIG_DIR
 
 MODELS = sorted(path.stem for path in (CONFIG_DIR / "model").glob("*.yaml"))
@@ -48,7 +48,7 @@ def build(cfg: RunConfig, *, seed: int = 0, dtype: torch.dtype = torch.float32, 
     """The model; one without parameters is prepared with 24 made-up training pairs, since it is nothing before."""
     in_channels, out_channels = channels(cfg)
     torch.manual_seed(seed)
-    constructor = instantiate(compose.constructor(cfg.model))
+    constructor = instantiate(schema.constructor(cfg.model))
     operator = constructor(in_channels=in_channels, out_channels=out_channels, grid=grid_of(cfg)).to(dtype)
     if prepare and not list(operator.parameters()) and hasattr(operator, "prepare"):
         made_up = [

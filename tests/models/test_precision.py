@@ -13,7 +13,7 @@ from test_model_contract import DATASETS, MODELS, build, channels, grid_of, smok
 from torch import Tensor, nn
 
 from data_gen.grids import Grid
-from neuralop_bench.config.compose import RunConfig
+from neuralop_bench.config.schema import RunConfig
 from neuralop_bench.layers.attention import LinearAttention
 from neuralop_bench.layers.coordinates import append_coordinates
 from neuralop_bench.layers.mlp import Pointwise

@@ -8,7 +8,7 @@ from hydra.utils import instantiate
 from torch import Tensor, nn
 
 from data_gen.grids import Grid
-from neuralop_bench.config import compose
+from neuralop_bench.config import compose, schema
 from neuralop_bench.metrics.cost import count_parameters
 from neuralop_bench.models.fno import FNO
 from neuralop_bench.models.mean_field import MeanField
@@ -93,7 +93,7 @@ def test_fno_3d_as_published() -> None:
     cfg = compose.compose("model=fno_3d", "track=lite")
     grid = instantiate(cfg.dataset.problem).spec.grid
     with torch.device("meta"):
-        model = instantiate(compose.constructor(cfg.model))(in_channels=10, out_channels=10, grid=grid)
+        model = instantiate(schema.constructor(cfg.model))(in_channels=10, out_channels=10, grid=grid)
         normalized = FNO(
             in_channels=10, out_channels=1, grid=Grid.periodic(16, 3), n_modes=8, width=20, normalization="batch"
         )
@@ -134,7 +134,7 @@ def test_the_number_of_steps_follows_the_bundle() -> None:
 def test_one_step_is_refused_and_the_bundle_named() -> None:
     cfg = compose.compose("model=fno_3d", "track=smoke", "surrogate.bundle=1")
     with pytest.raises(ValueError, match=r"at least 2, got n_steps=1\. Raise surrogate\.bundle"):
-        instantiate(compose.constructor(cfg.model))(in_channels=10, out_channels=1, grid=GRID)
+        instantiate(schema.constructor(cfg.model))(in_channels=10, out_channels=1, grid=GRID)
 
 
 def test_a_bundle_that_doesnt_divide_is_refused() -> None:

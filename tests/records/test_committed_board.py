@@ -17,8 +17,8 @@ from data_gen.generation import cache
 from neuralop_bench import __main__ as program
 from neuralop_bench import pipeline
 from neuralop_bench.board.collect import collect
-from neuralop_bench.config import compose
-from neuralop_bench.config.compose import ConfigError
+from neuralop_bench.config import compose, identity, recorded
+from neuralop_bench.config.constructors import ConfigError
 from neuralop_bench.records.committed_board import Board, FilingError, stem
 from neuralop_bench.records.record import Evaluation, RecordError, RunRecord, Verification
 from neuralop_bench.records.run_directory import RunError
@@ -260,7 +260,7 @@ def test_a_committed_run_is_returned_and_a_forced_one_replaces_it(
     assert f"Filed: {path}" in capsys.readouterr().out
     assert RunRecord.load(path) == first
     forced = compose.compose(*place("force=true"))
-    folder = compose.run_directory(forced)
+    folder = identity.run_directory(forced)
     # However the forced run ends before its own end, the same command without force goes on with it.
     with stopped_runs(), pytest.raises(RunError, match="stopped"):
         pipeline.run(forced)
@@ -289,7 +289,7 @@ def test_a_committed_run_is_returned_and_a_forced_one_replaces_it(
 def test_an_evaluation_files_a_run_of_ones_own(place: Place, tmp_path: Path) -> None:
     cfg = compose.compose(*place("paths.board=null"))
     pipeline.run(cfg)
-    folder = str(compose.run_directory(cfg))
+    folder = str(identity.run_directory(cfg))
     assert not place.board.exists()
     few = "evaluator.test_splits=[test_half]"
     asked = ("mode=evaluate", f"run={folder}", "evaluator=thorough", few)
@@ -298,7 +298,7 @@ def test_an_evaluation_files_a_run_of_ones_own(place: Place, tmp_path: Path) -> 
     pipeline.execute(compose.compose(*asked, f"paths.board={place.board}"))
     name = Path(next(Path(folder).glob("evaluations/*.json"))).stem
     assert files(place.board) == {f"records/smoke/{NAME}.json", f"evaluations/smoke/{NAME}.{name}.json"}
-    run, record = compose.for_evaluation(compose.compose(*asked, f"paths.outputs={tmp_path}"))
+    run, record = recorded.for_evaluation(compose.compose(*asked, f"paths.outputs={tmp_path}"))
     assert run.paths.data == record.config["paths"]["data"] == str(place.data), "what isn't given is the record's"
     assert run.paths.outputs == str(tmp_path)
 
@@ -358,8 +358,8 @@ def test_a_sweep_leaves_out_what_is_committed_and_files_the_rest(
 
 
 def test_the_board_is_in_no_identity() -> None:
-    plain = compose.identity(compose.compose("track=smoke"))
-    assert compose.identity(compose.compose("track=smoke", "paths.board=leaderboard")) == plain
+    plain = identity.identity(compose.compose("track=smoke"))
+    assert identity.identity(compose.compose("track=smoke", "paths.board=leaderboard")) == plain
     assert compose.compose("experiment=leaderboard").paths.board == COMMITTED.name
 
 

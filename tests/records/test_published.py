@@ -12,7 +12,7 @@ import pytest
 
 from neuralop_bench.board.collect import Collection, Run
 from neuralop_bench.board.rows import board
-from neuralop_bench.config import compose
+from neuralop_bench.config import compose, identity, recorded, schema
 from neuralop_bench.records import published
 from neuralop_bench.records.published import Published, comparable, differences, nearest
 from neuralop_bench.records.record import RunRecord
@@ -338,7 +338,7 @@ def test_comparable_runs_are_called_so(monkeypatch: pytest.MonkeyPatch) -> None:
 # Experiments ---------------------------------------------------------------------------------------------------------
 
 
-def _as_record(cfg: compose.RunConfig) -> RunRecord:
+def _as_record(cfg: schema.RunConfig) -> RunRecord:
     """What a finished run's record would tell of a configuration."""
     n_axes = 1 if "burgers1d" in cfg.dataset.problem["_target_"] else 2
     test = {
@@ -378,14 +378,14 @@ def test_a_run_made_before_there_was_a_list_can_be_evaluated() -> None:
         ({"id": "fno_darcy85"}, "fno_darcy85"),
     ):
         before = replace(record, config={**record.config, "published": node})
-        assert compose.of_record(before, Path("run")).published.id == expected
+        assert recorded.of_record(before, Path("run")).published.id == expected
 
 
 def test_the_published_value_is_no_part_of_the_identity() -> None:
     named = compose.compose("experiment=paper/fno_darcy85")
-    assert compose.identity(named).variant == "default-00506de2"  # as before there was a list
+    assert identity.identity(named).variant == "default-00506de2"  # as before there was a list
     without = compose.compose("experiment=paper/fno_darcy85", "published.id=null")
-    assert compose.identity(without) == compose.identity(named)
+    assert identity.identity(without) == identity.identity(named)
 
 
 # Mistakes in the file ------------------------------------------------------------------------------------------------

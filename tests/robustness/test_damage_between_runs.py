@@ -19,7 +19,7 @@ import xarray as xr
 from conftest import Place, Runs
 from data_gen.store import DatasetFile, StoreError
 from neuralop_bench import leaderboard, pipeline
-from neuralop_bench.config import compose
+from neuralop_bench.config import compose, messages
 from neuralop_bench.records.record import Evaluation, RecordError, RunRecord
 from neuralop_bench.records.run_directory import state
 from neuralop_bench.status import states
@@ -69,7 +69,7 @@ def _run(place: Place, *overrides: str) -> RunRecord:
 
 def _remedied(place: Place, path: Path, error: BaseException, *overrides: str) -> RunRecord:
     """What the message of an error says helps: the file's deletion, or force=true."""
-    text = compose.describe(error)
+    text = messages.describe(error)
     assert str(path) in text
     if "elete" in text:
         path.unlink(missing_ok=True)

@@ -24,7 +24,9 @@ import yaml
 from neuralop_bench import __main__ as program
 from neuralop_bench import pipeline, predict, verify
 from neuralop_bench.config import compose
-from neuralop_bench.config.compose import ConfigError, run_directory
+from neuralop_bench.config.constructors import ConfigError
+from neuralop_bench.config.identity import run_directory
+from neuralop_bench.records import run_directory as run_directory_module
 from neuralop_bench.records.record import RunRecord
 from neuralop_bench.runs import plan
 from neuralop_bench.surrogate.checkpoint import CheckpointError
@@ -164,7 +166,7 @@ def test_a_pickle_in_place_of_the_weights_is_refused(
 ) -> None:
     content = torch.load(run / "best.pt", weights_only=True)
     write({**content, "extra": Malicious(canary)}, run / "best.pt")
-    with pytest.raises((CheckpointError, pipeline.RunError), match=r"best\.pt"):
+    with pytest.raises((CheckpointError, run_directory_module.RunError), match=r"best\.pt"):
         use()
 
 

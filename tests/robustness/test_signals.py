@@ -19,7 +19,8 @@ import torch
 
 from conftest import ROOT, Place, Runs, workers_of
 from neuralop_bench import pipeline
-from neuralop_bench.config.compose import RunConfig, run_directory
+from neuralop_bench.config.identity import run_directory
+from neuralop_bench.config.schema import RunConfig
 from neuralop_bench.runtime.signals import Terminated, report_stops
 from neuralop_bench.status import states
 from neuralop_bench.training import trainer

@@ -13,8 +13,9 @@ from torch import Tensor
 
 from data_gen.store import StoreError
 from neuralop_bench import pipeline
-from neuralop_bench.config import compose
-from neuralop_bench.config.compose import ConfigError, RunConfig
+from neuralop_bench.config import compose, identity, messages
+from neuralop_bench.config.constructors import ConfigError
+from neuralop_bench.config.schema import RunConfig
 from neuralop_bench.records.run_directory import RunError
 from neuralop_bench.runs import plan
 from neuralop_bench.surrogate.rollout import rollout
@@ -33,7 +34,7 @@ def fresh(tmp_path: Path, *overrides: str) -> RunConfig:
 def test_the_activations_are_those_of_a_real_step(smoke: Smoke) -> None:
     cfg = smoke("trainer.epochs=1")
     pipeline.run(cfg)
-    surrogate = Surrogate.load(compose.run_directory(cfg))
+    surrogate = Surrogate.load(identity.run_directory(cfg))
     own = {p.data_ptr() for p in surrogate.parameters()}
     kept: dict[int, int] = {}
 
@@ -93,8 +94,8 @@ def test_parts_that_cannot_work_fail_in_the_plan(tmp_path: Path, override: str, 
     prefix = "+" if "betas" in override else ""
     with pytest.raises(Exception) as raised:  # noqa: PT011  (the constructors' own)
         plan.make(fresh(tmp_path, prefix + override))
-    assert expected in compose.describe(raised.value)
-    assert "debug=true" not in compose.describe(raised.value)
+    assert expected in messages.describe(raised.value)
+    assert "debug=true" not in messages.describe(raised.value)
     assert list(tmp_path.iterdir()) == []
 
 

@@ -24,7 +24,9 @@ from data_gen.random_fields import PeriodicGaussianField
 from data_gen.store import DatasetFile
 from neuralop_bench import pipeline
 from neuralop_bench.config import compose as compose_module
-from neuralop_bench.config.compose import ConfigError, RunConfig
+from neuralop_bench.config import messages
+from neuralop_bench.config.constructors import ConfigError
+from neuralop_bench.config.schema import RunConfig
 from neuralop_bench.data.sources import GeneratedDataset, RegriddedDataset
 from neuralop_bench.runs.splits import _grouped, ensure, generate, split_of
 
@@ -320,7 +322,7 @@ def test_a_file_adds_test_sets_without_code(tmp_path: Path) -> None:
 def test_mistakes_are_explained(tiny: Compose, overrides: tuple[str, ...], expected: str) -> None:
     with pytest.raises(Exception) as raised:  # noqa: PT011  (Hydra has its own)
         tiny(*(("+" + o if "viscosty" in o else o) for o in overrides))
-    message = compose_module.describe(raised.value)
+    message = messages.describe(raised.value)
     assert re.search(expected, message), message
     assert "debug=true" not in message
 

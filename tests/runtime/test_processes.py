@@ -13,8 +13,8 @@ import torch
 import xarray as xr
 
 from neuralop_bench import pipeline
-from neuralop_bench.config import compose
-from neuralop_bench.config.compose import RunConfig
+from neuralop_bench.config import compose, identity, messages
+from neuralop_bench.config.schema import RunConfig
 from neuralop_bench.records.record import Evaluation, RunRecord
 from neuralop_bench.runtime import processes
 from neuralop_bench.runtime.processes import Processes
@@ -52,7 +52,7 @@ def alone(tmp_path_factory: pytest.TempPathFactory) -> RunConfig:
 def test_two_processes_train_as_one_and_go_on_from_its_checkpoint(
     alone: RunConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    expected = RunRecord.load(compose.run_directory(alone) / "record.json")
+    expected = RunRecord.load(identity.run_directory(alone) / "record.json")
     paths = (f"paths.data={alone.paths.data}", f"paths.outputs={tmp_path / 'outputs'}")
     end_epoch = Trainer._end_epoch
 
@@ -77,7 +77,7 @@ def test_two_processes_train_as_one_and_go_on_from_its_checkpoint(
         assert record.metrics[column] == pytest.approx(expected.metrics[column], rel=1e-5)
     weights, theirs = (
         torch.load(folder / "best.pt", weights_only=True)["model"]
-        for folder in (path.parent, compose.run_directory(alone))
+        for folder in (path.parent, identity.run_directory(alone))
     )
     for name, value in theirs.items():
         torch.testing.assert_close(weights[name], value, rtol=1e-3, atol=1e-5, msg=name)
@@ -93,7 +93,7 @@ def test_any_number_of_processes_gives_the_same_evaluation(alone: RunConfig, tmp
         return Evaluation.load(path), xr.load_dataset(path.with_suffix(".nc"), engine="h5netcdf")
 
     for folder in (tmp_path / "one", tmp_path / "several"):
-        shutil.copytree(compose.run_directory(alone), folder)
+        shutil.copytree(identity.run_directory(alone), folder)
     pipeline.evaluate_again(compose.compose("mode=evaluate", f"run={tmp_path / 'one'}"))
     done = together(n, "mode=evaluate", f"run={tmp_path / 'several'}")
     assert done.returncode == 0, done.stderr
@@ -173,8 +173,8 @@ def test_a_lost_companion_is_told_in_words(monkeypatch: pytest.MonkeyPatch) -> N
         "[third_party/gloo/gloo/transport/tcp/pair.cc:553] Connection closed by peer [127.0.0.1]:13717."
     )
     monkeypatch.setenv("WORLD_SIZE", "2")
-    assert compose.describe(lost).startswith("Another process of this run has ended")
-    assert "n_modes" in compose.describe(ValueError("FNO keeps n_modes=4000"))
+    assert messages.describe(lost).startswith("Another process of this run has ended")
+    assert "n_modes" in messages.describe(ValueError("FNO keeps n_modes=4000"))
 
 
 def test_what_several_processes_lack_is_said(no_tasks: pytest.MonkeyPatch) -> None:
@@ -210,7 +210,7 @@ def test_gpus_share_a_run_and_evaluate_as_a_cpu_does(alone: RunConfig, tmp_path:
     done = together(min(2, torch.cuda.device_count()), "track=smoke", *UNEVEN, *paths, "device=cuda")
     assert done.returncode == 0, done.stderr
     (path,) = (tmp_path / "outputs").rglob("record.json")
-    record, expected = RunRecord.load(path), RunRecord.load(compose.run_directory(alone) / "record.json")
+    record, expected = RunRecord.load(path), RunRecord.load(identity.run_directory(alone) / "record.json")
     assert record.metrics["rel_l2"] == pytest.approx(expected.metrics["rel_l2"], rel=1e-2)
     assert record.environment["device"] == torch.cuda.get_device_name(0)
     shutil.copytree(path.parent, tmp_path / "copied")

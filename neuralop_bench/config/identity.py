@@ -1,0 +1,152 @@
+"""The place of a run: its names, its folder, and the hash of everything that decides its numbers."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from omegaconf import MISSING
+
+from neuralop_bench.config.compose import compose, composed_like
+from neuralop_bench.config.schema import EvaluatorConfig, RunConfig, constructor, flattened, n_fresh
+
+# Its tasks are published ones, each set by an experiment.
+PAPER_TRACK = "paper"
+
+# Folders of a run directory below paths.outputs.
+RUN_DIRECTORY_DEPTH = 5
+
+_HASH_LENGTH = 8
+_MAX_LABEL = 40
+
+
+@dataclass(frozen=True)
+class Identity:
+    """The place of a run: which numbers it must produce, whatever the machine, paths or seed.
+
+    track: the track, or ``custom`` if the run changes what the track's task file fixes.
+    label: the overrides that set it apart, readable, at most 40 safe characters; ``default`` if there are none.
+    config_hash: of everything that decides the numbers.
+    """
+
+    track: str
+    dataset: str
+    task: str
+    model: str
+    label: str
+    config_hash: str
+
+    @property
+    def variant(self) -> str:
+        return f"{self.label}-{self.config_hash}"
+
+    @property
+    def configuration(self) -> str:
+        """What the names of all its seeds begin with."""
+        return f"{self.track}-{self.dataset}-{self.model}-{self.config_hash}"
+
+    def run_id(self, seed: int) -> str:
+        return f"{self.configuration}-s{seed}"
+
+
+def standard_overrides(run: RunConfig) -> list[str]:
+    """The groups whose options alone make the configuration that a run is compared with for its identity."""
+    groups = ("model", "dataset", "track", "task")
+    if run.track == PAPER_TRACK:  # the experiment is the task
+        groups = (*groups, "experiment")
+    return [f"{group}={run.choices[group]}" for group in groups if group in run.choices]
+
+
+def identity(run: RunConfig, base: RunConfig | None = None) -> Identity:
+    """Where a run belongs; a default that is spelled out changes nothing.
+
+    Args:
+        run: the run.
+        base: the configuration that ``standard_overrides`` compose, for who has it already.
+    """
+    deciding = _deciding(run)
+    # Imported data, the samples used and the frames given are the task itself, so they set no run of it apart.
+    base = base or composed_like(standard_overrides(run), like=run)
+    standard = flattened(_deciding(base))
+    changed = {key: value for key, value in flattened(deciding).items() if standard.get(key, MISSING) != value}
+    fixed = any(key.startswith(("dataset.", "data.", "splits.")) or key == "trainer.epochs" for key in changed)
+    return Identity(
+        track="custom" if fixed else run.track,
+        dataset=run.dataset.name or run.choices["dataset"],
+        task=_task(run),
+        model=str(run.model["label"]),
+        label=_label(changed),
+        config_hash=_hash(deciding),
+    )
+
+
+def run_directory(run: RunConfig, who: Identity | None = None) -> Path:
+    """``<paths.outputs>/<track>/<dataset>/<model>/<label>-<hash>/seed=<n>``."""
+    who = who or identity(run)
+    return Path(run.paths.outputs) / who.track / who.dataset / who.model / who.variant / f"seed={run.seed}"
+
+
+def _task(run: RunConfig) -> str:
+    """Name of the task. No task file fixes what is asked of imported data, so their task's name holds a hash of it:
+    runs with another history, or on other files with the same name, are never ranked together."""
+    if run.dataset.path is None:
+        return run.task
+    return f"{run.task}-{_hash({'dataset': _deciding(run)['dataset'], 'splits': run.splits})}"
+
+
+def _deciding(run: RunConfig) -> dict[str, Any]:
+    trainer = asdict(run.trainer)
+    for key in ("workers", "checkpoint_seconds", "compile"):
+        del trainer[key]
+    for key, default in (("pushforward", 0), ("precision", "float32")):
+        if trainer[key] == default:  # runs made before there was such a key keep their names
+            del trainer[key]
+    dataset = asdict(run.dataset)
+    for key in ("tolerance", "test_splits", "ladder"):  # what else is measured of a model decides nothing about it
+        del dataset[key]
+    for key in ("path", "problem", "seed") if run.dataset.path is not None else ("path", "name", "content"):
+        del dataset[key]
+    return {
+        "model": constructor(run.model),
+        "dataset": dataset,
+        # A stream has more samples than the track gives to others. Without one a run keeps the name it always had.
+        **({"data": {"n_fresh": n_fresh(run)}} if run.data.stream else {}),
+        "splits": run.splits,
+        "surrogate": asdict(run.surrogate),
+        "optimizer": run.optimizer,
+        "scheduler": run.scheduler,
+        "loss": run.loss,
+        "augmentation": run.augmentation,
+        "trainer": trainer,
+    }
+
+
+def _hash(content: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:_HASH_LENGTH]
+
+
+def _label(changed: Mapping[str, Any]) -> str:
+    parts = []
+    for key, value in sorted(changed.items()):
+        name = key.split(".")[-1] if not key.endswith("_target_") else key.split(".")[-2]
+        text = str(value).split(".")[-1] if key.endswith("_target_") else str(value)
+        parts.append(f"{name}={text}")
+    # Joined by a plus sign: a comma in run=<directory> would be a sweep to Hydra.
+    text = re.sub(r"[^A-Za-z0-9=._+-]+", "_", "+".join(parts))
+    return text[:_MAX_LABEL].rstrip("._+-") or "default"
+
+
+def evaluator_name(run: RunConfig) -> str:
+    """Name of an evaluation: the evaluator's, with a hash of what it measures if that was changed by hand."""
+    name = run.choices.get("evaluator", "standard")
+    measured = [_measured(evaluator) for evaluator in (run.evaluator, compose(f"evaluator={name}").evaluator)]
+    return name if measured[0] == measured[1] else f"{name}-{_hash(measured[0])}"
+
+
+def _measured(evaluator: EvaluatorConfig) -> dict[str, Any]:
+    return {key: value for key, value in asdict(evaluator).items() if key != "batch_size"}

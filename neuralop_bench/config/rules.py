@@ -1,0 +1,245 @@
+"""What a configuration must fulfil: everything that can be checked without torch."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any
+
+from omegaconf import MISSING
+
+from neuralop_bench.config import constructors
+from neuralop_bench.config.constructors import ConfigError, InapplicableError, suggestion
+from neuralop_bench.config.schema import DatasetConfig, RunConfig, components, n_fresh
+from neuralop_bench.records import published
+
+MODES = ("run", "evaluate", "generate")
+PRECISIONS = ("float32", "bf16")
+
+_SAFE_NAME = r"[A-Za-z0-9][A-Za-z0-9._+-]{0,39}"
+# Beyond these a number is a slip, and trying it out would take the machine's memory or the user's day.
+_MOST = 2**31 - 1
+_MOST_WORKERS = 1024
+_MOST_GIB = 2**20
+_MOST_POINTS = 8192  # per axis, of a solver's grid
+# torch takes 64 bits, and the order of an epoch's samples is drawn from a million times the seed.
+_LARGEST_SEED = 2**32 - 1
+
+
+def validate(run: RunConfig) -> None:
+    """Check everything that can be checked without torch: names and types of constructor arguments, ranges.
+
+    Whole numbers given for floating-point arguments of constructors become floats in place.
+
+    Raises:
+        ConfigError: naming the key.
+    """
+    names = {"model.label": run.model.get("label"), "task": run.task, "track": run.track}
+    if run.dataset.path is not None:
+        names["dataset.name (of the imported file)"] = run.dataset.name
+    for name, value in names.items():
+        if not isinstance(value, str) or not re.fullmatch(_SAFE_NAME, value):  # they name folders
+            raise ConfigError(f"{name} must be 1 to 40 letters, digits and any of ._+- , got {value!r}.")
+    if run.mode not in MODES:
+        raise ConfigError(f"mode must be one of {', '.join(MODES)}, got {run.mode!r}.")
+    for package in run.trust:
+        if not re.fullmatch(r"[A-Za-z_]\w*(\.\w+)*", package):
+            raise ConfigError(f"trust must list names of packages, such as trust=[neuralop], got {package!r}.")
+    for name, value in asdict(run.paths).items():
+        if value is not None and (not value.strip() or "\0" in value):
+            raise ConfigError(f"paths.{name} must name a folder, got {value!r}.")
+    if run.trainer.precision not in PRECISIONS:
+        raise ConfigError(f"trainer.precision must be {' or '.join(PRECISIONS)}, got {run.trainer.precision!r}.")
+    _require_ranges(run)
+    _require_published(run.published.id)
+    if run.dataset.path is not None:
+        _require_nothing_to_solve(run.dataset)
+    for name, node in components(run).items():
+        constructors.check(name, node, run.trust)
+        if name == "model":
+            run.model.update(node)  # numbers whose type has been set right
+    for node in components(run).values():
+        _require_possible_grid(node)
+    missing = {"train", "valid", "test"} - set(run.splits)
+    if missing:
+        raise ConfigError(f"splits lacks {sorted(missing)}: a run needs train, valid and test.")
+    _require_splits(run)
+    for split in run.splits:
+        if not re.fullmatch(r"train|valid|test|test_\w+", split, re.ASCII):
+            raise ConfigError(f"Unknown split splits.{split}: there are train, valid, test and test_<name>.")
+    _require_streamable(run)
+    if "rel_l2" not in run.evaluator.metrics:
+        raise ConfigError(
+            "evaluator.metrics lacks rel_l2, by which the board ranks. Add it, or use evaluator=standard."
+        )
+    if run.trainer.unroll < run.surrogate.bundle:
+        raise ConfigError(
+            f"surrogate.bundle={run.surrogate.bundle} predicts that many steps per call, but "
+            f"trainer.unroll={run.trainer.unroll} trains only the first of them. "
+            f"Set trainer.unroll={run.surrogate.bundle}."
+        )
+    if run.surrogate.residual and run.dataset.history == 0:
+        raise InapplicableError(
+            "surrogate.residual=true predicts increments over the last history frame, but dataset.history is 0. "
+            "Use surrogate.residual=false, or another model in place of persistence, which is nothing without it."
+        )
+    if run.trainer.pushforward % run.surrogate.bundle:
+        raise ConfigError(
+            f"trainer.pushforward={run.trainer.pushforward} isn't a number of whole bundles: surrogate.bundle="
+            f"{run.surrogate.bundle}. Set trainer.pushforward to a multiple of it."
+        )
+    if run.trainer.pushforward and run.dataset.history == 0:
+        raise ConfigError(
+            f"trainer.pushforward={run.trainer.pushforward} starts from predicted frames, but dataset.history is 0: "
+            "nothing predicted is fed back. Use trainer.pushforward=0 for a steady problem."
+        )
+
+
+def _require_ranges(run: RunConfig) -> None:
+    bounds = {
+        "trainer.epochs": (run.trainer.epochs, 1, _MOST),
+        "trainer.batch_size": (run.trainer.batch_size, 1, _MOST),
+        "trainer.unroll": (run.trainer.unroll, 1, _MOST),
+        "trainer.pushforward": (run.trainer.pushforward, 0, _MOST),
+        "trainer.workers": (run.trainer.workers, 0, _MOST_WORKERS),
+        "evaluator.batch_size": (run.evaluator.batch_size, 1, _MOST),
+        "dataset.history": (run.dataset.history, 0, _MOST),
+        "dataset.horizon": (run.dataset.horizon, 1, _MOST),
+        "dataset.seed": (run.dataset.seed, 0, _LARGEST_SEED),
+        "data.n_fresh": (1 if run.data.n_fresh is None else run.data.n_fresh, 1, _MOST),
+        "data.workers": (run.data.workers, 0, _MOST_WORKERS),
+        "surrogate.bundle": (run.surrogate.bundle, 1, _MOST),
+        "seed": (run.seed, 0, _LARGEST_SEED),
+        "workers": (1 if run.workers is None else run.workers, 1, _MOST_WORKERS),
+        "tuning_trials": (1 if run.tuning_trials is None else run.tuning_trials, 1, _MOST),
+        "preload_gib": (run.preload_gib, 0, _MOST_GIB),
+        "generation.n_parts": (run.generation.n_parts, 1, _MOST),
+        "generation.part": (run.generation.part or 0, 0, run.generation.n_parts - 1),
+        **{f"splits.{split}": (n, 1, _MOST) for split, n in run.splits.items()},
+    }
+    for split, extra in run.dataset.test_splits.items():
+        key = f"dataset.test_splits.{split}"
+        bounds[f"{key}.n"] = (1 if extra.n is None else extra.n, 1, _MOST)
+        bounds[f"{key}.refine"] = (extra.refine, 1 / 64, 64)
+        bounds[f"{key}.horizon"] = (run.dataset.horizon if extra.horizon is None else extra.horizon, 1, _MOST)
+    bounds |= {f"dataset.ladder[{i}]": (fraction, 1 / 1024, 1) for i, fraction in enumerate(run.dataset.ladder)}
+    for name, (value, least, most) in bounds.items():
+        if value == MISSING:
+            raise ConfigError(f"{name} isn't set: write {name}=<value>.")
+        if not value >= least:  # true for NaN, too
+            raise ConfigError(f"{name} must be at least {least}, got {value}.")
+        if value > most:
+            raise ConfigError(f"{name} must be at most {most}, got {value}.")
+    for name in ("clip_norm", "checkpoint_seconds"):
+        value = getattr(run.trainer, name)
+        if value is not None and not value > 0:
+            raise ConfigError(f"trainer.{name} must be positive, got {value}.")
+
+
+def _require_published(name: str | None) -> None:
+    if name is not None and name not in (known := published.by_id()):
+        raise ConfigError(
+            f"published.id={name} names no entry of {published.PATH.name}."
+            f"{suggestion(name, list(known))} That file in configs/ lists them."
+        )
+
+
+def _require_splits(run: RunConfig) -> None:
+    """Check the names of all splits, and that further test sets are made of something."""
+    known = sorted({*run.splits, *run.dataset.test_splits})
+    for name, extra in run.dataset.test_splits.items():
+        key = f"dataset.test_splits.{name}"
+        if not re.fullmatch(r"test_\w+", name, re.ASCII) or name in run.splits:
+            raise ConfigError(f"{key}: a further test set is called test_<name>, and no other split is called so.")
+        if extra.source is None:
+            if extra.refine != 1:
+                raise ConfigError(f"{key}.refine has no effect without {key}.source. Add {key}.source=test.")
+            continue
+        if extra.problem:
+            raise ConfigError(f"{key} has both source and problem: it is either regridded or solved. Leave one out.")
+        if extra.tolerance is not None:
+            raise ConfigError(f"{key}.tolerance has no effect: the data are those of {extra.source}. Leave it out.")
+        if extra.source not in known or not extra.source.startswith("test"):
+            raise ConfigError(f"{key}.source={extra.source} is no test set.{suggestion(extra.source, known)}")
+        seen = {name}
+        while (source := run.dataset.test_splits.get(extra.source or "")) is not None:
+            if extra.source in seen:
+                raise ConfigError(f"{key}.source leads back to {extra.source} itself. Change one of the sources.")
+            seen.add(str(extra.source))
+            extra = source
+    further = sorted(run.dataset.test_splits)
+    for key, names, choice in (
+        ("generation.splits", run.generation.splits, known),
+        ("evaluator.test_splits", run.evaluator.test_splits, further),
+    ):
+        for name in names:
+            if name != "all" and name not in choice:
+                raise ConfigError(
+                    f"{key} has {name!r}, which the configuration doesn't know.{suggestion(name, choice)} "
+                    f"Known: {', '.join(choice)}, and all."
+                )
+    if run.generation.part is not None and run.mode != "generate":
+        raise ConfigError("generation.part has an effect with mode=generate alone. Leave it out.")
+
+
+def _require_nothing_to_solve(dataset: DatasetConfig) -> None:
+    for name in ("problem", "seed", "tolerance", "test_splits", "ladder"):
+        if getattr(dataset, name):
+            raise ConfigError(
+                f"dataset.{name} goes with data that are generated, but dataset.path={dataset.path} names imported "
+                "data. Leave one of them out; imported data are chosen by dataset=file dataset.path=<folder>."
+            )
+
+
+def _require_streamable(run: RunConfig) -> None:
+    if not run.data.stream:
+        if run.data.n_fresh is not None:
+            raise ConfigError(f"data.n_fresh={run.data.n_fresh} has an effect with data=stream alone. Add data=stream.")
+        return
+    if run.dataset.path is not None:
+        raise ConfigError(
+            "data=stream solves further samples, but dataset=file takes imported data, which have no solver. Use "
+            "data=fixed, or a dataset that is generated."
+        )
+    if run.generation.device != "cpu":
+        raise ConfigError(
+            f"data=stream solves in processes on the CPU, but generation.device={run.generation.device}: fresh samples "
+            "would differ from the train split's continuation in their last digits. Use generation.device=cpu."
+        )
+    if run.trainer.workers:
+        raise ConfigError(
+            f"trainer.workers={run.trainer.workers} loads data in processes of its own, which wouldn't see the fresh "
+            "samples of data=stream. Use trainer.workers=0: they are in memory; data.workers solve."
+        )
+    most = run.splits["train"] * run.trainer.epochs
+    if n_fresh(run) > most:
+        raise ConfigError(
+            f"data.n_fresh={n_fresh(run)} is more than splits.train x trainer.epochs = {most}: a sample would be "
+            f"replaced before an epoch is over, some unseen. Lower data.n_fresh to at most {most}."
+        )
+
+
+def require_one_process(run: RunConfig, n_processes: int) -> None:
+    """Check that a training which several processes share doesn't stream.
+
+    Raises:
+        ConfigError: it does.
+    """
+    if run.data.stream and n_processes > 1:
+        raise ConfigError(
+            f"data=stream keeps its samples in the memory of one training process, but {n_processes} were started. "
+            "Use data=fixed, or one process."
+        )
+
+
+def _require_possible_grid(problem: Mapping[str, Any]) -> None:
+    """A problem's spec may compute with its grid, so an impossible one has to be found before it is asked for."""
+    resolution, finer = problem.get("resolution", 1), problem.get("oversampling", 1)
+    points = [n for n in (resolution, finer) if isinstance(n, int | float) and n > 0]
+    if math.prod(points) > _MOST_POINTS:
+        raise ConfigError(
+            f"dataset.problem.resolution={resolution} with dataset.problem.oversampling={finer} makes a solver's grid "
+            f"of more than {_MOST_POINTS} points per axis. Lower one of them."
+        )
