@@ -24,7 +24,8 @@ from data_gen import store
 from data_gen.generation.memory import keep_freed_memory
 from data_gen.spec import DatasetSpec
 from neuralop_bench.batch import Batch, Trajectory
-from neuralop_bench.config import compose, constructors, schema
+from neuralop_bench.config import constructors, schema
+from neuralop_bench.config.compose import compose
 from neuralop_bench.data.trajectories import Trajectories
 from neuralop_bench.evaluation.evaluator import evaluate
 from neuralop_bench.metrics.metric import MetricContext
@@ -38,7 +39,7 @@ BATCH = 16
 
 def lite() -> tuple[Any, DatasetSpec]:
     """The task: its configuration and what its files hold."""
-    cfg = compose.compose("model=fno", "dataset=ns2d", "track=lite")
+    cfg = compose("model=fno", "dataset=ns2d", "track=lite")
     return cfg, plan.source_of(cfg).spec
 
 

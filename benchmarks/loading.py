@@ -34,7 +34,7 @@ from neuralop_bench.surrogate.normalization import Normalizer
 from neuralop_bench.surrogate.surrogate import Surrogate, build_operator
 from neuralop_bench.training import augmentation, losses, schedules
 from neuralop_bench.training.tracking import NoTracker
-from neuralop_bench.training.trainer import Trainer
+from neuralop_bench.training.trainer import Recipe, Trainer
 
 N_SAMPLES = 256  # 84 million bytes of the lite task
 N_SAMPLES_OF_2_GIB = 6560
@@ -58,10 +58,9 @@ def memory(path: Path, n_samples: int, workers: int, preload_bytes: int) -> dict
             surrogate,
             data.windows(horizon),  # a window of each sample
             data.whole(),
-            optimizer=partial(torch.optim.AdamW, lr=1e-3),
-            schedule=schedules.constant,
-            loss=losses.relative_l2,
-            augmentation=augmentation.none(spec),
+            Recipe(
+                partial(torch.optim.AdamW, lr=1e-3), schedules.constant, losses.relative_l2, augmentation.none(spec)
+            ),
             tracker=NoTracker(),
             folder=Path(folder),
             config="",

@@ -37,7 +37,8 @@ from typing import Any
 from benchmarks.timing import results, save
 from data_gen.generation.memory import keep_freed_memory
 from neuralop_bench import pipeline
-from neuralop_bench.config import compose, identity
+from neuralop_bench.config.compose import compose
+from neuralop_bench.config.identity import run_directory
 from neuralop_bench.records.record import RECORD_NAME, RunRecord
 from neuralop_bench.records.run_directory import CURVE_NAME
 
@@ -103,7 +104,7 @@ def overrides(model: str, dataset: str, way: Way, rate: float, seed: int) -> tup
 @functools.cache
 def recipe_rate(model: str, dataset: str) -> float:
     """The largest learning rate of a recipe."""
-    return compose.compose(f"model={model}", f"dataset={dataset}", "track=lite").optimizer["lr"]
+    return compose(f"model={model}", f"dataset={dataset}", "track=lite").optimizer["lr"]
 
 
 @dataclass(frozen=True)
@@ -121,7 +122,7 @@ def trained(jobs: list[tuple[str, ...]], more: list[str]) -> list[Trained]:
         RuntimeError: a training that ended otherwise than finished or diverged.
     """
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    folders = [identity.run_directory(compose.compose(*job, *more)) for job in jobs]
+    folders = [run_directory(compose(*job, *more)) for job in jobs]
 
     def train(job: tuple[str, ...], folder: Path) -> Trained:
         command = [sys.executable, str(ROOT / "run.py"), *job, *more]
@@ -199,15 +200,15 @@ def times(dataset: str, chosen: list[str], more: list[str]) -> dict[str, float]:
         name: way for name, way in ways(dataset).items() if not name.endswith(ALL) and (not chosen or name in chosen)
     }
     found: dict[str, list[float]] = {name: [] for name in todo}
-    full = compose.compose("model=fno", f"dataset={dataset}", "track=lite").splits["train"]
+    full = compose("model=fno", f"dataset={dataset}", "track=lite").splits["train"]
     with tempfile.TemporaryDirectory() as folder:
         small = (f"splits.train={full // 4}", "splits.valid=1", "trainer.epochs=2", f"paths.outputs={folder}")
         for turn in range(3):
             for name, way in todo.items():
-                cfg = compose.compose(*overrides("fno", dataset, way, 1.0, turn), *more, *small)
+                cfg = compose(*overrides("fno", dataset, way, 1.0, turn), *more, *small)
                 with contextlib.redirect_stdout(io.StringIO()):
                     pipeline.run(cfg)
-                with open(identity.run_directory(cfg) / CURVE_NAME) as handle:
+                with open(run_directory(cfg) / CURVE_NAME) as handle:
                     first, second = (float(row["seconds"]) for row in csv.DictReader(handle))
                 found[name].append(4 * (second - first))
     return known | {name: round(statistics.median(values), 2) for name, values in found.items()}

@@ -1,0 +1,36 @@
+"""Benchmarks of neural PDE surrogates: the names that a program needs; ``docs/glossary.md`` explains the words.
+
+>>> from neuralop_bench import compose
+>>> compose("model=fno", "track=smoke").trainer.epochs
+2
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from neuralop_bench.batch import Batch
+    from neuralop_bench.config.compose import compose
+    from neuralop_bench.pipeline import run
+    from neuralop_bench.records.record import RunRecord, load_record
+    from neuralop_bench.surrogate.surrogate import Surrogate
+
+__all__ = ["Batch", "RunRecord", "Surrogate", "compose", "load_record", "run"]
+
+_HOMES = {
+    "Batch": "batch",
+    "RunRecord": "records.record",
+    "Surrogate": "surrogate.surrogate",
+    "compose": "config.compose",
+    "load_record": "records.record",
+    "run": "pipeline",
+}
+
+
+def __getattr__(name: str) -> Any:
+    # Only when it is asked for (PEP 562): torch takes seconds to import, and --help does without it.
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)

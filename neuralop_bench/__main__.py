@@ -21,15 +21,16 @@ def _job(cfg: DictConfig) -> float | None:
     from hydra.core.hydra_config import HydraConfig
     from hydra.types import RunMode
 
-    from neuralop_bench.config import compose, messages
+    from neuralop_bench.config.compose import from_hydra
+    from neuralop_bench.config.messages import report_and_end, report_job_errors
     from neuralop_bench.runtime import process_group
 
     hydra = HydraConfig.get()
     is_sweep = hydra.mode is RunMode.MULTIRUN
     # Our own sweeper draws the board when all jobs have ended; after a trial of a search nobody else does.
     draws = not (is_sweep and str(hydra.sweeper._target_).endswith(".ResumingSweeper"))
-    with messages.report_job_errors(is_sweep=is_sweep):
-        run = compose.from_hydra(cfg)
+    with report_job_errors(is_sweep=is_sweep):
+        run = from_hydra(cfg)
         from neuralop_bench import pipeline
         from neuralop_bench.runtime import processes  # torch takes seconds to import: --help and --cfg do without
 
@@ -37,7 +38,7 @@ def _job(cfg: DictConfig) -> float | None:
             return pipeline.execute(run, draws=draws)
         except Exception as error:
             if not process_group.is_first():
-                messages.report_and_end(error)  # at once: the others wait for what this one would have given
+                report_and_end(error)  # at once: the others wait for what this one would have given
             raise
         finally:
             if not is_sweep:
@@ -56,11 +57,11 @@ def main() -> None:
             return
         import hydra
 
-        from neuralop_bench.config import messages
+        from neuralop_bench.config.messages import report_errors
         from neuralop_bench.runtime import place
 
         sys.argv[1:] = command_line.escaped(sys.argv[1:])
-        with messages.report_errors(), command_line.guarded_composition():
+        with report_errors(), command_line.guarded_composition():
             command_line.refuse_pickles(sys.argv[1:])
             hydra.main(version_base="1.3", config_path=str(place.CONFIG_DIR), config_name="config")(_job)()
 

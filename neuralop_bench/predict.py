@@ -28,7 +28,7 @@ from data_gen.files import replacing
 from data_gen.grids import Grid
 from data_gen.spec import DatasetSpec
 from neuralop_bench.batch import Batch
-from neuralop_bench.config import messages
+from neuralop_bench.config.messages import report_errors
 from neuralop_bench.records.record import RECORD_NAME, RunRecord
 from neuralop_bench.runtime import environment
 from neuralop_bench.surrogate.surrogate import Surrogate
@@ -244,7 +244,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:<index>")
     parser.add_argument("--trust", nargs="*", default=[], metavar="PACKAGE", help="packages whose code may be run")
     options = parser.parse_args(arguments)
-    with messages.report_errors():
+    with report_errors():
         result = predict(
             options.run,
             options.input,

@@ -20,12 +20,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from data_gen.files import WriteError
-from neuralop_bench import pipeline
-from neuralop_bench.config import messages
-from neuralop_bench.config import recorded as recorded_module
+from neuralop_bench.config.messages import report_errors
+from neuralop_bench.config.recorded import move_data, of_record
 from neuralop_bench.records import run_directory
 from neuralop_bench.records.record import RECORD_NAME, VERIFICATIONS, RunRecord, Verification
 from neuralop_bench.records.standing import OTHER_DEVICE, SAME_DEVICE
+from neuralop_bench.runs.evaluation import score_again
 from neuralop_bench.runtime import environment
 from neuralop_bench.runtime.table import Table, number, show
 
@@ -83,7 +83,6 @@ def verification(record: RunRecord, found: Sequence[Comparison], *, device: str 
         device: where it was computed.
     """
     worst = max(found, key=lambda entry: entry.difference)
-    commit, dirty = environment.commit()
     return Verification(
         run_id=record.run_id,
         fingerprint=record.fingerprint,
@@ -91,11 +90,7 @@ def verification(record: RunRecord, found: Sequence[Comparison], *, device: str 
         tolerance=worst.tolerance,
         difference=worst.difference,
         column=worst.column,
-        environment=environment.environment(environment.resolve_device(device)),
-        bench_version=environment.bench_version(),
-        commit=commit,
-        dirty=dirty,
-        date_utc=datetime.now(UTC).isoformat(timespec="seconds"),
+        **environment.provenance(environment.resolve_device(device)),
     )
 
 
@@ -108,11 +103,11 @@ def path_of(found: Verification, run: Path) -> Path:
 
 
 def _compared(record: RunRecord, run: Path, data: Path | None, device: str, trust: Sequence[str]) -> list[Comparison]:
-    cfg = recorded_module.of_record(record, run, trust)
+    cfg = of_record(record, run, trust)
     cfg.device = device
     if data is not None:
-        recorded_module.move_data(cfg, data)
-    score = pipeline.score_again(cfg, record, run)
+        move_data(cfg, data)
+    score = score_again(cfg, record, run)
     changed = sorted(name for name, version in record.metric_versions.items() if score.versions.get(name) != version)
     if changed:
         raise run_directory.RunError(
@@ -158,7 +153,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--trust", nargs="*", default=[], metavar="PACKAGE", help="packages whose code may be run")
     parser.add_argument("--no-save", action="store_true", help="leave the run directory as it is")
     options = parser.parse_args(arguments)
-    with messages.report_errors():
+    with report_errors():
         record = RunRecord.load(options.run / RECORD_NAME)
         found = _compared(record, options.run, options.data, options.device, options.trust)
         rows = [(entry.column, number(entry.recorded), number(entry.now), f"{entry.difference:.1e}") for entry in found]

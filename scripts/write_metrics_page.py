@@ -16,7 +16,7 @@ from pathlib import Path
 from pkgutil import resolve_name
 from typing import Any
 
-from neuralop_bench.config import compose
+from neuralop_bench.config.compose import compose
 from neuralop_bench.metrics import cost, metric
 from neuralop_bench.runs import scoring
 from neuralop_bench.runtime import place
@@ -34,7 +34,7 @@ def metrics() -> dict[str, type]:
     """The metric classes that the evaluators name, by metric name, in the order of the files."""
     found: dict[str, type] = {}
     for path in sorted((place.CONFIG_DIR / "evaluator").glob("*.yaml"), key=lambda path: path.stem != "standard"):
-        evaluator = compose.compose(f"evaluator={path.stem}").evaluator
+        evaluator = compose(f"evaluator={path.stem}").evaluator
         for node in (*evaluator.metrics.values(), *evaluator.rollout_metrics.values()):
             target: Any = resolve_name(node["_target_"])
             found.setdefault(target.name, target)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from neuralop_bench.config import compose as compose_module
+from neuralop_bench.config.compose import compose as composed
 from neuralop_bench.config.schema import RunConfig
 
 # Started in the background by a shell, pytest ignores Ctrl-C, and so would the programs that the tests start and stop.
@@ -39,6 +39,6 @@ def smoke(data_folder: Path, tmp_path: Path):
 
     def compose(*overrides: str) -> RunConfig:
         paths = (f"paths.data={data_folder}", f"paths.outputs={tmp_path / 'outputs'}")
-        return compose_module.compose("track=smoke", *paths, *overrides)
+        return composed("track=smoke", *paths, *overrides)
 
     return compose

@@ -24,6 +24,7 @@ from neuralop_bench.config.constructors import ConfigError, suggestion
 from neuralop_bench.config.rules import validate
 from neuralop_bench.config.schema import RunConfig, flattened
 from neuralop_bench.runtime.command_line import escaped
+from neuralop_bench.runtime.hydra_internals import group_options
 from neuralop_bench.runtime.place import CONFIG_DIR
 
 ConfigStore.instance().store(name="run_schema", node=RunConfig)
@@ -116,7 +117,7 @@ def _require_options(choices: Mapping[str, str | None], overrides: Sequence[str]
             continue
         for option in re.findall(r"[^\s,\[\]'\"]+", value):
             folder, _, name = f"{group}/{option}".rpartition("/")
-            known = GlobalHydra.instance().config_loader().get_group_options(folder)
+            known = group_options(folder)
             if name not in known:
                 raise ConfigError(
                     f"There is no {group} {option!r}.{suggestion(name, known)} Known: {', '.join(known) or 'none'}."

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import copy
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,14 +12,14 @@ from numpy.typing import NDArray
 from data_gen.generation.streaming import SampleStream
 from data_gen.spec import Problem
 from neuralop_bench.batch import Batch
-from neuralop_bench.data.trajectories import Trajectories, Windows
+from neuralop_bench.data.trajectories import Trajectories, cut, order
 from neuralop_bench.runtime.processes import ALONE, Processes
 
 # Columns of a record's cost.
 SOLVER_SECONDS, WAIT_SECONDS = "stream_seconds", "stream_wait_seconds"
 
 
-class StreamedWindows(Windows):
+class StreamedWindows:
     """Examples for training, cut from a reservoir that is in motion.
 
     Before the first update the reservoir is the training split; a fresh sample replaces its oldest. Fresh samples are
@@ -55,27 +54,32 @@ class StreamedWindows(Windows):
         batch_size: int,
         workers: int,
     ) -> None:
-        super().__init__(train, n_steps, len(train.windows(n_steps)) // train.n_samples)
-        n_updates = epochs * self.n_batches(batch_size)
+        self.source, self.n_steps = train, n_steps
+        self.spent = dict[str, float]()
+        self._n_examples = len(train.windows(n_steps))
+        n_updates = epochs * -(-self._n_examples // batch_size)
         self._reservoir = _Reservoir(train, problem, seed, n_fresh, n_updates, workers)
-        self._epoch, self._spent = 0, dict[str, float]()
 
-    def of_epoch(self, epoch: int, spent: dict[str, float]) -> StreamedWindows:
-        other = copy.copy(self)  # with the same reservoir
-        other._epoch, other._spent = epoch, spent
-        return other
+    def __len__(self) -> int:
+        return self._n_examples
+
+    def __getitem__(self, indices: Sequence[int] | NDArray[np.int64]) -> Batch:
+        """Examples by their numbers, from what the reservoir holds now."""
+        n_starts = self._n_examples // self.source.n_samples
+        return cut(self._reservoir.read, indices, n_starts, self.source.history, self.n_steps)
 
     def shuffled(
         self,
         batch_size: int,
         seed: int,
+        epoch: int = 0,
         *,
         skip: int = 0,
         workers: int = 0,
         pinned: bool = False,
         processes: Processes = ALONE,
     ) -> Iterator[Batch]:
-        """All examples once, as ``Windows.shuffled``; each batch from what the reservoir holds at its update.
+        """As ``Examples`` says; each batch from what the reservoir holds at its update.
 
         Raises:
             ValueError: ``workers`` isn't 0, or there are several processes: each would have a reservoir of its own.
@@ -85,22 +89,15 @@ class StreamedWindows(Windows):
                 f"A stream is read in one training process alone, got {workers} workers and {processes.n} processes. "
                 "Use trainer.workers=0 and a single process, or data=fixed."
             )
-        order = self._order(batch_size, seed)
-        for batch in range(skip, len(order)):
-            self._reservoir.move_to(self._epoch * len(order) + batch, self._spent)
-            examples = self[order[batch]]
+        batches = order(self._n_examples, batch_size, seed, epoch)
+        for number in range(skip, len(batches)):
+            self._reservoir.move_to(epoch * len(batches) + number, self.spent)
+            examples = self[batches[number]]
             yield Batch(*(x.pin_memory() for x in examples)) if pinned else examples
-
-    @property
-    def is_in_memory(self) -> bool:
-        return True
 
     def close(self) -> None:
         """End the processes that solve."""
         self._reservoir.close()
-
-    def _read(self, sample: NDArray[np.int64], start: NDArray[np.int64], n_frames: int) -> tuple[Any, Any]:
-        return self._reservoir.read(sample, start, n_frames)
 
 
 class _Reservoir:

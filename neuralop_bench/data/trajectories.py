@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -17,6 +17,11 @@ from data_gen.spec import DatasetSpec
 from data_gen.store import DatasetFile, StoreError
 from neuralop_bench.batch import Batch
 from neuralop_bench.runtime.processes import ALONE, Processes
+
+Read = Callable[[NDArray[np.int64], NDArray[np.int64], int], tuple[Any, Any]]
+
+# A prime far above any number of epochs, so that no two (seed, epoch) share an order of the samples.
+_EPOCH_STRIDE = 1_000_003
 
 
 class Trajectories:
@@ -107,34 +112,63 @@ class Trajectories:
         return {**self.__dict__, "_handle": None}
 
 
+class Examples(Protocol):
+    """What a training draws its batches from: ``Windows``, or a stream (``neuralop_bench.data.stream``).
+
+    Attributes:
+        source: the train split.
+        n_steps: steps that follow the history in an example.
+        spent: what the examples have cost so far, columns of a record's cost; empty if they cost nothing.
+    """
+
+    source: Trajectories
+    n_steps: int
+    spent: dict[str, float]
+
+    def __len__(self) -> int: ...
+
+    def shuffled(
+        self,
+        batch_size: int,
+        seed: int,
+        epoch: int = 0,
+        *,
+        skip: int = 0,
+        workers: int = 0,
+        pinned: bool = False,
+        processes: Processes = ALONE,
+    ) -> Iterator[Batch]:
+        """All examples once, in an order that is a function of ``seed`` and ``epoch`` alone, without the first ``skip``
+        batches.
+
+        Args:
+            batch_size: examples in a batch.
+            seed: of the training.
+            epoch: counted from 0.
+            skip: batches left out.
+            workers: processes that read ahead, two batches each. The batches are the same, in the same order.
+            pinned: put batches where a GPU can fetch them from while it computes.
+            processes: of several, each gets its part of every batch, or one example where there are fewer examples
+                than processes.
+        """
+        ...
+
+
 class Windows(Dataset[Batch]):
     """Examples cut from trajectories; indexed by a list of numbers, which gives a whole Batch at once."""
 
     def __init__(self, source: Trajectories, n_steps: int, n_starts: int) -> None:
         self.source, self.n_steps, self._n_starts = source, n_steps, n_starts
+        self.spent: dict[str, float] = {}
 
     def __len__(self) -> int:
         return self.source.n_samples * self._n_starts
 
-    @property
-    def is_in_memory(self) -> bool:
-        return self.source.is_preloaded
-
     def __getitem__(self, indices: Sequence[int] | NDArray[np.int64]) -> Batch:
-        sample, start = np.divmod(np.asarray(indices, dtype=np.int64), self._n_starts)
-        history = self.source.history
-        states, static = self._read(sample, start, history + self.n_steps)
-        frames = torch.from_numpy(states)
-        return Batch(frames[:, :history], torch.from_numpy(static), frames[:, history:])
-
-    def of_epoch(self, epoch: int, spent: dict[str, float]) -> Windows:
-        """The examples of an epoch of training. Those of a stream (``neuralop_bench.data.stream``) change from epoch to
-        epoch, and what they cost is added to ``spent``."""
-        del epoch, spent
-        return self
+        return cut(self.source.read, indices, self._n_starts, self.source.history, self.n_steps)
 
     def in_order(self, batch_size: int, processes: Processes = ALONE) -> Iterator[Batch]:
-        """All examples once, in order; of several processes each gets every so many-th batch."""
+        """All examples once, in order; with several processes, each gets every n-th batch."""
         starts = range(0, len(self), batch_size)[processes.rank :: processes.n]
         return iter(self._loader([range(i, min(i + batch_size, len(self))) for i in starts]))
 
@@ -142,45 +176,20 @@ class Windows(Dataset[Batch]):
         self,
         batch_size: int,
         seed: int,
+        epoch: int = 0,
         *,
         skip: int = 0,
         workers: int = 0,
         pinned: bool = False,
         processes: Processes = ALONE,
     ) -> Iterator[Batch]:
-        """All examples once, in an order that is a function of ``seed`` alone, without the first ``skip`` batches. Of
-        data that aren't held in memory the next batch is read while one is in use.
-
-        Args:
-            batch_size: examples in a batch.
-            seed: of the order.
-            skip: batches left out.
-            workers: processes that read ahead, two batches each. The batches are the same, in the same order.
-            pinned: put batches where a GPU can fetch them from while it computes.
-            processes: of several each gets its part of every batch, or one example of it where there are fewer than
-                processes.
-        """
-        batches = self._order(batch_size, seed)[skip:]
+        """As ``Examples`` says. If the data aren't held in memory, the next batch is read while one is in use."""
+        batches = order(len(self), batch_size, seed, epoch)[skip:]
         if processes.n > 1:
             parts = [batch[processes.part_of(len(batch))] for batch in batches]
             batches = [part if len(part) else batch[:1] for part, batch in zip(parts, batches, strict=True)]
         loaded = iter(self._loader(batches, workers, pinned))
-        return loaded if self.is_in_memory else _read_ahead(loaded)
-
-    def n_batches(self, batch_size: int) -> int:
-        return -(-len(self) // batch_size)
-
-    def size_of_batch(self, index: int, batch_size: int) -> int:
-        """Examples in a batch; the last one of an epoch may be smaller."""
-        return min(batch_size, len(self) - index * batch_size)
-
-    def _read(self, sample: NDArray[np.int64], start: NDArray[np.int64], n_frames: int) -> tuple[Any, Any]:
-        return self.source.read(sample, start, n_frames)
-
-    def _order(self, batch_size: int, seed: int) -> list[NDArray[np.int64]]:
-        # An array, whose parts are views: a list of numbers takes five times the memory, and grows with the dataset.
-        order = torch.randperm(len(self), generator=torch.Generator().manual_seed(seed)).numpy()
-        return [order[i : i + batch_size] for i in range(0, len(self), batch_size)]
+        return loaded if self.source.is_preloaded else _read_ahead(loaded)
 
     def _loader(self, batches: Sequence[Any], workers: int = 0, pinned: bool = False) -> DataLoader[Batch]:
         # The loader draws a base seed per pass; a generator of its own keeps it from advancing the global stream.
@@ -192,6 +201,29 @@ class Windows(Dataset[Batch]):
             pin_memory=pinned,
             generator=torch.Generator(),
         )
+
+
+def cut(read: Read, indices: Sequence[int] | NDArray[np.int64], n_starts: int, history: int, n_steps: int) -> Batch:
+    """Examples by their numbers: example i is sample i // n_starts from frame i % n_starts on.
+
+    Args:
+        read: as ``Trajectories.read``.
+        indices: of the examples.
+        n_starts: examples per sample.
+        history, n_steps: frames given, and frames that follow.
+    """
+    sample, start = np.divmod(np.asarray(indices, dtype=np.int64), n_starts)
+    states, static = read(sample, start, history + n_steps)
+    frames = torch.from_numpy(states)
+    return Batch(frames[:, :history], torch.from_numpy(static), frames[:, history:])
+
+
+def order(n_examples: int, batch_size: int, seed: int, epoch: int) -> list[NDArray[np.int64]]:
+    """The batches of an epoch: numbers of examples, shuffled; the last batch may be smaller."""
+    generator = torch.Generator().manual_seed(seed * _EPOCH_STRIDE + epoch)
+    # An array, whose parts are views: a list of numbers takes five times the memory, and grows with the dataset.
+    shuffled = torch.randperm(n_examples, generator=generator).numpy()
+    return [shuffled[i : i + batch_size] for i in range(0, n_examples, batch_size)]
 
 
 def _read_ahead(batches: Iterator[Batch]) -> Iterator[Batch]:

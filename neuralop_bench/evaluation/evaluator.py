@@ -46,8 +46,8 @@ def evaluate(
         ValueError: a prediction hasn't the shape of its target, or a target isn't finite.
     """
     batches: list[dict[str, NDArray[np.generic]]] = []
-    n_batches = -(-len(windows) // batch_size)
-    n_own = sum(windows.size_of_batch(i, batch_size) for i in range(processes.rank, n_batches, processes.n))
+    starts = range(0, len(windows), batch_size)[processes.rank :: processes.n]
+    n_own = sum(min(batch_size, len(windows) - start) for start in starts)
     with progress.track("Evaluating", n_own, "samples") as bar:
         for batch, given in _with_inputs(windows, inputs, batch_size, processes):
             given = Batch(*(x.to(processes.device) for x in given))

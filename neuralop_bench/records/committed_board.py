@@ -61,7 +61,7 @@ class Committed:
         return f"committed: {self.path}, " + (f"relative L2 {score:.4g}" if score is not None else "no relative L2")
 
 
-class Board:
+class CommittedBoard:
     """A committed board. What lies there is looked at once, so one instance serves all jobs of a sweep.
 
     Args:

@@ -8,7 +8,7 @@ import math
 import sys
 from dataclasses import MISSING, asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 from data_gen.files import replacing
 
@@ -31,7 +31,29 @@ class RecordError(RuntimeError):
 
 
 @dataclass(frozen=True)
-class RunRecord:
+class _Saved:
+    """What is kept as one JSON file with a hash over its content."""
+
+    def save(self, path: Path) -> None:
+        """Write the file atomically. Infinities become the string "inf", which JSON has no number for; NaN becomes
+        null."""
+        values = _to_json(asdict(self))
+        with replacing(path) as temporary:
+            text = json.dumps({**values, "sha256": _hash(values)}, indent=2, ensure_ascii=False, allow_nan=False)
+            temporary.write_text(text + "\n", encoding="utf-8")
+
+    @classmethod
+    def load(cls, path: Path) -> Self:
+        """Read a file that ``save`` wrote.
+
+        Raises:
+            RecordError: it has an unknown format, lacks a field, or doesn't match its hash.
+        """
+        return cls(**_load(path, cls))
+
+
+@dataclass(frozen=True)
+class RunRecord(_Saved):
     """What a run was and what came out of it; the leaderboard reads nothing else.
 
     Attributes:
@@ -53,7 +75,7 @@ class RunRecord:
         date_utc, wall_seconds: when it ended, and how long the last process took.
         files: SHA-256 of errors.nc and report.md, which lie beside it.
         samples: columns of test before their mean over samples, in the order of the file: ``rel_l2``.
-        profile: curves and fields of test, as ``evaluation.profile.Profile.to_json`` makes them; empty if the evaluator
+        profile: curves and fields of test, as ``records.profile.Profile.to_json`` makes them; empty if the evaluator
             measured no spectra.
     """
 
@@ -88,23 +110,9 @@ class RunRecord:
         """SHA-256 over what a verification confirms, the same in every format of the file."""
         return _hash({name: _to_json(getattr(self, name)) for name in ("run_id", "date_utc", "commit", "metrics")})
 
-    def save(self, path: Path) -> None:
-        """Write the record atomically, with a hash over its content. Infinities become the string "inf", which JSON has
-        no number for; NaN becomes null."""
-        _save(self, path)
-
-    @classmethod
-    def load(cls, path: Path) -> RunRecord:
-        """Read a record.
-
-        Raises:
-            RecordError: the file isn't a record of a known format, or its content doesn't match its hash.
-        """
-        return cls(**_load(path, cls))
-
 
 @dataclass(frozen=True)
-class Evaluation:
+class Evaluation(_Saved):
     """A later evaluation of a finished run, joined to its record by ``run_id``.
 
     The fields that it shares with a record mean the same.
@@ -114,7 +122,7 @@ class Evaluation:
         metrics: columns of test, and those that boards take from further test sets.
         columns: test set to column to number.
         cost: what predictions took when this was measured, and how that compares with the solver.
-        rungs: the solver's curve, as ``evaluation.ladder.Rung`` tells.
+        rungs: the solver's curve, as ``records.rung.Rung`` tells.
         notes: why a column is empty, or what has to be known of it; why a grid is missing from the curve.
     """
 
@@ -139,22 +147,9 @@ class Evaluation:
     profile: dict[str, Any] = field(default_factory=dict)
     format: int = RECORD_FORMAT
 
-    def save(self, path: Path) -> None:
-        """Write atomically, in the notation and with the hash of records."""
-        _save(self, path)
-
-    @classmethod
-    def load(cls, path: Path) -> Evaluation:
-        """Read an evaluation.
-
-        Raises:
-            RecordError: the file isn't an evaluation of this format.
-        """
-        return cls(**_load(path, cls))
-
 
 @dataclass(frozen=True)
-class Verification:
+class Verification(_Saved):
     """What came out when the checkpoint of a finished run was evaluated again, perhaps by somebody else.
 
     Attributes:
@@ -179,29 +174,21 @@ class Verification:
     date_utc: str
     format: int = RECORD_FORMAT
 
-    def save(self, path: Path) -> None:
-        """Write atomically, in the notation and with the hash of records."""
-        _save(self, path)
 
-    @classmethod
-    def load(cls, path: Path) -> Verification:
-        """Read a verification.
+def load_record(place: Path | str) -> RunRecord:
+    """The record of a run.
 
-        Raises:
-            RecordError: the file isn't a verification of a known format.
-        """
-        values = _load(path, cls)
-        return cls(**{**values, "difference": _with_infinities(values["difference"])})
+    Args:
+        place: the run directory, or the file itself.
 
-
-def _save(content: RunRecord | Evaluation | Verification, path: Path) -> None:
-    values = _to_json(asdict(content))
-    with replacing(path) as temporary:
-        text = json.dumps({**values, "sha256": _hash(values)}, indent=2, ensure_ascii=False, allow_nan=False)
-        temporary.write_text(text + "\n", encoding="utf-8")
+    Raises:
+        RecordError: there is none, or it can't be read.
+    """
+    path = Path(place)
+    return RunRecord.load(path / RECORD_NAME if path.is_dir() else path)
 
 
-def _load(path: Path, kind: type[RunRecord] | type[Evaluation] | type[Verification]) -> dict[str, Any]:
+def _load(path: Path, kind: type[_Saved]) -> dict[str, Any]:
     try:
         values = json.loads(Path(path).read_text(encoding="utf-8"))
         version = values["format"]
@@ -216,7 +203,7 @@ def _load(path: Path, kind: type[RunRecord] | type[Evaluation] | type[Verificati
         if version < RECORD_FORMAT:
             added = [entry for entry in fields(kind) if entry.default_factory is not MISSING]
             values = {**{entry.name: entry.default_factory() for entry in added}, **values}  # pyright: ignore
-        for table in ("metrics", "cost", "columns", "samples"):
+        for table in ("metrics", "cost", "columns", "samples", "difference"):
             if table in values:
                 values[table] = _with_infinities(values[table])
         return {entry.name: values[entry.name] for entry in fields(kind)}

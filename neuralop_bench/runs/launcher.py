@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import re
 import time
-import traceback
-from collections.abc import Sequence
 from typing import Any
+
+from neuralop_bench.runtime.hydra_internals import submitted_jobs
 
 _ELSEWHERE = "use a login node of the cluster, or hydra/launcher=joblib or hydra/launcher=local on this machine."
 _ALIVE = ("CONFIGURING", "COMPLETING", "PENDING", "READY", "REQUEUE", "RESIZING", "RUNNING", "SUSPENDED")
@@ -47,7 +47,7 @@ def outcomes(error: BaseException) -> list[Any] | None:
     Returns:
         In the order of the jobs; None if no job was submitted.
     """
-    jobs = _jobs(error)
+    jobs = submitted_jobs(error)
     return None if jobs is None else [_outcome(job) for job in jobs]
 
 
@@ -63,15 +63,6 @@ def explained(error: Exception) -> Exception:
     return LauncherError(
         f"Slurm took none of the jobs: {'; '.join(part.strip(' .') for part in found)}. {remedy}".strip()
     )
-
-
-def _jobs(error: BaseException) -> Sequence[Any] | None:
-    # They are a local variable of the launcher, which hands them to nobody.
-    for frame, _ in traceback.walk_tb(error.__traceback__):
-        jobs = frame.f_locals.get("jobs")
-        if frame.f_globals.get("__name__", "").startswith("hydra_plugins.hydra_submitit_launcher") and jobs:
-            return jobs
-    return None
 
 
 def _state(job: Any) -> str:

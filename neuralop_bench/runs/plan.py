@@ -6,34 +6,24 @@ import os
 import shutil
 import time
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
 
-import numpy as np
 import torch
-from torch import Tensor, nn
 
 from data_gen.generation import cache
 from data_gen.generation.pool import available_cores
-from data_gen.spec import DatasetSpec, Problem
-from neuralop_bench.batch import Batch
-from neuralop_bench.config import constructors, identity, schema
+from neuralop_bench.config import schema
 from neuralop_bench.config.constructors import ConfigError
-from neuralop_bench.config.identity import Identity
+from neuralop_bench.config.identity import Identity, identity, run_directory
 from neuralop_bench.config.schema import RunConfig
-from neuralop_bench.data.imported import ImportedDataset
-from neuralop_bench.data.sources import GeneratedDataset, Source
+from neuralop_bench.data.sources import Source
 from neuralop_bench.data.trajectories import require_frames
-from neuralop_bench.metrics.metric import MetricContext
 from neuralop_bench.records.run_directory import RunError, state
+from neuralop_bench.runs.rehearsal import rehearse
+from neuralop_bench.runs.splits import source_of
 from neuralop_bench.runtime import environment
-from neuralop_bench.surrogate.normalization import Normalizer
-from neuralop_bench.surrogate.rollout import rollout
-from neuralop_bench.surrogate.surrogate import Surrogate, build_operator
-from neuralop_bench.training.trainer import Trainer
 
-_META = torch.device("meta")
 _GIB = 2**30
 # Adam keeps two numbers beside each weight and its gradient.
 _COPIES_OF_WEIGHTS = 4
@@ -69,6 +59,15 @@ class Plan:
     splits: Mapping[str, SplitPlan]
     n_parameters: int
     activation_bytes: int | None
+
+    @property
+    def run_id(self) -> str:
+        return self.who.run_id(self.cfg.seed)
+
+    @property
+    def title(self) -> str:
+        """The run in words."""
+        return f"{self.who.model} on {self.who.dataset}, track {self.who.track}, seed {self.cfg.seed}"
 
     @property
     def data_folder(self) -> Path:
@@ -111,12 +110,12 @@ def make(cfg: RunConfig, who: Identity | None = None, *, must_fit: bool = True) 
     source = source_of(cfg)
     longest = max(cfg.dataset.horizon, cfg.trainer.unroll + cfg.trainer.pushforward)
     require_frames(source.spec, cfg.dataset.history, longest)
-    surrogate, activation_bytes = _rehearse(cfg, source.spec)
-    who = who or identity.identity(cfg)
+    surrogate, activation_bytes = rehearse(cfg, source.spec)
+    who = who or identity(cfg)
     plan = Plan(
         cfg=cfg,
         who=who,
-        folder=identity.run_directory(cfg, who),
+        folder=run_directory(cfg, who),
         device=device,
         source=source,
         splits={split: _split_plan(source, split, n) for split, n in cfg.splits.items()},
@@ -131,27 +130,6 @@ def make(cfg: RunConfig, who: Identity | None = None, *, must_fit: bool = True) 
     if must_fit:
         _require_room(plan)
     return plan
-
-
-def source_of(cfg: RunConfig) -> Source:
-    """Where the data of a run come from.
-
-    Raises:
-        ConfigError: a problem that can't be built.
-        StoreError: imported files that are missing or damaged.
-    """
-    if cfg.dataset.path is not None:
-        return ImportedDataset(cfg.dataset.path)
-    problem = cast(Problem, _built("dataset.problem", cfg.dataset.problem))
-    _require_offers("dataset.problem", problem, "simulate", "simulate_refined", "solve", "version")
-    _called("dataset.problem", lambda: problem.spec)
-    return GeneratedDataset(
-        problem,
-        cfg.dataset.seed,
-        Path(cfg.paths.data),
-        tolerance=cfg.dataset.tolerance,
-        device=cfg.generation.device,
-    )
 
 
 def describe(plan: Plan) -> str:
@@ -170,7 +148,7 @@ def describe(plan: Plan) -> str:
     activations = "unknown" if plan.activation_bytes is None else size(plan.activation_bytes)
     weights = size(4 * _COPIES_OF_WEIGHTS * plan.n_parameters)
     lines = [
-        ("run", f"{plan.who.model} on {plan.who.dataset}, track {plan.who.track}, seed {cfg.seed}"),
+        ("run", plan.title),
         ("run directory", str(plan.folder)),
         ("state", progress),
         ("data", str(plan.data_folder)),
@@ -187,120 +165,6 @@ def describe(plan: Plan) -> str:
         *_describe_evaluation(cfg),
     ]
     return "\n".join(f"{name:<14} {text}" for name, text in lines)
-
-
-def _rehearse(cfg: RunConfig, spec: DatasetSpec) -> tuple[Surrogate, int | None]:
-    """All parts of a training, built and used once without memory; bytes kept for the backward pass."""
-    operator = _called(
-        "model",
-        build_operator,
-        schema.constructor(cfg.model),
-        spec,
-        n_history=cfg.dataset.history,
-        bundle=cfg.surrogate.bundle,
-        device=_META,
-    )
-    if not isinstance(operator, nn.Module):
-        raise ConfigError(f"model makes a {type(operator).__name__}, but has to make a torch.nn.Module.")
-    n_state, n_static = len(spec.state), len(spec.static)
-    lags = min(cfg.surrogate.bundle, cfg.dataset.history + cfg.dataset.horizon - 1)
-    sizes = ((n_state,), (n_state,), (n_static,), (n_static,), (lags, n_state))
-    normalizer = Normalizer(*(torch.ones(size, dtype=torch.float64, device=_META) for size in sizes))
-    surrogate = Surrogate(operator, normalizer, **asdict(cfg.surrogate))
-    trainer = Trainer(seed=cfg.seed, **asdict(cfg.trainer))
-    n_windows = cfg.splits["train"] * (spec.n_snapshots - cfg.dataset.history - trainer.window_steps + 1)
-    parameters = [p for p in surrogate.parameters() if p.requires_grad]
-    if parameters:
-        # One number stands for all: an optimiser's and a schedule's arguments don't depend on how many there are.
-        number = nn.Parameter(torch.zeros(1))
-        number.grad = torch.zeros(1)
-        optimizer = _called("optimizer", _built("optimizer", cfg.optimizer), [number])
-        _require_offers("optimizer", optimizer, "step", "zero_grad", "state_dict", "param_groups")
-        n_batches = -(-n_windows // trainer.batch_size)
-        if cfg.data.stream and trainer.epochs * n_batches < 2:
-            raise ConfigError(
-                "data=stream brings fresh samples in between updates, but the training has one. Raise trainer.epochs "
-                "or lower trainer.batch_size."
-            )
-        make_schedule = _built("scheduler", cfg.scheduler)
-        schedule = _called("scheduler", make_schedule, optimizer, n_epochs=trainer.epochs, steps_per_epoch=n_batches)
-        _require_offers("scheduler", schedule, "step", "state_dict", "get_last_lr")
-        _called("optimizer", optimizer.step)
-        _called("scheduler", schedule.step)
-    elif cfg.data.stream:
-        raise ConfigError(
-            f"data=stream feeds a training of many steps, but model={cfg.model['label']} has no parameters to train. "
-            "Use data=fixed, or a larger splits.train."
-        )
-    loss = _built("loss", cfg.loss)
-    _called("augmentation", _built("augmentation", cfg.augmentation), spec)
-    _require_offers("tracker", _built("tracker", cfg.tracker), "start", "log", "finish")
-    context = MetricContext(spec, np.ones(n_state), spec.grid)
-    for group in ("metrics", "rollout_metrics"):
-        for name, node in getattr(cfg.evaluator, group).items():
-            key = f"evaluator.{group}.{name}"
-            metric = _called(key, _built(key, node), context)
-            _require_offers(key, metric, "name", "version", "variables", "measure", "summarise")
-            if key == "evaluator.metrics.rel_l2" and metric.name != "rel_l2":
-                raise ConfigError(f"{key} must be the metric rel_l2, by which the board ranks, got {metric.name}.")
-    batch = _empty_batch(spec, min(trainer.batch_size, n_windows), cfg.dataset.history, trainer.unroll)
-    kept = _called("model or loss", _kept_bytes, surrogate, batch, trainer.unroll, loss) if parameters else 0
-    return surrogate, kept
-
-
-def _empty_batch(spec: DatasetSpec, n: int, history: int, n_steps: int) -> Batch:
-    space, n_state = spec.grid.shape, len(spec.state)
-    shapes = ((n, history, n_state, *space), (n, len(spec.static), *space), (n, n_steps, n_state, *space))
-    return Batch(*(torch.empty(shape, device=_META) for shape in shapes))
-
-
-def _kept_bytes(surrogate: Surrogate, batch: Batch, n_steps: int, loss: Any) -> int | None:
-    """Bytes that autograd keeps between forward and backward pass of one training step."""
-    own = {p.untyped_storage()._cdata for p in surrogate.parameters()}
-    kept: dict[int, Tensor] = {}
-
-    def keep(tensor: Tensor) -> Tensor:
-        storage = tensor.untyped_storage()._cdata  # several saved tensors may be views of one
-        if storage not in own:
-            kept.setdefault(storage, tensor)
-        return tensor
-
-    try:
-        with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-            value = loss(rollout(surrogate, batch.history, batch.static, n_steps), batch.target)
-    except (NotImplementedError, RuntimeError) as error:
-        if isinstance(error, NotImplementedError) or "meta" in str(error).lower():
-            return None  # a foreign operation that can't do without values
-        raise
-    if not isinstance(value, Tensor) or value.numel() != 1:
-        raise ConfigError(f"loss must give one number, got {getattr(value, 'shape', value)}. Change loss._target_.")
-    return sum(tensor.untyped_storage().nbytes() for tensor in kept.values())
-
-
-def _built(name: str, node: Mapping[str, Any]) -> Any:
-    return _called(name, constructors.build, node)
-
-
-def _called(name: str, function: Any, *arguments: Any, **options: Any) -> Any:
-    """Call what a key of the configuration names, so that an error names the key."""
-    try:
-        return function(*arguments, **options)
-    except (ValueError, TypeError, ArithmeticError, AttributeError, LookupError, RuntimeError) as error:
-        if isinstance(error, ValueError):
-            text = str(error)
-        else:  # torch appends a list of signatures, or a trace in C++
-            first = next(iter(str(error).strip().splitlines()), "")
-            text = f"{name} can't be used as it is configured ({type(error).__name__}: {first})."
-        raise ConfigError(text if name.split(".")[0] in text else f"{name}: {text}") from error
-
-
-def _require_offers(name: str, made: Any, *attributes: str) -> None:
-    """A constructor made what its place in the configuration asks for, as far as names tell."""
-    lacking = [attribute for attribute in attributes if not hasattr(made, attribute)]
-    if lacking:
-        raise ConfigError(
-            f"{name} makes a {type(made).__name__}, which has no {' and no '.join(lacking)}. Change {name}._target_."
-        )
 
 
 def _split_plan(source: Source, split: str, n: int) -> SplitPlan:

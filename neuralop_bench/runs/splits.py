@@ -6,13 +6,15 @@ from collections.abc import Sequence
 from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
+from data_gen.spec import Problem
 from neuralop_bench.config.constructors import ConfigError
 from neuralop_bench.config.schema import RunConfig, changed
+from neuralop_bench.data.imported import ImportedDataset
 from neuralop_bench.data.sources import GeneratedDataset, RegriddedDataset, Source
 from neuralop_bench.data.trajectories import Trajectories
-from neuralop_bench.runs.plan import source_of
+from neuralop_bench.runs.parts import built, called, require_offers
 from neuralop_bench.runtime.table import Table, show
 
 
@@ -52,6 +54,27 @@ def split_of(cfg: RunConfig, name: str) -> Split:
     return Split(name, source_of(variant), n_samples, horizon)
 
 
+def source_of(cfg: RunConfig) -> Source:
+    """Where the data of a run come from.
+
+    Raises:
+        ConfigError: a problem that can't be built.
+        StoreError: imported files that are missing or damaged.
+    """
+    if cfg.dataset.path is not None:
+        return ImportedDataset(cfg.dataset.path)
+    problem = cast(Problem, built("dataset.problem", cfg.dataset.problem))
+    require_offers("dataset.problem", problem, "simulate", "simulate_refined", "solve", "version")
+    called("dataset.problem", lambda: problem.spec)
+    return GeneratedDataset(
+        problem,
+        cfg.dataset.seed,
+        Path(cfg.paths.data),
+        tolerance=cfg.dataset.tolerance,
+        device=cfg.generation.device,
+    )
+
+
 def ensure(split: Split, workers: int | None = None) -> Path:
     """The file of a split, made if it is missing."""
     return split.source.ensure({split.name: split.n_samples}, workers=workers)[split.name]
@@ -67,6 +90,21 @@ def opened(cfg: RunConfig, split: Split) -> Trajectories:
         preload_bytes=int(cfg.preload_gib * 2**30),
         expected=split.source.spec,
     )
+
+
+class Data:
+    """The splits that a run needs, made together where they are missing."""
+
+    def __init__(self, cfg: RunConfig, source: Source) -> None:
+        self._cfg = cfg
+        self._splits = {name: Split(name, source, n, cfg.dataset.horizon) for name, n in cfg.splits.items()}
+        source.ensure(cfg.splits, workers=cfg.workers)
+
+    def open(self, split: str) -> Trajectories:
+        return opened(self._cfg, self._splits[split])
+
+    def provenance(self, split: str, samples: Trajectories) -> dict[str, Any]:
+        return provenance(self._splits[split], samples)
 
 
 def provenance(split: Split, samples: Trajectories) -> dict[str, Any]:

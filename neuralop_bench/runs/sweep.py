@@ -14,32 +14,27 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import suppress
-from copy import deepcopy
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.utils import JobReturn
-from omegaconf import DictConfig, open_dict
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf import DictConfig
 
 from data_gen.files import WriteError
-from data_gen.store import StoreError
 from neuralop_bench import leaderboard
-from neuralop_bench.config import compose, identity, messages
-from neuralop_bench.config.constructors import ConfigError, InapplicableError
-from neuralop_bench.config.schema import RunConfig
+from neuralop_bench.config.constructors import ConfigError
+from neuralop_bench.config.messages import JobReported, describe
 from neuralop_bench.records import committed_board
-from neuralop_bench.records.committed_board import Board, Committed, FilingError
-from neuralop_bench.records.record import EVALUATIONS, RECORD_NAME, RecordError, RunRecord
-from neuralop_bench.records.run_directory import FAILURE_NAME, State, move_aside, sole_owner, state
+from neuralop_bench.records.committed_board import CommittedBoard
+from neuralop_bench.records.record import RECORD_NAME, RecordError, RunRecord
+from neuralop_bench.records.run_directory import FAILURE_NAME, move_aside, sole_owner
 from neuralop_bench.records.sweep_file import SweepFile
 from neuralop_bench.runs import launcher as launched
-from neuralop_bench.runs import plan as planning
+from neuralop_bench.runs import plan
+from neuralop_bench.runs.job import Job, Known, composed
 from neuralop_bench.runs.plan import Plan
-from neuralop_bench.runtime import place
+from neuralop_bench.runtime.place import CONFIG_DIR
 from neuralop_bench.runtime.table import Table, show
 
 # Hands jobs to a launcher: lists of overrides, the number of the first.
@@ -52,51 +47,6 @@ _HERE = ("basic", "joblib", "local", "submitit_local")
 
 class SweepError(RuntimeError):
     """Some jobs of a sweep didn't finish; the message counts them and says how to go on."""
-
-
-@dataclass
-class Job:
-    """One job.
-
-    Attributes:
-        overrides: what Hydra's launchers take.
-        name: the overrides that set it apart from the sweep's other jobs.
-        run: its configuration; None if it can't be composed, or if it means nothing.
-        folder: run directory; None for a job that isn't a run (``mode=generate`` or ``evaluate``).
-        evaluation: file of the evaluation that a thorough evaluator leaves after the record; None without one.
-        board: the committed board that the run is filed on; None without one.
-        committed: the run on that board, if all of it was there before.
-        problem: why it can't be run, or why it failed.
-        left_out: the problem is that its parts mean nothing together, so nobody expects it to be run.
-    """
-
-    overrides: tuple[str, ...]
-    name: str = ""
-    run: RunConfig | None = None
-    folder: Path | None = None
-    evaluation: Path | None = None
-    board: Board | None = None
-    committed: Committed | None = None
-    problem: str = ""
-    left_out: bool = False
-
-    @property
-    def state(self) -> State:
-        if self.committed is not None:
-            is_finished = self.committed.record.status == "finished"
-            return State("finished" if is_finished else "diverged", self.committed.reason)
-        return state(self.folder) if self.folder is not None else State("new", "")
-
-    @property
-    def is_done(self) -> bool:
-        """Whether nothing is left to launch."""
-        progress = self.state.progress
-        is_evaluated = self.committed is not None or self.evaluation is None or self.evaluation.exists()
-        return progress == "diverged" or (progress == "finished" and is_evaluated)
-
-    @property
-    def is_forced(self) -> bool:
-        return self.folder is not None and self.run is not None and self.run.force
 
 
 class Sweep:
@@ -123,8 +73,8 @@ class Sweep:
         Raises:
             HydraException: an option or a key that isn't there. What only we can find wrong with a job is its problem.
         """
-        known = _Known()
-        jobs = [_job(tuple(overrides), master, loader, known) for overrides in grid]
+        known = Known()
+        jobs = [composed(tuple(overrides), master, loader, known) for overrides in grid]
         common = set.intersection(*(set(job.overrides) for job in jobs)) if len(jobs) > 1 else set()
         for job in jobs:
             job.name = " ".join(override for override in job.overrides if override not in common)
@@ -171,7 +121,7 @@ class Sweep:
                 if first == 0:
                     raise
                 for job in left[first:]:
-                    job.problem = messages.describe(error)
+                    job.problem = describe(error)
                 break
         self._conclude(left)
         return returned
@@ -215,7 +165,7 @@ class Sweep:
             try:
                 _ = result.return_value
             except Exception as error:
-                job.problem = str(error) if isinstance(error, messages.JobReported) else messages.describe(error)
+                job.problem = str(error) if isinstance(error, JobReported) else describe(error)
         return returned
 
     def _one_by_one(
@@ -267,58 +217,8 @@ class Sweep:
         lines = [f"  {job.name}: {_what_became(job)[1]}" for job in incomplete]
         raise SweepError(
             f"{len(incomplete)} of {len(self.jobs)} jobs {what}:\n" + "\n".join(lines) + "\n"
-            f"Once mended, the same command does these and leaves the others as they are:\n  {self.command}"
+            f"Once this is fixed, the same command does these and leaves the others as they are:\n  {self.command}"
         )
-
-
-@dataclass
-class _Known:
-    """What jobs of a sweep share, since each composition takes Hydra a tenth of a second.
-
-    Attributes:
-        bases: configurations by the options chosen.
-        standards: what runs are compared with for their identity, by the groups that make it.
-        evaluations: names of evaluations, by the evaluator.
-        boards: committed ones, by their folder.
-    """
-
-    bases: dict[tuple[str, ...], DictConfig] = field(default_factory=dict)
-    standards: dict[tuple[str, ...], RunConfig] = field(default_factory=dict)
-    evaluations: dict[str, str] = field(default_factory=dict)
-    boards: dict[str, Board] = field(default_factory=dict)
-
-
-def _job(overrides: tuple[str, ...], master: DictConfig, loader: Any, known: _Known) -> Job:
-    try:
-        run = compose.from_sweep(_composed(overrides, master, loader, known.bases))
-        if run.mode != "run":
-            return Job(overrides, run=run)
-        groups = tuple(identity.standard_overrides(run))
-        base = None
-        if run.dataset.path is None:  # otherwise what it is compared with depends on the files
-            base = known.standards.get(groups) or known.standards.setdefault(groups, compose.compose(*groups))
-        who = identity.identity(run, base)
-        job = Job(overrides, run=run, folder=(folder := identity.run_directory(run, who)))
-        job.evaluation = _evaluation(run, folder, known)
-        if run.paths.board is not None:
-            job.board = known.boards.get(run.paths.board) or Board(Path(run.paths.board))
-            known.boards[run.paths.board] = job.board
-            if not run.force:
-                evaluator = job.evaluation.stem if job.evaluation is not None else None
-                job.committed = job.board.find(who.track, who.run_id(run.seed), evaluator, run=folder)
-        return job
-    except InapplicableError as error:
-        return Job(overrides, problem=str(error), left_out=True)
-    except (ConfigError, OmegaConfBaseException, StoreError, FilingError, OSError) as error:
-        return Job(overrides, problem=messages.describe(error))
-
-
-def _evaluation(run: RunConfig, folder: Path, known: _Known) -> Path | None:
-    if not run.evaluator.is_thorough:
-        return None
-    evaluator = repr((run.choices.get("evaluator"), run.evaluator))
-    name = known.evaluations.get(evaluator) or known.evaluations.setdefault(evaluator, identity.evaluator_name(run))
-    return folder / EVALUATIONS / f"{name}.json"
 
 
 def _begin_anew(job: Job) -> None:
@@ -328,17 +228,17 @@ def _begin_anew(job: Job) -> None:
     assert job.folder is not None
     job.overrides = tuple(override for override in job.overrides if not _FORCE.fullmatch(override))
     try:
-        planning.make(job.run)  # an impossible run must not take a good one off the board
+        plan.make(job.run)  # an impossible run must not take a good one off the board
         if job.folder.exists():
             with sole_owner(job.folder):
                 move_aside(job.folder, Path(job.run.paths.outputs))
         if job.board is not None:
             committed_board.ask_anew(job.folder)
     except (ValueError, RuntimeError, OSError) as error:
-        job.problem = messages.describe(error)
+        job.problem = describe(error)
 
 
-def _file(job: Job, board: Board) -> None:
+def _file(job: Job, board: CommittedBoard) -> None:
     """Put a run that ended here before on the committed board: nothing would be launched for that."""
     if job.problem or job.folder is None or job.state.progress not in ("finished", "diverged"):
         return
@@ -346,32 +246,12 @@ def _file(job: Job, board: Board) -> None:
         for line in board.file(job.folder):
             print(line, flush=True)
     except (RuntimeError, OSError) as error:
-        job.problem = messages.describe(error)
+        job.problem = describe(error)
 
 
 def _has_failed_since(job: Job, started: float) -> bool:
     failure = None if job.folder is None else job.folder / FAILURE_NAME
     return failure is not None and failure.exists() and failure.stat().st_mtime >= started
-
-
-def _composed(
-    overrides: tuple[str, ...], master: DictConfig, loader: Any, bases: dict[tuple[str, ...], DictConfig]
-) -> DictConfig:
-    """The configuration of a job, with interpolations that aren't resolved.
-
-    Hydra takes a tenth of a second for one, nearly all of it for the files of the options that are chosen. Jobs that
-    choose the same share that; then, as Hydra does, values are put in.
-    """
-    parsed = OverridesParser.create(config_loader=loader).parse_overrides(list(overrides))
-    is_choice = [loader.repository.group_exists(o.key_or_group) and not isinstance(o.value(), dict) for o in parsed]
-    chosen = tuple(override for override, choice in zip(overrides, is_choice, strict=True) if choice)
-    if chosen not in bases:
-        bases[chosen] = loader.load_sweep_config(master_config=master, sweep_overrides=list(chosen))
-    cfg = deepcopy(bases[chosen])
-    loader._apply_overrides_to_config([o for o, choice in zip(parsed, is_choice, strict=True) if not choice], cfg)
-    with open_dict(cfg):
-        cfg.hydra.overrides.task = list(overrides)
-    return cfg
 
 
 def _what_became(job: Job) -> tuple[str, str]:
@@ -406,24 +286,24 @@ def _plans(jobs: Sequence[Job], is_here: bool) -> dict[Path, Plan]:
     for job in jobs:
         assert job.run is not None
         assert job.folder is not None
-        known = next((plan for folder, plan in plans.items() if folder.parent == job.folder.parent), None)
+        known = next((planned for folder, planned in plans.items() if folder.parent == job.folder.parent), None)
         try:
-            plans[job.folder] = known or planning.make(job.run, must_fit=is_here)
+            plans[job.folder] = known or plan.make(job.run, must_fit=is_here)
         except (ValueError, RuntimeError) as error:
-            job.problem = messages.describe(error)
+            job.problem = describe(error)
     return plans
 
 
 def _plan_table(jobs: Sequence[Job], plans: dict[Path, Plan]) -> tuple[Table, str]:
     rows, seconds, unknown = [], 0.0, 0
-    repository = Board(place.CONFIG_DIR.parent / leaderboard.FOLDER)
+    repository = CommittedBoard(CONFIG_DIR.parent / leaderboard.FOLDER)
     for job in jobs:
-        plan = plans.get(job.folder) if job.folder is not None else None
-        if plan is None or job.folder is None:
+        planned = plans.get(job.folder) if job.folder is not None else None
+        if planned is None or job.folder is None:
             rows.append((job.name, *_what_became(job), "", ""))
             continue
         where = job.state
-        training = _training_seconds(plan, job.board or repository)
+        training = _training_seconds(planned, job.board or repository)
         if where.progress not in ("finished", "diverged"):
             seconds, unknown = seconds + (training or 0), unknown + (training is None)
         rows.append(
@@ -431,25 +311,25 @@ def _plan_table(jobs: Sequence[Job], plans: dict[Path, Plan]) -> tuple[Table, st
                 job.name,
                 _what_became(job)[0],
                 "" if where.progress == "new" else _what_became(job)[1],
-                planning.size(plan.memory_bytes),
-                "" if training is None else planning.duration(training),
+                plan.size(planned.memory_bytes),
+                "" if training is None else plan.duration(training),
             )
         )
     table = Table(f"{len(jobs)} jobs", ("job", "state", "reason", "memory", "training"), rows, wraps=True)
-    total = f"Training what is left, one after the other: {planning.duration(seconds)} as other seeds took"
+    total = f"Training what is left, one after the other: {plan.duration(seconds)} as other seeds took"
     total += f", and {unknown} runs of which no other seed is known" if unknown else ""
     left = [plans[job.folder] for job in jobs if job.folder in plans and (job.is_forced or not job.is_done)]
-    missing = {plan.data_folder: plan for plan in left if plan.n_missing}
+    missing = {planned.data_folder: planned for planned in left if planned.n_missing}
     lines = [
-        f"Data to generate: {plan.n_missing} samples, {planning.size(plan.missing_bytes)}, in {folder}"
-        for folder, plan in missing.items()
+        f"Data to generate: {planned.n_missing} samples, {plan.size(planned.missing_bytes)}, in {folder}"
+        for folder, planned in missing.items()
     ]
     return table, "\n".join([total, *lines])
 
 
-def _training_seconds(plan: Plan, board: Board) -> float | None:
+def _training_seconds(planned: Plan, board: CommittedBoard) -> float | None:
     """What training took with other seeds of the same configuration, here or, if none was run here, on the board."""
-    for records in (_records(plan.folder.parent), board.seeds(plan.who.track, plan.who.configuration)):
+    for records in (_records(planned.folder.parent), board.seeds(planned.who.track, planned.who.configuration)):
         taken = [seconds for record in records if (seconds := record.cost.get("train_seconds")) is not None]
         if taken:
             return statistics.mean(taken)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -74,33 +74,31 @@ def guarded_composition() -> Iterator[None]:
     Hydra builds callbacks, launchers, sweepers and log handlers on its own, before a job sees its configuration. An
     experiment file of somebody else can name any function there.
     """
-    # Each composition, those of a sweep's jobs included, passes through this method; there is no public hook.
-    from hydra._internal.config_loader_impl import ConfigLoaderImpl
     from hydra.types import RunMode
     from omegaconf.errors import OmegaConfBaseException
 
-    load = ConfigLoaderImpl.load_configuration
+    from neuralop_bench.runtime import hydra_internals
 
-    def load_guarded(self: ConfigLoaderImpl, *arguments: Any, **options: Any) -> Any:
-        try:
-            cfg = load(self, *arguments, **options)
-        except (AssertionError, AttributeError, LookupError, TypeError) as error:
-            if isinstance(error, OmegaConfBaseException):
-                raise
-            # Hydra takes for granted that an option is a name and a key isn't empty.
-            typed = [text for text in map(str, options.get("overrides", ())) if not text.startswith("hydra.mode=")]
-            given = " ".join(map(repr, typed))
-            raise InvocationError(f"Hydra can't compose {given}: look for a malformed argument or file.") from error
-        _require_hydras_own(cfg.hydra, "hydra")
-        if options.get("run_mode") == RunMode.MULTIRUN:
-            _require_possible_sweep(cfg)
-        return cfg
+    def guarded(load: Callable[..., Any]) -> Callable[..., Any]:
+        def load_guarded(self: Any, *arguments: Any, **options: Any) -> Any:
+            try:
+                cfg = load(self, *arguments, **options)
+            except (AssertionError, AttributeError, LookupError, TypeError) as error:
+                if isinstance(error, OmegaConfBaseException):
+                    raise
+                # Hydra takes for granted that an option is a name and a key isn't empty.
+                typed = [text for text in map(str, options.get("overrides", ())) if not text.startswith("hydra.mode=")]
+                given = " ".join(map(repr, typed))
+                raise InvocationError(f"Hydra can't compose {given}: look for a malformed argument or file.") from error
+            _require_hydras_own(cfg.hydra, "hydra")
+            if options.get("run_mode") == RunMode.MULTIRUN:
+                _require_possible_sweep(cfg)
+            return cfg
 
-    ConfigLoaderImpl.load_configuration = load_guarded
-    try:
+        return load_guarded
+
+    with hydra_internals.wrapped_composition(guarded):
         yield
-    finally:
-        ConfigLoaderImpl.load_configuration = load
 
 
 def _require_possible_sweep(cfg: Any) -> None:

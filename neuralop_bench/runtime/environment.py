@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 import platform
 import subprocess
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -74,6 +75,21 @@ def environment(
         "precision": precision,
         "compiled": compiled,
         "bit_equal_with_the_same": _DECIDE_BITS if device.type == "cpu" else None,
+    }
+
+
+def provenance(
+    device: torch.device, *, processes: int = 1, precision: str = "float32", compiled: bool = False
+) -> dict[str, Any]:
+    """Where, when and by which code something was measured: the fields that records, evaluations and verifications
+    share. Arguments as for ``environment``."""
+    code, dirty = commit()
+    return {
+        "environment": environment(device, processes=processes, precision=precision, compiled=compiled),
+        "bench_version": bench_version(),
+        "commit": code,
+        "dirty": dirty,
+        "date_utc": datetime.now(UTC).isoformat(timespec="seconds"),
     }
 
 

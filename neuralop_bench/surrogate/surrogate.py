@@ -64,10 +64,10 @@ class Surrogate(nn.Module):
             CheckpointError: best.pt is missing, damaged, or of another architecture.
             ConfigError: a constructor that isn't trusted, or whose arguments have changed since.
 
-        >>> from neuralop_bench import pipeline
-        >>> from neuralop_bench.config.compose import compose, run_directory
+        >>> from neuralop_bench import Surrogate, compose, run
+        >>> from neuralop_bench.config.identity import run_directory
         >>> cfg = compose("model=fno", "track=smoke", "seed=1")
-        >>> record = pipeline.run(cfg)  # doctest: +ELLIPSIS
+        >>> record = run(cfg)  # doctest: +ELLIPSIS
         fno on ns2d, track smoke, seed 1 -> ...
         >>> surrogate = Surrogate.load(run_directory(cfg))
         >>> history = torch.zeros(1, surrogate.n_history, 1, *surrogate.spec.grid.shape)

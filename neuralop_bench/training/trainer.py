@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -19,7 +19,7 @@ from torch.optim import Optimizer
 from data_gen import progress
 from data_gen.files import replacing
 from neuralop_bench.batch import TIME, Batch, Field, Predictor, Trajectory
-from neuralop_bench.data.trajectories import Windows
+from neuralop_bench.data.trajectories import Examples, Windows
 from neuralop_bench.metrics.metric import mean
 from neuralop_bench.metrics.relative import per_sample_relative_l2
 from neuralop_bench.records.run_directory import BEST_NAME, CURVE_NAME, LAST_NAME
@@ -32,9 +32,6 @@ from neuralop_bench.training.augmentation import Augmentation
 from neuralop_bench.training.losses import Loss
 from neuralop_bench.training.schedules import Schedule
 from neuralop_bench.training.tracking import Tracker
-
-# A prime far above any number of epochs, so that no two (seed, epoch) share an order of the samples.
-_EPOCH_STRIDE = 1_000_003
 
 
 class Diverged(RuntimeError):
@@ -57,6 +54,16 @@ class Progress:
     waited: float = 0.0  # seconds of those, for the next batch
     curve: list[dict[str, float]] = field(default_factory=list)
     spent: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How weights change; each is described in the module of its name (``optimizers``, ``schedules`` ...)."""
+
+    optimizer: Callable[[Iterable[nn.Parameter]], Optimizer]
+    schedule: Schedule
+    loss: Loss
+    augmentation: Augmentation
 
 
 @dataclass(frozen=True)
@@ -105,13 +112,10 @@ class Trainer:
     def fit(
         self,
         surrogate: Surrogate,
-        train: Windows,
+        train: Examples,
         valid: Windows,
+        recipe: Recipe,
         *,
-        optimizer: Callable[[Iterable[torch.nn.Parameter]], Optimizer],
-        schedule: Schedule,
-        loss: Loss,
-        augmentation: Augmentation,
         tracker: Tracker,
         folder: Path,
         config: str,
@@ -120,103 +124,96 @@ class Trainer:
         """Train to the last epoch and leave the surrogate with the weights that did best on ``valid``.
 
         Writes last.pt (resumable), best.pt and curve.csv into ``folder``; goes on from last.pt if it is there. Before
-        that the operator's ``prepare`` is given the training pairs, if it has one; if it has no parameters, that is all
-        of the training: there is best.pt alone, of epoch 0.
+        that, the operator's ``prepare`` gets the training pairs, if it has such a method. If it has no parameters, that
+        is the whole training: there is best.pt alone, of epoch 0.
 
         Args:
-            surrogate: on ``device``, with its normaliser fitted.
-            train: windows of ``window_steps`` steps.
+            surrogate: on the device of ``processes``, with its normaliser fitted.
+            train: examples with ``window_steps`` steps.
             valid: whole trajectories, predicted freely for the selection of the best epoch.
-            optimizer, schedule, loss, augmentation, tracker: see their modules.
+            recipe: how weights change.
+            tracker: is told of every epoch.
             folder: the run directory.
             config: the configuration as YAML, stored in every checkpoint.
-            processes: those that share the training, each with a part of every batch; the first alone writes.
+            processes: those that share the training, each with a part of every batch; only the first writes.
 
         Raises:
             Diverged: the loss became non-finite; last.pt and best.pt stay as they were.
         """
-        started, device = time.monotonic(), processes.device
+        clock = _Clock()
         if not (folder / LAST_NAME).exists():  # a checkpoint holds what was prepared
             pairs = train.source.windows(surrogate.bundle).in_order(self.batch_size)
-            surrogate.prepare(_to(batch, device) for batch in pairs)
-        n_batches = train.n_batches(self.batch_size)
+            surrogate.prepare(_to(batch, processes.device) for batch in pairs)
+        files = _Files(folder, config, train.source.spec.to_json(), processes)
         parameters = [p for p in surrogate.parameters() if p.requires_grad]
         if not parameters:
-            return self._keep_prepared(surrogate, valid, tracker, folder, config, processes, started)
-        optim = optimizer(parameters)
-        scheduler = schedule(optim, n_epochs=self.epochs, steps_per_epoch=n_batches)
-        state = _Training(surrogate, optim, scheduler, folder, config, train.source.spec.to_json(), processes)
-        at = state.resume()
+            return self._keep_prepared(surrogate, valid, tracker, files, clock)
+        optim, n_batches = recipe.optimizer(parameters), -(-len(train) // self.batch_size)
+        scheduler = recipe.schedule(optim, n_epochs=self.epochs, steps_per_epoch=n_batches)
+        training = _Training(surrogate, optim, scheduler, files)
+        at = training.resume()
+        train.spent.update(at.spent)
+        at.spent = train.spent  # one dict: a stream goes on counting, and every checkpoint holds the sums
         if self.compile:
             surrogate.operator.compile()
-        objective = processes.sharing(_Objective(surrogate, loss, self.unroll))
-        saved = time.monotonic()
-        n_steps, n_done = self.epochs * n_batches, at.epoch * n_batches + at.batch
-        with progress.track("Training", n_steps, "steps", n_done) as bar:
+        objective = processes.sharing(_Objective(surrogate, recipe.loss, self.unroll))
+        clock.saved()
+        with progress.track("Training", self.epochs * n_batches, "steps", at.epoch * n_batches + at.batch) as bar:
             while at.epoch < self.epochs:
-                surrogate.train()
-                order = self.seed * _EPOCH_STRIDE + at.epoch
-                examples = train.of_epoch(at.epoch, at.spent)
-                batches = examples.shuffled(
-                    self.batch_size,
-                    order,
-                    skip=at.batch,
-                    workers=self.workers,
-                    pinned=device.type == "cuda",
-                    processes=processes,
-                )
-                for batch in _waiting(batches, at):
-                    n_whole = train.size_of_batch(at.batch, self.batch_size)
-                    part = processes.part_of(n_whole)
-                    first = min(part.start, n_whole - 1)  # a process without a part has one example, of no weight
-                    batch = augmentation(_to(batch, device), first, n_whole - first - len(batch.target))
-                    weight = processes.n * (part.stop - part.start) / n_whole
-                    value = self._step(surrogate, objective, batch, optim, weight, processes)
-                    if not math.isfinite(value):
-                        raise Diverged(
-                            f"The training loss became {value} in epoch {at.epoch + 1}, step {at.batch + 1} of "
-                            f"{n_batches}."
-                        )
-                    scheduler.step()
+                for value in self._steps(training, train, objective, recipe.augmentation):
+                    _require_finite(value, at, n_batches)
                     at.batch += 1
                     at.loss_sum += value
-                    now = time.monotonic()
-                    at.seconds, started = at.seconds + now - started, now
+                    clock.tick(at)
                     bar.advance(1, self._note(at.epoch + 1, at.loss_sum / at.batch, at), milestone=False)
-                    if now - saved > self.checkpoint_seconds:
-                        state.save(at)
-                        saved = now
-                self._end_epoch(state, at, valid, tracker, n_batches)
+                    if clock.since_saved > self.checkpoint_seconds:
+                        training.save()
+                        clock.saved()
+                self._end_epoch(training, valid, tracker, n_batches)
                 bar.advance(0, self._note(at.epoch, at.curve[-1]["train_loss"], at))
-                now = time.monotonic()
-                at.seconds, started = at.seconds + now - started, now
-                state.save(at)
-                saved = now
+                clock.tick(at)
+                training.save()
+                clock.saved()
         processes.wait()  # for best.pt
         if at.best_epoch < 0:
             raise Diverged("No epoch gave a finite error on the validation split.")
-        checkpoint.load_weights(surrogate, state.load_best(at)["model"], state.folder / BEST_NAME)
+        checkpoint.load_weights(surrogate, files.load_best(at)["model"], folder / BEST_NAME)
         return at
 
     def _keep_prepared(
-        self,
-        surrogate: Surrogate,
-        valid: Windows,
-        tracker: Tracker,
-        folder: Path,
-        config: str,
-        processes: Processes,
-        started: float,
+        self, surrogate: Surrogate, valid: Windows, tracker: Tracker, files: _Files, clock: _Clock
     ) -> Progress:
         """A surrogate without trainable parameters is what ``prepare`` has made of it: epoch 0 is the best."""
-        at = Progress(best_epoch=0, best_valid=validate(surrogate, valid, self.batch_size, processes))
-        at.seconds = time.monotonic() - started
+        at = Progress(best_epoch=0, best_valid=validate(surrogate, valid, self.batch_size, files.processes))
+        clock.tick(at)
         if not math.isfinite(at.best_valid):
             raise Diverged("The prediction isn't finite on the validation split.")
-        if processes.is_first:
-            _save_best(folder, surrogate, at, config, valid.source.spec.to_json())
+        files.save_best(surrogate, at)
         tracker.log({"epoch": 0, "valid_rel_l2": at.best_valid, "seconds": at.seconds})
         return at
+
+    def _steps(
+        self, training: _Training, train: Examples, objective: nn.Module, augmentation: Augmentation
+    ) -> Iterator[float]:
+        """What is left of an epoch, step by step; the loss of each."""
+        at, processes = training.at, training.processes
+        training.surrogate.train()
+        batches = train.shuffled(
+            self.batch_size,
+            self.seed,
+            at.epoch,
+            skip=at.batch,
+            workers=self.workers,
+            pinned=processes.device.type == "cuda",
+            processes=processes,
+        )
+        for batch in _waiting(batches, at):
+            share = _Share.of(processes, min(self.batch_size, len(train) - at.batch * self.batch_size))
+            n_after = share.n_whole - share.n_before - len(batch.target)
+            batch = augmentation(_to(batch, processes.device), share.n_before, n_after)
+            value = self._step(training.surrogate, objective, batch, training.optim, share.weight, processes)
+            training.scheduler.step()
+            yield value
 
     def _step(
         self,
@@ -255,23 +252,23 @@ class Trainer:
         valid = f", valid {at.curve[-1]['valid_rel_l2']:.4g}" if at.curve else ""
         return f"epoch {epoch}/{self.epochs}, loss {loss:.4g}{valid}"
 
-    def _end_epoch(self, state: _Training, at: Progress, valid: Windows, tracker: Tracker, n_batches: int) -> None:
-        state.processes.align(state.surrogate)
-        error = validate(state.surrogate, valid, self.batch_size, state.processes)
+    def _end_epoch(self, training: _Training, valid: Windows, tracker: Tracker, n_batches: int) -> None:
+        at, files = training.at, training.files
+        files.processes.align(training.surrogate)
+        error = validate(training.surrogate, valid, self.batch_size, files.processes)
         row = {
             "epoch": at.epoch + 1,
             "train_loss": at.loss_sum / n_batches,
             "valid_rel_l2": error,
-            "learning_rate": state.optim.param_groups[0]["lr"],
+            "learning_rate": training.optim.param_groups[0]["lr"],
             "seconds": at.seconds,
         }
         at.epoch, at.batch, at.loss_sum = at.epoch + 1, 0, 0.0
         at.curve.append(row)
         if error < at.best_valid:
             at.best_valid, at.best_epoch = error, at.epoch
-            state.save_best(at)
-        if state.processes.is_first:
-            _write_curve(state.folder / CURVE_NAME, at.curve)
+            files.save_best(training.surrogate, at)
+        files.write_curve(at)
         tracker.log(row)
 
 
@@ -296,44 +293,62 @@ class _Objective(nn.Module):
         return self._loss(rollout(self.surrogate, history, static, self._unroll), target)
 
 
-@dataclass
-class _Training:
-    """Everything that a checkpoint holds, and where it lies."""
+class _Clock:
+    """Adds the time that passes to the seconds of a training, and tells how long ago the last checkpoint was."""
 
-    surrogate: Surrogate
-    optim: Optimizer
-    scheduler: Any
+    def __init__(self) -> None:
+        self._read = self._saved = time.monotonic()
+
+    def tick(self, at: Progress) -> None:
+        now = time.monotonic()
+        at.seconds, self._read = at.seconds + now - self._read, now
+
+    def saved(self) -> None:
+        self._saved = time.monotonic()
+
+    @property
+    def since_saved(self) -> float:
+        return time.monotonic() - self._saved
+
+
+class _Share(NamedTuple):
+    """The part of a batch that one process has: examples before it, its weight, and examples of the whole batch."""
+
+    n_before: int
+    weight: float
+    n_whole: int
+
+    @classmethod
+    def of(cls, processes: Processes, n_whole: int) -> _Share:
+        part = processes.part_of(n_whole)
+        # A process without a part has one example, of no weight.
+        return cls(min(part.start, n_whole - 1), processes.n * (part.stop - part.start) / n_whole, n_whole)
+
+
+@dataclass
+class _Files:
+    """What a training leaves in its run directory; only the first process writes."""
+
     folder: Path
     config: str
     spec: str
     processes: Processes
 
-    @property
-    def device(self) -> torch.device:
-        return self.processes.device
-
-    def save(self, at: Progress) -> None:
-        if not self.processes.is_first:
-            return
+    def save_best(self, surrogate: Surrogate, at: Progress) -> None:
         content = {
-            "model": self.surrogate.state_dict(),
-            "optimizer": self.optim.state_dict(),
-            "scheduler": self.scheduler.state_dict(),
-            "progress": asdict(at),
-            "rng": torch.get_rng_state(),
-            "rng_cuda": torch.cuda.get_rng_state(self.device) if self.device.type == "cuda" else None,
+            "model": surrogate.state_dict(),
+            "epoch": at.best_epoch,
+            "valid_rel_l2": at.best_valid,
             "config": self.config,
+            "spec": self.spec,
         }
-        checkpoint.save(self.folder / LAST_NAME, content)
-
-    def save_best(self, at: Progress) -> None:
         if self.processes.is_first:
-            _save_best(self.folder, self.surrogate, at, self.config, self.spec)
+            checkpoint.save(self.folder / BEST_NAME, content)
 
     def load_best(self, at: Progress) -> dict[str, Any]:
         """The checkpoint of the best epoch, or of the epoch that was cut off when it had just become the best."""
         path = self.folder / BEST_NAME
-        content = checkpoint.load(path, self.device)
+        content = checkpoint.load(path, self.processes.device)
         if content.get("epoch") not in (at.best_epoch, at.epoch + 1):
             raise CheckpointError(
                 f"The checkpoint {path} is of epoch {content.get('epoch')}, but the best one was {at.best_epoch}. "
@@ -341,10 +356,52 @@ class _Training:
             )
         return content
 
+    def write_curve(self, at: Progress) -> None:
+        if not self.processes.is_first or not at.curve:
+            return
+        with replacing(self.folder / CURVE_NAME) as temporary, open(temporary, "w", newline="") as handle:
+            writer = csv.DictWriter(handle, fieldnames=list(at.curve[0]))
+            writer.writeheader()
+            writer.writerows(at.curve)
+
+
+@dataclass
+class _Training:
+    """What a resumable checkpoint holds."""
+
+    surrogate: Surrogate
+    optim: Optimizer
+    scheduler: Any
+    files: _Files
+    at: Progress = field(default_factory=Progress)
+
+    @property
+    def processes(self) -> Processes:
+        return self.files.processes
+
+    @property
+    def device(self) -> torch.device:
+        return self.processes.device
+
+    def save(self) -> None:
+        if not self.processes.is_first:
+            return
+        content = {
+            "model": self.surrogate.state_dict(),
+            "optimizer": self.optim.state_dict(),
+            "scheduler": self.scheduler.state_dict(),
+            "progress": asdict(self.at),
+            "rng": torch.get_rng_state(),
+            "rng_cuda": torch.cuda.get_rng_state(self.device) if self.device.type == "cuda" else None,
+            "config": self.files.config,
+        }
+        checkpoint.save(self.files.folder / LAST_NAME, content)
+
     def resume(self) -> Progress:
-        path = self.folder / LAST_NAME
+        """Go on from the checkpoint, if there is one."""
+        path = self.files.folder / LAST_NAME
         if not path.exists():
-            return Progress()
+            return self.at
         content = checkpoint.load(path, self.device)
         try:
             checkpoint.load_weights(self.surrogate, content["model"], path)
@@ -353,7 +410,7 @@ class _Training:
             torch.set_rng_state(content["rng"].cpu())
             if content["rng_cuda"] is not None:
                 torch.cuda.set_rng_state(content["rng_cuda"].cpu(), self.device)
-            at = Progress(**content["progress"])
+            at = self.at = Progress(**content["progress"])
         except CheckpointError:
             raise
         except (KeyError, ValueError, TypeError, RuntimeError) as error:
@@ -362,24 +419,17 @@ class _Training:
                 "of the code wrote it, perhaps. Run the same command with force=true to start the run anew."
             ) from error
         if at.best_epoch >= 0:  # now: at the end of the training it would be too late
-            best = self.load_best(at)
+            best = self.files.load_best(at)
             # Killed after writing best.pt and before writing last.pt: the epoch that is repeated now is the best.
             at.best_epoch, at.best_valid = best["epoch"], best["valid_rel_l2"]
-        if at.curve and self.processes.is_first:
-            _write_curve(self.folder / CURVE_NAME, at.curve)
-        print(f"Resuming {self.folder} after {at.epoch} epochs and {at.batch} steps.", flush=True)
+        self.files.write_curve(at)
+        print(f"Resuming {self.files.folder} after {at.epoch} epochs and {at.batch} steps.", flush=True)
         return at
 
 
-def _save_best(folder: Path, surrogate: Surrogate, at: Progress, config: str, spec: str) -> None:
-    content = {
-        "model": surrogate.state_dict(),
-        "epoch": at.best_epoch,
-        "valid_rel_l2": at.best_valid,
-        "config": config,
-        "spec": spec,
-    }
-    checkpoint.save(folder / BEST_NAME, content)
+def _require_finite(loss: float, at: Progress, n_batches: int) -> None:
+    if not math.isfinite(loss):
+        raise Diverged(f"The training loss became {loss} in epoch {at.epoch + 1}, step {at.batch + 1} of {n_batches}.")
 
 
 def _waiting(batches: Iterator[Batch], at: Progress) -> Iterator[Batch]:
@@ -395,10 +445,3 @@ def _waiting(batches: Iterator[Batch], at: Progress) -> Iterator[Batch]:
 
 def _to(batch: Batch, device: torch.device) -> Batch:
     return Batch(*(x.to(device, non_blocking=True) for x in batch))
-
-
-def _write_curve(path: Path, curve: list[dict[str, float]]) -> None:
-    with replacing(path) as temporary, open(temporary, "w", newline="") as handle:
-        writer = csv.DictWriter(handle, fieldnames=list(curve[0]))
-        writer.writeheader()
-        writer.writerows(curve)

@@ -15,7 +15,7 @@ import pytest
 from helpers.login_node import ON_SLURM, Cluster, running_cluster, wait_until
 
 from neuralop_bench import pipeline
-from neuralop_bench.config import compose
+from neuralop_bench.config.compose import compose
 from neuralop_bench.records.record import RunRecord
 from neuralop_bench.runs import splits
 
@@ -91,7 +91,7 @@ def test_a_job_uses_as_many_threads_as_it_asked_for(swept: Sweep) -> None:
 
 def test_a_job_on_slurm_gives_the_numbers_of_a_run_without_it(swept: Sweep, tmp_path: Path) -> None:
     paths = (f"paths.data={swept.data}", f"paths.outputs={tmp_path}")
-    here = pipeline.run(compose.compose("track=smoke", "model=fno", "dataset=burgers1d", "seed=1", *paths))
+    here = pipeline.run(compose("track=smoke", "model=fno", "dataset=burgers1d", "seed=1", *paths))
     there = swept.records["fno", "burgers1d", 1]
     assert (there.metrics, there.data, there.config_hash) == (here.metrics, here.data, here.config_hash)
 
@@ -149,7 +149,7 @@ def test_a_preempted_job_is_queued_again_and_a_killed_one_by_the_same_command(
     assert sweep.has_resumed(1)
     paths = (f"paths.data={data_folder}", f"paths.outputs={tmp_path / 'undisturbed'}")
     for seed in (0, 1):
-        undisturbed = pipeline.run(compose.compose("track=smoke", *training, *paths, f"seed={seed}"))
+        undisturbed = pipeline.run(compose("track=smoke", *training, *paths, f"seed={seed}"))
         record = sweep.records["fno", "burgers1d", seed]
         assert (record.metrics, record.config_hash) == (undisturbed.metrics, undisturbed.config_hash)
 
@@ -167,7 +167,7 @@ def test_parts_of_a_dataset_are_solved_by_jobs_and_put_together(cluster: Cluster
     assert not list((tmp_path / "data").rglob("*.hdf5"))
     status, out, err = cluster.finish(*which, *paths, script=script)
     assert status == 0, err
-    alone = compose.compose(*which, "mode=generate", f"paths.data={tmp_path / 'alone'}")
+    alone = compose(*which, "mode=generate", f"paths.data={tmp_path / 'alone'}")
     (path,) = splits.generate(alone)
     assert path.read_bytes() == Path(out.strip()).read_bytes(), "as one process makes them"
 
@@ -200,7 +200,7 @@ def test_two_tasks_share_a_run(cluster: Cluster, data_folder: Path, tmp_path: Pa
     for seed in (0, 1):
         record = sweep.records["fno", "burgers1d", seed]
         paths = (f"paths.data={data_folder}", alone)
-        expected = pipeline.run(compose.compose("track=smoke", *run, *paths, f"seed={seed}"))
+        expected = pipeline.run(compose("track=smoke", *run, *paths, f"seed={seed}"))
         assert record.environment["processes"] == 2
         assert record.config_hash == expected.config_hash
         assert record.metrics["rel_l2"] == pytest.approx(expected.metrics["rel_l2"], rel=1e-5)

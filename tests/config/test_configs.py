@@ -8,11 +8,10 @@ import pytest
 from helpers.cells import GIVEN_AS_FILES, NEEDED, REFUSED
 
 from neuralop_bench.config import constructors
-from neuralop_bench.config import messages as compose_module
 from neuralop_bench.config.compose import compose
 from neuralop_bench.config.constructors import ConfigError
 from neuralop_bench.config.identity import identity, run_directory
-from neuralop_bench.config.messages import describe
+from neuralop_bench.config.messages import describe, report_errors
 from neuralop_bench.data.trajectories import require_frames
 from neuralop_bench.runs import plan, splits
 from neuralop_bench.runtime.place import CONFIG_DIR
@@ -291,7 +290,7 @@ def test_a_target_that_is_none_is_explained() -> None:
 
 
 def test_errors_exit_with_status_one_and_no_traceback(capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit) as exit_, compose_module.report_errors():
+    with pytest.raises(SystemExit) as exit_, report_errors():
         raise ValueError("what, why, which knob")
     assert exit_.value.code == 1
     assert capsys.readouterr().err == "Error: what, why, which knob\n"
@@ -299,13 +298,13 @@ def test_errors_exit_with_status_one_and_no_traceback(capsys: pytest.CaptureFixt
 
 def test_debug_shows_the_traceback(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sys.argv", ["run.py", "debug=true"])
-    with pytest.raises(SystemExit), compose_module.report_errors():
+    with pytest.raises(SystemExit), report_errors():
         raise ValueError("what")
     assert "Traceback" in capsys.readouterr().err
 
 
 def test_interruption_says_how_to_go_on(capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit) as exit_, compose_module.report_errors():
+    with pytest.raises(SystemExit) as exit_, report_errors():
         raise KeyboardInterrupt
     assert exit_.value.code == 130
     assert "same command" in capsys.readouterr().err

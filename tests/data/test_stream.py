@@ -26,11 +26,12 @@ from data_gen.spec import Problem
 from data_gen.store import DatasetFile
 from neuralop_bench import pipeline
 from neuralop_bench.batch import Batch
-from neuralop_bench.config import messages as compose_module
-from neuralop_bench.config import rules, schema
+from neuralop_bench.config import schema
 from neuralop_bench.config.compose import compose
 from neuralop_bench.config.constructors import ConfigError
 from neuralop_bench.config.identity import identity
+from neuralop_bench.config.messages import describe
+from neuralop_bench.config.rules import require_one_process, validate
 from neuralop_bench.config.schema import RunConfig
 from neuralop_bench.data.stream import StreamedWindows, n_come
 from neuralop_bench.data.trajectories import Trajectories
@@ -41,7 +42,7 @@ from neuralop_bench.surrogate.normalization import Normalizer
 from neuralop_bench.surrogate.surrogate import Surrogate
 from neuralop_bench.training import augmentation, losses, schedules
 from neuralop_bench.training.tracking import NoTracker
-from neuralop_bench.training.trainer import Diverged, Progress, Trainer
+from neuralop_bench.training.trainer import Diverged, Progress, Recipe, Trainer
 
 PROBLEM = NavierStokes2D(viscosity=1e-2, resolution=16, oversampling=1.0, n_snapshots=5)
 N_TRAIN, N_FRESH, EPOCHS, BATCH_SIZE = 6, 20, 5, 4
@@ -162,10 +163,10 @@ def _held(n: int) -> list[int]:
 def test_what_the_reservoir_holds_is_a_function_of_the_update(splits: dict[str, Trajectories]) -> None:
     train, longer = splits["train"], splits["longer"].windows(3)
     windows = streamed(train, 3)
-    n_batches = windows.n_batches(BATCH_SIZE)
+    n_batches = -(-len(windows) // BATCH_SIZE)
     before = train.whole()[range(N_TRAIN)]
     for epoch in range(EPOCHS):
-        for batch, _ in enumerate(windows.of_epoch(epoch, {}).shuffled(BATCH_SIZE, seed=epoch)):
+        for batch, _ in enumerate(windows.shuffled(BATCH_SIZE, 0, epoch)):
             held = _held(n_come(epoch * n_batches + batch, N_FRESH, EPOCHS * n_batches))
             assert_same(windows[range(N_TRAIN)], longer[held])
     assert held == _held(N_FRESH)
@@ -178,16 +179,16 @@ def test_a_stream_that_starts_in_the_middle_gives_the_same_batches(
     splits: dict[str, Trajectories], n_fresh: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = streamed(splits["train"], n_fresh=n_fresh)
-    batches = [list(whole.of_epoch(epoch, {}).shuffled(BATCH_SIZE, seed=epoch)) for epoch in range(EPOCHS)]
+    batches = [list(whole.shuffled(BATCH_SIZE, 0, epoch)) for epoch in range(EPOCHS)]
     solved: list[int] = []
     original = cache.solve_shard
     monkeypatch.setattr(cache, "solve_shard", lambda *a: solved.append(a[3]) or original(*a))
-    late = streamed(splits["train"], n_fresh=n_fresh).of_epoch(EPOCHS - 1, {})
-    for one, two in zip(batches[-1][2:], late.shuffled(BATCH_SIZE, seed=EPOCHS - 1, skip=2), strict=True):
+    late = streamed(splits["train"], n_fresh=n_fresh)
+    for one, two in zip(batches[-1][2:], late.shuffled(BATCH_SIZE, 0, EPOCHS - 1, skip=2), strict=True):
         assert_same(one, two)
     assert solved == ([0] if n_fresh == 3 else [1]), "shards of samples that are gone again aren't solved"
     # A look back is a look at the same.
-    for one, two in zip(batches[0], whole.of_epoch(0, {}).shuffled(BATCH_SIZE, seed=0), strict=True):
+    for one, two in zip(batches[0], whole.shuffled(BATCH_SIZE, 0, 0), strict=True):
         assert_same(one, two)
 
 
@@ -196,8 +197,8 @@ def test_the_order_of_examples_and_their_number_are_those_of_the_fixed_split(spl
     assert len(windows) == len(fixed)
     # The only fresh sample comes before the last update.
     for epoch in range(EPOCHS - 1):
-        batches = windows.of_epoch(epoch, {}).shuffled(BATCH_SIZE, seed=epoch)
-        for one, two in zip(fixed.shuffled(BATCH_SIZE, seed=epoch), batches, strict=True):
+        batches = windows.shuffled(BATCH_SIZE, 0, epoch)
+        for one, two in zip(fixed.shuffled(BATCH_SIZE, 0, epoch), batches, strict=True):
             assert_same(one, two)
 
 
@@ -230,10 +231,12 @@ def _fit(
             surrogate,
             examples,
             splits["valid"].whole(),
-            optimizer=functools.partial(torch.optim.AdamW, lr=lr),
-            schedule=schedules.one_cycle,
-            loss=loss,
-            augmentation=augmentation.Symmetries(PROBLEM.spec),
+            Recipe(
+                functools.partial(torch.optim.AdamW, lr=lr),
+                schedules.one_cycle,
+                loss,
+                augmentation.Symmetries(PROBLEM.spec),
+            ),
             tracker=NoTracker(),
             folder=folder,
             config="",
@@ -355,7 +358,7 @@ def test_what_cant_be_streamed_is_refused(overrides: Sequence[str], expected: st
 def test_an_option_that_isnt_there_is_explained() -> None:
     with pytest.raises(Exception, match="strem") as raised:
         compose("data=strem")
-    assert "Did you mean stream" in compose_module.describe(raised.value)
+    assert "Did you mean stream" in describe(raised.value)
 
 
 def test_imported_data_cant_be_streamed() -> None:
@@ -363,7 +366,7 @@ def test_imported_data_cant_be_streamed() -> None:
     cfg.dataset.path, cfg.dataset.name = "folder", "imported"
     cfg.dataset.problem, cfg.dataset.test_splits, cfg.dataset.ladder, cfg.dataset.tolerance = {}, {}, [], None
     with pytest.raises(ConfigError, match=r"which have no solver\. Use data=fixed"):
-        rules.validate(cfg)
+        validate(cfg)
 
 
 @pytest.mark.parametrize(
@@ -381,10 +384,10 @@ def test_a_run_that_a_stream_doesnt_suit_is_refused(smoke: Smoke, overrides: Seq
 
 
 def test_several_processes_are_refused() -> None:
-    rules.require_one_process(compose(), 2)
-    rules.require_one_process(compose("data=stream"), 1)
+    require_one_process(compose(), 2)
+    require_one_process(compose("data=stream"), 1)
     with pytest.raises(ConfigError, match="but 2 were started"):
-        rules.require_one_process(compose("data=stream"), 2)
+        require_one_process(compose("data=stream"), 2)
 
 
 # Whole runs ----------------------------------------------------------------------------------------------------------

@@ -21,7 +21,7 @@ from data_gen.store import DatasetFile
 from neuralop_bench import compare, pipeline, predict, verify
 from neuralop_bench.batch import Batch
 from neuralop_bench.compare import CompareError
-from neuralop_bench.config import compose
+from neuralop_bench.config.compose import compose
 from neuralop_bench.config.constructors import ConfigError
 from neuralop_bench.config.identity import run_directory
 from neuralop_bench.predict import InputError
@@ -37,7 +37,7 @@ Change = Callable[[h5py.File], None]
 def finished(data_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The directory of a finished run; tests that change something copy it."""
     outputs = tmp_path_factory.mktemp("finished")
-    cfg = compose.compose("track=smoke", "trainer.epochs=1", f"paths.data={data_folder}", f"paths.outputs={outputs}")
+    cfg = compose("track=smoke", "trainer.epochs=1", f"paths.data={data_folder}", f"paths.outputs={outputs}")
     pipeline.run(cfg)
     return run_directory(cfg)
 
@@ -87,7 +87,7 @@ def test_evaluating_again_repeats_the_numbers_beside_the_record(
     copied: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     before = (copied / "record.json").read_bytes()
-    asked = compose.compose("mode=evaluate", f"run={copied}")
+    asked = compose("mode=evaluate", f"run={copied}")
     evaluation = pipeline.evaluate_again(asked)
     record = RunRecord.load(copied / "record.json")
     assert (copied / "record.json").read_bytes() == before, "a record is never changed"
@@ -108,9 +108,9 @@ def test_evaluating_again_repeats_the_numbers_beside_the_record(
 
 
 def test_another_evaluator_has_another_name(copied: Path) -> None:
-    names = compose.compose().evaluator.metrics.keys() - {"rel_l2"}
+    names = compose().evaluator.metrics.keys() - {"rel_l2"}
     without = [f"~evaluator.metrics.{name}" for name in names]
-    evaluation = pipeline.evaluate_again(compose.compose("mode=evaluate", f"run={copied}", *without))
+    evaluation = pipeline.evaluate_again(compose("mode=evaluate", f"run={copied}", *without))
     assert set(evaluation.metric_versions) == {"rel_l2"}
     assert evaluation.evaluator.startswith("standard-")
     assert (copied / "evaluations" / f"{evaluation.evaluator}.json").is_file()
@@ -119,17 +119,17 @@ def test_another_evaluator_has_another_name(copied: Path) -> None:
 @pytest.mark.parametrize("override", ["model.width=8", "track=lite", "trainer.epochs=3", "seed=1", "model=fno_2020"])
 def test_what_the_run_decides_cannot_be_given_beside_it(copied: Path, override: str) -> None:
     with pytest.raises(ConfigError, match=override.split("=")[0]):
-        pipeline.evaluate_again(compose.compose("mode=evaluate", f"run={copied}", override))
+        pipeline.evaluate_again(compose("mode=evaluate", f"run={copied}", override))
 
 
 def test_evaluation_needs_a_finished_run(tmp_path: Path, copied: Path) -> None:
     with pytest.raises(ConfigError, match="run="):
-        pipeline.evaluate_again(compose.compose("mode=evaluate"))
+        pipeline.evaluate_again(compose("mode=evaluate"))
     with pytest.raises(RecordError, match="nowhere"):
-        pipeline.evaluate_again(compose.compose("mode=evaluate", f"run={tmp_path / 'nowhere'}"))
+        pipeline.evaluate_again(compose("mode=evaluate", f"run={tmp_path / 'nowhere'}"))
     change_record(copied, status="diverged")
     with pytest.raises(RunError, match="diverged"):
-        pipeline.evaluate_again(compose.compose("mode=evaluate", f"run={copied}"))
+        pipeline.evaluate_again(compose("mode=evaluate", f"run={copied}"))
 
 
 # verify --------------------------------------------------------------------------------------------------------------
@@ -250,7 +250,7 @@ def test_two_runs_are_compared_on_the_same_samples(
     finished: Path, copied: Path, data_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     paths = (f"paths.data={data_folder}", f"paths.outputs={tmp_path / 'outputs'}")
-    cfg = compose.compose("track=smoke", "model=persistence", "trainer.epochs=1", *paths)
+    cfg = compose("track=smoke", "model=persistence", "trainer.epochs=1", *paths)
     pipeline.run(cfg)
     capsys.readouterr()
     assert compare.main([str(finished), str(run_directory(cfg))]) == 0
@@ -273,7 +273,7 @@ def test_two_runs_are_compared_on_the_same_samples(
     (copied / "errors.nc").unlink()
     with pytest.raises(CompareError, match=r"no errors\.nc lie beside it"):
         compare.read(copied)
-    pipeline.evaluate_again(compose.compose("mode=evaluate", f"run={copied}"))
+    pipeline.evaluate_again(compose("mode=evaluate", f"run={copied}"))
     np.testing.assert_allclose(compare.read(copied).errors, one.errors, rtol=1e-6)
 
 
@@ -377,9 +377,7 @@ def test_no_file_and_no_hdf5_file_are_explained(finished: Path, tmp_path: Path) 
 
 
 def test_a_dry_run_tells_and_does_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    cfg = compose.compose(
-        "track=smoke", "dry_run=true", f"paths.data={tmp_path / 'd'}", f"paths.outputs={tmp_path / 'o'}"
-    )
+    cfg = compose("track=smoke", "dry_run=true", f"paths.data={tmp_path / 'd'}", f"paths.outputs={tmp_path / 'o'}")
     pipeline.execute(cfg)
     printed = capsys.readouterr().out
     for text in ("new", "16 samples, 1.25 MiB, 16 to generate", "s per sample and core", "111,665", "about "):
@@ -393,10 +391,10 @@ def test_a_dry_run_of_a_finished_run_says_so(
 ) -> None:
     outputs = json.loads((finished / "record.json").read_text())["config"]["paths"]["outputs"]
     paths = (f"paths.data={data_folder}", f"paths.outputs={outputs}")
-    pipeline.execute(compose.compose("track=smoke", "trainer.epochs=1", "dry_run=true", *paths))
+    pipeline.execute(compose("track=smoke", "trainer.epochs=1", "dry_run=true", *paths))
     printed = capsys.readouterr().out
     assert "already finished" in printed
     assert "nothing to do" in printed
-    pipeline.execute(compose.compose("track=smoke", "trainer.epochs=1", "dry_run=true", "force=true", *paths))
+    pipeline.execute(compose("track=smoke", "trainer.epochs=1", "dry_run=true", "force=true", *paths))
     assert "force=true moves it aside" in capsys.readouterr().out
     assert (finished / "record.json").is_file()

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from data_gen.importing.convert import About, Part, import_data
 from data_gen.store import DatasetFile, StoreError
 from neuralop_bench import pipeline, predict, status, verify
-from neuralop_bench.config import compose as compose_module
+from neuralop_bench.config.compose import compose as composed
 from neuralop_bench.config.constructors import ConfigError
 from neuralop_bench.config.identity import identity, run_directory
 from neuralop_bench.config.messages import describe
@@ -103,9 +103,7 @@ def on(tmp_path: Path) -> Compose:
 
     def compose(folder: Path | str, *overrides: str) -> RunConfig:
         fixed = ("track=smoke", "dataset=file", f"dataset.path={folder}", f"paths.outputs={tmp_path / 'out'}")
-        return compose_module.compose(
-            *fixed, *(SMALL if not any(o.startswith("model=") for o in overrides) else ()), *overrides
-        )
+        return composed(*fixed, *(SMALL if not any(o.startswith("model=") for o in overrides) else ()), *overrides)
 
     return compose
 
@@ -138,9 +136,9 @@ def test_a_run_on_imported_data_does_all_that_a_run_does(
     assert pipeline.run(cfg) == record
     assert "This run is done" in capsys.readouterr().out
     assert all(entry.agrees for entry in verify.verify(folder))
-    again = pipeline.evaluate_again(compose_module.compose("mode=evaluate", f"run={folder}"))
+    again = pipeline.evaluate_again(composed("mode=evaluate", f"run={folder}"))
     assert again.metrics["rel_l2"] == pytest.approx(rel_l2, rel=1e-6)
-    thorough = pipeline.evaluate_again(compose_module.compose("mode=evaluate", f"run={folder}", "evaluator=thorough"))
+    thorough = pipeline.evaluate_again(composed("mode=evaluate", f"run={folder}", "evaluator=thorough"))
     assert (thorough.cost["speedup_at_equal_error"], thorough.metrics["transfer_half"]) == (None, None)
     assert thorough.notes["speedup_at_equal_error"] == "imported data have no solver to compare with"
     assert thorough.notes["transfer_half"] == "the dataset has no test_half"
@@ -248,14 +246,14 @@ def test_a_moved_dataset_can_be_named(on: Compose, imported: Path, tmp_path: Pat
         verify.verify(folder)
     assert all(entry.agrees for entry in verify.verify(folder, data=imported))
     asked = ("mode=evaluate", f"run={folder}", "dataset=file", f"dataset.path={imported}")
-    assert pipeline.evaluate_again(compose_module.compose(*asked)).run_id == record.run_id
+    assert pipeline.evaluate_again(composed(*asked)).run_id == record.run_id
     # Another dataset in its place is noticed.
     shutil.copytree(imported, moved)
     shutil.copy(moved / "valid" / "darcy16.hdf5", moved / "test" / "darcy16.hdf5")
     with pytest.raises((RunError, StoreError)):
         verify.verify(folder, data=moved)
     with pytest.raises(ConfigError, match=r"dataset\.seed"):
-        compose_module.compose(*asked, "dataset.seed=1")
+        composed(*asked, "dataset.seed=1")
 
 
 def _without(imported: Path, to: Path, split: str) -> Path:
@@ -288,7 +286,7 @@ def test_mistakes_are_explained(overrides: tuple[str, ...], message: str, import
     }
     given = [key + equals + names.get(value, value) for key, equals, value in (o.partition("=") for o in overrides)]
     with pytest.raises(Exception) as raised:  # noqa: PT011  (OmegaConf's and ours)
-        plan.make(compose_module.compose("track=smoke", *SMALL, *given))
+        plan.make(composed("track=smoke", *SMALL, *given))
     assert message in describe(raised.value)
     if "NOVALID" in str(overrides):
         assert "scripts/import_data.py FORMAT train=FILE:900 valid=FILE:100" in describe(raised.value)
@@ -298,10 +296,10 @@ def test_splits_that_hold_different_things_are_refused(imported: Path, waves: Pa
     mixed = _without(imported, tmp_path / "mixed", "test")
     shutil.copytree(waves / "test", mixed / "test")
     with pytest.raises(StoreError, match=r"they differ in name, equation, grid, times"):
-        compose_module.compose("track=smoke", "dataset=file", f"dataset.path={mixed}")
+        composed("track=smoke", "dataset=file", f"dataset.path={mixed}")
     shutil.copy(imported / "test" / "darcy16.hdf5", mixed / "test")
     with pytest.raises(StoreError, match=r"several files, expected one: darcy16\.hdf5, waves\.hdf5"):
-        compose_module.compose("track=smoke", "dataset=file", f"dataset.path={mixed}")
+        composed("track=smoke", "dataset=file", f"dataset.path={mixed}")
 
 
 def test_a_damaged_file_is_an_error_before_anything_is_written(on: Compose, imported: Path, tmp_path: Path) -> None:

@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 
 from neuralop_bench import pipeline
-from neuralop_bench.config import compose, identity
+from neuralop_bench.config.compose import compose
+from neuralop_bench.config.identity import run_directory
 from neuralop_bench.records import published
 from neuralop_bench.records.run_directory import REPORT_NAME
 from neuralop_bench.runtime.place import CONFIG_DIR
@@ -30,8 +31,8 @@ SMALL_MODEL = {"lsm": ("model.width=8", "model.patch=2"), "galerkin_darcy141": (
 def test_a_published_experiment_runs(
     name: str, data_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    dataset = compose.compose(f"experiment=paper/{name}").choices["dataset"]
-    cfg = compose.compose(
+    dataset = compose(f"experiment=paper/{name}").choices["dataset"]
+    cfg = compose(
         f"experiment=paper/{name}",
         *("splits.train=8", "splits.valid=2", "splits.test=2", "trainer.epochs=1", "dataset.tolerance=null"),
         *SMALL_DATA[dataset],
@@ -42,7 +43,7 @@ def test_a_published_experiment_runs(
     assert (record.status, record.track) == ("finished", "custom"), "at other sizes it isn't the published task"
     assert 0 < record.metrics["rel_l2"] < 100
     entry = published.by_id()[name]
-    assert entry.source in (identity.run_directory(cfg) / REPORT_NAME).read_text()
+    assert entry.source in (run_directory(cfg) / REPORT_NAME).read_text()
     assert entry.source in capsys.readouterr().out.replace("\n", " ")
     row = (tmp_path / "leaderboard" / "leaderboard.csv").read_text()
     assert f",no,{entry.value:.6g},{entry.source}" in row.replace('"', "")

@@ -18,8 +18,10 @@ import xarray as xr
 
 from data_gen.store import DatasetFile, StoreError
 from neuralop_bench import pipeline
-from neuralop_bench.config import compose, constructors, identity, messages
-from neuralop_bench.config.identity import run_directory
+from neuralop_bench.config import constructors
+from neuralop_bench.config.compose import compose
+from neuralop_bench.config.identity import identity, run_directory
+from neuralop_bench.config.messages import describe
 from neuralop_bench.config.schema import RunConfig
 from neuralop_bench.records.record import RunRecord
 from neuralop_bench.records.run_directory import RunError
@@ -109,7 +111,7 @@ def test_no_machine_path_enters_a_record_with_the_default_folders(
     # Records are published: with the default, relative folders nothing in them may tell where they were made.
     monkeypatch.chdir(tmp_path)
     Path("data").symlink_to(data_folder)
-    pipeline.run(compose.compose("track=smoke", "trainer.epochs=1"))
+    pipeline.run(compose("track=smoke", "trainer.epochs=1"))
     (path,) = Path("outputs").rglob("record.json")
     assert str(tmp_path) not in path.read_text()
     assert str(data_folder) not in path.read_text()
@@ -235,8 +237,8 @@ with FileLock(sys.argv[1]):
 def test_impossible_runs_fail_before_any_data_is_made(tmp_path: Path, override: str, expected: str) -> None:
     folders = (f"paths.data={tmp_path / 'data'}", f"paths.outputs={tmp_path / 'outputs'}")
     with pytest.raises(Exception) as raised:  # noqa: PT011  (the constructors' own)
-        pipeline.run(compose.compose("track=smoke", *folders, override))
-    assert expected in messages.describe(raised.value)
+        pipeline.run(compose("track=smoke", *folders, override))
+    assert expected in describe(raised.value)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -274,7 +276,7 @@ def test_damaged_data_is_reported_and_left_alone(smoke: Smoke, tmp_path: Path, d
 
 def test_bf16_is_another_run_and_is_recorded(smoke: Smoke) -> None:
     plain, coarse = smoke("dataset=burgers1d"), smoke("dataset=burgers1d", "trainer.precision=bf16")
-    assert identity.identity(plain).config_hash != identity.identity(coarse).config_hash
+    assert identity(plain).config_hash != identity(coarse).config_hash
     found, expected = pipeline.run(coarse), pipeline.run(plain)
     assert (found.environment["precision"], expected.environment["precision"]) == ("bf16", "float32")
     assert found.metrics["rel_l2"] != expected.metrics["rel_l2"]
@@ -289,7 +291,7 @@ def test_bf16_is_another_run_and_is_recorded(smoke: Smoke) -> None:
 @pytest.mark.skipif(not shutil.which("g++"), reason="torch.compile needs a C++ compiler here")
 def test_a_compiled_run_is_the_same_run(smoke: Smoke) -> None:
     plain, compiled = smoke("dataset=burgers1d"), smoke("dataset=burgers1d", "trainer.compile=true")
-    assert identity.identity(plain) == identity.identity(compiled)
+    assert identity(plain) == identity(compiled)
     found = pipeline.run(compiled)
     assert found.environment["compiled"] is True
     expected = pipeline.run(replace(plain, force=True))

@@ -19,7 +19,8 @@ from data_gen.regrid import interpolate
 from data_gen.store import DatasetFile
 from neuralop_bench import pipeline
 from neuralop_bench.batch import Batch
-from neuralop_bench.config import compose, identity
+from neuralop_bench.config.compose import compose
+from neuralop_bench.config.identity import run_directory
 from neuralop_bench.evaluation import ladder
 from neuralop_bench.metrics.relative import relative_l2_per_sample
 from neuralop_bench.models.fno import FNO
@@ -56,12 +57,12 @@ def evaluated(data_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Ev
     lines: list[str] = []
     capture.setattr("sys.stdout.write", lambda text: lines.append(text) or len(text))
     overrides = ("track=smoke", "evaluator=thorough", *SMALL, f"paths.data={data_folder}", f"paths.outputs={outputs}")
-    cfg = compose.compose(*overrides)
+    cfg = compose(*overrides)
     try:
         record = pipeline.run(cfg)
     finally:
         capture.undo()
-    folder = identity.run_directory(cfg)
+    folder = run_directory(cfg)
     (path,) = (folder / EVALUATIONS).glob("*.json")
     return Evaluated(folder, data_folder, outputs, record, Evaluation.load(path), "".join(lines))
 
@@ -166,12 +167,12 @@ def test_what_is_measured_is_not_measured_again(
     evaluated: Evaluated, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(ladder, "climb", lambda *_, **__: pytest.fail("the solver's curve is kept"))
-    assert pipeline.run(compose.compose(*evaluated.overrides)) == evaluated.record
+    assert pipeline.run(compose(*evaluated.overrides)) == evaluated.record
     assert "This evaluation is done" in capsys.readouterr().out
     # Another run on the same data: only its own predictions are new.
-    other = compose.compose(*evaluated.overrides, "seed=1")
+    other = compose(*evaluated.overrides, "seed=1")
     pipeline.run(other)
-    (path,) = (identity.run_directory(other) / "evaluations").glob("*.json")
+    (path,) = (run_directory(other) / "evaluations").glob("*.json")
     assert Evaluation.load(path).rungs == evaluated.evaluation.rungs
 
 
@@ -191,7 +192,7 @@ def test_a_damaged_or_foreign_curve_is_measured_again(
     monkeypatch.setattr(ladder, "climb", lambda *_, **__: ([rung], {"8x8": "unstable"}))
     asked = ("mode=evaluate", f"run={run}", "evaluator=thorough", "evaluator.test_splits=[]", f"paths.data={data}")
     for _ in range(2):
-        evaluation = pipeline.evaluate_again(compose.compose(*asked, "force=true"))
+        evaluation = pipeline.evaluate_again(compose(*asked, "force=true"))
         assert [entry["rel_l2"] for entry in evaluation.rungs] == [1e-3]
         assert evaluation.notes["solver on 8x8"] == "unstable"
     assert json.loads(kept.read_text())["left_out"] == {"8x8": "unstable"}
@@ -204,7 +205,7 @@ def test_a_model_of_one_grid_has_an_empty_cell_with_a_reason(
     monkeypatch.setattr(FNO, "resolution_free", False)
     splits = ("evaluator=thorough", "evaluator.test_splits=[test_half]", "evaluator.ladder=false")
     asked = ("mode=evaluate", f"run={run}", *splits, f"paths.data={evaluated.data}")
-    evaluation = pipeline.evaluate_again(compose.compose(*asked))
+    evaluation = pipeline.evaluate_again(compose(*asked))
     assert evaluation.metrics["transfer_half"] is None
     assert "isn't resolution_free" in evaluation.notes["transfer_half"]
     control = evaluated.evaluation.metrics["transfer_half_interpolated"]
@@ -216,7 +217,7 @@ def test_a_grid_too_coarse_for_a_model_is_an_empty_cell_with_a_reason(smoke: Any
     splits = ("evaluator=thorough", "evaluator.test_splits=[test_half]", "evaluator.ladder=false")
     cfg = smoke("trainer.epochs=1", "model.n_modes=12", *splits)
     pipeline.run(cfg)
-    (path,) = (identity.run_directory(cfg) / "evaluations").glob("*.json")
+    (path,) = (run_directory(cfg) / "evaluations").glob("*.json")
     evaluation = Evaluation.load(path)
     assert evaluation.metrics["transfer_half"] is None
     assert "n_modes must be at most 8" in evaluation.notes["transfer_half"]
@@ -231,7 +232,7 @@ def test_a_diverged_model_has_no_speed_up(
         Surrogate, "predict", lambda _, batch, n: batch.history[:, -1:].repeat(1, n, 1, 1, 1) * math.nan
     )
     asked = ("mode=evaluate", f"run={run}", "evaluator=thorough", "evaluator.test_splits=[]")
-    evaluation = pipeline.evaluate_again(compose.compose(*asked, f"paths.data={evaluated.data}"))
+    evaluation = pipeline.evaluate_again(compose(*asked, f"paths.data={evaluated.data}"))
     assert evaluation.metrics["rel_l2"] == math.inf
     assert evaluation.cost["speedup_at_equal_error"] is None
     assert "diverged" in evaluation.notes["speedup_at_equal_error"]
@@ -243,7 +244,7 @@ def test_a_run_without_its_checkpoint_cannot_be_evaluated(evaluated: Evaluated, 
     (run / "best.pt").unlink()
     asked = ("mode=evaluate", f"run={run}", "evaluator=thorough", "force=true", f"paths.data={evaluated.data}")
     with pytest.raises(CheckpointError, match=r"best\.pt"):
-        pipeline.evaluate_again(compose.compose(*asked))
+        pipeline.evaluate_again(compose(*asked))
 
 
 def test_test_data_that_changed_since_training_are_refused(evaluated: Evaluated, tmp_path: Path) -> None:
@@ -253,4 +254,4 @@ def test_test_data_that_changed_since_training_are_refused(evaluated: Evaluated,
     record.save(run / "record.json")
     asked = ("mode=evaluate", f"run={run}", "evaluator=thorough", "force=true", f"paths.data={evaluated.data}")
     with pytest.raises(RunError, match="their hashes differ"):
-        pipeline.evaluate_again(compose.compose(*asked))
+        pipeline.evaluate_again(compose(*asked))

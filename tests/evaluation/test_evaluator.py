@@ -21,7 +21,7 @@ from data_gen.problems.ns2d import NavierStokes2D
 from data_gen.spec import Samples
 from data_gen.store import to_fields, write
 from neuralop_bench.batch import Batch
-from neuralop_bench.config import compose
+from neuralop_bench.config.compose import compose
 from neuralop_bench.data.trajectories import Trajectories, Windows
 from neuralop_bench.evaluation.evaluator import evaluate, summarise
 from neuralop_bench.metrics.metric import Metric, MetricContext
@@ -48,7 +48,7 @@ def windows(tmp_path_factory: pytest.TempPathFactory) -> Windows:
 @pytest.fixture(scope="module")
 def metrics(windows: Windows) -> list[Metric]:
     """Every metric of the standard evaluator."""
-    nodes = compose.compose("track=smoke").evaluator.metrics
+    nodes = compose("track=smoke").evaluator.metrics
     context = MetricContext(windows.source.spec, np.array([1.0]), windows.source.spec.grid)
     return [instantiate(node)(context) for node in nodes.values()]
 
@@ -166,7 +166,7 @@ def test_other_inputs_than_the_scored_windows_own_can_be_given(windows: Windows,
 def _measured_apart(path: Path, samples: list[int]) -> list[dict[str, np.ndarray]]:
     """Statistics of some samples, in a process of their own."""
     part = Trajectories(path, n_samples=N_SAMPLES, history=HISTORY, horizon=HORIZON).whole()
-    nodes = compose.compose("track=smoke").evaluator.metrics
+    nodes = compose("track=smoke").evaluator.metrics
     context = MetricContext(part.source.spec, np.array([1.0]), part.source.spec.grid)
     batch = part[samples]
     prediction = decaying_persistence(batch, HORIZON)

@@ -127,8 +127,9 @@ def limit_memory_of_workers(size: int) -> None:
 
 def jump_clock(days: float, at_step: int = 0) -> None:
     """From a training step on (0: from the start) the wall clock is off by so many days."""
-    from neuralop_bench import pipeline
     from neuralop_bench.records import run_directory
+    from neuralop_bench.runs import finished
+    from neuralop_bench.runtime import environment
 
     real, off = time.time, [0.0 if at_step else days]
 
@@ -138,7 +139,7 @@ def jump_clock(days: float, at_step: int = 0) -> None:
             return datetime.now(tz) + timedelta(days=off[0])
 
     time.time = lambda: real() + 86400 * off[0]
-    pipeline.datetime = run_directory.datetime = Shifted  # pyright: ignore[reportPrivateImportUsage]
+    finished.datetime = environment.datetime = run_directory.datetime = Shifted  # pyright: ignore[reportPrivateImportUsage]
     assert abs((Shifted.now(UTC) - datetime.now(UTC)).total_seconds()) < 86400 * abs(days) + 1
     if at_step:
         _at_step(at_step, lambda: off.__setitem__(0, days))

@@ -12,7 +12,7 @@ from data_gen.grids import Grid
 from data_gen.store import DatasetFile
 from neuralop_bench import pipeline
 from neuralop_bench.batch import Batch
-from neuralop_bench.config import identity
+from neuralop_bench.config.identity import run_directory
 from neuralop_bench.models.mean_field import MeanField
 from neuralop_bench.models.pca_regression import PCARegression
 from neuralop_bench.models.persistence import Persistence
@@ -160,7 +160,7 @@ def test_bad_arguments_are_refused() -> None:
 def test_a_run_without_parameters_is_prepared_validated_and_recorded(smoke) -> None:
     cfg = smoke("model=pca_ridge")
     record = pipeline.run(cfg)
-    folder = identity.run_directory(cfg)
+    folder = run_directory(cfg)
     assert record.status == "finished"
     assert record.metrics["rel_l2"] is not None
     assert 0.03 < record.metrics["rel_l2"] < 0.15

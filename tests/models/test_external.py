@@ -13,8 +13,8 @@ from hydra.utils import instantiate
 from torch import Tensor, nn
 
 from data_gen.grids import Grid
-from neuralop_bench.config import compose as compose_module
 from neuralop_bench.config import schema
+from neuralop_bench.config.compose import compose as composed
 from neuralop_bench.config.identity import identity
 from neuralop_bench.config.schema import RunConfig
 from neuralop_bench.metrics.cost import count_parameters
@@ -44,7 +44,7 @@ FOREIGN = pytest.mark.parametrize("overrides", [TFNO, UNO], ids=["tfno", "uno"])
 
 
 def compose(*overrides: str) -> RunConfig:
-    return compose_module.compose("model=external", "track=smoke", *overrides)
+    return composed("model=external", "track=smoke", *overrides)
 
 
 def build(cfg: RunConfig) -> External:

@@ -16,7 +16,8 @@ from hydra.utils import instantiate
 from torch import Tensor, nn
 
 from data_gen.grids import Grid
-from neuralop_bench.config import compose, schema
+from neuralop_bench.config import schema
+from neuralop_bench.config.compose import compose
 from neuralop_bench.config.schema import RunConfig
 from neuralop_bench.runtime.place import CONFIG_DIR
 
@@ -32,7 +33,7 @@ def cfg(request: pytest.FixtureRequest) -> RunConfig:
 
 
 def smoke(model: str, *overrides: str) -> RunConfig:
-    return compose.compose(f"model={model}", "track=smoke", *NEEDED.get(model, ()), *overrides)
+    return compose(f"model={model}", "track=smoke", *NEEDED.get(model, ()), *overrides)
 
 
 def grid_of(cfg: RunConfig) -> Grid:

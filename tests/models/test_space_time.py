@@ -8,7 +8,8 @@ from hydra.utils import instantiate
 from torch import Tensor, nn
 
 from data_gen.grids import Grid
-from neuralop_bench.config import compose, schema
+from neuralop_bench.config import schema
+from neuralop_bench.config.compose import compose
 from neuralop_bench.metrics.cost import count_parameters
 from neuralop_bench.models.fno import FNO
 from neuralop_bench.models.mean_field import MeanField
@@ -90,7 +91,7 @@ def test_steps_differ_though_the_input_is_the_same_for_all() -> None:
 
 def test_fno_3d_as_published() -> None:
     # FNO-3D of the paper's table: ten snapshots in, coordinates x, y, t. Its constant is ours without the batch norms.
-    cfg = compose.compose("model=fno_3d", "track=lite")
+    cfg = compose("model=fno_3d", "track=lite")
     grid = instantiate(cfg.dataset.problem).spec.grid
     with torch.device("meta"):
         model = instantiate(schema.constructor(cfg.model))(in_channels=10, out_channels=10, grid=grid)
@@ -125,14 +126,14 @@ def test_training_pairs_reach_an_operator_that_asks_for_them_on_space_and_time()
 
 
 def test_the_number_of_steps_follows_the_bundle() -> None:
-    assert compose.compose("model=fno_3d", "track=smoke", "~recipe").model["n_steps"] == 10, "the whole horizon"
+    assert compose("model=fno_3d", "track=smoke", "~recipe").model["n_steps"] == 10, "the whole horizon"
     for bundle in (2, 5):
-        cfg = compose.compose("model=fno_3d", "track=smoke", f"surrogate.bundle={bundle}", "model.operator.n_modes=1")
+        cfg = compose("model=fno_3d", "track=smoke", f"surrogate.bundle={bundle}", "model.operator.n_modes=1")
         assert cfg.model["n_steps"] == bundle
 
 
 def test_one_step_is_refused_and_the_bundle_named() -> None:
-    cfg = compose.compose("model=fno_3d", "track=smoke", "surrogate.bundle=1")
+    cfg = compose("model=fno_3d", "track=smoke", "surrogate.bundle=1")
     with pytest.raises(ValueError, match=r"at least 2, got n_steps=1\. Raise surrogate\.bundle"):
         instantiate(schema.constructor(cfg.model))(in_channels=10, out_channels=1, grid=GRID)
 

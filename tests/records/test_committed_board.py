@@ -17,12 +17,15 @@ from data_gen.generation import cache
 from neuralop_bench import __main__ as program
 from neuralop_bench import pipeline
 from neuralop_bench.board.collect import collect
-from neuralop_bench.config import compose, identity, recorded
+from neuralop_bench.config.compose import compose
 from neuralop_bench.config.constructors import ConfigError
-from neuralop_bench.records.committed_board import Board, FilingError, stem
+from neuralop_bench.config.identity import identity, run_directory
+from neuralop_bench.config.recorded import for_evaluation
+from neuralop_bench.records.committed_board import CommittedBoard, FilingError, stem
 from neuralop_bench.records.record import Evaluation, RecordError, RunRecord, Verification
 from neuralop_bench.records.run_directory import RunError
 from neuralop_bench.records.sweep_file import sweeps
+from neuralop_bench.runs import training
 
 COMMITTED = Path(__file__).parents[2] / "leaderboard"
 NAME = "burgers1d_mean_field_seed0"
@@ -30,7 +33,7 @@ SCORED = RunRecord.load(COMMITTED / "records" / "lite" / f"{NAME}.json")
 EVALUATED = Evaluation.load(COMMITTED / "evaluations" / "lite" / f"{NAME}.json")
 
 
-def run_directory(folder: Path, record: RunRecord, *evaluators: str) -> Path:
+def run_folder(folder: Path, record: RunRecord, *evaluators: str) -> Path:
     record.save(folder / "record.json")
     for name in evaluators:
         evaluation = replace(EVALUATED, evaluator=name, run_id=record.run_id)
@@ -52,8 +55,8 @@ def files(folder: Path) -> set[str]:
 
 
 def test_a_run_that_was_filed_is_found_with_its_evaluations(tmp_path: Path) -> None:
-    run = run_directory(tmp_path / "run", SCORED, "thorough", "standard-0a1b2c3d")
-    board = Board(tmp_path / "board")
+    run = run_folder(tmp_path / "run", SCORED, "thorough", "standard-0a1b2c3d")
+    board = CommittedBoard(tmp_path / "board")
     assert board.find("lite", SCORED.run_id, run=run) is None
     assert len(board.file(run)) == 3
     assert files(board.folder) == {
@@ -61,7 +64,7 @@ def test_a_run_that_was_filed_is_found_with_its_evaluations(tmp_path: Path) -> N
         f"evaluations/lite/{NAME}.json",
         f"evaluations/lite/{NAME}.standard-0a1b2c3d.json",
     }
-    for reader in (board, Board(tmp_path / "board")):
+    for reader in (board, CommittedBoard(tmp_path / "board")):
         for evaluator in (None, "thorough", "standard-0a1b2c3d"):
             found = reader.find("lite", SCORED.run_id, evaluator, run=run)
             assert found is not None
@@ -86,8 +89,8 @@ def test_the_committed_names_are_those_that_runs_are_filed_under() -> None:
 
 
 def test_a_damaged_file_does_not_count_and_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    run = run_directory(tmp_path / "run", SCORED, "thorough")
-    board = Board(tmp_path / "board")
+    run = run_folder(tmp_path / "run", SCORED, "thorough")
+    board = CommittedBoard(tmp_path / "board")
     board.file(run)
     record, evaluation = (board.folder / kind / "lite" / f"{NAME}.json" for kind in ("records", "evaluations"))
     for path in (evaluation, record):
@@ -99,17 +102,17 @@ def test_a_damaged_file_does_not_count_and_is_named(tmp_path: Path, capsys: pyte
             text.replace('"seed": 0', '"seed": 1').replace("test", "tset"),
         ):
             path.write_text(damaged)
-            assert Board(board.folder).find("lite", SCORED.run_id, "thorough", run=run) is None
+            assert CommittedBoard(board.folder).find("lite", SCORED.run_id, "thorough", run=run) is None
             assert f"doesn't count: {path}" in capsys.readouterr().err
         path.write_text(text)
     record.write_text("{")
-    assert Board(board.folder).file(run) == [f"Filed: {record}, in place of a damaged file"]
-    assert Board(board.folder).find("lite", SCORED.run_id, "thorough", run=run) is not None
+    assert CommittedBoard(board.folder).file(run) == [f"Filed: {record}, in place of a damaged file"]
+    assert CommittedBoard(board.folder).find("lite", SCORED.run_id, "thorough", run=run) is not None
 
 
 def test_what_was_measured_of_a_record_goes_with_it(tmp_path: Path) -> None:
-    board = Board(tmp_path / "board")
-    old = run_directory(tmp_path / "old", SCORED, "thorough")
+    board = CommittedBoard(tmp_path / "board")
+    old = run_folder(tmp_path / "old", SCORED, "thorough")
     (old / "verifications").mkdir()
     confirmed = Verification(
         SCORED.run_id, SCORED.fingerprint, True, 1e-6, 0.0, "rel_l2", {}, "0", "", False, SCORED.date_utc
@@ -121,49 +124,49 @@ def test_what_was_measured_of_a_record_goes_with_it(tmp_path: Path) -> None:
     assert files(board.folder) == {*kept, f"verifications/lite/{NAME}-here.json"}
     # The same run made again, without its evaluation yet; a recipe that has changed; and another variant beside it.
     again = replace(SCORED, date_utc="2030-01-01T00:00:00+00:00")
-    board.file(run_directory(tmp_path / "again", again))
+    board.file(run_folder(tmp_path / "again", again))
     assert files(board.folder) == {f"records/lite/{NAME}.json"}
     changed = renamed(SCORED, "00000000")
-    (said,) = board.file(run_directory(tmp_path / "changed", changed))
+    (said,) = board.file(run_folder(tmp_path / "changed", changed))
     assert said.endswith(f", in place of {SCORED.run_id} of {again.date_utc}")
     assert board.find("lite", SCORED.run_id, run=tmp_path) is None
     assert board.find("lite", changed.run_id, run=tmp_path) is not None
-    board.file(run_directory(tmp_path / "variant", renamed(SCORED, "11111111", "a=1")))
+    board.file(run_folder(tmp_path / "variant", renamed(SCORED, "11111111", "a=1")))
     assert len(files(board.folder)) == 2
 
 
 def test_a_run_never_takes_the_place_of_another_row(tmp_path: Path) -> None:
-    board = Board(tmp_path / "board")
-    board.file(run_directory(tmp_path / "run", SCORED))
+    board = CommittedBoard(tmp_path / "board")
+    board.file(run_folder(tmp_path / "run", SCORED))
     before = (board.folder / "records" / "lite" / f"{NAME}.json").read_bytes()
     other = replace(SCORED, dataset="mine", run_id=SCORED.run_id.replace("burgers1d", "mine"))
     with pytest.raises(FilingError, match=r"holds another run, lite-burgers1d.*with paths\.board"):
-        board.file(run_directory(tmp_path / "other", other))
+        board.file(run_folder(tmp_path / "other", other))
     for foreign in (replace(SCORED, track="../../x"), replace(SCORED, model="../../x")):
         with pytest.raises(FilingError, match="is no name for a file"):
-            board.file(run_directory(tmp_path / "foreign", replace(foreign, run_id="x")))
+            board.file(run_folder(tmp_path / "foreign", replace(foreign, run_id="x")))
     with pytest.raises(FilingError, match="failed: a board takes those"):
-        board.file(run_directory(tmp_path / "diverged", replace(SCORED, status="failed")))
+        board.file(run_folder(tmp_path / "diverged", replace(SCORED, status="failed")))
     assert files(board.folder) == {f"records/lite/{NAME}.json"}
     assert (board.folder / "records" / "lite" / f"{NAME}.json").read_bytes() == before
 
 
 def test_a_run_that_diverged_is_filed_and_done_without_an_evaluation(tmp_path: Path) -> None:
-    board = Board(tmp_path / "board")
+    board = CommittedBoard(tmp_path / "board")
     diverged = replace(SCORED, status="diverged", message="The loss became nan.", metrics={})
-    board.file(run_directory(tmp_path / "run", diverged))
-    found = Board(board.folder).find("lite", diverged.run_id, "thorough", run=tmp_path / "elsewhere")
+    board.file(run_folder(tmp_path / "run", diverged))
+    found = CommittedBoard(board.folder).find("lite", diverged.run_id, "thorough", run=tmp_path / "elsewhere")
     assert found is not None
     assert found.reason.endswith(f"{NAME}.json, diverged")
 
 
 def test_a_run_is_filed_where_it_lies_under_a_name_of_somebody_elses(tmp_path: Path) -> None:
-    board = Board(tmp_path / "board")
+    board = CommittedBoard(tmp_path / "board")
     SCORED.save(board.folder / "records" / "lite" / "mine.json")
     found = board.find("lite", SCORED.run_id, run=tmp_path)
     assert found is not None
     assert found.path.name == "mine.json"
-    board.file(run_directory(tmp_path / "run", replace(SCORED, commit="another"), "thorough"))
+    board.file(run_folder(tmp_path / "run", replace(SCORED, commit="another"), "thorough"))
     assert files(board.folder) == {"records/lite/mine.json", "evaluations/lite/mine.json"}
 
 
@@ -237,35 +240,35 @@ def sweep(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -
 @pytest.fixture(autouse=True)
 def _no_figures(monkeypatch: pytest.MonkeyPatch) -> None:
     """They take longer than all else of a mean field."""
-    monkeypatch.setattr(pipeline._Run, "_draw", lambda *_: [])
+    monkeypatch.setattr(training, "_draw", lambda *_: [])
 
 
 @contextmanager
 def stopped_runs() -> Iterator[None]:
     """Whatever would train ends at once, as if it were killed."""
 
-    def stop(_: pipeline._Run) -> NoReturn:
+    def stop(*_: object) -> NoReturn:
         raise RunError("stopped")
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(pipeline._Run, "execute", stop)
+        patch.setattr(pipeline, "train", stop)
         yield
 
 
 def test_a_committed_run_is_returned_and_a_forced_one_replaces_it(
     place: Place, clone: Callable[[], Place], sweep: Callable[..., Told], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    first = pipeline.run(compose.compose(*place()))
+    first = pipeline.run(compose(*place()))
     path = place.board / "records" / "smoke" / f"{NAME}.json"
     assert f"Filed: {path}" in capsys.readouterr().out
     assert RunRecord.load(path) == first
-    forced = compose.compose(*place("force=true"))
-    folder = identity.run_directory(forced)
+    forced = compose(*place("force=true"))
+    folder = run_directory(forced)
     # However the forced run ends before its own end, the same command without force goes on with it.
     with stopped_runs(), pytest.raises(RunError, match="stopped"):
         pipeline.run(forced)
     assert RunRecord.load(path) == first
-    second = pipeline.run(compose.compose(*place()))
+    second = pipeline.run(compose(*place()))
     assert f"Filed: {path}, in place of {first.run_id}" in capsys.readouterr().out
     assert RunRecord.load(path) == second
     assert second != first
@@ -273,9 +276,9 @@ def test_a_committed_run_is_returned_and_a_forced_one_replaces_it(
     assert ".anew" not in files(folder)
     # Elsewhere it is done.
     elsewhere = clone()
-    assert pipeline.run(compose.compose(*elsewhere())) == second
+    assert pipeline.run(compose(*elsewhere())) == second
     assert f"This run is committed: {path}, relative L2" in capsys.readouterr().out
-    pipeline.execute(compose.compose(*elsewhere("dry_run=true")))
+    pipeline.execute(compose(*elsewhere("dry_run=true")))
     assert f"finished (committed: {path}" in capsys.readouterr().out
     assert not elsewhere.folder.exists()
     # What is committed and was never here isn't among the runs that a sweep is noted to have.
@@ -287,18 +290,18 @@ def test_a_committed_run_is_returned_and_a_forced_one_replaces_it(
 
 
 def test_an_evaluation_files_a_run_of_ones_own(place: Place, tmp_path: Path) -> None:
-    cfg = compose.compose(*place("paths.board=null"))
+    cfg = compose(*place("paths.board=null"))
     pipeline.run(cfg)
-    folder = str(identity.run_directory(cfg))
+    folder = str(run_directory(cfg))
     assert not place.board.exists()
     few = "evaluator.test_splits=[test_half]"
     asked = ("mode=evaluate", f"run={folder}", "evaluator=thorough", few)
-    pipeline.execute(compose.compose(*asked))
+    pipeline.execute(compose(*asked))
     assert not place.board.exists(), "only if it is asked for"
-    pipeline.execute(compose.compose(*asked, f"paths.board={place.board}"))
+    pipeline.execute(compose(*asked, f"paths.board={place.board}"))
     name = Path(next(Path(folder).glob("evaluations/*.json"))).stem
     assert files(place.board) == {f"records/smoke/{NAME}.json", f"evaluations/smoke/{NAME}.{name}.json"}
-    run, record = recorded.for_evaluation(compose.compose(*asked, f"paths.outputs={tmp_path}"))
+    run, record = for_evaluation(compose(*asked, f"paths.outputs={tmp_path}"))
     assert run.paths.data == record.config["paths"]["data"] == str(place.data), "what isn't given is the record's"
     assert run.paths.outputs == str(tmp_path)
 
@@ -358,17 +361,17 @@ def test_a_sweep_leaves_out_what_is_committed_and_files_the_rest(
 
 
 def test_the_board_is_in_no_identity() -> None:
-    plain = identity.identity(compose.compose("track=smoke"))
-    assert identity.identity(compose.compose("track=smoke", "paths.board=leaderboard")) == plain
-    assert compose.compose("experiment=leaderboard").paths.board == COMMITTED.name
+    plain = identity(compose("track=smoke"))
+    assert identity(compose("track=smoke", "paths.board=leaderboard")) == plain
+    assert compose("experiment=leaderboard").paths.board == COMMITTED.name
 
 
 def test_a_board_that_cannot_be_is_refused(tmp_path: Path, place: Place, sweep: Callable[..., Told]) -> None:
     with pytest.raises(ConfigError, match=r"paths\.board must name a folder"):
-        compose.compose("track=smoke", "paths.board=' '")
+        compose("track=smoke", "paths.board=' '")
     (tmp_path / "board").write_text("")
     with pytest.raises(FilingError, match=r"is a file.*paths\.board=null"):
-        pipeline.run(compose.compose(*place()))
+        pipeline.run(compose(*place()))
     told = sweep(*place("seed=0,1"))
     assert told.status == 1
     assert "is a file, so no board can be in" in told.err
@@ -376,8 +379,8 @@ def test_a_board_that_cannot_be_is_refused(tmp_path: Path, place: Place, sweep: 
 
 
 def test_a_damaged_evaluation_is_not_filed(tmp_path: Path) -> None:
-    run = run_directory(tmp_path / "run", SCORED, "thorough")
+    run = run_folder(tmp_path / "run", SCORED, "thorough")
     (run / "evaluations" / "thorough.json").write_text("{")
     with pytest.raises(RecordError, match="delete it"):
-        Board(tmp_path / "board").file(run)
+        CommittedBoard(tmp_path / "board").file(run)
     assert not (tmp_path / "board").exists()

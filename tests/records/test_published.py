@@ -12,7 +12,10 @@ import pytest
 
 from neuralop_bench.board.collect import Collection, Run
 from neuralop_bench.board.rows import board
-from neuralop_bench.config import compose, identity, recorded, schema
+from neuralop_bench.config import schema
+from neuralop_bench.config.compose import compose
+from neuralop_bench.config.identity import identity
+from neuralop_bench.config.recorded import of_record
 from neuralop_bench.records import published
 from neuralop_bench.records.published import Published, comparable, differences, nearest
 from neuralop_bench.records.record import RunRecord
@@ -320,7 +323,7 @@ def test_the_board_shows_the_value_that_an_older_record_holds() -> None:
 )
 def test_the_board_shows_the_nearest_beside_other_runs(node: Any) -> None:
     record = _with(node, model="lsm")
-    problem = compose.compose("track=full", "model=lsm").dataset.problem
+    problem = compose("track=full", "model=lsm").dataset.problem
     near = replace(record, config={**record.config, "dataset": {**record.config["dataset"], "problem": problem}})
     assert published.cells(near)["published_value"] == 0.1535
     assert published.cells(_with(node, model="nothing known"))["comparable"] is None
@@ -357,7 +360,7 @@ def _as_record(cfg: schema.RunConfig) -> RunRecord:
 
 @pytest.mark.parametrize("name", PAPERS)
 def test_an_experiment_is_the_task_of_its_value(name: str) -> None:
-    cfg = compose.compose(f"experiment=paper/{name}")
+    cfg = compose(f"experiment=paper/{name}")
     entry = published.by_id()[str(cfg.published.id)]
     record = _as_record(cfg)
     unlike = [text for text in differences(entry, record) if not text.startswith("unknown")]
@@ -369,7 +372,7 @@ def test_an_experiment_is_the_task_of_its_value(name: str) -> None:
 
 
 def test_a_run_made_before_there_was_a_list_can_be_evaluated() -> None:
-    cfg = compose.compose("experiment=paper/fno_darcy85")
+    cfg = compose("experiment=paper/fno_darcy85")
     record = _as_record(cfg)
     for node, expected in (
         ({"value": 0.0108, "source": "as it was written then"}, "fno_darcy85"),
@@ -378,14 +381,14 @@ def test_a_run_made_before_there_was_a_list_can_be_evaluated() -> None:
         ({"id": "fno_darcy85"}, "fno_darcy85"),
     ):
         before = replace(record, config={**record.config, "published": node})
-        assert recorded.of_record(before, Path("run")).published.id == expected
+        assert of_record(before, Path("run")).published.id == expected
 
 
 def test_the_published_value_is_no_part_of_the_identity() -> None:
-    named = compose.compose("experiment=paper/fno_darcy85")
-    assert identity.identity(named).variant == "default-00506de2"  # as before there was a list
-    without = compose.compose("experiment=paper/fno_darcy85", "published.id=null")
-    assert identity.identity(without) == identity.identity(named)
+    named = compose("experiment=paper/fno_darcy85")
+    assert identity(named).variant == "default-00506de2"  # as before there was a list
+    without = compose("experiment=paper/fno_darcy85", "published.id=null")
+    assert identity(without) == identity(named)
 
 
 # Mistakes in the file ------------------------------------------------------------------------------------------------

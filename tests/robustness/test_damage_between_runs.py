@@ -19,7 +19,8 @@ import xarray as xr
 from conftest import Place, Runs
 from data_gen.store import DatasetFile, StoreError
 from neuralop_bench import leaderboard, pipeline
-from neuralop_bench.config import compose, messages
+from neuralop_bench.config.compose import compose
+from neuralop_bench.config.messages import describe
 from neuralop_bench.records.record import Evaluation, RecordError, RunRecord
 from neuralop_bench.records.run_directory import state
 from neuralop_bench.status import states
@@ -64,12 +65,12 @@ def _copy(place: Place, root: Path) -> Place:
 
 
 def _run(place: Place, *overrides: str) -> RunRecord:
-    return pipeline.run(compose.compose(*place.arguments(*overrides)))
+    return pipeline.run(compose(*place.arguments(*overrides)))
 
 
 def _remedied(place: Place, path: Path, error: BaseException, *overrides: str) -> RunRecord:
     """What the message of an error says helps: the file's deletion, or force=true."""
-    text = messages.describe(error)
+    text = describe(error)
     assert str(path) in text
     if "elete" in text:
         path.unlink(missing_ok=True)
@@ -311,20 +312,20 @@ def test_an_evaluation_that_cannot_be_read_is_named_and_can_be_repeated(
 ) -> None:
     place = _copy(finished, tmp_path)
     asked = ("mode=evaluate", f"run={place.run_directory}", f"paths.data={place.data}")
-    first = pipeline.evaluate_again(compose.compose(*asked))
+    first = pipeline.evaluate_again(compose(*asked))
     path = place.run_directory / "evaluations" / "standard.json"
     if change == "cut":
         _cut(path)
     else:
         path.write_text(json.dumps({**json.loads(path.read_text()), "format": 99}))
     with pytest.raises(RecordError) as raised:
-        pipeline.evaluate_again(compose.compose(*asked))
+        pipeline.evaluate_again(compose(*asked))
     assert str(path) in str(raised.value)
-    again = pipeline.evaluate_again(compose.compose(*asked, "force=true"))
+    again = pipeline.evaluate_again(compose(*asked, "force=true"))
     assert again.metrics == first.metrics
     assert Evaluation.load(path) == again
     path.with_suffix(".md").unlink()
-    assert pipeline.evaluate_again(compose.compose(*asked)) == again
+    assert pipeline.evaluate_again(compose(*asked)) == again
 
 
 @pytest.mark.parametrize("name", ["last.pt", "best.pt"])

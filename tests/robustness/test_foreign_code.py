@@ -23,11 +23,11 @@ import yaml
 
 from neuralop_bench import __main__ as program
 from neuralop_bench import pipeline, predict, verify
-from neuralop_bench.config import compose
+from neuralop_bench.config.compose import compose
 from neuralop_bench.config.constructors import ConfigError
 from neuralop_bench.config.identity import run_directory
-from neuralop_bench.records import run_directory as run_directory_module
 from neuralop_bench.records.record import RunRecord
+from neuralop_bench.records.run_directory import RunError
 from neuralop_bench.runs import plan
 from neuralop_bench.surrogate.checkpoint import CheckpointError
 from neuralop_bench.surrogate.surrogate import Surrogate
@@ -120,7 +120,7 @@ def canary(tmp_path: Path) -> Iterator[Path]:
 @pytest.fixture(scope="module")
 def finished(data_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     outputs = tmp_path_factory.mktemp("finished")
-    cfg = compose.compose("track=smoke", "trainer.epochs=1", f"paths.data={data_folder}", f"paths.outputs={outputs}")
+    cfg = compose("track=smoke", "trainer.epochs=1", f"paths.data={data_folder}", f"paths.outputs={outputs}")
     pipeline.run(cfg)
     return run_directory(cfg)
 
@@ -144,7 +144,7 @@ def use(request: pytest.FixtureRequest, run: Path, own_input: Path, tmp_path: Pa
     ways: dict[str, Callable[..., object]] = {
         "load": lambda *trust: Surrogate.load(run, trust=trust),
         "evaluate": lambda *trust: pipeline.evaluate_again(
-            compose.compose("mode=evaluate", f"run={run}", "force=true", f"trust=[{','.join(trust)}]")
+            compose("mode=evaluate", f"run={run}", "force=true", f"trust=[{','.join(trust)}]")
         ),
         "verify": lambda *trust: verify.verify(run, trust=trust),
         "predict": lambda *trust: predict.predict(run, own_input, tmp_path / "out.hdf5", trust=trust),
@@ -166,7 +166,7 @@ def test_a_pickle_in_place_of_the_weights_is_refused(
 ) -> None:
     content = torch.load(run / "best.pt", weights_only=True)
     write({**content, "extra": Malicious(canary)}, run / "best.pt")
-    with pytest.raises((CheckpointError, run_directory_module.RunError), match=r"best\.pt"):
+    with pytest.raises((CheckpointError, RunError), match=r"best\.pt"):
         use()
 
 
@@ -193,7 +193,7 @@ def test_a_run_does_not_go_on_from_a_pickle(
 
 @pytest.mark.parametrize("whole", [True, pytest.param(False, marks=pytest.mark.exhaustive)])
 def test_a_pickle_in_place_of_a_shard_is_solved_again(tmp_path: Path, canary: Path, whole: bool) -> None:
-    cfg = compose.compose(
+    cfg = compose(
         "track=smoke",
         "trainer.epochs=1",
         "splits={train: 4, valid: 2, test: 2}",
@@ -253,7 +253,7 @@ def test_a_record_that_names_foreign_constructors_is_refused(run: Path, canary: 
     node = {"_target_": target, "path": str(canary)}
     change_record(run, lambda cfg: PLACES[place](cfg, node))
     for use in (
-        lambda: pipeline.evaluate_again(compose.compose("mode=evaluate", f"run={run}")),
+        lambda: pipeline.evaluate_again(compose("mode=evaluate", f"run={run}")),
         lambda: verify.verify(run),
     ):
         with pytest.raises(ConfigError, match=rf"_target_={target}.*trust="):
@@ -296,7 +296,7 @@ def foreign(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
 
 def foreign_model(package: str) -> dict[str, Any]:
     """The smoke track's model, under a foreign name."""
-    model = dict(compose.compose("track=smoke").model)
+    model = dict(compose("track=smoke").model)
     return {**model, "_target_": f"{package}.Model"}
 
 

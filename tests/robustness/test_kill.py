@@ -19,7 +19,7 @@ import xarray as xr
 
 from conftest import ROOT, Place, Run, Runs
 from data_gen.store import DatasetFile
-from neuralop_bench.config import compose
+from neuralop_bench.config.compose import compose
 from neuralop_bench.records.record import RunRecord
 from neuralop_bench.runs import plan
 from neuralop_bench.status import states
@@ -226,7 +226,7 @@ def test_the_phase_is_read_from_what_a_kill_left(runs: Runs, place: Place) -> No
 
 def test_shards_that_are_there_need_no_room_again(runs: Runs, place: Place) -> None:
     # A disk that was large enough for a generation must be large enough to go on with it.
-    cfg = compose.compose(*place.arguments())
+    cfg = compose(*place.arguments())
     before = plan.make(cfg).missing_bytes
     strike = ("kill_at_replace", {"name": "ns2d.hdf5", "stage": "before"})
     assert runs.finish(*place.arguments(), strikes=(strike,)).status == -signal.SIGKILL

@@ -23,7 +23,7 @@ from hypothesis import strategies as st
 
 from data_gen.generation import cache
 from neuralop_bench import __main__ as program
-from neuralop_bench.config import compose
+from neuralop_bench.config.compose import compose
 from neuralop_bench.runs import plan
 
 ROOT = Path(__file__).parents[2]
@@ -521,7 +521,7 @@ def _keys(node: Any, prefix: str = "") -> Iterator[str]:
             yield from _keys(value, f"{prefix}{key}.")
 
 
-KEYS = sorted(_keys(asdict(compose.compose("track=smoke"))))
+KEYS = sorted(_keys(asdict(compose("track=smoke"))))
 
 
 @st.composite

@@ -183,9 +183,9 @@ def test_processes_that_load_data_go_silently(place: Place, signum: int, status:
 def test_a_second_signal_ends_the_process_at_once() -> None:
     code = (
         "import time\n"
-        "from neuralop_bench import stopping\n"
-        "stopping._SAME_BREATH_SECONDS = 0.0\n"
-        "with stopping.report_stops():\n"
+        "from neuralop_bench.runtime import signals\n"
+        "signals._SAME_BREATH_SECONDS = 0.0\n"
+        "with signals.report_stops():\n"
         "    try:\n"
         "        print('ready', flush=True)\n"
         "        time.sleep(60)\n"

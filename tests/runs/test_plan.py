@@ -13,8 +13,10 @@ from torch import Tensor
 
 from data_gen.store import StoreError
 from neuralop_bench import pipeline
-from neuralop_bench.config import compose, identity, messages
+from neuralop_bench.config.compose import compose
 from neuralop_bench.config.constructors import ConfigError
+from neuralop_bench.config.identity import run_directory
+from neuralop_bench.config.messages import describe
 from neuralop_bench.config.schema import RunConfig
 from neuralop_bench.records.run_directory import RunError
 from neuralop_bench.runs import plan
@@ -26,15 +28,13 @@ Smoke = Callable[..., RunConfig]
 
 
 def fresh(tmp_path: Path, *overrides: str) -> RunConfig:
-    return compose.compose(
-        "track=smoke", f"paths.data={tmp_path / 'data'}", f"paths.outputs={tmp_path / 'out'}", *overrides
-    )
+    return compose("track=smoke", f"paths.data={tmp_path / 'data'}", f"paths.outputs={tmp_path / 'out'}", *overrides)
 
 
 def test_the_activations_are_those_of_a_real_step(smoke: Smoke) -> None:
     cfg = smoke("trainer.epochs=1")
     pipeline.run(cfg)
-    surrogate = Surrogate.load(identity.run_directory(cfg))
+    surrogate = Surrogate.load(run_directory(cfg))
     own = {p.data_ptr() for p in surrogate.parameters()}
     kept: dict[int, int] = {}
 
@@ -94,8 +94,8 @@ def test_parts_that_cannot_work_fail_in_the_plan(tmp_path: Path, override: str, 
     prefix = "+" if "betas" in override else ""
     with pytest.raises(Exception) as raised:  # noqa: PT011  (the constructors' own)
         plan.make(fresh(tmp_path, prefix + override))
-    assert expected in messages.describe(raised.value)
-    assert "debug=true" not in messages.describe(raised.value)
+    assert expected in describe(raised.value)
+    assert "debug=true" not in describe(raised.value)
     assert list(tmp_path.iterdir()) == []
 
 

@@ -23,9 +23,9 @@ from data_gen.problems.ns2d import NavierStokes2D
 from data_gen.random_fields import PeriodicGaussianField
 from data_gen.store import DatasetFile
 from neuralop_bench import pipeline
-from neuralop_bench.config import compose as compose_module
-from neuralop_bench.config import messages
+from neuralop_bench.config.compose import compose as composed
 from neuralop_bench.config.constructors import ConfigError
+from neuralop_bench.config.messages import describe
 from neuralop_bench.config.schema import RunConfig
 from neuralop_bench.data.sources import GeneratedDataset, RegriddedDataset
 from neuralop_bench.runs.splits import _grouped, ensure, generate, split_of
@@ -69,7 +69,7 @@ def _extra(name: str, **values: object) -> str:
 def tiny(tmp_path: Path) -> Compose:
     def compose(*overrides: str) -> RunConfig:
         paths = (f"paths.data={tmp_path / 'data'}", f"paths.outputs={tmp_path / 'outputs'}")
-        return compose_module.compose(*TINY, "mode=generate", *paths, *overrides)
+        return composed(*TINY, "mode=generate", *paths, *overrides)
 
     return compose
 
@@ -229,7 +229,7 @@ def test_parts_on_the_command_line_are_put_together(tmp_path: Path) -> None:
     assert "error: " in errors, "the certificate"
     made = {Path(line).parent.name: Path(line) for line in out.splitlines()}
     assert set(made) == {"train", "test", "test_half"}
-    cfg = compose_module.compose(*TINY, "mode=generate", f"paths.data={tmp_path / 'one'}", which)
+    cfg = composed(*TINY, "mode=generate", f"paths.data={tmp_path / 'one'}", which)
     for path in generate(cfg):
         assert path.read_bytes() == made[path.parent.name].read_bytes(), "as one process makes them"
 
@@ -246,7 +246,7 @@ def test_a_launcher_solves_parts_in_processes_of_its_own(tmp_path: Path) -> None
     assert not list((tmp_path / "data").rglob("*.hdf5"))
     assert len(list((tmp_path / "data").rglob("*.npz"))) == 2
     assert len(list((tmp_path / "data").rglob("train-errors.json"))) == 1
-    cfg = compose_module.compose(*TINY, "mode=generate", f"paths.data={tmp_path / 'data'}", "generation.splits=[train]")
+    cfg = composed(*TINY, "mode=generate", f"paths.data={tmp_path / 'data'}", "generation.splits=[train]")
     (path,) = generate(cfg)
     with DatasetFile(path) as file:
         assert file.n_samples == 20
@@ -322,7 +322,7 @@ def test_a_file_adds_test_sets_without_code(tmp_path: Path) -> None:
 def test_mistakes_are_explained(tiny: Compose, overrides: tuple[str, ...], expected: str) -> None:
     with pytest.raises(Exception) as raised:  # noqa: PT011  (Hydra has its own)
         tiny(*(("+" + o if "viscosty" in o else o) for o in overrides))
-    message = messages.describe(raised.value)
+    message = describe(raised.value)
     assert re.search(expected, message), message
     assert "debug=true" not in message
 
@@ -335,7 +335,7 @@ def test_a_grid_that_has_no_such_refinement_is_explained(tiny: Compose) -> None:
 
 
 def test_imported_data_are_not_generated(tmp_path: Path) -> None:
-    cfg = compose_module.compose(*TINY, "mode=generate")
+    cfg = composed(*TINY, "mode=generate")
     cfg.dataset.path = str(tmp_path)
     with pytest.raises(ConfigError, match="dataset=file takes imported data"):
         generate(cfg)

@@ -14,7 +14,7 @@ from helpers.sweeps import table
 from hydra.errors import MissingConfigException
 
 from neuralop_bench import status
-from neuralop_bench.config import messages
+from neuralop_bench.config.messages import describe
 from neuralop_bench.records.record import RunRecord
 from neuralop_bench.records.sweep_file import SweepFile, sweeps
 
@@ -140,8 +140,8 @@ def test_a_missing_launcher_is_named_with_its_extra() -> None:
         ("sweeper", "optuna", "sweep"),
     ):
         error = MissingConfigException("", f"hydra/{group}/{name}", ["basic"])
-        assert f"pip install 'neuralop-bench[{extra}]'" in messages.describe(error)
-    assert "neuralop-bench[" not in messages.describe(MissingConfigException("", "model/fnoo", ["fno"]))
+        assert f"pip install 'neuralop-bench[{extra}]'" in describe(error)
+    assert "neuralop-bench[" not in describe(MissingConfigException("", "model/fnoo", ["fno"]))
 
 
 def test_status_shows_runs_of_a_sweep_that_have_not_begun(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -37,18 +37,20 @@ MEGABYTES = 4e-6 * SPEC.grid.n_points * SPEC.n_snapshots  # of a sample
 PROGRAM = """
 import json, resource, sys
 from data_gen.generation.memory import hand_memory_back
-from neuralop_bench import config, pipeline
+from neuralop_bench import compose, pipeline
 from neuralop_bench.metrics import cost
+from neuralop_bench.runs import training
+from neuralop_bench.runtime.environment import resolve_device
 
-cpu = pipeline.reproducibility.resolve_device("cpu")
+cpu = resolve_device("cpu")
 reset = cost.reset_peak_memory
 pipeline.keep_freed_memory = hand_memory_back
 cost.reset_peak_memory = lambda device: None
-pipeline.figures.run_figures = lambda *arguments, **options: {}  # of two samples, and slow
+training.figures.run_figures = lambda *arguments, **options: {}  # of two samples, and slow
 measured = []
 for overrides in json.loads(sys.argv[1]):
     reset(cpu)
-    record = pipeline.run(config.compose(*overrides))
+    record = pipeline.run(compose(*overrides))
     assert record.cost["loader_wait_seconds"] > 0
     children = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024e-6
     measured.append((cost.peak_memory_mb(cpu), children))

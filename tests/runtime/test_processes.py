@@ -13,7 +13,9 @@ import torch
 import xarray as xr
 
 from neuralop_bench import pipeline
-from neuralop_bench.config import compose, identity, messages
+from neuralop_bench.config.compose import compose
+from neuralop_bench.config.identity import run_directory
+from neuralop_bench.config.messages import describe
 from neuralop_bench.config.schema import RunConfig
 from neuralop_bench.records.record import Evaluation, RunRecord
 from neuralop_bench.runtime import processes
@@ -43,7 +45,7 @@ def together(n: int, *arguments: str) -> subprocess.CompletedProcess[str]:
 def alone(tmp_path_factory: pytest.TempPathFactory) -> RunConfig:
     """A run that one process has made."""
     root = tmp_path_factory.mktemp("alone")
-    cfg = compose.compose("track=smoke", *UNEVEN, f"paths.data={root / 'data'}", f"paths.outputs={root / 'outputs'}")
+    cfg = compose("track=smoke", *UNEVEN, f"paths.data={root / 'data'}", f"paths.outputs={root / 'outputs'}")
     pipeline.run(cfg)
     return cfg
 
@@ -52,7 +54,7 @@ def alone(tmp_path_factory: pytest.TempPathFactory) -> RunConfig:
 def test_two_processes_train_as_one_and_go_on_from_its_checkpoint(
     alone: RunConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    expected = RunRecord.load(identity.run_directory(alone) / "record.json")
+    expected = RunRecord.load(run_directory(alone) / "record.json")
     paths = (f"paths.data={alone.paths.data}", f"paths.outputs={tmp_path / 'outputs'}")
     end_epoch = Trainer._end_epoch
 
@@ -64,7 +66,7 @@ def test_two_processes_train_as_one_and_go_on_from_its_checkpoint(
     with monkeypatch.context() as patched:
         patched.setattr(Trainer, "_end_epoch", end_second)
         with pytest.raises(KeyboardInterrupt):
-            pipeline.run(compose.compose("track=smoke", *UNEVEN, *paths))
+            pipeline.run(compose("track=smoke", *UNEVEN, *paths))
     done = together(2, "track=smoke", *UNEVEN, *paths)
     assert done.returncode == 0, done.stderr
     assert "Resuming" in done.stdout
@@ -76,8 +78,7 @@ def test_two_processes_train_as_one_and_go_on_from_its_checkpoint(
     for column in ("rel_l2", "valid_rel_l2", "rel_h1"):
         assert record.metrics[column] == pytest.approx(expected.metrics[column], rel=1e-5)
     weights, theirs = (
-        torch.load(folder / "best.pt", weights_only=True)["model"]
-        for folder in (path.parent, identity.run_directory(alone))
+        torch.load(folder / "best.pt", weights_only=True)["model"] for folder in (path.parent, run_directory(alone))
     )
     for name, value in theirs.items():
         torch.testing.assert_close(weights[name], value, rtol=1e-3, atol=1e-5, msg=name)
@@ -93,8 +94,8 @@ def test_any_number_of_processes_gives_the_same_evaluation(alone: RunConfig, tmp
         return Evaluation.load(path), xr.load_dataset(path.with_suffix(".nc"), engine="h5netcdf")
 
     for folder in (tmp_path / "one", tmp_path / "several"):
-        shutil.copytree(identity.run_directory(alone), folder)
-    pipeline.evaluate_again(compose.compose("mode=evaluate", f"run={tmp_path / 'one'}"))
+        shutil.copytree(run_directory(alone), folder)
+    pipeline.evaluate_again(compose("mode=evaluate", f"run={tmp_path / 'one'}"))
     done = together(n, "mode=evaluate", f"run={tmp_path / 'several'}")
     assert done.returncode == 0, done.stderr
     (expected, errors), (found, their_errors) = (evaluated(tmp_path / name) for name in ("one", "several"))
@@ -173,8 +174,8 @@ def test_a_lost_companion_is_told_in_words(monkeypatch: pytest.MonkeyPatch) -> N
         "[third_party/gloo/gloo/transport/tcp/pair.cc:553] Connection closed by peer [127.0.0.1]:13717."
     )
     monkeypatch.setenv("WORLD_SIZE", "2")
-    assert messages.describe(lost).startswith("Another process of this run has ended")
-    assert "n_modes" in messages.describe(ValueError("FNO keeps n_modes=4000"))
+    assert describe(lost).startswith("Another process of this run has ended")
+    assert "n_modes" in describe(ValueError("FNO keeps n_modes=4000"))
 
 
 def test_what_several_processes_lack_is_said(no_tasks: pytest.MonkeyPatch) -> None:
@@ -210,11 +211,11 @@ def test_gpus_share_a_run_and_evaluate_as_a_cpu_does(alone: RunConfig, tmp_path:
     done = together(min(2, torch.cuda.device_count()), "track=smoke", *UNEVEN, *paths, "device=cuda")
     assert done.returncode == 0, done.stderr
     (path,) = (tmp_path / "outputs").rglob("record.json")
-    record, expected = RunRecord.load(path), RunRecord.load(identity.run_directory(alone) / "record.json")
+    record, expected = RunRecord.load(path), RunRecord.load(run_directory(alone) / "record.json")
     assert record.metrics["rel_l2"] == pytest.approx(expected.metrics["rel_l2"], rel=1e-2)
     assert record.environment["device"] == torch.cuda.get_device_name(0)
     shutil.copytree(path.parent, tmp_path / "copied")
-    evaluation = pipeline.evaluate_again(compose.compose("mode=evaluate", f"run={tmp_path / 'copied'}", "device=cpu"))
+    evaluation = pipeline.evaluate_again(compose("mode=evaluate", f"run={tmp_path / 'copied'}", "device=cpu"))
     assert evaluation.metrics["rel_l2"] == pytest.approx(record.metrics["rel_l2"], rel=1e-3)
     faster = together(
         1, "track=smoke", *UNEVEN, *paths, "device=cuda", "trainer.precision=bf16", "trainer.compile=true"

@@ -25,7 +25,7 @@ from neuralop_bench.surrogate.surrogate import Surrogate
 from neuralop_bench.training import augmentation, losses, schedules
 from neuralop_bench.training.optimizers import soap
 from neuralop_bench.training.tracking import NoTracker
-from neuralop_bench.training.trainer import Diverged, Progress, Trainer, validate
+from neuralop_bench.training.trainer import Diverged, Progress, Recipe, Trainer, validate
 
 PROBLEM = NavierStokes2D(viscosity=1e-2, resolution=16, oversampling=1.0, n_snapshots=5)
 
@@ -78,10 +78,12 @@ def _fit(
         surrogate,
         splits["train"].windows(trainer.window_steps),
         splits["valid"].whole(),
-        optimizer=functools.partial(optimizer, lr=lr),
-        schedule=schedule,
-        loss=loss,
-        augmentation=augmentation.Symmetries(PROBLEM.spec),
+        Recipe(
+            functools.partial(optimizer, lr=lr),
+            schedule,
+            loss,
+            augmentation.Symmetries(PROBLEM.spec),
+        ),
         tracker=NoTracker(),
         folder=folder,
         config="",
@@ -238,10 +240,12 @@ def _one_sgd_step(
         surrogate,
         windows,
         splits["valid"].whole(),
-        optimizer=functools.partial(torch.optim.SGD, lr=1.0),
-        schedule=schedules.constant,
-        loss=lambda prediction, target: losses.relative_l2(prediction[:, -1:], target[:, -1:]),
-        augmentation=augmentation.none(PROBLEM.spec),
+        Recipe(
+            functools.partial(torch.optim.SGD, lr=1.0),
+            schedules.constant,
+            lambda prediction, target: losses.relative_l2(prediction[:, -1:], target[:, -1:]),
+            augmentation.none(PROBLEM.spec),
+        ),
         tracker=NoTracker(),
         folder=folder,
         config="",

@@ -1,0 +1,137 @@
+"""What is measured of a run after its record has been written."""
+
+from __future__ import annotations
+
+import math
+import time
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from neuralop_bench import leaderboard
+from neuralop_bench.config.identity import RUN_DIRECTORY_DEPTH, evaluator_name
+from neuralop_bench.config.schema import RunConfig
+from neuralop_bench.evaluation import figures
+from neuralop_bench.records.record import EVALUATIONS, Evaluation, RunRecord
+from neuralop_bench.records.run_directory import RunError
+from neuralop_bench.runs import finished, scoring
+from neuralop_bench.runs.scoring import Score
+from neuralop_bench.runs.splits import Data, source_of
+from neuralop_bench.runtime import environment
+from neuralop_bench.runtime.processes import Processes
+from neuralop_bench.runtime.table import show
+from neuralop_bench.surrogate.surrogate import Surrogate
+from neuralop_bench.training.trainer import validate
+
+Provenance = dict[str, dict[str, Any]]
+
+
+def evaluate(cfg: RunConfig, record: RunRecord, folder: Path, processes: Processes, draws: bool) -> Evaluation:
+    """Evaluate a finished run and write what came out beside its record, or return what is there.
+
+    Args:
+        cfg: the run's configuration, with the evaluator asked for.
+        record: of the run.
+        folder: the run directory.
+        processes: share the work; only the first writes and prints.
+        draws: the page of the board, too, if there is a board to rebuild.
+
+    Raises:
+        RunError: the run isn't finished, or the data here differ from the record's.
+        WriteError: as its message says.
+    """
+    name = evaluator_name(cfg)
+    path, errors, report = (folder / EVALUATIONS / f"{name}.{kind}" for kind in ("json", "nc", "md"))
+    if processes.first_does(path.exists) and not cfg.force:
+        evaluation = Evaluation.load(path)
+        print(f"This evaluation is done: {path} (force=true repeats it)\n{finished.report(report, evaluation.files)}")
+        return evaluation
+    started = time.monotonic()
+    score, data = _scored(cfg, record, folder, processes, thorough=True)
+
+    def finish() -> Evaluation:
+        evaluation = Evaluation(
+            run_id=record.run_id,
+            evaluator=name,
+            metrics=score.metrics,
+            metric_versions=score.versions,
+            data=data,
+            config=asdict(cfg.evaluator),
+            **environment.provenance(processes.device, processes=processes.n),
+            wall_seconds=time.monotonic() - started,
+            files=score.write(errors, report),
+            columns={test_set: entry for test_set, entry in score.columns.items() if test_set != scoring.TEST},
+            cost=score.cost,
+            rungs=[asdict(rung) for rung in score.rungs],
+            notes=score.notes,
+            samples=score.samples,
+            profile=score.profile.to_json() if score.profile else {},
+        )
+        if score.rungs:
+            _draw_solver(score, record, path.with_suffix(".png"))
+        evaluation.save(path)
+        show(score.tables)
+        print(f"Evaluation: {path}")
+        outputs = folder.resolve().parents[RUN_DIRECTORY_DEPTH - 1]
+        if (outputs / leaderboard.FOLDER).is_dir():  # a run directory may have been copied elsewhere
+            finished.rebuild_board(outputs, draws)
+        return evaluation
+
+    return processes.first_does(finish)
+
+
+def score_again(cfg: RunConfig, record: RunRecord, folder: Path) -> Score:
+    """What the checkpoint of a finished run scores on the record's own test data, with the valid error among the
+    columns.
+
+    Args:
+        cfg: the run's configuration, from its record.
+        record: of the run.
+        folder: the run directory.
+
+    Raises:
+        RunError: the run isn't finished, or the data here differ from the record's.
+    """
+    alone = Processes(device=environment.resolve_device(cfg.device))
+    return _scored(cfg, record, folder, alone, thorough=False)[0]
+
+
+def _scored(
+    cfg: RunConfig, record: RunRecord, folder: Path, processes: Processes, *, thorough: bool
+) -> tuple[Score, Provenance]:
+    """What the checkpoint scores, and the provenance of the test sets."""
+    if record.status != "finished":
+        raise RunError(f"{folder} holds a run that {record.status}, so there is no model to evaluate.")
+    surrogate = Surrogate.load(folder, device=processes.device, trust=cfg.trust)
+    data = Data(cfg, source_of(cfg))
+    opened = {split: data.open(split) for split in ("train", "valid", "test")}
+    for split, samples in opened.items():
+        if samples.sha256 != record.data[split]["sha256"]:
+            raise RunError(
+                f"The {split} data in {samples.path} aren't those of the record in {folder}: their hashes differ. "
+                "Generated with another version of the libraries, or changed since; paths.data (of imported data, "
+                "dataset=file dataset.path) points to other files."
+            )
+    train, valid, test = opened.values()
+    if thorough:
+        spent = _spent_seconds(record)
+        score = scoring.score_thoroughly(cfg, surrogate, train, test, processes, spent_seconds=spent)
+    else:
+        score = scoring.score(cfg, surrogate, train, test, processes)
+    score.metrics["valid_rel_l2"] = validate(surrogate, valid.whole(), cfg.trainer.batch_size, processes)
+    return score, {"test": data.provenance("test", test), **score.data}
+
+
+def _spent_seconds(record: RunRecord) -> float | None:
+    """On data, tuning and training; each trial of the tuning counts as one training."""
+    generation, training = (record.cost.get(name) for name in ("generation_seconds", "train_seconds"))
+    if generation is None or training is None:
+        return None
+    return generation + training * (1 + (record.config.get("tuning_trials") or 0))
+
+
+def _draw_solver(score: Score, record: RunRecord, path: Path) -> None:
+    title = f"{record.model} on {record.dataset} ({record.track}), seed {record.seed}, beside the solver"
+    own = {"batched": 1e3 / (score.cost["throughput"] or math.inf), "alone": score.cost["latency_ms"]}
+    drawn = figures.error_against_time_figure(score.rungs, score.metrics["rel_l2"], own, title=title)
+    figures.save(drawn, path)

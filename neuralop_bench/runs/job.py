@@ -1,0 +1,127 @@
+"""One job of a sweep: its configuration, its place, and how far it has come."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig
+from omegaconf.errors import OmegaConfBaseException
+
+from data_gen.store import StoreError
+from neuralop_bench.config.compose import compose, from_sweep
+from neuralop_bench.config.constructors import ConfigError, InapplicableError
+from neuralop_bench.config.identity import evaluator_name, identity, run_directory, standard_overrides
+from neuralop_bench.config.messages import describe
+from neuralop_bench.config.schema import RunConfig
+from neuralop_bench.records.committed_board import Committed, CommittedBoard, FilingError
+from neuralop_bench.records.record import EVALUATIONS
+from neuralop_bench.records.run_directory import State, state
+from neuralop_bench.runtime.hydra_internals import composed_job
+
+
+@dataclass
+class Job:
+    """One job.
+
+    Attributes:
+        overrides: what Hydra's launchers take.
+        name: the overrides that set it apart from the sweep's other jobs.
+        run: its configuration; None if it can't be composed, or if it means nothing.
+        folder: run directory; None for a job that isn't a run (``mode=generate`` or ``evaluate``).
+        evaluation: file of the evaluation that a thorough evaluator leaves after the record; None without one.
+        board: the committed board that the run is filed on; None without one.
+        committed: the run on that board, if all of it was there before.
+        problem: why it can't be run, or why it failed.
+        left_out: the problem is that its parts mean nothing together, so nobody expects it to be run.
+    """
+
+    overrides: tuple[str, ...]
+    name: str = ""
+    run: RunConfig | None = None
+    folder: Path | None = None
+    evaluation: Path | None = None
+    board: CommittedBoard | None = None
+    committed: Committed | None = None
+    problem: str = ""
+    left_out: bool = False
+
+    @property
+    def state(self) -> State:
+        if self.committed is not None:
+            is_finished = self.committed.record.status == "finished"
+            return State("finished" if is_finished else "diverged", self.committed.reason)
+        return state(self.folder) if self.folder is not None else State("new", "")
+
+    @property
+    def is_done(self) -> bool:
+        """Whether nothing is left to launch."""
+        progress = self.state.progress
+        is_evaluated = self.committed is not None or self.evaluation is None or self.evaluation.exists()
+        return progress == "diverged" or (progress == "finished" and is_evaluated)
+
+    @property
+    def is_forced(self) -> bool:
+        return self.folder is not None and self.run is not None and self.run.force
+
+
+@dataclass
+class Known:
+    """What jobs of a sweep share, since each composition takes Hydra a tenth of a second.
+
+    Attributes:
+        bases: configurations by the options chosen.
+        standards: what runs are compared with for their identity, by the groups that make it.
+        evaluations: names of evaluations, by the evaluator.
+        boards: committed ones, by their folder.
+    """
+
+    bases: dict[tuple[str, ...], DictConfig] = field(default_factory=dict)
+    standards: dict[tuple[str, ...], RunConfig] = field(default_factory=dict)
+    evaluations: dict[str, str] = field(default_factory=dict)
+    boards: dict[str, CommittedBoard] = field(default_factory=dict)
+
+
+def composed(overrides: tuple[str, ...], master: DictConfig, loader: Any, known: Known) -> Job:
+    """A job of a grid. What is wrong with it is its ``problem``; what Hydra itself refuses is an error.
+
+    Args:
+        overrides: of the job.
+        master: the configuration that Hydra has composed for the sweep.
+        loader: Hydra's loader of configurations.
+        known: what the jobs of this sweep share.
+
+    Raises:
+        HydraException: an option or a key that isn't there.
+    """
+    try:
+        run = from_sweep(composed_job(overrides, master, loader, known.bases))
+        if run.mode != "run":
+            return Job(overrides, run=run)
+        groups = tuple(standard_overrides(run))
+        base = None
+        if run.dataset.path is None:  # otherwise what it is compared with depends on the files
+            base = known.standards.get(groups) or known.standards.setdefault(groups, compose(*groups))
+        who = identity(run, base)
+        job = Job(overrides, run=run, folder=(folder := run_directory(run, who)))
+        job.evaluation = _evaluation(run, folder, known)
+        if run.paths.board is not None:
+            job.board = known.boards.get(run.paths.board) or CommittedBoard(Path(run.paths.board))
+            known.boards[run.paths.board] = job.board
+            if not run.force:
+                evaluator = job.evaluation.stem if job.evaluation is not None else None
+                job.committed = job.board.find(who.track, who.run_id(run.seed), evaluator, run=folder)
+        return job
+    except InapplicableError as error:
+        return Job(overrides, problem=str(error), left_out=True)
+    except (ConfigError, OmegaConfBaseException, StoreError, FilingError, OSError) as error:
+        return Job(overrides, problem=describe(error))
+
+
+def _evaluation(run: RunConfig, folder: Path, known: Known) -> Path | None:
+    if not run.evaluator.is_thorough:
+        return None
+    evaluator = repr((run.choices.get("evaluator"), run.evaluator))
+    name = known.evaluations.get(evaluator) or known.evaluations.setdefault(evaluator, evaluator_name(run))
+    return folder / EVALUATIONS / f"{name}.json"
