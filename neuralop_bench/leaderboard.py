@@ -15,17 +15,18 @@ import argparse
 import csv
 import math
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from filelock import FileLock
 
 from data_gen.files import WriteError, make_folder, replacing, write_errors
-from neuralop_bench.board import page
+from neuralop_bench.board import columns, page
 from neuralop_bench.board.collect import Collection, collect
-from neuralop_bench.board.rows import COLUMNS, RUN_COLUMNS, Board, Cell, board, run_rows
+from neuralop_bench.board.rows import RUN_COLUMNS, Board, run_rows
 from neuralop_bench.board.tables import board_tables
+from neuralop_bench.board.text import Cell, Cells
 from neuralop_bench.runtime.table import Table, show
 
 # Of the board below outputs.
@@ -45,7 +46,7 @@ def write(found: Board, folder: Path, *, draws: bool = True) -> list[Table]:
     """
     make_folder(folder)
     _write_csv(folder / "runs.csv", RUN_COLUMNS, run_rows(found.runs))
-    _write_csv(folder / "leaderboard.csv", COLUMNS, found.rows)
+    _write_csv(folder / "leaderboard.csv", columns.names(), found.rows)
     _write_csv(folder / "blanks.csv", _BLANK_COLUMNS, _blanks(found))
     shown = board_tables(found)
     with replacing(folder / "leaderboard.md") as temporary:
@@ -73,7 +74,7 @@ def rebuild(outputs: Path, *, draws: bool = True) -> Path:
         for leftover in folder.glob(".*.tmp"):  # of a process that was killed while it wrote the board
             leftover.unlink(missing_ok=True)
         found = collect([outputs])
-        write(board(found), folder, draws=draws)
+        write(Board.of(found), folder, draws=draws)
     finally:
         lock.release()
     _warn(found)
@@ -97,7 +98,7 @@ def _first_rows(table: Table) -> Table:
 def _blanks(found: Board) -> Iterable[dict[str, Cell]]:
     for entry in found.entries:
         place = {name: entry.cells[name] for name in _BLANK_COLUMNS[:-2]}
-        for column in COLUMNS:
+        for column in columns.names():
             if column in entry.blanks:
                 yield {**place, "column": column, "reason": entry.blanks[column]}
 
@@ -116,11 +117,11 @@ def _text(value: Cell) -> str:
     return f"'{text}" if isinstance(value, str) and text.startswith(_FORMULA) else text
 
 
-def _write_csv(path: Path, columns: Sequence[str], table: Iterable[Mapping[str, Cell]]) -> None:
+def _write_csv(path: Path, header: Sequence[str], table: Iterable[Cells]) -> None:
     with replacing(path) as temporary, open(temporary, "w", newline="", encoding="utf-8") as handle:
         writer = csv.writer(handle)  # RFC 4180
-        writer.writerow(columns)
-        writer.writerows([_text(row.get(name)) for name in columns] for row in table)
+        writer.writerow(header)
+        writer.writerows([_text(row.get(name)) for name in header] for row in table)
 
 
 def main(arguments: Sequence[str] | None = None, say: Callable[[str], None] = print) -> int:
@@ -144,7 +145,7 @@ def main(arguments: Sequence[str] | None = None, say: Callable[[str], None] = pr
         )
         return 1
     try:
-        tables = write(board(found), options.output)
+        tables = write(Board.of(found), options.output)
     except WriteError as error:
         print(f"Error: {error}", file=sys.stderr)
         return 1

@@ -103,6 +103,16 @@ class Run:
         return next((value for value in known if value is not None), None)
 
     @property
+    def further(self) -> dict[str, tuple[str, Mapping[str, float | None]]]:
+        """Hash of the data and columns of each further test set, by its name, as the latest evaluation has them."""
+        latest = {setting: (entry, columns) for entry in self.evaluations for setting, columns in entry.columns.items()}
+        found = {}
+        for setting, (entry, columns) in sorted(latest.items()):
+            data = entry.data.get(setting) or entry.data.get(setting.removesuffix("_interpolated"), {})
+            found[setting] = (str(data.get("sha256", "")), columns)
+        return found
+
+    @property
     def test_hash(self) -> str:
         return str(self.record.data.get("test", {}).get("sha256", ""))
 

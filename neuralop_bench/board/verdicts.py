@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 
 from neuralop_bench.board.rows import Entry, Group
-from neuralop_bench.board.tables import interval, text
+from neuralop_bench.board.text import interval_text, text
 from neuralop_bench.records.record import DATA_ERROR_MARGIN
 
 # A model this many times worse than the best isn't set against it: what hardly follows the truth is easily stable.
@@ -24,7 +24,7 @@ def verdicts(group: Group) -> list[str]:
 
 def _accuracy(group: Group, rated: Sequence[Entry]) -> list[str]:
     best = rated[0]
-    ends = f", 95 % interval {interval(best)}" if best.interval is not None else ""
+    ends = f", 95 % interval {interval_text(best.cells)}" if best.seeds.interval is not None else ""
     n = int(_number(best, "n_seeds") or 0)
     found = [
         f"{best.name} is the most accurate: relative L2 {text(best.cells['rel_l2_mean'])} "
@@ -38,7 +38,7 @@ def _accuracy(group: Group, rated: Sequence[Entry]) -> list[str]:
         found.append(
             f"{_listed([entry.name for entry in first])} share the first rank: nobody is significantly better."
         )
-    if any(entry.interval is not None and not entry.interval.counts_seeds for entry in group.ranked):
+    if any(entry.seeds.interval is not None and not entry.seeds.interval.counts_seeds for entry in group.ranked):
         found.append("Rows of one seed (†) know nothing about another training: more seeds may change their ranks.")
     data_error, error = _number(best, "data_error"), _number(best, "rel_l2_mean")
     if data_error and error and error < DATA_ERROR_MARGIN * data_error:

@@ -14,7 +14,7 @@ from playwright.sync_api import Browser, ConsoleMessage, Page, sync_playwright
 
 from neuralop_bench import leaderboard
 from neuralop_bench.board.collect import collect
-from neuralop_bench.board.rows import board
+from neuralop_bench.board.rows import Board
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium (make browser-packages installs Debian's)")
@@ -28,7 +28,7 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> str:
     records = [*three_models(), record("<b>bold</b>", error=0.09), record("old", error=0.2, samples={}, profile={})]
     left_out = record("late", config={})
     save(folder, *records, *map(evaluation, records[:14]), left_out)
-    leaderboard.write(board(collect([folder])), folder / "out")
+    leaderboard.write(Board.of(collect([folder])), folder / "out")
     return (folder / "out" / "index.html").as_uri()
 
 

@@ -13,8 +13,9 @@ import pytest
 from helpers.made_records import evaluation, record, save, three_models
 
 from neuralop_bench import leaderboard
+from neuralop_bench.board import columns
 from neuralop_bench.board.collect import collect
-from neuralop_bench.board.rows import COLUMNS, Board, Entry, board
+from neuralop_bench.board.rows import Board, Entry
 from neuralop_bench.board.tables import board_tables
 from neuralop_bench.board.verdicts import verdicts
 from neuralop_bench.evaluation.statistics import crossed_interval
@@ -24,7 +25,7 @@ FILES = ("leaderboard.csv", "runs.csv", "blanks.csv", "leaderboard.md", "index.h
 
 
 def made(folder: Path, *entries: RunRecord | Evaluation) -> Board:
-    return board(collect([save(folder, *entries)]))
+    return Board.of(collect([save(folder, *entries)]))
 
 
 def only(folder: Path, *entries: RunRecord | Evaluation) -> Entry:
@@ -45,14 +46,14 @@ def test_the_files_are_the_same_to_the_byte_for_any_order_of_records(tmp_path: P
 
 def test_interval_and_spread_are_those_of_the_records(tmp_path: Path) -> None:
     entry = only(tmp_path, *(record(seed=seed) for seed in (0, 1, 2)))
-    assert entry.errors is not None
-    expected = crossed_interval(entry.errors)
+    assert entry.seeds.errors is not None
+    expected = crossed_interval(entry.seeds.errors)
     assert expected is not None
     cells = entry.cells
     assert (cells["rel_l2_ci_lo"], cells["rel_l2_ci_hi"]) == (expected.low, expected.high)
     assert expected.low < cells["rel_l2_mean"] < expected.high
-    assert cells["rel_l2_mean"] == pytest.approx(entry.errors.mean(), rel=1e-12)
-    assert cells["rel_l2_sd"] == pytest.approx(entry.errors.mean(axis=1).std(ddof=1), rel=1e-12)
+    assert cells["rel_l2_mean"] == pytest.approx(entry.seeds.errors.mean(), rel=1e-12)
+    assert cells["rel_l2_sd"] == pytest.approx(entry.seeds.errors.mean(axis=1).std(ddof=1), rel=1e-12)
 
 
 def test_ranks_are_one_and_the_number_that_is_significantly_better(tmp_path: Path) -> None:
@@ -121,7 +122,7 @@ def test_every_column_is_filled_or_has_a_reason(tmp_path: Path) -> None:
     records = three_models()
     found = made(tmp_path, *records, *map(evaluation, records[:5]), record("bad", status="failed", metrics={}, cost={}))
     for entry in found.entries:
-        assert list(entry.cells) == COLUMNS
+        assert list(entry.cells) == columns.names()
         empty = {name for name, value in entry.cells.items() if value is None}
         assert empty == entry.blanks.keys()
         assert all(entry.blanks.values())
@@ -179,13 +180,13 @@ def test_the_status_is_that_of_the_least_trusted_seed(tmp_path: Path) -> None:
     folder = save(tmp_path, *records)
     place = folder / "verifications" / "lite"
     _verification(records[0]).save(place / "0.json")
-    assert board(collect([folder])).entries[0].cells["status"] == "self"
+    assert Board.of(collect([folder])).entries[0].cells["status"] == "self"
     _verification(records[1], tolerance=1e-3).save(place / "1.json")
-    assert board(collect([folder])).entries[0].cells["status"] == "reproduced"
+    assert Board.of(collect([folder])).entries[0].cells["status"] == "reproduced"
     _verification(records[1]).save(place / "2.json")
-    assert board(collect([folder])).entries[0].cells["status"] == "verified"
+    assert Board.of(collect([folder])).entries[0].cells["status"] == "verified"
     _verification(records[0], confirmed=False, difference=math.inf).save(place / "3.json")
-    assert board(collect([folder])).entries[0].cells["status"] == "disputed"
+    assert Board.of(collect([folder])).entries[0].cells["status"] == "disputed"
     other = _verification(replace(records[0], commit="other"))
     assert other.fingerprint != records[0].fingerprint
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from neuralop_bench.board.collect import Collection, Run
-from neuralop_bench.board.rows import board
+from neuralop_bench.board.rows import Board
 from neuralop_bench.config import compose
 from neuralop_bench.records import published
 from neuralop_bench.records.published import Published, comparable, differences, nearest
@@ -300,14 +300,14 @@ def _with(node: Mapping[str, Any], **changes: Any) -> RunRecord:
 
 
 def test_the_board_shows_the_value_that_the_configuration_names() -> None:
-    (row,) = board(Collection((Run(_with({"id": "lsm_ns_nu1e-5"})),))).rows
+    (row,) = Board.of(Collection((Run(_with({"id": "lsm_ns_nu1e-5"})),))).rows
     assert (row["comparable"], row["published_value"]) == ("no", 0.1535)
     assert "2301.12664" in str(row["published_source"])
 
 
 def test_the_board_shows_the_value_that_an_older_record_holds() -> None:
     node = {"value": 0.0108, "source": "as it was written then"}
-    (row,) = board(Collection((Run(_with(node)),))).rows
+    (row,) = Board.of(Collection((Run(_with(node)),))).rows
     assert (row["comparable"], row["published_value"], row["published_source"]) == ("no", *node.values())
     assert published.shown(_with(node)) is None, "it isn't of this task, so nothing tells what it was measured on"
     older = replace(_with(node), config={**_with(node).config, "task": "fno_darcy85"})

@@ -14,9 +14,11 @@ import pytest
 from helpers.made_records import EVALUATION, RECORD
 
 from neuralop_bench import leaderboard
+from neuralop_bench.board import columns
 from neuralop_bench.board.collect import Collection, Run, collect
-from neuralop_bench.board.rows import COLUMNS, Board, Cell, board, run_rows
+from neuralop_bench.board.rows import Board, run_rows
 from neuralop_bench.board.tables import board_tables
+from neuralop_bench.board.text import Cell
 from neuralop_bench.records.record import Evaluation, RecordError, RunRecord
 from neuralop_bench.runtime.table import WIDTH, show
 
@@ -34,7 +36,7 @@ def rows(records: Sequence[RunRecord]) -> list[dict[str, Cell]]:
 
 
 def _board(runs: Sequence[Run]) -> Board:
-    return board(Collection(tuple(runs)))
+    return Board.of(Collection(tuple(runs)))
 
 
 def test_record_round_trip_keeps_infinity_and_missing(tmp_path: Path) -> None:
@@ -96,7 +98,7 @@ def test_csv_is_rfc_4180_with_empty_cells_for_what_is_missing(tmp_path: Path) ->
     with open(tmp_path / "leaderboard.csv", newline="", encoding="utf-8") as handle:
         reader = csv.DictReader(handle)
         (row,) = reader
-        assert list(reader.fieldnames or ()) == COLUMNS
+        assert list(reader.fieldnames or ()) == columns.names()
     assert row["rel_l2_mean"] == "0.333333"
     assert row["n_parameters"] == "12345678"
     assert (row["vrmse"], row["max_error"], row["k_eff"], row["dirty"]) == ("", "inf", "", "false")
@@ -186,7 +188,7 @@ def test_evaluations_are_found_beside_runs_and_in_a_committed_board(tmp_path: Pa
 def test_tables_hold_every_model_and_fit_a_terminal(capsys: pytest.CaptureFixture[str]) -> None:
     long = replace(_with(model="a_model_with_a_long_name", rel_l2=0.5), variant="width=64+n_layers=9+lr=0.1-abcd1234")
     diverged = replace(_with(model="bad"), status="diverged", metrics={}, cost={}, data={})
-    numbers = dict.fromkeys(COLUMNS, 123456.789)
+    numbers = dict.fromkeys(columns.names(), 123456.789)
     cost = {**numbers, "speedup_is_bound": -1.0}
     full = replace(_with(model="full"), metrics={**numbers, "rel_l2": 0.0123456}, cost=cost)
     seeds = [replace(full, seed=seed, run_id=f"full-{seed}") for seed in (1, 2)]
@@ -198,7 +200,7 @@ def test_tables_hold_every_model_and_fit_a_terminal(capsys: pytest.CaptureFixtur
     kinds = [table.title.partition(": ")[2] for table in tables]
     assert [kind.split()[0] for kind in kinds] == ["error", "ratio", "spectral", "elsewhere", "cost", "beside"]
     for table in tables:
-        ranked = ["full", "a_model_with_a_lo..."]
+        ranked = ["full", "a_model_with_a_l..."]
         assert [row[1] for row in table.rows] == (ranked if "ratio" in table.title else [*ranked, "bad"])
     assert tables[0].rows[0][3] == "0.0123 ± 0"
     assert tables[0].rows[2][3] == "diverged"
@@ -230,7 +232,7 @@ def test_an_error_close_to_that_of_the_data_is_marked() -> None:
 def test_committed_records_form_the_committed_board(tmp_path: Path) -> None:
     committed = Path(__file__).parents[2] / "leaderboard"
     assert [path.parent for path in committed.rglob("leaderboard.csv")] == [committed]
-    leaderboard.write(board(collect([committed])), tmp_path)
+    leaderboard.write(Board.of(collect([committed])), tmp_path)
     assert (tmp_path / "leaderboard.csv").read_bytes() == (committed / "leaderboard.csv").read_bytes(), (
         "run `make board-pages`"
     )
@@ -244,7 +246,7 @@ def test_the_readme_shows_the_committed_records() -> None:
     script = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(script)
     shown = (root / "README.md").read_text(encoding="utf-8")
-    committed = board(collect([root / "leaderboard"]))
+    committed = Board.of(collect([root / "leaderboard"]))
     assert script.page(shown, committed) == shown, "run `make board-pages`"
     best = min(row["rel_l2_mean"] for row in committed.rows if (row["track"], row["dataset"]) == ("lite", "ns2d"))
     assert f"**{best:.3f}**" in shown
