@@ -33,7 +33,7 @@ _KIND = ("device", "processor", "vector_instructions")
 
 
 @dataclass(frozen=True)
-class Comparison:
+class ColumnCheck:
     """One column, as recorded and as measured now; a column whose metric has changed since isn't comparable."""
 
     column: str
@@ -55,7 +55,9 @@ class Comparison:
         return self.difference <= self.tolerance
 
 
-def verify(run: Path, *, data: Path | None = None, device: str = "auto", trust: Sequence[str] = ()) -> list[Comparison]:
+def verify(
+    run: Path, *, data: Path | None = None, device: str = "auto", trust: Sequence[str] = ()
+) -> list[ColumnCheck]:
     """Compare a run's record with what its checkpoint scores now.
 
     Args:
@@ -72,7 +74,7 @@ def verify(run: Path, *, data: Path | None = None, device: str = "auto", trust: 
     return _compared(RunRecord.load(run / RECORD_NAME), run, data, device, trust)
 
 
-def verification(record: RunRecord, found: Sequence[Comparison], *, device: str = "auto") -> Verification:
+def verification(record: RunRecord, found: Sequence[ColumnCheck], *, device: str = "auto") -> Verification:
     """What ``verify`` has found, in the form that is kept.
 
     Args:
@@ -105,7 +107,7 @@ def path_of(found: Verification, run: Path) -> Path:
     return run / VERIFICATIONS / f"{stamp}-{where}.json"
 
 
-def _compared(record: RunRecord, run: Path, data: Path | None, device: str, trust: Sequence[str]) -> list[Comparison]:
+def _compared(record: RunRecord, run: Path, data: Path | None, device: str, trust: Sequence[str]) -> list[ColumnCheck]:
     cfg = compose.of_record(record, run, trust)
     cfg.device = device
     if data is not None:
@@ -123,7 +125,7 @@ def _compared(record: RunRecord, run: Path, data: Path | None, device: str, trus
     names = [*record.metrics, *(name for name in score.metrics if name not in record.metrics)]
     # A record writes NaN as missing, so a NaN of now is the same.
     now = {name: None if value is None or math.isnan(value) else value for name, value in score.metrics.items()}
-    return [Comparison(name, record.metrics.get(name), now.get(name), tolerance) for name in names]
+    return [ColumnCheck(name, record.metrics.get(name), now.get(name), tolerance) for name in names]
 
 
 def _keep(found: Verification, run: Path) -> str:

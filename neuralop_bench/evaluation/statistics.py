@@ -61,7 +61,7 @@ class Interval:
 
 
 @dataclass(frozen=True)
-class Comparison:
+class ModelComparison:
     """One model beside another on the same samples.
 
     ratio: geometric mean over samples of the ratio of their errors, itself the geometric mean over seeds; below 1 where
@@ -90,7 +90,7 @@ class Comparison:
 class Pair(NamedTuple):
     """What standings say about two models.
 
-    ratio: of their errors, as in ``Comparison``.
+    ratio: of their errors, as in ``ModelComparison``.
     p_value: that it is 1, with the bounded degrees of freedom of ``rank``, adjusted for the number of pairs.
     """
 
@@ -176,7 +176,7 @@ def crossed_interval(errors: Errors, confidence: float = 0.95) -> Interval | Non
     return Interval(mean, mean * _exp(-reach), mean * _exp(reach), se, float(degrees), n_seeds, n_samples)
 
 
-def compare(one: Errors, other: Errors) -> Comparison:
+def compare(one: Errors, other: Errors) -> ModelComparison:
     """Two models by the ratio of their errors on the same samples.
 
         d(n) = mean_s log e_1(s, n) - mean_s log e_2(s, n),    ratio = exp(mean_n d)
@@ -207,15 +207,15 @@ def compare(one: Errors, other: Errors) -> Comparison:
     n_samples = models.logs.shape[1]
     if models.diverged.any():
         ratio = _exp(difference)
-        return Comparison(ratio, ratio, ratio, p_value, math.nan, p_value, ratio, ratio, counts_seeds)
+        return ModelComparison(ratio, ratio, ratio, p_value, math.nan, p_value, ratio, ratio, counts_seeds)
     if n_samples < 2:
-        return Comparison(_exp(difference), 0.0, math.inf, 1.0, math.nan, 1.0, 0.0, math.inf, counts_seeds)
+        return ModelComparison(_exp(difference), 0.0, math.inf, 1.0, math.nan, 1.0, 0.0, math.inf, counts_seeds)
     reach = float(scipy.special.stdtrit(degrees, 1 - SIGNIFICANCE / 2)) * math.sqrt(variance)
     per_sample = models.logs[0] - models.logs[1]
     resampled = np.quantile(_resampled_means(per_sample), [SIGNIFICANCE / 2, 1 - SIGNIFICANCE / 2])
     # Signed ranks of differences that are all 0 are undefined.
     signed_ranks: Any = scipy.stats.wilcoxon(per_sample) if per_sample.any() else None
-    return Comparison(
+    return ModelComparison(
         ratio=_exp(difference),
         low=_exp(difference - reach),
         high=_exp(difference + reach),
