@@ -14,7 +14,7 @@ from data_gen.files import WriteError
 from data_gen.generation.certificate import Certificate
 from data_gen.progress import printable
 from data_gen.store import DatasetFile, StoreError
-from neuralop_bench.evaluation import figures
+from neuralop_bench.evaluation import field_figures, figures
 
 
 def describe(path: Path) -> str:
@@ -84,7 +84,7 @@ def draw(path: Path, n_samples: int, output: Path | None = None) -> Path:
     with DatasetFile(path) as file:
         chosen = slice(0, min(n_samples, file.n_samples))
         title = f"{file.spec.name}, {file.split}: {file.spec.equation}"
-        figure = figures.data_figure(file.read_states(chosen), file.read_static(chosen), file.spec, title=title)
+        figure = field_figures.data_figure(file.read_states(chosen), file.read_static(chosen), file.spec, title=title)
         output = output or Path(f"{file.spec.name}-{file.split}.png")
     figures.save(figure, output)
     return output

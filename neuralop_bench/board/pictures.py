@@ -15,6 +15,7 @@ from neuralop_bench.board import plots
 from neuralop_bench.board.plots import Series
 from neuralop_bench.board.rows import Entry, Group
 from neuralop_bench.board.text import text
+from neuralop_bench.evaluation.plotting import FIELD_MAP
 from neuralop_bench.records.profile import Fields, Profile, ProfileError
 from neuralop_bench.records.rung import Rung
 
@@ -170,7 +171,7 @@ def fields_of(group: Group, profiles: Profiles, series: Series) -> dict[str, Any
             card["svg"] = Markup(plots.lines(fields, series.style(name)["color"], label))
         elif fields.prediction is not None and fields.error is not None:
             size = np.abs(fields.error)
-            prediction = plots.image(fields.prediction, _limits(reference), plots.FIELD_MAP)
+            prediction = plots.image(fields.prediction, _limits(reference), FIELD_MAP)
             error = plots.image(size, (0.0, float(size.max())), plots.ERROR_MAP)
             card["images"] = [
                 {"src": prediction, "alt": f"{name}: prediction"},
@@ -182,7 +183,7 @@ def fields_of(group: Group, profiles: Profiles, series: Series) -> dict[str, Any
     when = "" if reference.time is None else f" at t = {reference.time:g}"
     image = ""
     if reference.reference.ndim == 2:
-        image = plots.image(reference.reference, (low, high), plots.FIELD_MAP)
+        image = plots.image(reference.reference, (low, high), FIELD_MAP)
     return {
         "what": f"{reference.name}{unit}{when}",
         "low": text(low),

@@ -8,7 +8,7 @@ import re
 import warnings
 import zlib
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import matplotlib as mpl
 import numpy as np
@@ -16,10 +16,10 @@ from markupsafe import escape
 from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 from numpy.typing import NDArray
 from PIL import Image
 
+from neuralop_bench.evaluation.plotting import STYLE, legend_below, plain_numbers, positive, single
 from neuralop_bench.evaluation.statistics import crossed_interval
 from neuralop_bench.metrics.bands import BAND_EDGES, BELOW_ROUNDING
 from neuralop_bench.records.profile import Fields
@@ -33,12 +33,11 @@ _VARIABLES = {_INK: "var(--ink)", _MUTED: "var(--muted)", _FAINT: "var(--rule)"}
 }
 _MARKERS = "os^Dv<>PXp"
 _DASHES: tuple[Any, ...] = ("-", (0, (4, 1.2)), (0, (1, 1)), (0, (5, 1, 1, 1)))
-FIELD_MAP, ERROR_MAP = "viridis", "magma"
+ERROR_MAP = "magma"
 
-_STYLE: dict[Any, Any] = {
+_STYLE: dict[Any, Any] = STYLE | {
     "svg.fonttype": "none",
     "svg.hashsalt": "neuralop-bench",
-    "font.family": "DejaVu Sans",
     "font.size": 8.5,
     "text.color": _INK,
     "axes.labelcolor": _INK,
@@ -49,16 +48,8 @@ _STYLE: dict[Any, Any] = {
     "ytick.color": _MUTED,
     "xtick.labelcolor": _INK,
     "ytick.labelcolor": _INK,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "axes.axisbelow": True,
     "grid.color": _FAINT,
-    "grid.linewidth": 0.6,
-    "lines.linewidth": 1.4,
     "lines.markersize": 4.5,
-    "legend.frameon": False,
-    "legend.fontsize": 8,
 }
 # Of a name in a legend.
 _WIDEST_NAME = 24
@@ -101,7 +92,7 @@ def error_and_time(
         series: looks of the models.
         label: what a screen reader says instead.
     """
-    figure, axis = _single()
+    figure, axis = single(_SIZE)
     points = [(seconds, error) for seconds, error, _ in models.values()]
     if rungs:
         curve = sorted((rung.seconds, rung.rel_l2, rung.resolution) for rung in rungs)
@@ -149,7 +140,7 @@ def error_over_time(
         models: times [T] and errors [seed, sample, T], by name.
         series, label: as in ``error_and_time``.
     """
-    figure, axis = _single()
+    figure, axis = single(_SIZE)
     shown: list[tuple[float, float]] = []
     for name, (times, errors) in models.items():
         look = series.style(name)
@@ -197,8 +188,8 @@ def spectra(
     ratios: list[tuple[float, float]] = []
     for name, (prediction, error) in models.items():
         look = {**series.style(name), "marker": ""}
-        above.plot(x, _positive(prediction[signal]), label=_shown(name), **look)
-        ratio = np.sqrt(_positive(error[signal]) / reference[signal])
+        above.plot(x, positive(prediction[signal]), label=_shown(name), **look)
+        ratio = np.sqrt(positive(error[signal]) / reference[signal])
         below.plot(x, ratio, **look)
         ratios += [(1.0, float(value)) for value in ratio if np.isfinite(value)]
     below.axhline(1.0, color=_MUTED, linewidth=0.8, linestyle=":")
@@ -268,11 +259,6 @@ def standalone(svg: str, colours: Mapping[str, str]) -> str:
     return f"{root} {size}>{paper}{rest}\n"
 
 
-def _single() -> tuple[Figure, Axes]:
-    figure = Figure(figsize=_SIZE, layout="constrained")
-    return figure, figure.subplots()
-
-
 def _shown(name: str) -> str:
     """A name as matplotlib takes it: a dollar sign begins a formula there, an underscore hides a label."""
     plain = "".join(letter if letter.isprintable() else " " for letter in name)
@@ -280,29 +266,21 @@ def _shown(name: str) -> str:
     return ("\u200a" if plain.startswith("_") else "") + plain.replace("$", r"\$")
 
 
-def _positive(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    return np.where(np.isfinite(values) & (values > 0), values, np.nan)
-
-
 def _logarithmic(axis: Axes, points: Sequence[tuple[float, float]], which: str = "xy") -> None:
     """Logarithmic scales with plain numbers, wide enough for the points (intervals may reach far)."""
-    for name, index in (("x", 0), ("y", 1)):
+    axes: tuple[tuple[Literal["x", "y"], int], ...] = (("x", 0), ("y", 1))
+    for name, index in axes:
         values = [point[index] for point in points if np.isfinite(point[index]) and point[index] > 0]
         if name not in which or not values:
             continue
         low, high = min(values), max(values)
         axis.set(**{f"{name}scale": "log", f"{name}lim": (low / 1.4, high * 1.4)})
-        ticks = axis.xaxis if name == "x" else axis.yaxis
-        if high < 300 * low and low > 1e-3:
-            ticks.set_major_locator(LogLocator(subs=(1, 2, 5)) if high > 5 * low else MaxNLocator(4))
-            ticks.set_major_formatter("{x:g}")
-            ticks.set_minor_formatter(NullFormatter())
+        if low > 1e-3:
+            plain_numbers(axis, name, low, high)
 
 
 def _legend(figure: Figure, axis: Axes) -> None:
-    handles, labels = axis.get_legend_handles_labels()
-    if handles:
-        figure.legend(handles, labels, loc="outside lower center", ncols=3, columnspacing=1.2, handletextpad=0.5)
+    legend_below(figure, axis, 3, columnspacing=1.2, handletextpad=0.5)
 
 
 def _svg(figure: Figure, label: str) -> str:

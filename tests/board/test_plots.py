@@ -15,6 +15,7 @@ from PIL import Image
 
 from neuralop_bench.board import pictures, plots
 from neuralop_bench.board.plots import Series, pareto
+from neuralop_bench.evaluation.plotting import FIELD_MAP
 from neuralop_bench.records.rung import Rung
 
 NAMES = ["fno", "a<b&c", "price $5", "_hidden", "模型", "two\nlines"]
@@ -94,7 +95,7 @@ def test_spectra_leave_rounding_out() -> None:
 def test_an_image_has_x_to_the_right_and_y_up(shape: tuple[int, int]) -> None:
     field = np.zeros(shape)
     field[-1, 0] = 1.0  # x at its end, y at its beginning: the lower right corner
-    uri = plots.image(field, (0.0, 1.0), plots.FIELD_MAP)
+    uri = plots.image(field, (0.0, 1.0), FIELD_MAP)
     picture = np.asarray(Image.open(io.BytesIO(base64.b64decode(uri.partition(",")[2]))).convert("RGB"), int)
     bright = picture.sum(axis=-1)
     assert bright[-1, -1] == bright.max()

@@ -19,7 +19,7 @@ from data_gen.grids import Grid
 from data_gen.spec import DatasetSpec, FieldSpec
 from neuralop_bench.batch import Batch
 from neuralop_bench.data.trajectories import Windows
-from neuralop_bench.evaluation import figures
+from neuralop_bench.evaluation import field_figures, figures, plotting
 from neuralop_bench.metrics.metric import MetricContext
 from neuralop_bench.metrics.relative import RelativeL2, relative_l2_per_sample, relative_l2_step
 from neuralop_bench.metrics.spectral import Spectra
@@ -262,7 +262,7 @@ def test_maps_show_the_fields(name: str) -> None:
 
 def test_lines_show_the_fields() -> None:
     case = _Case(*CASES["1d"])
-    figure = figures.sample_figure(case.prediction[0], case.target[0], np.array(case.spec.times), case.spec)
+    figure = field_figures.sample_figure(case.prediction[0], case.target[0], np.array(case.spec.times), case.spec)
     above, below = _lines(figure, 0), _lines(figure, 5)
     np.testing.assert_array_equal(above["reference"], case.target[0, 0, 0])
     np.testing.assert_array_equal(above["prediction"], case.prediction[0, 0, 0])
@@ -280,7 +280,7 @@ def test_lines_differ_in_style_and_maps_in_lightness_alone() -> None:
             lines = [line for line in figure.axes[0].get_lines() if not str(line.get_label()).startswith("_")]
             styles = {(line.get_linestyle(), line.get_marker()) for line in lines}
             assert len(styles) == len(lines)
-    for name in (figures.FIELD_MAP, figures.ERROR_MAP):
+    for name in (plotting.FIELD_MAP, field_figures.ERROR_MAP):
         colours = matplotlib.colormaps[name](np.linspace(0, 1, 64))[:, :3]
         lightness = colours @ [0.2126, 0.7152, 0.0722]
         assert (np.diff(lightness) > 0).all() or (np.diff(lightness) < 0).all(), name
