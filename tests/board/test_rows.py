@@ -218,8 +218,8 @@ def test_a_solver_that_loses_is_said_to(tmp_path: Path) -> None:
     (group,) = made(tmp_path, *records, *evaluations).groups
     words = " ".join(verdicts(group))
     assert "3 times) is faster than the dataset's own solver" in words
-    assert "won back after 17 million predictions" in words
-    assert "rough is less accurate than the solver on its coarsest grid, so nothing can be said" in words
+    assert "pay for themselves after 17 million predictions" in words
+    assert "rough is less accurate than the solver on its coarsest grid, so there is no comparison" in words
 
 
 def test_verdicts_tell_what_happens_on_shifted_inputs_and_far_ahead(tmp_path: Path) -> None:
@@ -232,19 +232,19 @@ def test_verdicts_tell_what_happens_on_shifted_inputs_and_far_ahead(tmp_path: Pa
         evaluations.append(evaluation(one, metrics=metrics))
     (group,) = made(tmp_path, *records, *evaluations).groups
     words = " ".join(verdicts(group))
-    assert "4 times as large; the lowest there is that of lsm" in words, "not of the one that grows least"
+    assert "4 times as large; lsm has the lowest error there" in words, "not of the one that grows least"
     assert "none of its trajectories stays bounded" in words
     bounded = words[words.index("none of its") :]
     assert "lsm and unet do" in bounded or "unet and lsm do" in bounded
-    assert "rough" not in bounded, "whoever is far from the truth is no example"
+    assert "rough" not in bounded, "a model that hardly follows the truth is no example"
 
 
 def test_verdicts_of_a_best_that_stays_best_elsewhere(tmp_path: Path) -> None:
     records = three_models(["ns2d"])
     (group,) = made(tmp_path, *records, *map(evaluation, records)).groups
     words = " ".join(verdicts(group))
-    assert "2 times as large; nobody's is lower." in words
-    assert "Four times as far ahead all its trajectories stay bounded." in words
+    assert "2 times as large; no other model has a lower one." in words
+    assert "Over four times the horizon, all its trajectories stay bounded." in words
 
 
 def test_an_empty_folder_is_an_error_that_says_where_records_lie(
