@@ -1,4 +1,4 @@
-"""The board as one page: tables, pictures, verdicts and provenance in a file that needs no other and no network."""
+"""The board as one page: tables, pictures, verdicts and provenance in a single file that needs no network."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _HALF, _DOUBLE, _INTERPOLATED = "test_half", "test_double", "_interpolated"
 
 
 def render(board: Board) -> str:
-    """HTML of a board: the same for the same records."""
+    """HTML of a board. The same records give the same bytes."""
     environment = Environment(
         loader=PackageLoader("neuralop_bench.board"),
         autoescape=True,
@@ -57,17 +57,17 @@ def render(board: Board) -> str:
 
 
 def _part(environment: Environment, name: str) -> Markup:
-    """A file that stands in the page as it is: ours, so there is nothing to escape."""
+    """A template file that goes into the page unescaped, since it is our own."""
     loader = environment.loader
     assert loader is not None
     return Markup(loader.get_source(environment, name)[0])
 
 
-# What all tasks have in common ---------------------------------------------------------------------------------------
+# All tasks together --------------------------------------------------------------------------------------------------
 
 
 def _overviews(groups: Sequence[Group]) -> list[dict[str, Any]]:
-    """Models down, tasks across, of each track that ranks."""
+    """For each ranked track, models down and tasks across."""
     found = []
     for track in dict.fromkeys(group.track for group in groups if group.ranked):
         members = [group for group in groups if group.track == track]
@@ -85,7 +85,7 @@ def _overviews(groups: Sequence[Group]) -> list[dict[str, Any]]:
 
 
 def _mean_place(entries: Mapping[str, Entry], groups: Sequence[Group]) -> float:
-    """How many times the best error, on average over the tasks it has (logarithm of the geometric mean)."""
+    """Log of the geometric mean, over the model's tasks, of its error over the best error."""
     logs = []
     for group in groups:
         entry = entries.get(group.task)
@@ -108,7 +108,7 @@ def _overview_cell(entry: Entry | None) -> dict[str, str]:
 
 
 def _published(board: Board) -> list[dict[str, Any]]:
-    """Published values, each beside the rows of the same model and problem, with what differs."""
+    """Published values, each with the rows of the same model and problem and their differences."""
     entries = published.load()
     beside: dict[str, list[dict[str, str]]] = {}
     for group in board.groups:
@@ -133,7 +133,7 @@ def _published(board: Board) -> list[dict[str, Any]]:
 
 
 def _id(number: int) -> str:
-    """Of a section: never made of names, which anybody may choose."""
+    """Of a section. Not made from names, which may contain anything."""
     return f"task-{number}"
 
 
@@ -180,7 +180,7 @@ def _cell(entry: Entry, column: Column) -> dict[str, Any]:
 
 
 def _against(group: Group) -> dict[str, Any] | None:
-    """Who beats whom, with what confidence."""
+    """Which model beats which, and how certain that is."""
     compared, pairs = group.compared(MOST_PICTURED)
     if len(compared) < 2:
         return None

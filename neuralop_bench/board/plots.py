@@ -1,4 +1,4 @@
-"""Pictures of a board, for a page that needs no other file: SVG drawings in its colours, fields as small PNGs."""
+"""Drawings for the page of a board: SVG in its colours, fields as small PNGs, all inside the page."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from neuralop_bench.metrics.bands import BAND_EDGES, BELOW_ROUNDING
 from neuralop_bench.records.profile import Fields
 from neuralop_bench.records.rung import Rung
 
-# Colours of the page's style sheet: each is drawn in one that occurs nowhere else, and that is replaced.
+# Each colour of the page's style sheet is drawn in a colour that occurs nowhere else, then replaced by its variable.
 N_SERIES = 10
 _INK, _MUTED, _FAINT = "#0b0b0b", "#0d0d0d", "#0c0c0c"
 _VARIABLES = {_INK: "var(--ink)", _MUTED: "var(--muted)", _FAINT: "var(--rule)"} | {
@@ -51,7 +51,7 @@ _STYLE: dict[Any, Any] = STYLE | {
     "grid.color": _FAINT,
     "lines.markersize": 4.5,
 }
-# Of a name in a legend.
+# Characters of a name in a legend.
 _WIDEST_NAME = 24
 _SIZE = (4.6, 3.9)  # inches: as wide as a phone shows without shrinking the text much
 _MOST_PIXELS = 192
@@ -61,14 +61,14 @@ class Series:
     """The colour, marker and dash of each model, the same in all pictures of a page.
 
     Args:
-        names: of all models; a name's place decides.
+        names: of all models; the place of a name decides.
     """
 
     def __init__(self, names: Sequence[str]) -> None:
         self._places = {name: place for place, name in enumerate(dict.fromkeys(names))}
 
     def style(self, name: str) -> dict[str, Any]:
-        """Of matplotlib."""
+        """Arguments of matplotlib's ``plot``."""
         place = self._places[name]
         return {
             "color": f"#5e1e0{place % N_SERIES}",
@@ -90,7 +90,7 @@ def error_and_time(
         models: seconds, error and the ends of its interval, by name.
         rungs: of the solver.
         series: looks of the models.
-        label: what a screen reader says instead.
+        label: for screen readers.
     """
     figure, axis = single(_SIZE)
     points = [(seconds, error) for seconds, error, _ in models.values()]
@@ -110,7 +110,7 @@ def error_and_time(
         reach = None if ends is None else [[error - ends[0]], [ends[1] - error]]
         axis.errorbar([seconds], [error], yerr=reach, label=_shown(name), elinewidth=1, markersize=6, **look)
     axis.set(xlabel="seconds per trajectory, batched", ylabel="relative L2 on test")
-    # A solver's error may fall to rounding; what is compared lies where the models are.
+    # The solver's error may be as small as rounding. The limits fit the models.
     least = min((error for _, error, _ in models.values()), default=0.0) / 5
     _logarithmic(axis, [point for point in points if point[1] >= least])
     _legend(figure, axis)
@@ -118,7 +118,7 @@ def error_and_time(
 
 
 def pareto(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
-    """Points that no other beats or equals in both coordinates, by the first.
+    """Points that no other point equals or beats in both coordinates, sorted by the first.
 
     >>> pareto([(1.0, 3.0), (2.0, 2.0), (3.0, 2.5), (4.0, 1.0)])
     [(1.0, 3.0), (2.0, 2.0), (4.0, 1.0)]
@@ -134,7 +134,7 @@ def pareto(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
 def error_over_time(
     models: Mapping[str, tuple[NDArray[np.float64], NDArray[np.float64]]], series: Series, label: str
 ) -> str:
-    """Relative L2 of each step with its interval of 95 %.
+    """Relative L2 of each step with its 95 % interval.
 
     Args:
         models: times [T] and errors [seed, sample, T], by name.
@@ -170,7 +170,7 @@ def spectra(
     series: Series,
     label: str,
 ) -> str:
-    """Energy of reference and predictions above, the relative error of each shell below.
+    """Energy of reference and predictions at the top, relative error of each shell below.
 
     Args:
         cycles: wavenumbers in cycles per domain, [shell].
@@ -206,7 +206,7 @@ def spectra(
 
 @rc_context(_STYLE)
 def lines(fields: Fields, color: str, label: str) -> str:
-    """Reference, prediction and error of one space dimension.
+    """Reference, prediction and error in one space dimension.
 
     Args:
         fields: of a profile.
@@ -233,7 +233,7 @@ def image(values: NDArray[np.float64], limits: tuple[float, float], colours: str
     table = (np.asarray(mpl.colormaps[colours](np.arange(256)))[:, :3] * 255).round().astype(np.uint8)
     picture.putpalette(table.tobytes())
     factor = max(1, _MOST_PIXELS // max(picture.size))
-    if factor > 1 and max(picture.size) < 48:  # a browser would blur so few pixels, or show them as tiles
+    if factor > 1 and max(picture.size) < 48:  # a browser would blur so few pixels or show them as tiles
         picture = picture.resize([n * factor for n in picture.size], Image.Resampling.NEAREST)
     raw = io.BytesIO()
     picture.save(raw, format="PNG", optimize=True)
@@ -241,7 +241,7 @@ def image(values: NDArray[np.float64], limits: tuple[float, float], colours: str
 
 
 def standalone(svg: str, colours: Mapping[str, str]) -> str:
-    """A drawing as a file of its own, in fixed colours on paper.
+    """A drawing as a separate file, with fixed colours and a background.
 
     Args:
         svg: of a function above.
@@ -260,14 +260,14 @@ def standalone(svg: str, colours: Mapping[str, str]) -> str:
 
 
 def _shown(name: str) -> str:
-    """A name as matplotlib takes it: a dollar sign begins a formula there, an underscore hides a label."""
+    """A name for matplotlib, where a dollar sign starts a formula and a leading underscore hides a label."""
     plain = "".join(letter if letter.isprintable() else " " for letter in name)
     plain = plain if len(plain) <= _WIDEST_NAME else plain[: _WIDEST_NAME - 1] + "…"
     return ("\u200a" if plain.startswith("_") else "") + plain.replace("$", r"\$")
 
 
 def _logarithmic(axis: Axes, points: Sequence[tuple[float, float]], which: str = "xy") -> None:
-    """Logarithmic scales with plain numbers, wide enough for the points (intervals may reach far)."""
+    """Logarithmic scales with plain numbers, with limits that fit the points; intervals may reach far beyond."""
     axes: tuple[tuple[Literal["x", "y"], int], ...] = (("x", 0), ("y", 1))
     for name, index in axes:
         values = [point[index] for point in points if np.isfinite(point[index]) and point[index] > 0]
@@ -284,10 +284,10 @@ def _legend(figure: Figure, axis: Axes) -> None:
 
 
 def _svg(figure: Figure, label: str) -> str:
-    """The drawing alone, in the page's colours and type, with identifiers that occur once per page."""
+    """The drawing alone, in the page's colours and fonts, with identifiers that are unique on the page."""
     raw = io.StringIO()
     with warnings.catch_warnings():
-        # The browser has the letters that matplotlib's own font lacks.
+        # The browser has letters that matplotlib's own font lacks.
         warnings.filterwarnings("ignore", "Glyph .* missing")
         figure.savefig(raw, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
     text = raw.getvalue()

@@ -39,14 +39,14 @@ def sample_figure(
 ) -> Figure:
     """Reference, prediction and error of one sample at up to five times.
 
-    The first channel is drawn; of three space dimensions, the plane in the middle of the last axis. A prediction that
-    isn't finite is grey there.
+    The first channel is drawn, in three space dimensions on the plane in the middle of the last axis. A prediction is
+    grey where it isn't finite.
 
     Args:
         prediction, target: [T, C, *S].
         times: of the snapshots, [T].
         spec: names, units and grid.
-        static: coefficient fields [C_s, *S]; the first is drawn beside the fields of a single step.
+        static: coefficient fields [C_s, *S]; for a single step, the first is drawn, too.
         title: above the figure.
     """
     chosen = np.unique(np.linspace(0, len(times) - 1, min(_N_COLUMNS, len(times))).round().astype(int))
@@ -74,11 +74,11 @@ def data_figure(
 ) -> Figure:
     """Samples of a dataset: one row each, with the first coefficient (if there is one) and up to five snapshots.
 
-    The first state field is drawn; of three space dimensions, the plane in the middle of the last axis.
+    The first state field is drawn, in three space dimensions on the plane in the middle of the last axis.
 
     Args:
         states: [sample, T, C, *S].
-        static: [sample, C_s, *S]; perhaps no channel.
+        static: [sample, C_s, *S]; C_s may be 0.
         spec: names, units, times and grid.
         title: above the figure.
     """
@@ -123,7 +123,7 @@ def data_figure(
 
 
 def _draw_curves(fields: NDArray[np.float64], heads: Sequence[str], spec: DatasetSpec, title: str) -> Figure:
-    """[sample, T, n]: a panel for each sample, the earlier a snapshot the fainter its line."""
+    """[sample, T, n]: a panel for each sample; earlier snapshots have fainter lines."""
     figure = Figure(figsize=(PAGE_WIDTH, 1.5 * len(fields) + 1.0), layout="constrained")
     figure.suptitle(title, wrap=True)
     panels = figure.subplots(len(fields), 1, sharex=True, squeeze=False)[:, 0]
@@ -143,7 +143,7 @@ def _draw_curves(fields: NDArray[np.float64], heads: Sequence[str], spec: Datase
 def _draw_lines(
     p: NDArray[np.float64], u: NDArray[np.float64], heads: Sequence[str], spec: DatasetSpec, title: str
 ) -> Figure:
-    """[T, n]: fields above, the error with a scale of its own below."""
+    """[T, n]: fields at the top; the error below, with its own scale."""
     figure = Figure(figsize=(max(PAGE_WIDTH * len(u) / _N_COLUMNS, 4.2), 3.6), layout="constrained")
     figure.suptitle(title, wrap=True)
     panels = figure.subplots(2, len(u), sharex=True, sharey="row", squeeze=False, height_ratios=(2, 1))
@@ -168,7 +168,7 @@ def _draw_maps(
     """[T, n_x, n_y]: one row each of reference, prediction and error, with a common scale per row."""
     longest, tallest = spec.grid.lengths[0], spec.grid.lengths[1]
     width = min((PAGE_WIDTH - 1.2) / len(u), 2.0)
-    height = min(max(width * tallest / longest, 0.75), 3 * width)  # a row is at least as high as its label is long
+    height = min(max(width * tallest / longest, 0.75), 3 * width)  # a row is at least as high as its label
     figure = Figure(figsize=(width * len(u) + 1.2, 3 * height + 1.0), layout="constrained")
     figure.suptitle(title, wrap=True)
     panels = figure.subplots(3, len(u), squeeze=False)

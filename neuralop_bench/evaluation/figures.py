@@ -1,7 +1,7 @@
-"""Pictures of a run: training curve, error over the horizon, energy spectra, samples.
+"""Figures of a run: training curve, error over the horizon, energy spectra, samples.
 
-They have the width of a page. Okabe and Ito's colours keep lines apart for colour-blind eyes, line styles and maps of
-monotone lightness do so in grey print.
+They have the width of a page. Okabe and Ito's colours are safe for colour-blind readers; line styles and maps of
+monotone lightness survive grey print.
 """
 
 from __future__ import annotations
@@ -57,17 +57,17 @@ def run_figures(
 ) -> dict[str, Figure]:
     """Every figure of a run, by the name of its file.
 
-    ``training`` (if there was one), ``error_growth`` (of one step: ``error_distribution``), ``spectra`` (if measured),
-    ``sample_median`` and, of several samples, ``sample_worst``.
+    ``training`` (if there was one), ``error_growth`` (``error_distribution`` for a single step), ``spectra`` (if
+    measured), ``sample_median`` and, with several samples, ``sample_worst``.
 
     Args:
         curve: rows of curve.csv.
         best_epoch: the epoch whose weights were evaluated.
-        errors: what ``evaluate`` returned.
+        errors: from ``evaluate``.
         predictor: predicts the samples that are drawn.
         windows: the samples of ``errors``, in the same order.
-        device: where the predictor computes.
-        title: names the run in every figure.
+        device: of the predictor.
+        title: of every figure, to name the run.
     """
     spec = windows.source.spec
     figures: dict[str, Figure] = {}
@@ -101,7 +101,7 @@ def training_figure(curve: Sequence[Mapping[str, float]], best_epoch: int, *, ti
     """Training loss and error on valid against the epoch; the best epoch is marked.
 
     Args:
-        curve: rows with epoch, train_loss and valid_rel_l2. What isn't positive and finite is left out.
+        curve: rows with epoch, train_loss and valid_rel_l2. Values that aren't positive and finite are left out.
         best_epoch: the epoch that is marked.
         title: above the figure.
     """
@@ -131,7 +131,7 @@ def training_figure(curve: Sequence[Mapping[str, float]], best_epoch: int, *, ti
 def error_growth_figure(errors: xr.Dataset, *, title: str = "") -> Figure:
     """Relative L2 of every step against time: median, mean and the range of nine tenths of the samples.
 
-    A sample that diverged has an infinite error: it draws the range to the top and ends the mean.
+    A sample that diverged has an infinite error: from there on, the range reaches the top and the mean ends.
 
     Args:
         errors: with the statistics of ``rel_l2``.
@@ -140,7 +140,7 @@ def error_growth_figure(errors: xr.Dataset, *, title: str = "") -> Figure:
     figure, axis = single(_SIZE, title)
     times = errors["time"].values
     steps = relative_l2_step(errors).mean("channel").transpose("time", "sample").values
-    # Errors of samples, not values between two of them: between a finite and an infinite one lies nothing.
+    # Quantiles that are errors of samples. There is nothing to interpolate between a finite and an infinite error.
     low = np.percentile(steps, 5, axis=1, method="lower")
     high = np.percentile(steps, 95, axis=1, method="higher")
     median = np.median(steps, axis=1)
@@ -171,12 +171,12 @@ def error_growth_figure(errors: xr.Dataset, *, title: str = "") -> Figure:
 def error_against_time_figure(
     rungs: Sequence[Rung], error: float | None, milliseconds: Mapping[str, float | None], *, title: str = ""
 ) -> Figure:
-    """The solver's error against its time on one grid after the other, and the model's: below the curve of the same
-    colour it is worth using.
+    """Error against time of the solver, grid by grid, and of the model. A model below the curve of its colour is worth
+    using.
 
     Args:
-        rungs: the solver's.
-        error: relative L2 of the model; what isn't positive and finite isn't drawn.
+        rungs: of the solver.
+        error: relative L2 of the model; drawn if it is positive and finite.
         milliseconds: time per trajectory of the model, ``batched`` and ``alone``.
         title: above the figure.
     """
@@ -211,7 +211,7 @@ def error_against_time_figure(
 
 @rc_context(RUN_STYLE)
 def error_distribution_figure(errors: xr.Dataset, *, title: str = "") -> Figure:
-    """Share of the samples with at most a given relative L2: what is left of the error growth if there is one step.
+    """Cumulative distribution of the relative L2 over samples, in place of the error growth if there is one step.
 
     Args:
         errors: with the statistics of ``rel_l2``.
@@ -236,8 +236,8 @@ def error_distribution_figure(errors: xr.Dataset, *, title: str = "") -> Figure:
 
 @rc_context(RUN_STYLE)
 def spectra_figure(errors: xr.Dataset, spec: DatasetSpec, *, title: str = "") -> Figure:
-    """Energy per shell of reference, prediction and error at the first, a middle and the last step; mean over channels
-    and over the samples that are finite.
+    """Energy per shell of reference, prediction and error at the first, a middle and the last step, mean over channels
+    and finite samples.
 
     Args:
         errors: with the statistics of ``spectra``.
@@ -276,7 +276,7 @@ def spectra_figure(errors: xr.Dataset, spec: DatasetSpec, *, title: str = "") ->
     return figure
 
 
-# What several share --------------------------------------------------------------------------------------------------
+# Shared --------------------------------------------------------------------------------------------------------------
 
 
 def save(figure: Figure, path: Path) -> None:
@@ -286,7 +286,7 @@ def save(figure: Figure, path: Path) -> None:
 
 
 def _logarithmic(axis: Axes, which: Literal["x", "y"] = "y") -> None:
-    """Logarithmic scale for what is drawn already; plain numbers between 1, 2 and 5 if it spans few decades."""
+    """Logarithmic scale for what has been drawn, with plain numbers if it spans few decades."""
     shared = axis.get_shared_x_axes() if which == "x" else axis.get_shared_y_axes()
     boxes = [other.dataLim for other in shared.get_siblings(axis)]
     if not np.isfinite(min(box.minposx if which == "x" else box.minposy for box in boxes)):

@@ -417,7 +417,7 @@ entries:
         ("id: a, ", "", r"entry 1: id is missing"),
         ("entries:", "entry:", "must have a list of entries"),
         ("entries:", "entries:\n  - 3", "entry 1 must be a mapping"),
-        ("entries:", "entries: {", "is no YAML"),
+        ("entries:", "entries: {", "isn't valid YAML"),
     ],
 )
 def test_mistakes_in_the_file_are_explained(tmp_path: Path, right: str, wrong: str, expected: str) -> None:
