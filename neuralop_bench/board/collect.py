@@ -261,7 +261,7 @@ def _without_provenance(record: RunRecord) -> str:
             missing.append("the version of the metric rel_l2 is missing")
     if not missing:
         return ""
-    return f"it has no provenance: {'; '.join(missing)}. Make the record by a run of this project, and don't edit it."
+    return f"it has no provenance: {'; '.join(missing)}. Run it with this project, and don't edit the record."
 
 
 def _once_each(found: Sequence[_Found], key_of: Callable[[RunRecord], Any], refusals: list[Refusal]) -> list[_Found]:
