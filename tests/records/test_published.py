@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Mapping
 from dataclasses import asdict, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +59,7 @@ QUOTED = """
     darcy2d    pod_deeponet  29   .0232   rel_l2
     darcy2d    fno_2020      29   .0241   rel_l2
 """
+REPRESENTATIVES = ("fno_burgers1024", "fno_darcy85", "fno_ns_nu1e-5")  # one of each problem
 PAPERS = sorted(path.stem for path in (CONFIG_DIR / "experiment" / "paper").glob("*.yaml"))
 
 LAW = {"viscosity": 1e-5, "interval": 1.0, "initial.tau": 7.0}
@@ -315,12 +317,17 @@ def test_the_board_shows_the_value_that_an_older_record_holds() -> None:
     assert published.cells(older)["published_source"] == "as it was written then"
 
 
+@cache
+def _lsm_problem() -> dict[str, Any]:
+    return compose.compose("track=full", "model=lsm").dataset.problem
+
+
 @pytest.mark.parametrize(
     "node", [None, {}, {"id": None}, {"value": None, "source": None}, {"id": "of a later version"}]
 )
 def test_the_board_shows_the_nearest_beside_other_runs(node: Any) -> None:
     record = _with(node, model="lsm")
-    problem = compose.compose("track=full", "model=lsm").dataset.problem
+    problem = _lsm_problem()
     near = replace(record, config={**record.config, "dataset": {**record.config["dataset"], "problem": problem}})
     assert published.cells(near)["published_value"] == 0.1535
     assert published.cells(_with(node, model="nothing known"))["comparable"] is None
@@ -355,7 +362,10 @@ def _as_record(cfg: compose.RunConfig) -> RunRecord:
     )
 
 
-@pytest.mark.parametrize("name", PAPERS)
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=() if name in REPRESENTATIVES else pytest.mark.exhaustive) for name in PAPERS],
+)
 def test_an_experiment_is_the_task_of_its_value(name: str) -> None:
     cfg = compose.compose(f"experiment=paper/{name}")
     entry = published.by_id()[str(cfg.published.id)]
