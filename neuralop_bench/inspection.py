@@ -1,4 +1,4 @@
-"""What a dataset file holds: its spec, certificate, hashes and a picture.
+"""The contents of a dataset file: its spec, certificate, hashes and a picture.
 
 python scripts/inspect_data.py data/ns2d-1a2b3c4d/test/ns2d.hdf5
 """
@@ -14,11 +14,11 @@ from data_gen.files import WriteError
 from data_gen.generation.certificate import Certificate
 from data_gen.progress import printable
 from data_gen.store import DatasetFile, StoreError
-from neuralop_bench.evaluation import figures
+from neuralop_bench.evaluation import field_figures, figures
 
 
 def describe(path: Path) -> str:
-    """Spec, certificate and hashes of a file, every stored number of which has been compared with its hash.
+    """Spec, certificate and hashes of a file, after comparing every stored number with its hash.
 
     Raises:
         StoreError: the file is missing or damaged.
@@ -63,7 +63,7 @@ def _certificate(file: DatasetFile) -> str:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Print what a file holds and draw its first samples; 1 if it can't be read."""
+    """Print the contents of a file and draw its first samples; 1 if it can't be read."""
     parser = argparse.ArgumentParser(description="Show what a dataset file holds, and draw some samples.")
     parser.add_argument("file", type=Path, help="a dataset file (.hdf5)")
     parser.add_argument("--samples", type=int, default=3, help="how many to draw (default 3; 0 draws nothing)")
@@ -80,11 +80,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def draw(path: Path, n_samples: int, output: Path | None = None) -> Path:
-    """Draw the first samples of a file; the path of the picture."""
+    """Draw the first samples of a file and return the path of the picture."""
     with DatasetFile(path) as file:
         chosen = slice(0, min(n_samples, file.n_samples))
         title = f"{file.spec.name}, {file.split}: {file.spec.equation}"
-        figure = figures.data_figure(file.read_states(chosen), file.read_static(chosen), file.spec, title=title)
+        figure = field_figures.data_figure(file.read_states(chosen), file.read_static(chosen), file.spec, title=title)
         output = output or Path(f"{file.spec.name}-{file.split}.png")
     figures.save(figure, output)
     return output

@@ -5,8 +5,8 @@
 
 reads every record below the folders and writes ``leaderboard.csv`` (wide: one row per track, dataset, task, model and
 variant, seeds aggregated), ``runs.csv`` (tidy: one row per run, test set and measurement), ``blanks.csv`` (why a cell
-of the first is empty), ``leaderboard.md`` (the tables that people read first, which it prints, too) and ``index.html``,
-a page that needs nothing else. Records that don't fit are named with the reason, and left out.
+of the first is empty), ``leaderboard.md`` (the printed tables) and ``index.html``, a page in a single file. Records
+that can't be compared with the others are left out, and a warning gives the reason.
 """
 
 from __future__ import annotations
@@ -15,37 +15,38 @@ import argparse
 import csv
 import math
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from filelock import FileLock
 
 from data_gen.files import WriteError, make_folder, replacing, write_errors
-from neuralop_bench.board import page
+from neuralop_bench.board import columns, page
 from neuralop_bench.board.collect import Collection, collect
-from neuralop_bench.board.rows import COLUMNS, RUN_COLUMNS, Board, Cell, board, run_rows
+from neuralop_bench.board.rows import RUN_COLUMNS, Board, run_rows
 from neuralop_bench.board.tables import board_tables
+from neuralop_bench.board.text import Cell, Cells
 from neuralop_bench.runtime.table import Table, show
 
-# Of the board below outputs.
+# Folder of the board in outputs.
 FOLDER = "leaderboard"
 PAGE_NAME = "index.html"
 
 _MOST_SHOWN = 40
 _BLANK_COLUMNS = ("track", "dataset", "task", "model", "variant", "column", "reason")
-# Spreadsheets take text that begins so for a formula, and a record may come from anybody.
+# Spreadsheets read text that starts with one of these as a formula, and a record may contain anything.
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 
 def write(found: Board, folder: Path, *, draws: bool = True) -> list[Table]:
-    """Write the files of a board into ``folder``, each atomically; the tables of leaderboard.md.
+    """Write the files of a board into ``folder``, each atomically, and return the tables of leaderboard.md.
 
-    ``draws``: index.html, too, whose pictures take a second or two.
+    ``draws``: also write index.html, whose pictures take a second or two.
     """
     make_folder(folder)
     _write_csv(folder / "runs.csv", RUN_COLUMNS, run_rows(found.runs))
-    _write_csv(folder / "leaderboard.csv", COLUMNS, found.rows)
+    _write_csv(folder / "leaderboard.csv", columns.names(), found.rows)
     _write_csv(folder / "blanks.csv", _BLANK_COLUMNS, _blanks(found))
     shown = board_tables(found)
     with replacing(folder / "leaderboard.md") as temporary:
@@ -59,7 +60,8 @@ def write(found: Board, folder: Path, *, draws: bool = True) -> list[Table]:
 def rebuild(outputs: Path, *, draws: bool = True) -> Path:
     """Rebuild the board of an outputs folder under a lock; returns the path of its leaderboard.csv.
 
-    A warning tells of what was left out: it must not keep the other runs off the board. ``draws`` is that of ``write``.
+    A warning names each file that was left out; the other runs are on the board all the same. ``draws``: as in
+    ``write``.
 
     Raises:
         WriteError: the board can't be written.
@@ -73,7 +75,7 @@ def rebuild(outputs: Path, *, draws: bool = True) -> Path:
         for leftover in folder.glob(".*.tmp"):  # of a process that was killed while it wrote the board
             leftover.unlink(missing_ok=True)
         found = collect([outputs])
-        write(board(found), folder, draws=draws)
+        write(Board.of(found), folder, draws=draws)
     finally:
         lock.release()
     _warn(found)
@@ -86,7 +88,7 @@ def _warn(found: Collection) -> None:
 
 
 def _first_rows(table: Table) -> Table:
-    """What a terminal shows; leaderboard.md has all."""
+    """As many rows as a terminal shows; leaderboard.md has all."""
     if len(table.rows) <= _MOST_SHOWN:
         return table
     return replace(
@@ -97,13 +99,13 @@ def _first_rows(table: Table) -> Table:
 def _blanks(found: Board) -> Iterable[dict[str, Cell]]:
     for entry in found.entries:
         place = {name: entry.cells[name] for name in _BLANK_COLUMNS[:-2]}
-        for column in COLUMNS:
+        for column in columns.names():
             if column in entry.blanks:
                 yield {**place, "column": column, "reason": entry.blanks[column]}
 
 
 def _text(value: Cell) -> str:
-    """Empty for what is missing, six significant digits for numbers, every digit of whole ones."""
+    """Empty for a missing value, six significant digits of a number, all digits of a whole number."""
     if value is None:
         return ""
     if isinstance(value, float):
@@ -116,15 +118,15 @@ def _text(value: Cell) -> str:
     return f"'{text}" if isinstance(value, str) and text.startswith(_FORMULA) else text
 
 
-def _write_csv(path: Path, columns: Sequence[str], table: Iterable[Mapping[str, Cell]]) -> None:
+def _write_csv(path: Path, header: Sequence[str], table: Iterable[Cells]) -> None:
     with replacing(path) as temporary, open(temporary, "w", newline="", encoding="utf-8") as handle:
         writer = csv.writer(handle)  # RFC 4180
-        writer.writerow(columns)
-        writer.writerows([_text(row.get(name)) for name in columns] for row in table)
+        writer.writerow(header)
+        writer.writerows([_text(row.get(name)) for name in header] for row in table)
 
 
 def main(arguments: Sequence[str] | None = None, say: Callable[[str], None] = print) -> int:
-    """Command line; returns the exit status: 1 if there is no record that a board could show."""
+    """Command line; returns the exit status: 1 if there is no record to show."""
     parser = argparse.ArgumentParser(prog="python -m neuralop_bench.leaderboard", description="Write a leaderboard.")
     parser.add_argument("folders", nargs="+", type=Path, help="folders with records: outputs, or a committed board")
     parser.add_argument("-o", "--output", type=Path, required=True, help="folder of the board")
@@ -144,7 +146,7 @@ def main(arguments: Sequence[str] | None = None, say: Callable[[str], None] = pr
         )
         return 1
     try:
-        tables = write(board(found), options.output)
+        tables = write(Board.of(found), options.output)
     except WriteError as error:
         print(f"Error: {error}", file=sys.stderr)
         return 1

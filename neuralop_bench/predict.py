@@ -1,12 +1,12 @@
-"""Predict from one's own file with the model of a finished run.
+"""Apply the model of a finished run to your own file.
 
     python -m neuralop_bench.predict RUN input.hdf5 -o out.hdf5
 
 The input is an HDF5 file with one dataset at its root for each field that the model was trained on: state fields as
-[sample, time, *space] with at least as many frames as the model is given (its history), static fields as
-[sample, *space]. Datasets of our own format are such files. Where the file holds coordinates (``x``, ``y``, ``z``,
-``time``) they are compared with the training grid and time step. The output holds the predicted frames under the same
-names and opens with xarray.
+[sample, time, *space] with at least as many frames as the model takes (its history), static fields as
+[sample, *space]. Our own dataset files have this form. Coordinates in the file (``x``, ``y``, ``z``, ``time``) are
+compared with the training grid and time step. The output has the predicted frames under the same names and opens with
+xarray.
 """
 
 from __future__ import annotations
@@ -38,12 +38,12 @@ _COORDINATE_TOLERANCE = 1e-5
 
 
 class InputError(ValueError):
-    """A file that the model can't be given; the message says what is wrong with which dataset, and what is expected."""
+    """A file that the model can't use; the message names the dataset, what is wrong with it and what is expected."""
 
 
 @dataclass(frozen=True)
 class Inputs:
-    """What a file gives a model.
+    """The input of a model, from a file.
 
     states: [sample, frame >= K, C, *S]; static: [sample, C_s, *S].
     grid: of the file; times: of its frames, None if the file has no ``time``.
@@ -61,8 +61,8 @@ def read_inputs(path: Path, spec: DatasetSpec, n_history: int, *, resolution_fre
     Args:
         path: an HDF5 file.
         spec: of the data that the model was trained on.
-        n_history: frames that the model is given, K.
-        resolution_free: True if the model accepts other grids than the one of its training.
+        n_history: frames that the model takes, K.
+        resolution_free: whether the model accepts other grids than that of its training.
 
     Raises:
         InputError: a dataset is missing, or its shape, grid, time step or values don't fit.
@@ -84,7 +84,7 @@ def read_inputs(path: Path, spec: DatasetSpec, n_history: int, *, resolution_fre
     shapes = {name: values.shape for name, values in fields.items()}
     spaces = {shape[-spec.grid.n_dims :] for shape in shapes.values()}
     if len({shape[0] for shape in shapes.values()}) != 1 or len(spaces) != 1:
-        raise InputError(f"The fields of {path} disagree in their number of samples or points: {shapes}.")
+        raise InputError(f"The fields of {path} differ in their number of samples or points: {shapes}.")
     grid = _grid(path, spec.grid, spaces.pop(), coordinates, resolution_free)
     n_samples = next(iter(shapes.values()))[0]
     if not n_samples:
@@ -113,14 +113,14 @@ def predict(
     Args:
         run: directory of a finished run.
         source: the input file.
-        output: the file to write; replaced as a whole.
+        output: the file to write; an existing one is replaced.
         n_steps: frames to predict; by default as many as the run was evaluated on.
         device: where to compute.
         trust: packages, besides the project's own, whose constructors may be called.
 
     Returns:
-        What was written: one variable per state field, [sample, time, *space], in physical units. If the input goes on
-        beyond its history, ``relative_l2`` [sample] compares the frames that both have.
+        What was written: one variable per state field, [sample, time, *space], in physical units. If the input has
+        frames beyond its history, ``relative_l2`` [sample] compares the frames that both have.
 
     Raises:
         InputError: the file doesn't fit the model.
@@ -235,10 +235,10 @@ def _result(prediction: NDArray[np.float32], inputs: Inputs, spec: DatasetSpec, 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Command line; returns the exit status."""
     parser = argparse.ArgumentParser(
-        prog="python -m neuralop_bench.predict", description="Predict from one's own file with the model of a run."
+        prog="python -m neuralop_bench.predict", description="Apply the model of a run to your own file."
     )
     parser.add_argument("run", type=Path, help="directory of a finished run")
-    parser.add_argument("input", type=Path, help="HDF5 file with the fields that the model is given")
+    parser.add_argument("input", type=Path, help="HDF5 file with the fields that the model takes")
     parser.add_argument("-o", "--output", type=Path, required=True, help="HDF5 file to write")
     parser.add_argument("--steps", type=int, help="frames to predict (default: the horizon of the run)")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:<index>")

@@ -1,4 +1,4 @@
-"""How far the runs and sweeps below a folder have come, and which command completes each.
+"""Progress of the runs and sweeps below a folder, and the command that completes each.
 
 python -m neuralop_bench.status outputs
 """
@@ -17,14 +17,14 @@ from neuralop_bench.records.record import RECORD_NAME
 from neuralop_bench.records.run_directory import CONFIG_NAME, FAILURE_NAME, LAST_NAME, SUPERSEDED, State, state
 from neuralop_bench.records.sweep_file import FOLDER, SweepFile, sweeps
 
-# What needs somebody's attention comes last, where a long list ends on the terminal.
+# What needs attention comes last, where a long list ends on the terminal.
 _ORDER = ("finished", "running", "resumable", "diverged", "failed")
 
 
 def states(outputs: Path) -> dict[Path, State]:
     """The state of every run directory below a folder, finished ones first."""
     folders = set()
-    # Unlike rglob, walk goes on where a folder vanishes: a run with force=true may move an old one aside just now.
+    # Unlike rglob, walk survives a folder that vanishes: a run with force=true may be moving an old one aside.
     for parent, below, files in os.walk(outputs):
         if SUPERSEDED in below:
             below.remove(SUPERSEDED)
@@ -50,7 +50,7 @@ def report(outputs: Path, found: Mapping[Path, State]) -> str:
 
 
 def report_sweep(sweep: SweepFile, outputs: Path, found: Mapping[Path, State]) -> tuple[str, bool]:
-    """A line of how far a sweep has come, with the command for what is left of it, and whether something is left."""
+    """The progress of a sweep with the command that completes it, and whether some of its runs haven't begun."""
     progress = {run: found[outputs / run].progress if outputs / run in found else "waiting" for run in sweep.runs}
     counts = Counter(progress.values())
     line = f"sweep {sweep.name} of {sweep.date_utc}: {len(sweep.runs)} runs: "
@@ -65,7 +65,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Command line; returns the exit status: 0 if every run is finished or running, 3 if some need a command or a
     sweep has runs that haven't begun."""
     parser = argparse.ArgumentParser(
-        prog="python -m neuralop_bench.status", description="Tell how far runs have come, and what completes them."
+        prog="python -m neuralop_bench.status",
+        description="Show the progress of runs, and the command that completes each.",
     )
     parser.add_argument("outputs", nargs="?", type=Path, default=Path("outputs"), help="folder of runs (outputs)")
     parser.add_argument("--json", action="store_true", help="print one JSON object per run instead")
@@ -86,7 +87,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if not options.json:
             print(text)
     if is_waiting and not options.json:
-        print(f"A sweep that nobody wants any more is forgotten with its file in {options.outputs / FOLDER}.")
+        print(f"To forget a sweep, delete its file in {options.outputs / FOLDER}.")
     all_well = all(where.progress in ("finished", "running") for where in found.values())
     return 0 if all_well and not is_waiting else 3
 

@@ -2,8 +2,8 @@
 
     python -m neuralop_bench.verify outputs/lite/ns2d/fno/default-f3e46648/seed=0
 
-Equal means to 1e-6 on the kind of device and processor that made the record, to 1e-3 on another. What was found is kept
-in the run directory, in verifications/, whether it confirms the record or not: boards show it
+Numbers must agree to 1e-6 on the kind of device and processor that made the record, and to 1e-3 on another. The result
+is kept in verifications/ of the run directory, whether it confirms the record or not. Boards show it
 (``neuralop_bench.records.standing``).
 """
 
@@ -22,21 +22,21 @@ from pathlib import Path
 from data_gen.files import WriteError
 from neuralop_bench.config.messages import report_errors
 from neuralop_bench.config.recorded import move_data, of_record
-from neuralop_bench.records import run_directory
 from neuralop_bench.records.record import RECORD_NAME, VERIFICATIONS, RunRecord, Verification
+from neuralop_bench.records.run_directory import RunError
 from neuralop_bench.records.standing import OTHER_DEVICE, SAME_DEVICE
 from neuralop_bench.runs.evaluation import score_again
 from neuralop_bench.runtime import environment
 from neuralop_bench.runtime.table import Table, number, show
 
-# Of the environment, what makes two devices of one kind. On another processor even a CPU rounds otherwise: with other
-# vector instructions quantiles of an FNO's errors have moved by 3e-6.
+# Two devices are of one kind if these entries of the environment agree. CPUs with other vector instructions round
+# differently: quantiles of an FNO's errors have moved by 3e-6.
 _KIND = ("device", "processor", "vector_instructions")
 
 
 @dataclass(frozen=True)
-class Comparison:
-    """One column, as recorded and as measured now; a column whose metric has changed since isn't comparable."""
+class ColumnCheck:
+    """One column, as recorded and as measured now."""
 
     column: str
     recorded: float | None
@@ -45,8 +45,8 @@ class Comparison:
 
     @property
     def difference(self) -> float:
-        """Relative difference; infinite if one of the two is missing or isn't finite, and the other is."""
-        if self.recorded == self.now:  # both missing or both infinite, too
+        """Relative difference; infinite if only one of the two is missing or infinite."""
+        if self.recorded == self.now:  # also if both are missing or infinite
             return 0.0
         if self.recorded is None or self.now is None or not math.isfinite(self.recorded + self.now):
             return math.inf
@@ -57,29 +57,31 @@ class Comparison:
         return self.difference <= self.tolerance
 
 
-def verify(run: Path, *, data: Path | None = None, device: str = "auto", trust: Sequence[str] = ()) -> list[Comparison]:
+def verify(
+    run: Path, *, data: Path | None = None, device: str = "auto", trust: Sequence[str] = ()
+) -> list[ColumnCheck]:
     """Compare a run's record with what its checkpoint scores now.
 
     Args:
         run: a run directory.
-        data: folder of the datasets, if it isn't the one in the record; missing ones are generated. For imported data,
-            the folder of the dataset.
+        data: folder of the datasets, if it isn't the one in the record; missing datasets are generated. For imported
+            data, the folder of the dataset.
         device: where to compute.
         trust: packages, besides the project's own, whose constructors may be called.
 
     Raises:
-        RunError: the run isn't finished, the data differ, or a metric has been redefined since.
+        RunError: the run isn't finished, the data differ, or a metric has been redefined.
         RecordError, CheckpointError, ConfigError: the run can't be read.
     """
     return _compared(RunRecord.load(run / RECORD_NAME), run, data, device, trust)
 
 
-def verification(record: RunRecord, found: Sequence[Comparison], *, device: str = "auto") -> Verification:
-    """What ``verify`` has found, in the form that is kept.
+def verification(record: RunRecord, found: Sequence[ColumnCheck], *, device: str = "auto") -> Verification:
+    """The result of ``verify`` in the form that is kept.
 
     Args:
-        record: that was compared.
-        found: of ``verify``.
+        record: that was checked.
+        found: by ``verify``.
         device: where it was computed.
     """
     worst = max(found, key=lambda entry: entry.difference)
@@ -95,14 +97,14 @@ def verification(record: RunRecord, found: Sequence[Comparison], *, device: str 
 
 
 def path_of(found: Verification, run: Path) -> Path:
-    """Where a verification is kept: each machine's under a name of its own, so that those of several people can lie
-    beside each other."""
+    """Where a verification is kept. The name depends on date and machine, so that several people's can share a
+    folder."""
     stamp = datetime.fromisoformat(found.date_utc).astimezone(UTC).strftime("%Y%m%dT%H%M%SZ")
     where = hashlib.sha256(json.dumps(found.environment, sort_keys=True).encode()).hexdigest()[:8]
     return run / VERIFICATIONS / f"{stamp}-{where}.json"
 
 
-def _compared(record: RunRecord, run: Path, data: Path | None, device: str, trust: Sequence[str]) -> list[Comparison]:
+def _compared(record: RunRecord, run: Path, data: Path | None, device: str, trust: Sequence[str]) -> list[ColumnCheck]:
     cfg = of_record(record, run, trust)
     cfg.device = device
     if data is not None:
@@ -110,30 +112,30 @@ def _compared(record: RunRecord, run: Path, data: Path | None, device: str, trus
     score = score_again(cfg, record, run)
     changed = sorted(name for name, version in record.metric_versions.items() if score.versions.get(name) != version)
     if changed:
-        raise run_directory.RunError(
-            f"{', '.join(changed)} are defined otherwise now than when the record in {run} was made. Use version "
+        raise RunError(
+            f"{', '.join(changed)} are defined differently now than when the record in {run} was made. Use version "
             f"{record.bench_version} of neuralop-bench, or run it again with force=true."
         )
     here = environment.environment(environment.resolve_device(device))
     is_same = all(here[name] == record.environment.get(name) for name in _KIND)
     tolerance = SAME_DEVICE if is_same else OTHER_DEVICE
     names = [*record.metrics, *(name for name in score.metrics if name not in record.metrics)]
-    # A record writes NaN as missing, so a NaN of now is the same.
+    # A record keeps NaN as missing.
     now = {name: None if value is None or math.isnan(value) else value for name, value in score.metrics.items()}
-    return [Comparison(name, record.metrics.get(name), now.get(name), tolerance) for name in names]
+    return [ColumnCheck(name, record.metrics.get(name), now.get(name), tolerance) for name in names]
 
 
 def _keep(found: Verification, run: Path) -> str:
-    """Write a verification; what to say of it. A directory that can't be written, perhaps somebody else's, is no
-    reason to withhold the result."""
+    """Write a verification and return a message about it. If the directory, perhaps another user's, can't be written, a
+    warning says so and the result still counts."""
     path = path_of(found, run)
     try:
         found.save(path)
     except (WriteError, OSError) as error:
         reason = getattr(error.__cause__ or error, "strerror", None) or str(error)
         print(
-            f"Warning: this isn't kept, because {path.parent} can't be written ({reason}). Verify a copy of the run "
-            "directory if a board shall show it, or use --no-save.",
+            f"Warning: this isn't kept, because {path.parent} can't be written ({reason}). If a board is to show it, "
+            "verify a copy of the run directory. Otherwise use --no-save.",
             file=sys.stderr,
         )
         return ""

@@ -14,10 +14,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from data_gen.files import replacing
-from neuralop_bench.board import page as board_page
+from neuralop_bench.board import pictures as board_pictures
 from neuralop_bench.board import plots
 from neuralop_bench.board.collect import collect
-from neuralop_bench.board.rows import Board, Entry, Group, board
+from neuralop_bench.board.rows import Board, Entry, Group
 from neuralop_bench.board.verdicts import verdicts
 
 ROOT = Path(__file__).parents[1]
@@ -85,11 +85,11 @@ def page(text: str, found: Board) -> str:
 def pictures(found: Board) -> Mapping[str, str]:
     """SVG of each dataset, by the name of its file."""
     made = {}
-    series = board_page.series_of(shown(found))
+    series = board_pictures.series_of(shown(found))
     for group in shown(found):
-        svg = board_page.error_and_time(group, series)
+        svg = board_pictures.error_and_time(group, series)
         if svg is not None:
-            made[_picture_name(group)] = plots.standalone(svg, board_page.colours())
+            made[_picture_name(group)] = plots.standalone(svg, board_pictures.colours())
     return made
 
 
@@ -115,7 +115,7 @@ def _seconds(entry: Entry | None) -> str:
 
 
 def main() -> None:
-    found = board(collect([RECORDS]))
+    found = Board.of(collect([RECORDS]))
     text = page(PAGE.read_text(encoding="utf-8"), found)
     with replacing(PAGE) as temporary:
         temporary.write_text(text, encoding="utf-8")

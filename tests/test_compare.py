@@ -13,6 +13,7 @@ import pytest
 from helpers.made_records import EVALUATION, RECORD
 
 from neuralop_bench import compare
+from neuralop_bench.board.comparison import names
 from neuralop_bench.compare import CompareError
 from neuralop_bench.records.record import Evaluation, RunRecord
 from neuralop_bench.runtime.table import WIDTH
@@ -97,7 +98,7 @@ def test_the_better_of_two_with_several_seeds(fno: Path, unet: Path, run: Printe
     last = printed.splitlines()[-1]
     assert last.startswith(f"fno has {found.ratio:.2g} times the error of unet (95 %: ")
     assert "significantly better (p = " in last
-    assert "one training" not in printed
+    assert "only one training" not in printed
     assert max(map(len, printed.splitlines()[:-1])) <= WIDTH
     status, printed, _ = run(unet, fno)
     assert "unet has 1.6" in printed
@@ -116,10 +117,10 @@ def test_no_difference_is_not_called_equality(tmp_path: Path, run: Printed) -> N
 
 def test_one_training_is_marked(fno: Path, unet: Path, run: Printed) -> None:
     _, printed, _ = run(fno / "seed=1", unet)
-    assert "Of fno this counts one training only" in printed
-    assert "of this one training only" in printed
+    assert "For fno this counts only one training" in printed
+    assert "counting only this training" in printed
     _, printed, _ = run(fno / "seed=1", unet / "seed=0")
-    assert "Of fno and unet this counts one training only" in printed
+    assert "For fno and unet this counts only one training" in printed
 
 
 @pytest.mark.parametrize(
@@ -203,7 +204,7 @@ def test_different_tracks_and_devices_are_remarked_on(fno: Path, tmp_path: Path,
     assert status == 0
     assert "different tracks (lite and custom)" in printed
     assert "different tasks (ns2d and other)" in printed
-    assert "different devices or threads" in printed
+    assert "different devices or numbers of threads" in printed
 
 
 @pytest.mark.parametrize(
@@ -224,7 +225,7 @@ def test_names_tell_the_two_apart(
         compare.read(save(tmp_path / str(i), record(**change)))  # pyright: ignore[reportArgumentType]
         for i, change in enumerate((first, second))
     ]
-    assert compare.names(*sides) == expected
+    assert names(*sides) == expected
 
 
 # What is read --------------------------------------------------------------------------------------------------------
@@ -239,8 +240,8 @@ def test_seeds_that_are_not_finished_take_no_part(fno: Path, unet: Path, run: Pr
     status, printed, _ = run(fno, unet)
     assert status == 0
     assert [entry.record.seed for entry in compare.read(unet).runs] == [0, 1]
-    assert "seed=7 takes no part: diverged (loss is nan)" in printed
-    assert "seed=8 takes no part: resumable" in printed
+    assert "seed=7 is left out: diverged (loss is nan)" in printed
+    assert "seed=8 is left out: resumable" in printed
 
 
 def _older(entry: RunRecord) -> RunRecord:
@@ -330,7 +331,7 @@ def test_a_run_is_not_compared_with_itself(fno: Path, tmp_path: Path, run: Print
         ({"model": "unet"}, "different configurations"),
         ({"data": {"test": {"sha256": "bb"}}}, "tested on different data"),
         ({"metric_versions": {"rel_l2": 2}}, "different versions"),
-        ({"samples": {"rel_l2": [0.1]}}, "another number of test samples"),
+        ({"samples": {"rel_l2": [0.1]}}, "different numbers of test samples"),
     ],
 )
 def test_seeds_that_do_not_belong_together_are_refused(fno: Path, changes: dict[str, object], reason: str) -> None:

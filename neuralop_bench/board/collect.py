@@ -1,7 +1,7 @@
-"""Records of one or many machines and people, brought together: which belong on a board, and why others don't.
+"""Records from any number of machines and people, brought together: which belong on a board, and why others don't.
 
-A board compares. So a record must tell where it comes from, and all that stand together must have been measured on the
-same test data by the same metrics. What doesn't is left out and named with its reason; it never takes others with it.
+A board compares. So a record must say where it comes from, and records that are compared must have been measured on the
+same test data with the same metrics. Other files are left out, each with its reason. They never affect the rest.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from neuralop_bench.records.run_directory import SUPERSEDED
 # Tracks whose rows are shown but never ranked: each sets its own task, so only seeds of one row must agree.
 UNRANKED_TRACKS = ("custom",)
 
-# An evaluation repeats what its record says to this relative difference, on another kind of device, too.
+# An evaluation agrees with its record to this relative difference, even on another kind of device.
 _SAME_RUN = 1e-3
 _PROVENANCE = {
     "config_hash": "config_hash is missing",
@@ -38,7 +38,7 @@ _PROVENANCE = {
     "date_utc": "date_utc is missing",
 }
 
-# Parts that are the same in many files.
+# Parts that many files have in common.
 _SHARED = ("config", "environment", "metric_versions", "data", "rungs", "notes")
 
 _Kept = TypeVar("_Kept", RunRecord, Evaluation, Verification)
@@ -46,11 +46,11 @@ _Kept = TypeVar("_Kept", RunRecord, Evaluation, Verification)
 
 @dataclass(frozen=True)
 class Run:
-    """A record with what was measured of the run later.
+    """A record, with later evaluations and verifications of the run.
 
     Attributes:
         record: of the run.
-        evaluations: of the same data and metrics, the oldest first.
+        evaluations: on the same data with the same metrics, oldest first.
         verifications: of this record.
     """
 
@@ -60,13 +60,13 @@ class Run:
 
     @property
     def metrics(self) -> dict[str, float | None]:
-        """Columns of the record, and those that it lacks from evaluations."""
+        """Columns of the record, completed from evaluations."""
         return _completed(self.record.metrics, (entry.metrics for entry in self.evaluations))
 
     @property
     def cost(self) -> dict[str, float | None]:
-        """Those of the record, and of the latest evaluation: a speed-up goes with the times it was made of, and runs of
-        a sweep disturb each other where an evaluation alone does not."""
+        """Costs of the record, replaced by those of the latest evaluation: a speed-up belongs to the times it was
+        computed from, and the runs of a sweep slow each other down, unlike a single evaluation."""
         merged = dict(self.record.cost)
         for entry in self.evaluations:
             merged |= {name: value for name, value in entry.cost.items() if value is not None or name not in merged}
@@ -81,7 +81,7 @@ class Run:
 
     @property
     def samples(self) -> dict[str, list[float]]:
-        """Columns before their mean over samples; empty in records of an older format that weren't evaluated since."""
+        """Columns before their mean over samples; empty for a record of an older format that wasn't evaluated again."""
         return next((entry.samples for entry in (self.record, *self.evaluations) if entry.samples), {})
 
     @property
@@ -90,7 +90,7 @@ class Run:
 
     @property
     def notes(self) -> dict[str, str]:
-        """Why a column is empty, or what has to be known of it."""
+        """Why a column is empty, or a remark on it."""
         merged: dict[str, str] = {}
         for entry in self.evaluations:
             merged |= entry.notes
@@ -101,6 +101,16 @@ class Run:
         """Of the test data."""
         known = (entry.data.get("test", {}).get("error") for entry in (self.record, *self.evaluations))
         return next((value for value in known if value is not None), None)
+
+    @property
+    def further(self) -> dict[str, tuple[str, Mapping[str, float | None]]]:
+        """Data hash and columns of each further test set, by its name, from the latest evaluation that has it."""
+        latest = {setting: (entry, columns) for entry in self.evaluations for setting, columns in entry.columns.items()}
+        found = {}
+        for setting, (entry, columns) in sorted(latest.items()):
+            data = entry.data.get(setting) or entry.data.get(setting.removesuffix("_interpolated"), {})
+            found[setting] = (str(data.get("sha256", "")), columns)
+        return found
 
     @property
     def test_hash(self) -> str:
@@ -114,7 +124,7 @@ class Run:
 
     @property
     def group_key(self) -> tuple[str, ...]:
-        """What rows share that are compared with each other."""
+        """What compared rows share."""
         return self.row_key if self.record.track in UNRANKED_TRACKS else self.row_key[:3]
 
 
@@ -124,8 +134,8 @@ class Refusal:
 
     Attributes:
         path: of the file.
-        reason: what is wrong with it, and what mends it.
-        run_id: of the run, if the file tells.
+        reason: what is wrong with it, and how to fix it.
+        run_id: of the run, if known.
     """
 
     path: str
@@ -179,7 +189,7 @@ def collect(folders: Iterable[Path]) -> Collection:
     found = _sift(found, _without_provenance, refusals)
     found = _once_each(found, lambda record: _place(Run(record)), refusals)
     found = _once_each(found, lambda record: record.run_id, refusals)
-    # One after the other, so that what a run doesn't need of them is never held of all.
+    # Read one by one, so that parts that aren't needed don't stay in memory.
     evaluations = _readable(Evaluation.load, files.evaluations, refusals)
     verifications = _readable(Verification.load, files.verifications, refusals)
     runs = _joined(found, evaluations, verifications, refusals)
@@ -207,7 +217,7 @@ def _files(folders: Iterable[Path]) -> _Files:
 
 def _walk(folder: Path) -> Iterator[tuple[str, list[str]]]:
     """Folders and their files, without those of superseded runs."""
-    # Unlike rglob, walk goes on where a folder vanishes: another process may move an old run aside just now.
+    # Unlike rglob, walk survives a folder that vanishes: another process may be moving an old run aside.
     for parent, below, names in os.walk(folder):
         if SUPERSEDED in below:
             below.remove(SUPERSEDED)
@@ -222,10 +232,10 @@ def _readable(
         try:
             entry = load(path)
         except RecordError as error:
-            if path.exists():  # otherwise moved aside by another process just now
+            if path.exists():  # otherwise another process has just moved it aside
                 refusals.append(Refusal(str(path), str(error).removeprefix(f"{path} ")))
             continue
-        # Thousands of runs share few configurations and machines, which would take most of the memory.
+        # Thousands of runs share a few configurations and machines. Copies of those would take most of the memory.
         shared = {name: value for name in _SHARED if (value := getattr(entry, name, None)) is not None}
         yield path, replace(entry, **{name: known.setdefault(repr(value), value) for name, value in shared.items()})
 
@@ -241,7 +251,7 @@ def _sift(found: Sequence[_Found], why_not: Callable[[RunRecord], str], refusals
 
 
 def _without_provenance(record: RunRecord) -> str:
-    """Why nobody could tell what a record is of; empty if all is there."""
+    """What is missing to know where a record comes from; empty if nothing is."""
     missing = [words for name, words in _PROVENANCE.items() if not getattr(record, name)]
     if record.status == "finished":
         test = record.data.get("test", {})
@@ -251,17 +261,17 @@ def _without_provenance(record: RunRecord) -> str:
             missing.append("the version of the metric rel_l2 is missing")
     if not missing:
         return ""
-    return f"it has no provenance: {'; '.join(missing)}. Make the record by a run of this project, and don't edit it."
+    return f"it has no provenance: {'; '.join(missing)}. Run it with this project, and don't edit the record."
 
 
 def _once_each(found: Sequence[_Found], key_of: Callable[[RunRecord], Any], refusals: list[Refusal]) -> list[_Found]:
-    """One record with each key: of copies any, of different ones the latest."""
+    """One record for each key: any of several copies, the latest of different ones."""
     groups: defaultdict[Any, list[_Found]] = defaultdict(list)
     for entry in found:
         groups[key_of(entry.record)].append(entry)
     kept = []
     for entries in groups.values():
-        # Copies in an older format lack samples, so the newest comes last.
+        # Copies in an older format lack samples, so the newest format comes last.
         entries.sort(
             key=lambda entry: (entry.record.date_utc, entry.record.fingerprint, entry.record.format, str(entry.path))
         )
@@ -279,7 +289,7 @@ def _once_each(found: Sequence[_Found], key_of: Callable[[RunRecord], Any], refu
 
 
 def joined(record: RunRecord, evaluations: Iterable[tuple[Path, Evaluation]]) -> tuple[Run, list[Refusal]]:
-    """A run with those evaluations that are of it and of the same data and metrics, and why not others."""
+    """A run with its evaluations on the same data and metrics, and why others were refused."""
     refusals: list[Refusal] = []
     (run,) = _joined([_Found(Path(), record)], evaluations, (), refusals)
     return run, refusals
@@ -308,7 +318,7 @@ def _joined(
             )
         elif (key := (entry.run_id, entry.evaluator, entry.date_utc)) not in seen:  # a copy, otherwise
             seen.add(key)
-            # What the record has already, an evaluation needn't keep.
+            # Drop what the record has, too.
             lean = {name: {} for name in ("samples", "profile") if getattr(record, name)}
             fitting[entry.run_id].append(replace(entry, **lean) if lean else entry)
     checked: defaultdict[str, list[Verification]] = defaultdict(list)
@@ -338,7 +348,7 @@ def _unlike(record: RunRecord, evaluation: Evaluation) -> str:
 
 
 def _comparable(runs: Sequence[Run], found: Mapping[str, _Found], refusals: list[Refusal]) -> list[Run]:
-    """Those whose test data and metrics are those of most runs of their group (of a tie, those used last)."""
+    """Those with the test data and metrics of most runs of their group (in a tie, of those used last)."""
     groups: defaultdict[tuple[str, ...], list[Run]] = defaultdict(list)
     for run in runs:
         groups[run.group_key].append(run)
@@ -364,8 +374,8 @@ def _incomparable(run: Run, test: str, versions: Mapping[str, int], where: str) 
     if run.test_hash != test:
         return (
             f"its test data ({run.test_hash[:12]}) aren't those of most records of {where} ({test[:12]}), so they "
-            "can't stand side by side. Run it again on the same data: where a machine, or a version of the libraries, "
-            "gives other last digits, copy those files (paths.data), or make all records of the group anew."
+            "can't be compared. Run it again on the same data. If the last digits differ because of another machine or "
+            "other library versions, copy those data files (paths.data) or run the whole group again."
         )
     other = sorted(
         f"{name}/v{version}, not v{versions[name]}"
@@ -381,7 +391,7 @@ def _incomparable(run: Run, test: str, versions: Mapping[str, int], where: str) 
 
 
 def _most_used(choices: Iterable[tuple[Any, str]]) -> Any:
-    """The value that occurs most often; of a tie the one with the latest date."""
+    """The value that occurs most often; in a tie, the one with the latest date."""
     counts: Counter[Any] = Counter()
     latest: dict[Any, str] = {}
     for value, date in choices:

@@ -1,111 +1,34 @@
-"""The board as one page: tables, pictures, verdicts and provenance in a file that needs no other and no network."""
+"""The board as one page: tables, pictures, verdicts and provenance in a single file that needs no network."""
 
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import yaml
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from neuralop_bench.board import plots
+from neuralop_bench.board import columns, pictures
+from neuralop_bench.board.columns import Column, Seeds
+from neuralop_bench.board.pictures import MOST_PICTURED
 from neuralop_bench.board.plots import Series
-from neuralop_bench.board.rows import Board, Cell, Entry, Group, columns_of, settings
-from neuralop_bench.board.tables import SINGLE_SEED, interval, stars, text, verdict
+from neuralop_bench.board.rows import Board, Entry, Group
+from neuralop_bench.board.text import SINGLE_SEED, stars, text
 from neuralop_bench.board.verdicts import verdicts
 from neuralop_bench.evaluation.statistics import SIGNIFICANCE, Pair
 from neuralop_bench.records import published
-from neuralop_bench.records.profile import Fields, Profile, ProfileError
 from neuralop_bench.records.run_directory import command_line
-from neuralop_bench.records.rung import Rung
 
-# Rows whose pictures are drawn, best first; more would be neither read nor light.
-MOST_PICTURED = 12
 # Rows of a task whose whole configuration is printed.
 _MOST_CONFIGS = 60
-_INTERPOLATED = "_interpolated"
-
-
-@dataclass(frozen=True)
-class Column:
-    """One column of the page's tables.
-
-    Attributes:
-        name: in leaderboard.csv.
-        head: above it.
-        about: what it is, for people.
-        family: columns that are shown or hidden together.
-        is_better: which way, or empty.
-    """
-
-    name: str
-    head: str
-    about: str
-    family: str
-    is_better: str = ""
-
-
-_DOWN, _UP = "lower is better", "higher is better"
-FAMILIES = {
-    "accuracy": "Accuracy",
-    "spectrum": "By scale",
-    "elsewhere": "Elsewhere",
-    "cost": "Cost",
-    "solver": "Beside the solver",
-    "protocol": "Protocol",
-}
-COLUMNS = (
-    Column(
-        "rel_l2_mean", "relative L2", "mean over seeds and test samples ± standard deviation of seeds", "always", _DOWN
-    ),
-    Column("rel_l2_ci_lo", "95 % interval", "seeds and test samples crossed", "accuracy"),
-    Column("n_seeds", "seeds", "finished runs", "accuracy"),
-    Column("rel_l2_median", "median", "over test samples", "accuracy", _DOWN),
-    Column("rel_l2_first_step", "first step", "relative L2 of the first predicted step", "accuracy", _DOWN),
-    Column("rel_l2_last_step", "last step", "relative L2 of the last predicted step", "accuracy", _DOWN),
-    Column("rel_h1", "H1", "relative error of field and gradient", "accuracy", _DOWN),
-    Column("vrmse", "VRMSE", "root mean square error over the field's deviation", "accuracy", _DOWN),
-    Column("max_error", "max", "largest error over the largest value", "accuracy", _DOWN),
-    Column("valid_rel_l2", "valid", "relative L2 on the split that chose the epoch", "accuracy", _DOWN),
-    Column("spec_low", "1–3", "relative error of structures of 1 to 3 cycles per domain", "spectrum", _DOWN),
-    Column("spec_mid", "4–11", "of 4 to 11 cycles", "spectrum", _DOWN),
-    Column("spec_high", "12–", "of 12 cycles and more", "spectrum", _DOWN),
-    Column("lsd_db", "LSD, dB", "log-spectral distance: is the amount of structure right?", "spectrum", _DOWN),
-    Column("k_eff", "coherent to", "cycles per domain down to which structures are in their place", "spectrum", _UP),
-    Column("correlation_time_0.8", "corr. > .8", "time until the correlation falls below .8", "elsewhere", _UP),
-    Column("stable_fraction", "stable", "share of rollouts, four times as long, that stay sound", "elsewhere", _UP),
-    Column("transfer_half", "half grid", "relative L2 on half the resolution", "elsewhere", _DOWN),
-    Column("transfer_double", "double grid", "relative L2 on double the resolution", "elsewhere", _DOWN),
-    Column("ood_factor", "shifted", "growth of the error out of distribution", "elsewhere", _DOWN),
-    Column("n_parameters", "parameters", "a complex number counts as 2", "cost"),
-    Column("gflops_forward", "GFLOP", "of one forward pass", "cost", _DOWN),
-    Column("train_seconds", "train, s", "training time", "cost", _DOWN),
-    Column("latency_ms", "ms alone", "one trajectory by itself", "cost", _DOWN),
-    Column("throughput", "per s", "trajectories per second at the best batch size", "cost", _UP),
-    Column("peak_memory_mb", "peak MB", "memory of training", "cost", _DOWN),
-    Column(
-        "speedup_at_equal_error", "speed-up", "time of the solver for the same error over the model's", "solver", _UP
-    ),
-    Column("faster", "faster", "who is faster for the same error", "solver"),
-    Column("breakeven_solves", "pays after", "predictions after which data and training are won back", "solver", _DOWN),
-    Column("data_error", "data error", "error of the test data themselves", "solver"),
-    Column("resolution", "grid", "of the test data", "protocol"),
-    Column("n_train", "n train", "training samples", "protocol"),
-    Column("epochs", "epochs", "of training", "protocol"),
-    Column("tuning_trials", "trials", "of tuning, on valid", "protocol"),
-    Column("device", "device", "that ran it", "protocol"),
-    Column("status", "status", "self, reproduced or verified; or what became of a seed", "protocol"),
-    Column("dirty", "dirty", "whether the code had uncommitted changes", "protocol"),
-)
+# Test sets on other grids, and what a prediction on the training grid is called after interpolation to one.
+_HALF, _DOUBLE, _INTERPOLATED = "test_half", "test_double", "_interpolated"
 
 
 def render(board: Board) -> str:
-    """HTML of a board: the same for the same records."""
+    """HTML of a board. The same records give the same bytes."""
     environment = Environment(
         loader=PackageLoader("neuralop_bench.board"),
         autoescape=True,
@@ -113,7 +36,7 @@ def render(board: Board) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    series = series_of(board.groups)
+    series = pictures.series_of(board.groups)
     return environment.get_template("index.html.j2").render(
         style=_part(environment, "style.css"),
         script=_part(environment, "board.js"),
@@ -123,8 +46,8 @@ def render(board: Board) -> str:
         versions=sorted({run.record.bench_version for run in board.runs}),
         tracks=list(dict.fromkeys(group.track for group in board.groups)),
         datasets=sorted({group.dataset for group in board.groups}),
-        families=FAMILIES,
-        columns=COLUMNS,
+        families={name: words for name, words in columns.FAMILIES.items() if words},
+        columns=columns.on_page(),
         single=SINGLE_SEED,
         overviews=_overviews(board.groups),
         groups=[_section(group, number, series) for number, group in enumerate(board.groups)],
@@ -133,30 +56,18 @@ def render(board: Board) -> str:
     )
 
 
-def series_of(groups: Sequence[Group]) -> Series:
-    """The looks of all models that are drawn."""
-    return Series(sorted({entry.name for group in groups for entry in _pictured(group.entries)}))
-
-
-def colours() -> dict[str, str]:
-    """Of the page in the light, by the name of the variable."""
-    text = PackageLoader("neuralop_bench.board").get_source(Environment(), "style.css")[0]
-    light = text[: text.index("}")]
-    return dict(re.findall(r"(--\w+): (#\w+);", light))
-
-
 def _part(environment: Environment, name: str) -> Markup:
-    """A file that stands in the page as it is: ours, so there is nothing to escape."""
+    """A template file that goes into the page unescaped, since it is our own."""
     loader = environment.loader
     assert loader is not None
     return Markup(loader.get_source(environment, name)[0])
 
 
-# What all tasks have in common ---------------------------------------------------------------------------------------
+# All tasks together --------------------------------------------------------------------------------------------------
 
 
 def _overviews(groups: Sequence[Group]) -> list[dict[str, Any]]:
-    """Models down, tasks across, of each track that ranks."""
+    """For each ranked track, models down and tasks across."""
     found = []
     for track in dict.fromkeys(group.track for group in groups if group.ranked):
         members = [group for group in groups if group.track == track]
@@ -174,7 +85,7 @@ def _overviews(groups: Sequence[Group]) -> list[dict[str, Any]]:
 
 
 def _mean_place(entries: Mapping[str, Entry], groups: Sequence[Group]) -> float:
-    """How many times the best error, on average over the tasks it has (logarithm of the geometric mean)."""
+    """Log of the geometric mean, over the model's tasks, of its error over the best error."""
     logs = []
     for group in groups:
         entry = entries.get(group.task)
@@ -188,22 +99,23 @@ def _mean_place(entries: Mapping[str, Entry], groups: Sequence[Group]) -> float:
 
 def _overview_cell(entry: Entry | None) -> dict[str, str]:
     if entry is None:
-        return {"text": "–", "rank": "", "why": "doesn't apply, or nobody has run it"}
+        return {"text": "–", "rank": ""}
     rank = text(entry.cells["rank"])
-    mark = f" {SINGLE_SEED}" if entry.interval is not None and not entry.interval.counts_seeds else ""
+    interval = entry.seeds.interval
+    mark = f" {SINGLE_SEED}" if interval is not None and not interval.counts_seeds else ""
     error = text(entry.cells["rel_l2_mean"]) or str(entry.cells["status"])
-    return {"text": error + mark, "rank": rank, "why": ""}
+    return {"text": error + mark, "rank": rank}
 
 
 def _published(board: Board) -> list[dict[str, Any]]:
-    """Published values, each beside the rows of the same model and problem, with what differs."""
+    """Published values, each with the rows of the same model and problem and their differences."""
     entries = published.load()
     beside: dict[str, list[dict[str, str]]] = {}
     for group in board.groups:
         for entry in group.entries:
-            if not entry.finished:
+            if not entry.seeds.finished:
                 continue
-            record = entry.finished[0].record
+            record = entry.seeds.first
             value = published.shown(record)
             if value is not None:
                 beside.setdefault(value.id, []).append(
@@ -221,14 +133,12 @@ def _published(board: Board) -> list[dict[str, Any]]:
 
 
 def _id(number: int) -> str:
-    """Of a section: never made of names, which anybody may choose."""
+    """Of a section. Not made from names, which may contain anything."""
     return f"task-{number}"
 
 
 def _section(group: Group, number: int, series: Series) -> dict[str, Any]:
-    pictured = _pictured(group.entries)
-    profiles = {entry.name: _profiles(entry) for entry in pictured}
-    profiles = {name: found for name, found in profiles.items() if found}
+    profiles = pictures.profiles_of(group)
     return {
         "id": _id(number),
         "track": group.track,
@@ -238,72 +148,39 @@ def _section(group: Group, number: int, series: Series) -> dict[str, Any]:
         "rows": [_row(entry) for entry in group.entries],
         "against": _against(group),
         "solver": _solver(group),
-        "plots": _plots(group, profiles, series),
+        "plots": pictures.plots_of(group, profiles, series),
         "transfer": _transfer(group),
-        "fields": _fields(group, profiles, series),
+        "fields": pictures.fields_of(group, profiles, series),
         "provenance": [_provenance(entry, place) for place, entry in enumerate(group.entries)],
     }
 
 
-def _pictured(entries: Sequence[Entry]) -> list[Entry]:
-    """The best; of two with one name (another configuration of the same label) the better."""
-    first: dict[str, Entry] = {}
-    for entry in entries:
-        if entry.finished:
-            first.setdefault(entry.name, entry)
-    return list(first.values())[:MOST_PICTURED]
-
-
-def _profiles(entry: Entry) -> list[Profile]:
-    """Of the seeds; a damaged one is passed over, for its numbers stand in the tables all the same."""
-    found = []
-    for run in entry.finished:
-        try:
-            found += [Profile.from_json(run.profile)] if run.profile else []
-        except ProfileError:
-            continue
-    alike = [profile for profile in found if profile.step_errors.shape == found[0].step_errors.shape]
-    return [profile for profile in alike if profile.cycles.shape == found[0].cycles.shape]
-
-
 def _row(entry: Entry) -> dict[str, Any]:
-    cells = [_cell(entry, column) for column in COLUMNS]
-    name = {"text": entry.name, "model": str(entry.cells["model"]), "hash": str(entry.cells["config_hash"])}
-    rank = entry.cells["rank"]
-    return {"name": name, "rank": rank, "rank_why": entry.blanks.get("rank", ""), "cells": cells}
+    cells = [_cell(entry, column) for column in columns.on_page()]
+    return {
+        "name": entry.name,
+        "rank": entry.cells["rank"],
+        "rank_why": entry.blanks.get("rank", ""),
+        "cells": cells,
+    }
 
 
 def _cell(entry: Entry, column: Column) -> dict[str, Any]:
-    name = {"faster": "speedup_at_equal_error"}.get(column.name, column.name)
+    name = column.of or column.name
     value = entry.cells[name]
-    shown = _shown(entry, column, value)
+    shown = column.text(entry.cells)
     number = value if isinstance(value, int | float) and not isinstance(value, bool) else None
     return {
         "text": shown,
         "why": "" if shown else entry.blanks.get(name, ""),
         "sort": "" if number is None else f"{number:.9g}",
         "family": column.family,
-        "is_number": column.name not in ("faster", "device", "status", "dirty", "resolution"),
+        "is_number": not column.is_text,
     }
 
 
-def _shown(entry: Entry, column: Column, value: Cell) -> str:
-    if column.name == "rel_l2_mean":
-        deviation = entry.cells["rel_l2_sd"]
-        return text(value) + (f" ± {text(deviation)}" if deviation is not None else "")
-    if column.name == "rel_l2_ci_lo":
-        return interval(entry)
-    if column.name == "faster":
-        return verdict(entry.cells)
-    if column.name == "dirty":
-        return "yes" if value else "no"
-    if column.name == "speedup_at_equal_error" and entry.cells["speedup_is_bound"] in ("<", ">"):
-        return f"{entry.cells['speedup_is_bound']} {text(value)}"
-    return text(value)
-
-
 def _against(group: Group) -> dict[str, Any] | None:
-    """Who beats whom, with what confidence."""
+    """Which model beats which, and how certain that is."""
     compared, pairs = group.compared(MOST_PICTURED)
     if len(compared) < 2:
         return None
@@ -331,18 +208,6 @@ def _pair(entry: Entry, other: Entry, pair: Pair) -> dict[str, str]:
     }
 
 
-def _rungs(group: Group) -> list[Rung]:
-    """The solver's curve of the latest evaluation that has one."""
-    found = [
-        (evaluation.date_utc, run.record.run_id, evaluation.rungs)
-        for entry in group.entries
-        for run in entry.runs
-        for evaluation in run.evaluations
-        if evaluation.rungs
-    ]
-    return [Rung(**rung) for rung in max(found)[2]] if found else []
-
-
 def _solver(group: Group) -> list[dict[str, str]]:
     return [
         {
@@ -352,157 +217,38 @@ def _solver(group: Group) -> list[dict[str, str]]:
             "batched": text(1e3 * rung.seconds),
             "alone": text(1e3 * rung.latency_seconds),
         }
-        for rung in _rungs(group)
+        for rung in pictures.rungs_of(group)
     ]
 
 
-def error_and_time(group: Group, series: Series) -> str | None:
-    """SVG of error against time of the best rows; None if no model, or no solver, was timed."""
-    models = {}
-    for entry in _pictured(group.entries):
-        error, throughput = entry.cells["rel_l2_mean"], entry.cells["throughput"]
-        if isinstance(error, float) and 0 < error < math.inf and isinstance(throughput, float) and throughput > 0:
-            ends = None if entry.interval is None else (entry.interval.low, entry.interval.high)
-            models[entry.name] = (1 / throughput, error, ends)
-    rungs = _rungs(group)
-    if not models or not rungs:
-        return None
-    return plots.error_and_time(models, rungs, series, f"Error against time, {group.task}, {group.track}")
-
-
-def _plots(group: Group, profiles: Mapping[str, list[Profile]], series: Series) -> list[dict[str, Any]]:
-    where = f"{group.task}, {group.track}"
-    found = []
-    svg = error_and_time(group, series)
-    if svg is not None:
-        found.append(
-            {
-                "title": "Error and time",
-                "svg": Markup(svg),
-                "about": "Down and left is better. Squares are the dataset's own solver on the grids beside them, "
-                "given what the models are given; the broad line joins what nothing beats in both error and time.",
-            }
-        )
-    if any(found[0].step_errors.shape[1] > 1 for found in profiles.values()):
-        curves = {
-            name: (seeds[0].times, np.stack([profile.step_errors for profile in seeds]))
-            for name, seeds in profiles.items()
-        }
-        found.append(
-            {
-                "title": "Error over time",
-                "svg": Markup(plots.error_over_time(curves, series, f"Relative L2 of each step, {where}")),
-                "about": "Free-running predictions: each step is made from the model's own last ones. Bands are "
-                "intervals of 95 % with seeds and test samples crossed.",
-            }
-        )
-    if profiles:
-        first = next(iter(profiles.values()))[0]
-        alike = {name: seeds for name, seeds in profiles.items() if seeds[0].cycles.shape == first.cycles.shape}
-        energies = {
-            name: (_mean([seed.energy_prediction for seed in seeds]), _mean([seed.energy_error for seed in seeds]))
-            for name, seeds in alike.items()
-        }
-        found.append(
-            {
-                "title": "Spectra",
-                "svg": Markup(
-                    plots.spectra(first.cycles, first.energy_target, energies, series, f"Energy spectra, {where}")
-                ),
-                "about": "Above the energy of reference and predictions at the last step, below the size of the error "
-                "relative to the reference. From 1 on (dotted), predicting nothing would be as good. Vertical lines "
-                "bound the three bands.",
-            }
-        )
-    return found
-
-
-def _mean(values: Sequence[np.ndarray]) -> np.ndarray:
-    return np.mean(np.stack(values), axis=0)
-
-
 def _transfer(group: Group) -> dict[str, Any] | None:
-    """Errors on other grids, beside the prediction made on the training grid and interpolated."""
-    grids = ("test_half", "test_double")
-    rows = []
+    """Errors on other grids beside those of an interpolated prediction on the training grid, and on further test
+    sets."""
+    rows, shifted = [], []
+    measured = {setting for entry in group.entries for run in entry.seeds.finished for setting in run.further}
+    others = sorted(measured - {grid + suffix for grid in (_HALF, _DOUBLE) for suffix in ("", _INTERPOLATED)})
     for entry in group.entries:
-        cells = []
-        for setting in (grids[0], grids[0] + _INTERPOLATED, "test", grids[1], grids[1] + _INTERPOLATED):
-            if setting == "test":
-                value = entry.cells["rel_l2_mean"]
-            else:
-                found = [columns_of(run, setting).get("rel_l2") for run in entry.finished]
-                known = [one for one in found if one is not None]
-                value = math.fsum(known) / len(known) if known and len(known) == len(found) else None
-            column = {"test_half": "transfer_half", "test_double": "transfer_double"}.get(setting, "")
-            cells.append({"text": text(value), "why": entry.blanks.get(column, "not measured")})
-        if any(cell["text"] for place, cell in enumerate(cells) if place != 2):
+        half, double = (
+            [_error_on(entry.seeds, grid + suffix) for suffix in ("", _INTERPOLATED)] for grid in (_HALF, _DOUBLE)
+        )
+        if any(half + double):
+            whys = (entry.blanks.get("transfer_half"), None, None, entry.blanks.get("transfer_double"), None)
+            errors = (*half, text(entry.cells["rel_l2_mean"]), *double)
+            cells = [{"text": error, "why": why or "not measured"} for error, why in zip(errors, whys, strict=True)]
             rows.append({"name": entry.name, "cells": cells})
-    others = sorted(
-        {setting for entry in group.entries for run in entry.finished for setting in settings(run)}
-        - {setting + suffix for setting in grids for suffix in ("", _INTERPOLATED)}
-    )
-    shifted = []
-    for entry in group.entries:
-        cells = []
-        for setting in others:
-            found = [columns_of(run, setting).get("rel_l2") for run in entry.finished]
-            known = [one for one in found if one is not None]
-            cells.append(text(math.fsum(known) / len(known)) if known and len(known) == len(found) else "")
-        if any(cells):
-            shifted.append({"name": entry.name, "cells": cells})
+        if any(errors := [_error_on(entry.seeds, setting) for setting in others]):
+            shifted.append({"name": entry.name, "cells": errors})
     return {"rows": rows, "others": others, "shifted": shifted} if rows or shifted else None
 
 
-def _fields(group: Group, profiles: Mapping[str, list[Profile]], series: Series) -> dict[str, Any] | None:
-    """Reference, prediction and error of test sample 0, by the first seed of each model."""
-    if not profiles:
-        return None
-    reference = next(iter(profiles.values()))[0].fields
-    errors = {entry.name: text(entry.cells["rel_l2_mean"]) for entry in group.entries}
-    cards = []
-    for name, seeds in profiles.items():
-        fields = seeds[0].fields
-        if fields.reference.shape != reference.reference.shape:
-            continue
-        card: dict[str, Any] = {"name": name, "error": errors[name], "largest": "", "svg": "", "images": []}
-        if fields.error is not None:
-            card["largest"] = text(float(np.abs(fields.error).max()))
-        label = f"{name}: prediction and error of test sample 0, {group.task}"
-        if reference.reference.ndim == 1:
-            card["svg"] = Markup(plots.lines(fields, series.style(name)["color"], label))
-        elif fields.prediction is not None and fields.error is not None:
-            limits = _limits(reference)
-            size = np.abs(fields.error)
-            card["images"] = [
-                {"src": plots.image(fields.prediction, limits, plots.FIELD_MAP), "alt": f"{name}: prediction"},
-                {
-                    "src": plots.image(size, (0.0, float(size.max())), plots.ERROR_MAP),
-                    "alt": f"{name}: size of the error",
-                },
-            ]
-        cards.append(card)
-    low, high = _limits(reference)
-    unit = "" if reference.unit in ("", "1") else f" [{reference.unit}]"
-    when = "" if reference.time is None else f" at t = {reference.time:g}"
-    image = ""
-    if reference.reference.ndim == 2:
-        image = plots.image(reference.reference, (low, high), plots.FIELD_MAP)
-    return {
-        "what": f"{reference.name}{unit}{when}",
-        "low": text(low),
-        "high": text(high),
-        "image": image,
-        "cards": cards,
-    }
-
-
-def _limits(fields: Fields) -> tuple[float, float]:
-    return float(fields.reference.min()), float(fields.reference.max())
+def _error_on(seeds: Seeds, setting: str) -> str:
+    """Relative L2 on a further test set, mean over seeds; empty if a seed lacks it."""
+    found = (run.further[setting][1].get("rel_l2") if setting in run.further else None for run in seeds.finished)
+    return text(columns.of_all(found, columns.average))
 
 
 def _provenance(entry: Entry, place: int) -> dict[str, Any]:
-    records = [run.record for run in entry.runs]
+    records = [run.record for run in entry.seeds.runs]
     first = records[0]
     environment = first.environment
     hardware = {str(record.environment.get("processor", "")) for record in records}
@@ -510,7 +256,7 @@ def _provenance(entry: Entry, place: int) -> dict[str, Any]:
     overrides = [str(one) for one in first.config.get("overrides", ()) if not str(one).startswith(("paths.", "seed="))]
     seeds = ",".join(str(record.seed) for record in records)
     again = command_line(overrides, *(["-m"] if len(records) > 1 else []), f"seed={seeds}")
-    measured = sorted({str(one.environment.get("threads", "")) for run in entry.runs for one in run.evaluations})
+    measured = sorted({str(one.environment.get("threads", "")) for run in entry.seeds.runs for one in run.evaluations})
     facts = {
         "runs": ", ".join(record.run_id for record in records),
         "status": str(entry.cells["status"]),

@@ -1,4 +1,4 @@
-"""Pictures of a board, for a page that needs no other file: SVG drawings in its colours, fields as small PNGs."""
+"""Drawings for the page of a board: SVG in its colours, fields as small PNGs, all inside the page."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import re
 import warnings
 import zlib
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import matplotlib as mpl
 import numpy as np
@@ -16,16 +16,16 @@ from markupsafe import escape
 from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 from numpy.typing import NDArray
 from PIL import Image
 
+from neuralop_bench.evaluation.plotting import STYLE, legend_below, plain_numbers, positive, single
 from neuralop_bench.evaluation.statistics import crossed_interval
 from neuralop_bench.metrics.bands import BAND_EDGES, BELOW_ROUNDING
 from neuralop_bench.records.profile import Fields
 from neuralop_bench.records.rung import Rung
 
-# Colours of the page's style sheet: each is drawn in one that occurs nowhere else, and that is replaced.
+# Each colour of the page's style sheet is drawn in a colour that occurs nowhere else, then replaced by its variable.
 N_SERIES = 10
 _INK, _MUTED, _FAINT = "#0b0b0b", "#0d0d0d", "#0c0c0c"
 _VARIABLES = {_INK: "var(--ink)", _MUTED: "var(--muted)", _FAINT: "var(--rule)"} | {
@@ -33,12 +33,11 @@ _VARIABLES = {_INK: "var(--ink)", _MUTED: "var(--muted)", _FAINT: "var(--rule)"}
 }
 _MARKERS = "os^Dv<>PXp"
 _DASHES: tuple[Any, ...] = ("-", (0, (4, 1.2)), (0, (1, 1)), (0, (5, 1, 1, 1)))
-FIELD_MAP, ERROR_MAP = "viridis", "magma"
+ERROR_MAP = "magma"
 
-_STYLE: dict[Any, Any] = {
+_STYLE: dict[Any, Any] = STYLE | {
     "svg.fonttype": "none",
     "svg.hashsalt": "neuralop-bench",
-    "font.family": "DejaVu Sans",
     "font.size": 8.5,
     "text.color": _INK,
     "axes.labelcolor": _INK,
@@ -49,18 +48,10 @@ _STYLE: dict[Any, Any] = {
     "ytick.color": _MUTED,
     "xtick.labelcolor": _INK,
     "ytick.labelcolor": _INK,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "axes.axisbelow": True,
     "grid.color": _FAINT,
-    "grid.linewidth": 0.6,
-    "lines.linewidth": 1.4,
     "lines.markersize": 4.5,
-    "legend.frameon": False,
-    "legend.fontsize": 8,
 }
-# Of a name in a legend.
+# Characters of a name in a legend.
 _WIDEST_NAME = 24
 _SIZE = (4.6, 3.9)  # inches: as wide as a phone shows without shrinking the text much
 _MOST_PIXELS = 192
@@ -70,14 +61,14 @@ class Series:
     """The colour, marker and dash of each model, the same in all pictures of a page.
 
     Args:
-        names: of all models; a name's place decides.
+        names: of all models; the place of a name decides.
     """
 
     def __init__(self, names: Sequence[str]) -> None:
         self._places = {name: place for place, name in enumerate(dict.fromkeys(names))}
 
     def style(self, name: str) -> dict[str, Any]:
-        """Of matplotlib."""
+        """Arguments of matplotlib's ``plot``."""
         place = self._places[name]
         return {
             "color": f"#5e1e0{place % N_SERIES}",
@@ -99,9 +90,9 @@ def error_and_time(
         models: seconds, error and the ends of its interval, by name.
         rungs: of the solver.
         series: looks of the models.
-        label: what a screen reader says instead.
+        label: for screen readers.
     """
-    figure, axis = _single()
+    figure, axis = single(_SIZE)
     points = [(seconds, error) for seconds, error, _ in models.values()]
     if rungs:
         curve = sorted((rung.seconds, rung.rel_l2, rung.resolution) for rung in rungs)
@@ -119,7 +110,7 @@ def error_and_time(
         reach = None if ends is None else [[error - ends[0]], [ends[1] - error]]
         axis.errorbar([seconds], [error], yerr=reach, label=_shown(name), elinewidth=1, markersize=6, **look)
     axis.set(xlabel="seconds per trajectory, batched", ylabel="relative L2 on test")
-    # A solver's error may fall to rounding; what is compared lies where the models are.
+    # The solver's error may be as small as rounding. The limits fit the models.
     least = min((error for _, error, _ in models.values()), default=0.0) / 5
     _logarithmic(axis, [point for point in points if point[1] >= least])
     _legend(figure, axis)
@@ -127,7 +118,7 @@ def error_and_time(
 
 
 def pareto(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
-    """Points that no other beats or equals in both coordinates, by the first.
+    """Points that no other point equals or beats in both coordinates, sorted by the first.
 
     >>> pareto([(1.0, 3.0), (2.0, 2.0), (3.0, 2.5), (4.0, 1.0)])
     [(1.0, 3.0), (2.0, 2.0), (4.0, 1.0)]
@@ -143,13 +134,13 @@ def pareto(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
 def error_over_time(
     models: Mapping[str, tuple[NDArray[np.float64], NDArray[np.float64]]], series: Series, label: str
 ) -> str:
-    """Relative L2 of each step with its interval of 95 %.
+    """Relative L2 of each step with its 95 % interval.
 
     Args:
         models: times [T] and errors [seed, sample, T], by name.
         series, label: as in ``error_and_time``.
     """
-    figure, axis = _single()
+    figure, axis = single(_SIZE)
     shown: list[tuple[float, float]] = []
     for name, (times, errors) in models.items():
         look = series.style(name)
@@ -179,7 +170,7 @@ def spectra(
     series: Series,
     label: str,
 ) -> str:
-    """Energy of reference and predictions above, the relative error of each shell below.
+    """Energy of reference and predictions at the top, relative error of each shell below.
 
     Args:
         cycles: wavenumbers in cycles per domain, [shell].
@@ -197,8 +188,8 @@ def spectra(
     ratios: list[tuple[float, float]] = []
     for name, (prediction, error) in models.items():
         look = {**series.style(name), "marker": ""}
-        above.plot(x, _positive(prediction[signal]), label=_shown(name), **look)
-        ratio = np.sqrt(_positive(error[signal]) / reference[signal])
+        above.plot(x, positive(prediction[signal]), label=_shown(name), **look)
+        ratio = np.sqrt(positive(error[signal]) / reference[signal])
         below.plot(x, ratio, **look)
         ratios += [(1.0, float(value)) for value in ratio if np.isfinite(value)]
     below.axhline(1.0, color=_MUTED, linewidth=0.8, linestyle=":")
@@ -215,7 +206,7 @@ def spectra(
 
 @rc_context(_STYLE)
 def lines(fields: Fields, color: str, label: str) -> str:
-    """Reference, prediction and error of one space dimension.
+    """Reference, prediction and error in one space dimension.
 
     Args:
         fields: of a profile.
@@ -242,7 +233,7 @@ def image(values: NDArray[np.float64], limits: tuple[float, float], colours: str
     table = (np.asarray(mpl.colormaps[colours](np.arange(256)))[:, :3] * 255).round().astype(np.uint8)
     picture.putpalette(table.tobytes())
     factor = max(1, _MOST_PIXELS // max(picture.size))
-    if factor > 1 and max(picture.size) < 48:  # a browser would blur so few pixels, or show them as tiles
+    if factor > 1 and max(picture.size) < 48:  # a browser would blur so few pixels or show them as tiles
         picture = picture.resize([n * factor for n in picture.size], Image.Resampling.NEAREST)
     raw = io.BytesIO()
     picture.save(raw, format="PNG", optimize=True)
@@ -250,7 +241,7 @@ def image(values: NDArray[np.float64], limits: tuple[float, float], colours: str
 
 
 def standalone(svg: str, colours: Mapping[str, str]) -> str:
-    """A drawing as a file of its own, in fixed colours on paper.
+    """A drawing as a separate file, with fixed colours and a background.
 
     Args:
         svg: of a function above.
@@ -268,48 +259,35 @@ def standalone(svg: str, colours: Mapping[str, str]) -> str:
     return f"{root} {size}>{paper}{rest}\n"
 
 
-def _single() -> tuple[Figure, Axes]:
-    figure = Figure(figsize=_SIZE, layout="constrained")
-    return figure, figure.subplots()
-
-
 def _shown(name: str) -> str:
-    """A name as matplotlib takes it: a dollar sign begins a formula there, an underscore hides a label."""
+    """A name for matplotlib, where a dollar sign starts a formula and a leading underscore hides a label."""
     plain = "".join(letter if letter.isprintable() else " " for letter in name)
     plain = plain if len(plain) <= _WIDEST_NAME else plain[: _WIDEST_NAME - 1] + "…"
     return ("\u200a" if plain.startswith("_") else "") + plain.replace("$", r"\$")
 
 
-def _positive(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    return np.where(np.isfinite(values) & (values > 0), values, np.nan)
-
-
 def _logarithmic(axis: Axes, points: Sequence[tuple[float, float]], which: str = "xy") -> None:
-    """Logarithmic scales with plain numbers, wide enough for the points (intervals may reach far)."""
-    for name, index in (("x", 0), ("y", 1)):
+    """Logarithmic scales with plain numbers, with limits that fit the points; intervals may reach far beyond."""
+    axes: tuple[tuple[Literal["x", "y"], int], ...] = (("x", 0), ("y", 1))
+    for name, index in axes:
         values = [point[index] for point in points if np.isfinite(point[index]) and point[index] > 0]
         if name not in which or not values:
             continue
         low, high = min(values), max(values)
         axis.set(**{f"{name}scale": "log", f"{name}lim": (low / 1.4, high * 1.4)})
-        ticks = axis.xaxis if name == "x" else axis.yaxis
-        if high < 300 * low and low > 1e-3:
-            ticks.set_major_locator(LogLocator(subs=(1, 2, 5)) if high > 5 * low else MaxNLocator(4))
-            ticks.set_major_formatter("{x:g}")
-            ticks.set_minor_formatter(NullFormatter())
+        if low > 1e-3:
+            plain_numbers(axis, name, low, high)
 
 
 def _legend(figure: Figure, axis: Axes) -> None:
-    handles, labels = axis.get_legend_handles_labels()
-    if handles:
-        figure.legend(handles, labels, loc="outside lower center", ncols=3, columnspacing=1.2, handletextpad=0.5)
+    legend_below(figure, axis, 3, columnspacing=1.2, handletextpad=0.5)
 
 
 def _svg(figure: Figure, label: str) -> str:
-    """The drawing alone, in the page's colours and type, with identifiers that occur once per page."""
+    """The drawing alone, in the page's colours and fonts, with identifiers that are unique on the page."""
     raw = io.StringIO()
     with warnings.catch_warnings():
-        # The browser has the letters that matplotlib's own font lacks.
+        # The browser has letters that matplotlib's own font lacks.
         warnings.filterwarnings("ignore", "Glyph .* missing")
         figure.savefig(raw, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
     text = raw.getvalue()

@@ -1,4 +1,4 @@
-"""What a group of rows shows, in plain words."""
+"""What a group of rows shows, in plain sentences."""
 
 from __future__ import annotations
 
@@ -6,15 +6,17 @@ import math
 from collections.abc import Sequence
 
 from neuralop_bench.board.rows import Entry, Group
-from neuralop_bench.board.tables import interval, text
+from neuralop_bench.board.text import interval_text, text
 from neuralop_bench.records.record import DATA_ERROR_MARGIN
 
-# A model this many times worse than the best isn't set against it: what hardly follows the truth is easily stable.
+# A model with an error more than this many times that of the best isn't compared with it: a prediction that hardly
+# follows the truth is easily stable.
 _COMPARABLE = 5
 
 
 def verdicts(group: Group) -> list[str]:
-    """Sentences: who is best and how sure that is, where in the spectrum it fails, what the solver says to it."""
+    """Sentences: which model is best and how certain that is, how it does by scale, beside the solver and on other
+    inputs."""
     rated = [entry for entry in group.entries if _number(entry, "rel_l2_mean") is not None]
     if not rated:
         return ["No run has finished."]
@@ -24,7 +26,7 @@ def verdicts(group: Group) -> list[str]:
 
 def _accuracy(group: Group, rated: Sequence[Entry]) -> list[str]:
     best = rated[0]
-    ends = f", 95 % interval {interval(best)}" if best.interval is not None else ""
+    ends = f", 95 % interval {interval_text(best.cells)}" if best.seeds.interval is not None else ""
     n = int(_number(best, "n_seeds") or 0)
     found = [
         f"{best.name} is the most accurate: relative L2 {text(best.cells['rel_l2_mean'])} "
@@ -36,15 +38,15 @@ def _accuracy(group: Group, rated: Sequence[Entry]) -> list[str]:
         found.append(f"It is significantly better than {'the other model' if others == 1 else f'all {others} others'}.")
     elif len(first) > 1:
         found.append(
-            f"{_listed([entry.name for entry in first])} share the first rank: nobody is significantly better."
+            f"{_listed([entry.name for entry in first])} share the first rank: no model is significantly better."
         )
-    if any(entry.interval is not None and not entry.interval.counts_seeds for entry in group.ranked):
-        found.append("Rows of one seed (†) know nothing about another training: more seeds may change their ranks.")
+    if any(entry.seeds.interval is not None and not entry.seeds.interval.counts_seeds for entry in group.ranked):
+        found.append("Rows with a single seed (†) don't cover another training: more seeds may change their ranks.")
     data_error, error = _number(best, "data_error"), _number(best, "rel_l2_mean")
     if data_error and error and error < DATA_ERROR_MARGIN * data_error:
         found.append(
             f"Its error is less than {DATA_ERROR_MARGIN:g} times that of the data themselves ({text(data_error)}): "
-            "finer differences than that can't be told."
+            "finer differences can't be resolved."
         )
     return found
 
@@ -53,17 +55,17 @@ def _spectrum(best: Entry) -> list[str]:
     low, mid, high = (_number(best, f"spec_{band}") for band in ("low", "mid", "high"))
     if low is None:
         return []
-    parts = [f"{_percent(low)} of the structures of 1 to 3 cycles per domain"]
-    parts += [f"{_percent(mid)} of those of 4 to 11"] if mid is not None else []
-    parts += [f"{_percent(high)} of those of 12 and more"] if high is not None else []
-    return [f"By scale its error is {_listed(parts)}."]
+    parts = [f"{_percent(low)} for structures of 1 to 3 cycles per domain"]
+    parts += [f"{_percent(mid)} for 4 to 11"] if mid is not None else []
+    parts += [f"{_percent(high)} for 12 or more"] if high is not None else []
+    return [f"By scale, its error is {_listed(parts)}."]
 
 
 def _solver(rated: Sequence[Entry]) -> list[str]:
     known = [(entry, speedup) for entry in rated if (speedup := _number(entry, "speedup_at_equal_error"))]
     if not known:
         return []
-    # A bound may leave it open who is faster: an error above that of every grid, or below that of all.
+    # A bound may leave open which is faster: the model's error is above, or below, that of the solver on every grid.
     coarser = [entry for entry, speedup in known if speedup > 1 and entry.cells["speedup_is_bound"] == "<"]
     finer = [entry for entry, speedup in known if speedup <= 1 and entry.cells["speedup_is_bound"] == ">"]
     winners = [entry for entry, speedup in known if speedup > 1 and entry not in coarser]
@@ -84,12 +86,12 @@ def _solver(rated: Sequence[Entry]) -> list[str]:
     ):
         if open_ones:
             who = f"{_listed([entry.name for entry in open_ones])} {'is' if len(open_ones) == 1 else 'are'}"
-            found.append(f"{who} {words} grid, so nothing can be said at equal error.")
+            found.append(f"{who} {words} grid, so there is no comparison at equal error.")
     paying = [(entry, number) for entry in winners if (number := _number(entry, "breakeven_solves"))]
     if paying:
         entry, number = min(paying, key=lambda pair: pair[1])
         found.append(
-            f"Data and training are won back after {_round(number)} predictions at the earliest ({entry.name})."
+            f"Data and training pay for themselves after {_round(number)} predictions at the earliest ({entry.name})."
         )
     return found
 
@@ -102,7 +104,7 @@ def _with_speed(entry: Entry) -> str:
 
 
 def _shifted(rated: Sequence[Entry]) -> list[str]:
-    # Errors, not how much they grow: whoever is bad anyway can hardly get worse.
+    # The errors themselves, not their growth: a model with a large error on test can hardly get worse.
     errors = {
         entry.name: error * factor
         for entry in rated
@@ -113,11 +115,11 @@ def _shifted(rated: Sequence[Entry]) -> list[str]:
         return []
     times = text(float(f"{_number(rated[0], 'ood_factor'):.2g}"))
     share = _percent(errors[best])
-    own = f"On shifted inputs (geometric mean of the test sets) its error is {share}, {times} times as large"
+    own = f"On shifted inputs (geometric mean over the test sets) its error is {share}, {times} times as large"
     least = min(errors, key=errors.__getitem__)
     if least == best:
-        return [f"{own}; nobody's is lower." if len(errors) > 1 else f"{own}."]
-    return [f"{own}; the lowest there is that of {least} ({_percent(errors[least])})."]
+        return [f"{own}; no other model has a lower one." if len(errors) > 1 else f"{own}."]
+    return [f"{own}; {least} has the lowest error there ({_percent(errors[least])})."]
 
 
 def _far_ahead(rated: Sequence[Entry]) -> list[str]:
@@ -126,9 +128,9 @@ def _far_ahead(rated: Sequence[Entry]) -> list[str]:
     if stable is None or error is None:
         return []
     if stable == 1:
-        return ["Four times as far ahead all its trajectories stay bounded."]
+        return ["Over four times the horizon, all its trajectories stay bounded."]
     share = "none" if stable == 0 else _percent(stable)
-    own = f"Four times as far ahead {share} of its trajectories {'stays' if stable == 0 else 'stay'} bounded"
+    own = f"Over four times the horizon, {share} of its trajectories {'stays' if stable == 0 else 'stay'} bounded"
     others = [
         entry.name
         for entry in rated[1:]
@@ -136,7 +138,7 @@ def _far_ahead(rated: Sequence[Entry]) -> list[str]:
     ]
     if not others:
         return [f"{own}."]
-    return [f"{own}; of models with up to {_COMPARABLE} times its error, all of {_listed(others)} do."]
+    return [f"{own}; among models with up to {_COMPARABLE} times its error, all trajectories of {_listed(others)} do."]
 
 
 def _number(entry: Entry, column: str) -> float | None:

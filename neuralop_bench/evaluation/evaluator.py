@@ -29,21 +29,21 @@ def evaluate(
 ) -> xr.Dataset:
     """Per-sample statistics of free-running predictions over whole trajectories.
 
-    History frames are given, never scored.
+    The history frames are input and never scored.
 
     Args:
         predictor: a surrogate or a solver.
         windows: whole trajectories of one split (``Trajectories.whole``).
         metrics: what to measure.
-        batch_size: samples predicted together; the statistics of given predictions don't depend on it.
-        processes: each measures its part of the batches, on its device, and gets the whole result.
-        inputs: what the predictor is given, if not the history of ``windows`` itself: the same samples otherwise.
+        batch_size: samples predicted together; for the same predictions, the statistics don't depend on it.
+        processes: each measures its part of the batches on its device and gets the whole result.
+        inputs: input of the predictor, if it isn't the history of ``windows``; of the same samples.
 
     Returns:
         One variable per statistic with dimensions sample, time, channel, shell or band, and ``finite`` (sample).
 
     Raises:
-        ValueError: a prediction hasn't the shape of its target, or a target isn't finite.
+        ValueError: a prediction doesn't have the shape of its target, or a target isn't finite.
     """
     batches: list[dict[str, NDArray[np.generic]]] = []
     starts = range(0, len(windows), batch_size)[processes.rank :: processes.n]
@@ -55,7 +55,7 @@ def evaluate(
             if prediction.shape != batch.target.shape:
                 raise ValueError(
                     f"The predictor returned a trajectory of shape {tuple(prediction.shape)}, expected "
-                    f"{tuple(batch.target.shape)} [sample, time, channel, *space]. Mend its predict()."
+                    f"{tuple(batch.target.shape)} [sample, time, channel, *space]. Fix its predict()."
                 )
             finite = torch.isfinite(prediction).flatten(1).all(dim=1).numpy()
             batches.append({"finite": finite, **_measure(prediction, batch, metrics)})
@@ -71,7 +71,7 @@ def evaluate(
 
 
 def summarise(errors: xr.Dataset, metrics: Sequence[Metric]) -> dict[str, float]:
-    """All columns of all metrics, and ``n_diverged``: samples whose prediction isn't finite."""
+    """The columns of all metrics, and ``n_diverged``, the number of samples whose prediction isn't finite."""
     columns = {"n_diverged": float((~errors["finite"].values).sum())}
     for metric in metrics:
         columns.update(metric.summarise(errors))

@@ -1,6 +1,6 @@
-"""The coarse-solver ladder: what the dataset's own solver costs for an error as large as a surrogate's.
+"""The coarse-solver ladder: what the dataset's own solver costs at the error of a surrogate.
 
-A solver on a coarser grid with longer steps is a cheap surrogate, too. Every rung is given what a model is given, goes
+A solver on a coarser grid with longer steps is a cheap surrogate, too. Every rung has the same inputs as a model, goes
 through the same evaluator, and is timed on the same device with the same threads.
 """
 
@@ -38,22 +38,22 @@ from neuralop_bench.runtime.processes import Processes
 # A rung takes the longest steps that change its error by less than this fraction of it.
 SAME_ERROR = 0.05
 RELAXATIONS = tuple(2.0**n for n in range(20))
-# So often doubled without any effect, steps are bounded by stability. An iteration may take a tenfold larger residual
-# to end a step earlier.
+# If so many doublings have no effect, stability limits the steps. (A tolerance may have to grow tenfold before an
+# iteration ends one step earlier.)
 _ENOUGH_WITHOUT_EFFECT = 4
 
-# Raised whenever a change alters what is measured: what was kept before isn't used then.
+# Raised whenever a change alters what is measured, so that older results aren't used.
 _VERSION = 1
 
 
 class SolverRung:
-    """A solver on its own grid as a predictor: the input is brought there, the solution back to the file's grid.
+    """A solver on its own grid as a predictor: the input is brought to that grid, the solution back to the file's grid.
 
-    Between periodic grids wavenumbers are cut off or padded with zeros. From a closed grid nodes are picked, and back
-    to it the solution is interpolated by cubic splines.
+    Between periodic grids wavenumbers are cut off or padded with zeros. From a closed grid, nodes are picked; back to
+    it, the solution is interpolated with cubic splines.
 
     Args:
-        problem: whose grid it is.
+        problem: on the solver's grid.
         file_grid: of the inputs and predictions.
     """
 
@@ -80,13 +80,13 @@ def climb(
     its error by less than 5 %.
 
     Args:
-        problem: that made the data, or would make them on the grid of ``windows``.
+        problem: of the data, on the grid of ``windows``.
         fractions: of the intervals of the file's grid, e.g. 0.5 for 43 of 85 closed nodes.
         windows: whole test trajectories.
-        device: where the solver works, if it is made of tensors.
+        device: where the solver works, if it uses tensors.
 
     Returns:
-        Rungs, and the reason why another was left out, by its resolution.
+        Rungs, and the reason for each that was left out, by its resolution.
     """
     file_grid = windows.source.spec.grid
     rungs: list[Rung] = []
@@ -96,7 +96,7 @@ def climb(
         name = "x".join(str(n) for n in grid.shape)
         try:
             relaxation, error = _longest_steps(problem.at(grid), windows, device)
-        except (ValueError, ArithmeticError) as reason:  # a solver that fails on so coarse a grid is a finding, too
+        except (ValueError, ArithmeticError) as reason:  # failing on so coarse a grid is a result, too
             left_out[name] = str(reason)
             continue
         if not math.isfinite(error):
@@ -113,7 +113,7 @@ def climb_once(
 ) -> tuple[list[Rung], dict[str, str]]:
     """``climb``, kept in a folder: measured once per test data, device, threads and libraries.
 
-    Processes that ask for the same at once wait for the first of them. A folder that can't be written keeps nothing,
+    Concurrent processes that need the same wait for the first of them. If the folder can't be written, nothing is kept
     and a warning says so.
     """
     here = environment.environment(device)
@@ -152,7 +152,7 @@ def _kept(path: Path, key: Mapping[str, Any]) -> tuple[list[Rung], dict[str, str
         if content["key"] != key:
             return None
         return [Rung(**entry) for entry in content["rungs"]], dict(content["left_out"])
-    except (OSError, ValueError, KeyError, TypeError):  # none, or a damaged one: it is measured again
+    except (OSError, ValueError, KeyError, TypeError):  # missing or damaged: measured again
         return None
 
 
@@ -172,13 +172,13 @@ def coarsened(grid: Grid, fraction: float) -> Grid:
 def seconds_at_error(
     rungs: Sequence[Rung], error: float, *, of: Literal["seconds", "latency_seconds"] = "seconds"
 ) -> tuple[float, Literal["", ">", "<"]]:
-    """Time the solver takes for an error: log-log interpolation of the lower envelope of the rungs.
+    """Time that the solver takes for an error: log-log interpolation of the lower envelope of the rungs.
 
-    The envelope has, for each error, the least time of a rung that makes no larger one.
+    For each error, the envelope has the least time of a rung whose error isn't larger.
 
     Returns:
         Seconds, and whether the true value is larger (``>``: the error is below that of every rung) or smaller (``<``:
-        above that of all) than this end of the envelope.
+        it is above that of every rung) than this end of the envelope.
 
     Raises:
         ValueError: there are no rungs.
@@ -198,18 +198,18 @@ def seconds_at_error(
 
 
 def breakeven_solves(spent_seconds: float, solver_seconds: float, surrogate_seconds: float) -> float:
-    """Predictions after which the time spent on data, tuning and training is won back; infinite if the solver is
+    """Predictions after which the time spent on data, tuning and training pays for itself; infinite if the solver is
     faster.
 
     >>> breakeven_solves(100.0, 0.6, 0.1), breakeven_solves(100.0, 0.1, 0.6)
     (200.0, inf)
     """
-    won = solver_seconds - surrogate_seconds
-    return spent_seconds / won if won > 0 else math.inf
+    saved = solver_seconds - surrogate_seconds
+    return spent_seconds / saved if saved > 0 else math.inf
 
 
 def _longest_steps(problem: Problem, windows: Windows, device: torch.device) -> tuple[float, float]:
-    """The last relaxation before the error changes, and the error with it."""
+    """The last relaxation before the error changes, and its error."""
     reference = found = _error(problem, windows, device)
     chosen, n_without_effect = RELAXATIONS[0], 0
     for relaxation in RELAXATIONS[1:]:

@@ -1,4 +1,4 @@
-"""What a run leaves for pictures and comparisons (``evaluation.profile``), from the statistics of its evaluation."""
+"""What a record keeps for pictures and comparisons, from the statistics of an evaluation."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from neuralop_bench.metrics.relative import relative_l2_per_sample, relative_l2_
 from neuralop_bench.metrics.spectral import Shells
 from neuralop_bench.records.profile import MOST_POINTS, Fields, Profile
 
-# The test sample whose fields are kept: the same for every model, and nobody's choice.
+# The test sample whose fields are kept: the same for every model, not chosen by hand.
 SAMPLE = 0
 
 
 def profile(errors: xr.Dataset, prediction: Trajectory, target: Trajectory, spec: DatasetSpec) -> Profile:
-    """Of the statistics on test, and of one sample.
+    """From the statistics on test and the fields of one sample.
 
     Args:
-        errors: of ``evaluator.evaluate`` with the statistics of ``rel_l2`` and ``spectra``.
+        errors: from ``evaluator.evaluate``, with the statistics of ``rel_l2`` and ``spectra``.
         prediction, target: of sample 0, [1, T, C, *S].
         spec: of the test data.
     """
@@ -40,15 +40,15 @@ def profile(errors: xr.Dataset, prediction: Trajectory, target: Trajectory, spec
 
 
 def samples(errors: xr.Dataset) -> dict[str, list[float]]:
-    """Columns before their mean over samples, from which intervals and comparisons are made: ``rel_l2`` [sample]. Empty
-    if the evaluator doesn't measure it."""
+    """Columns before their mean over samples, for intervals and comparisons: ``rel_l2`` [sample]. Empty if the
+    evaluator doesn't measure it."""
     if "error_mean_square" not in errors:
         return {}
     return {"rel_l2": [float(value) for value in relative_l2_per_sample(errors).mean("channel").values]}
 
 
 def can_profile(errors: xr.Dataset) -> bool:
-    """Whether the evaluator measured what curves are made of."""
+    """Whether the evaluator measured what a profile needs."""
     return {"error_mean_square", "energy_target"} <= set(errors.variables)
 
 

@@ -1,7 +1,8 @@
-"""How sure a mean error is, which of two models is better, and what rank that gives: seeds and test samples crossed.
+"""How certain a mean error is, which of two models is better, and the ranks that follow: seeds and test samples
+crossed.
 
 All seeds of a model, and all models of a task, are measured on the same test samples. An error then has a part that
-belongs to its seed, one that belongs to its sample, and a rest:
+depends on its seed, one that depends on its sample, and a rest:
 
     log e(s, n) = m + a(s) + b(n) + c(s, n)
 
@@ -23,10 +24,10 @@ from numpy.typing import ArrayLike, NDArray
 
 Errors = NDArray[np.float64]
 
-# Of every test and interval of a comparison.
+# The level of every test and interval of a comparison.
 SIGNIFICANCE = 0.05
 
-# Log errors of seeds that lie closer together differ by rounding: predictions are float32.
+# Seeds whose log errors differ by less differ only by rounding: predictions are float32.
 _ROUNDING = 1e-5
 
 _RESAMPLINGS = 9999
@@ -36,7 +37,7 @@ _DRAWN_AT_ONCE = 2**21
 
 @dataclass(frozen=True)
 class Interval:
-    """A mean error, and where the mean over all seeds and all samples of the same law may lie.
+    """A mean error, and the range of the mean over all seeds and all samples of the same distribution.
 
     mean: over the given seeds and samples, arithmetic, in the unit of the errors.
     low, high: ends of the interval, in the same unit.
@@ -56,24 +57,24 @@ class Interval:
 
     @property
     def counts_seeds(self) -> bool:
-        """Whether another training is counted. One seed says nothing about it: the interval is of the samples alone."""
+        """Whether the interval covers another training. That of a single seed covers other samples only."""
         return self.n_seeds > 1
 
 
 @dataclass(frozen=True)
-class Comparison:
-    """One model beside another on the same samples.
+class ModelComparison:
+    """How the errors of two models compare on the same samples.
 
     ratio: geometric mean over samples of the ratio of their errors, itself the geometric mean over seeds; below 1 where
         the first model is better. 0 or infinite if one of the two diverged, NaN if both did.
-    low, high: interval of 95 % of the ratio, with seeds and samples crossed.
-    p_value: that the ratio is 1, two-sided, with seeds and samples crossed. Decisions go by this one.
+    low, high: 95 % interval of the ratio, with seeds and samples crossed.
+    p_value: that the ratio is 1, two-sided, with seeds and samples crossed. Decisions use this one.
     degrees_of_freedom: of both, by Satterthwaite's formula; NaN if a model diverged.
     p_wilcoxon: that the log ratios of the samples lie around 0, by Wilcoxon's signed ranks: for these trainings only.
-    bootstrap_low, bootstrap_high: percentile interval of 95 % of the ratio from 9999 resamplings of the samples: for
-        these trainings only. Swapping the models inverts it to within the noise of resampling, all else exactly.
-    counts_seeds: whether both models have several seeds. Otherwise other trainings of a model with one seed aren't
-        counted, and p_value is too small, unless that model is deterministic.
+    bootstrap_low, bootstrap_high: 95 % percentile interval of the ratio from 9999 resamplings of the samples: for these
+        trainings only. Swapping the models inverts it up to the noise of resampling, and everything else exactly.
+    counts_seeds: whether both models have several seeds. Otherwise p_value doesn't count other trainings of the model
+        with one seed, and is too small unless that model is deterministic.
     """
 
     ratio: float
@@ -88,9 +89,9 @@ class Comparison:
 
 
 class Pair(NamedTuple):
-    """What standings say about two models.
+    """How two models of a standing compare.
 
-    ratio: of their errors, as in ``Comparison``.
+    ratio: of their errors, as in ``ModelComparison``.
     p_value: that it is 1, with the bounded degrees of freedom of ``rank``, adjusted for the number of pairs.
     """
 
@@ -137,7 +138,7 @@ def crossed_interval(errors: Errors, confidence: float = 0.95) -> Interval | Non
     with variances of ddof 1 and the quantile t of Student's distribution with Satterthwaite's degrees of freedom. se is
     the standard error of log(mean) to first order, and the mean is the arithmetic one that boards print. Identical
     seeds, as a deterministic model has them, leave the interval of the samples. The part of c(s, n) is counted twice,
-    which errs on the safe side by c^2 / (S N).
+    which makes the interval too wide, rather than too narrow, by c^2 / (S N).
 
     Args:
         errors: at least 0, [seed, sample]; infinite where a prediction diverged.
@@ -148,7 +149,7 @@ def crossed_interval(errors: Errors, confidence: float = 0.95) -> Interval | Non
         so are the ends.
 
     Raises:
-        ValueError: no [seed, sample], no errors, a negative or a missing one, or another confidence.
+        ValueError: not [seed, sample], no errors, a negative or a missing one, or a confidence outside (0, 1).
 
     References: Satterthwaite (1946), Biometrics Bulletin 2, 110; Owen (2007), Annals of Applied Statistics 1, 386.
 
@@ -176,24 +177,24 @@ def crossed_interval(errors: Errors, confidence: float = 0.95) -> Interval | Non
     return Interval(mean, mean * _exp(-reach), mean * _exp(reach), se, float(degrees), n_seeds, n_samples)
 
 
-def compare(one: Errors, other: Errors) -> Comparison:
+def compare(one: Errors, other: Errors) -> ModelComparison:
     """Two models by the ratio of their errors on the same samples.
 
         d(n) = mean_s log e_1(s, n) - mean_s log e_2(s, n),    ratio = exp(mean_n d)
         se^2 = var_s(mean_n log e_1) / S_1 + var_s(mean_n log e_2) / S_2 + var_n(d) / N
 
-    with variances of ddof 1; mean_n d / se is held against Student's distribution with Satterthwaite's degrees of
+    with variances of ddof 1; mean_n d / se is compared with Student's distribution with Satterthwaite's degrees of
     freedom. With one seed on both sides this is the paired t test. Errors of 0 count as the smallest normal float64.
 
     An infinite error loses against a model that has none, with p 0. Two models that have some are equal, with p 1.
-    From one sample nothing follows: p is 1, and the intervals are without bounds.
+    One sample decides nothing: p is 1, and the intervals are unbounded.
 
     Args:
-        one, other: errors at least 0, [seed, sample], of as many seeds as each has, on the same samples in the same
-            order.
+        one, other: errors at least 0, [seed, sample], on the same samples in the same order; numbers of seeds may
+            differ.
 
     Raises:
-        ValueError: other numbers of samples, no [seed, sample], no errors, a negative or a missing one.
+        ValueError: different numbers of samples, not [seed, sample], no errors, a negative or a missing one.
 
     Reference: Wilcoxon (1945), Biometrics Bulletin 1, 80.
 
@@ -207,15 +208,15 @@ def compare(one: Errors, other: Errors) -> Comparison:
     n_samples = models.logs.shape[1]
     if models.diverged.any():
         ratio = _exp(difference)
-        return Comparison(ratio, ratio, ratio, p_value, math.nan, p_value, ratio, ratio, counts_seeds)
+        return ModelComparison(ratio, ratio, ratio, p_value, math.nan, p_value, ratio, ratio, counts_seeds)
     if n_samples < 2:
-        return Comparison(_exp(difference), 0.0, math.inf, 1.0, math.nan, 1.0, 0.0, math.inf, counts_seeds)
+        return ModelComparison(_exp(difference), 0.0, math.inf, 1.0, math.nan, 1.0, 0.0, math.inf, counts_seeds)
     reach = float(scipy.special.stdtrit(degrees, 1 - SIGNIFICANCE / 2)) * math.sqrt(variance)
     per_sample = models.logs[0] - models.logs[1]
     resampled = np.quantile(_resampled_means(per_sample), [SIGNIFICANCE / 2, 1 - SIGNIFICANCE / 2])
     # Signed ranks of differences that are all 0 are undefined.
     signed_ranks: Any = scipy.stats.wilcoxon(per_sample) if per_sample.any() else None
-    return Comparison(
+    return ModelComparison(
         ratio=_exp(difference),
         low=_exp(difference - reach),
         high=_exp(difference + reach),
@@ -229,7 +230,7 @@ def compare(one: Errors, other: Errors) -> Comparison:
 
 
 def holm(p_values: ArrayLike) -> NDArray[np.float64]:
-    """p-values adjusted for their number: to err even once by rejecting those below alpha has a probability of alpha at
+    """p-values adjusted for their number: rejecting all below alpha makes a single error with probability alpha at
     most, if the given ones are exact.
 
     The i-th smallest of m is multiplied by m - i + 1, raised to the largest before it, and bounded by 1.
@@ -263,19 +264,19 @@ def rank(errors: Sequence[Errors], alpha: float = SIGNIFICANCE) -> Standings:
     """Models of one task by the number of models that are significantly better.
 
     Every pair is compared as by ``compare``, but with no more degrees of freedom than its seeds have, S_1 + S_2 - 2:
-    far in the tail, where many pairs are judged, Satterthwaite's are too many. The p-values are adjusted by ``holm``
-    for the number of pairs. A model whose seeds differ by rounding alone has no seeds to count here. Models that can't
-    be told apart share a rank: two such ones that are both better than a third have the ranks 1, 1, 3.
+    far in the tail, which many pairs need, Satterthwaite's formula gives too many. The p-values are adjusted by
+    ``holm`` for the number of pairs. A model whose seeds differ only by rounding has no seeds to count here. Models
+    that can't be told apart share a rank: two such models that are both better than a third have the ranks 1, 1, 3.
 
-    Among 14 equal models some two are told apart in 3 % of cases at most (simulated with 2 to 5 seeds); without that
-    bound it would be in up to 41 %.
+    Among 14 equal models any two are told apart in at most 3 % of cases (simulated with 2 to 5 seeds). Without that
+    bound it would be up to 41 %.
 
     Args:
-        errors: of every model at least 0, [seed, sample], all on the same samples in the same order.
+        errors: of every model, at least 0, [seed, sample], all on the same samples in the same order.
         alpha: an adjusted p-value below it is significant.
 
     Raises:
-        ValueError: other numbers of samples, no [seed, sample], no errors, a negative or a missing one.
+        ValueError: different numbers of samples, not [seed, sample], no errors, a negative or a missing one.
 
     >>> rng = np.random.default_rng(0)
     >>> rank([size * rng.lognormal(sigma=0.1, size=(3, 20)) for size in (2.0, 1.0, 2.0, 4.0)]).ranks
@@ -299,11 +300,11 @@ def rank(errors: Sequence[Errors], alpha: float = SIGNIFICANCE) -> Standings:
 
 
 class _Models(NamedTuple):
-    """What a comparison needs of every model.
+    """What a comparison needs from every model.
 
     logs: mean over seeds of the log errors, 0 for a model that diverged, [model, sample].
     seed_variance: of the mean over seeds and samples, the part of the seeds; 0 for one seed and for seeds that differ
-        by rounding alone, [model].
+        only by rounding, [model].
     n_seeds: [model].
     diverged: whether a prediction wasn't finite, [model].
     """
@@ -337,11 +338,10 @@ class _Models(NamedTuple):
 
 
 class _Tests(NamedTuple):
-    """Of one model against several.
+    """One model against several, [model].
 
     difference: of the mean log errors, infinite where one of the two diverged, NaN where both did.
-    variance: of the difference.
-    degrees_of_freedom: of the variance.
+    variance, degrees_of_freedom: of the difference.
     p_value: two-sided.
     """
 
@@ -352,45 +352,39 @@ class _Tests(NamedTuple):
 
 
 def _against_later(models: _Models, i: int, *, bounded: bool = False) -> _Tests:
-    """Model i against all that follow it, [later model]. All pairs at once would take [model, model, sample].
+    """Model i against all later ones. All pairs at once would take [model, model, sample] numbers.
 
-    ``bounded``: no more degrees of freedom than the seeds have, of those models whose seeds differ.
+    ``bounded``: no more degrees of freedom than the seeds have, counting models whose seeds differ.
     """
     later = slice(i + 1, None)
-    # From the differences themselves: the variance of nearly equal models would drown in that of each.
+    # From the differences themselves: for nearly equal models, their variance is much smaller than that of each model.
     per_sample = models.logs[i] - models.logs[later]
     difference = per_sample.mean(axis=1)
     sample_variance = _variance_of_mean(per_sample)
     n_seeds = models.n_seeds[later]
     variance, degrees = _satterthwaite(
         np.stack([np.full_like(difference, models.seed_variance[i]), models.seed_variance[later], sample_variance]),
-        np.stack(
-            [
-                np.full_like(n_seeds, models.n_seeds[i] - 1),
-                n_seeds - 1,
-                np.full_like(n_seeds, models.logs.shape[1] - 1),
-            ]
-        ),
+        np.stack(np.broadcast_arrays(models.n_seeds[i] - 1, n_seeds - 1, models.logs.shape[1] - 1)),
     )
     if bounded:
         of_seeds = np.where(models.seed_variance > 0, models.n_seeds - 1, 0)
         most = of_seeds[i] + of_seeds[later]
         degrees = np.where(most > 0, np.minimum(degrees, np.maximum(most, 1)), degrees)
-    unlike = np.where(difference == 0, 0.0, np.inf)  # where nothing varies, any difference is certain
+    unlike = np.where(difference == 0, 0.0, np.inf)  # without variance, any difference is certain
     t = np.divide(np.abs(difference), np.sqrt(variance), out=unlike, where=variance > 0)
     p_value = 2 * scipy.special.stdtr(degrees, -t)
     if models.logs.shape[1] < 2:
         p_value = np.ones_like(p_value)
     own, others = models.diverged[i], models.diverged[later]
-    # The one without an infinite error wins; of two that have some, none does.
+    # A model without an infinite error beats one that has some; of two that have some, neither wins.
     difference = np.where(own == others, np.where(own, np.nan, difference), np.where(own, np.inf, -np.inf))
     p_value = np.where(own == others, np.where(own, 1.0, p_value), 0.0)
     return _Tests(difference, variance, degrees, p_value)
 
 
 def _resampled_means(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Means of as many values, drawn with replacement, [resampling]: the same ones whenever values are the same."""
-    # In an order of their own, so that the draws don't depend on that of the samples.
+    """Means of as many values drawn with replacement, [resampling]. Equal values give equal draws."""
+    # Sorted, so that the draws don't depend on the order of the samples.
     values = np.sort(values)
     rng = np.random.default_rng(0)
     at_once = max(1, _DRAWN_AT_ONCE // len(values))
@@ -399,7 +393,7 @@ def _resampled_means(values: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def _variance_of_mean(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Variance of the mean along the last axis, from the spread of the values; 0 for a single one."""
+    """Variance of the mean along the last axis, from the spread of the values; 0 for a single value."""
     n = values.shape[-1]
     if n < 2:
         return np.zeros(values.shape[:-1])
@@ -413,8 +407,8 @@ def _satterthwaite(
 
     Args:
         parts: [part, ...].
-        degrees_of_freedom: of each part, [part, ...]; of no consequence where a part is 0. Those of the last part are
-            the sum's if all are 0.
+        degrees_of_freedom: of each part, [part, ...]; ignored where a part is 0. If all parts are 0, the sum has those
+            of the last.
     """
     total = parts.sum(axis=0)
     shares = np.divide(parts, total, out=np.zeros_like(parts), where=total > 0)

@@ -62,7 +62,7 @@ def result_tables(
     rungs: Sequence[Rung] = (),
     notes: Mapping[str, str] | None = None,
 ) -> list[Table]:
-    """One evaluation: summary, error over time and by scale, cost, and what else was measured.
+    """Tables of one evaluation: summary, error over time and by scale, cost, and whatever else was measured.
 
     Args:
         metrics: columns of test.

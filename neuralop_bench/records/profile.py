@@ -1,7 +1,7 @@
 """What a record keeps for pictures: errors over time, spectra, and one predicted field, small enough for a JSON file.
 
-Everything else about a run's errors lies in errors.nc beside its record. A board is made of records alone, on machines
-where that file is not.
+All other statistics of a run's errors are in errors.nc beside its record. A board is made from records alone, on
+machines that don't have that file.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-# More points per axis than a picture shows are left out.
+# Points kept per axis, by the number of axes: as many as a picture shows.
 MOST_POINTS = {1: 512, 2: 96}
 _LEVELS = {1: np.dtype("<u2"), 2: np.dtype("u1")}
 
@@ -26,8 +26,8 @@ class ProfileError(ValueError):
 
 @dataclass(frozen=True)
 class Fields:
-    """Reference and error of one sample at the last predicted step; first channel, of three dimensions the plane in
-    the middle of the last axis.
+    """Reference and error of one sample at the last predicted step: the first channel, and in three dimensions the
+    plane in the middle of the last axis.
 
     Attributes:
         name, unit: of the channel.
@@ -71,7 +71,7 @@ class Profile:
     fields: Fields
 
     def to_json(self) -> dict[str, Any]:
-        """Plain values, for a record. Numbers keep single precision."""
+        """Plain values for a record. Numbers keep single precision."""
         curves = ("times", "step_errors", "cycles", "energy_target", "energy_prediction", "energy_error")
         fields = self.fields
         return {
@@ -91,7 +91,7 @@ class Profile:
         """Inverse of ``to_json``.
 
         Raises:
-            ProfileError: it isn't what ``to_json`` makes.
+            ProfileError: ``to_json`` doesn't make such values.
         """
         try:
             fields = dict(values["fields"])

@@ -1,8 +1,8 @@
 """Published values, what they were measured on, and whether a run may be compared with one.
 
-The values and their sources stand in ``configs/published.yaml`` alone. Whether a run is comparable with one is decided
-by a rule: every condition of the two has to be known and the same. Data that are drawn and solved here are never
-those of a paper, so a comparable row needs imported data; all others are shown apart, and ``differences`` says why.
+The values and their sources are in ``configs/published.yaml`` only. A run is comparable with a value if every condition
+of both is known and the same. Data generated here are never those of a paper, so a comparable row needs imported data.
+For all others, ``differences`` lists what differs.
 """
 
 from __future__ import annotations
@@ -23,35 +23,35 @@ from neuralop_bench.runtime.place import CONFIG_DIR
 
 PATH = CONFIG_DIR / "published.yaml"
 
-# The same in every run: the column by which boards rank, the epoch that is scored, and what ``normalization`` does.
+# The same in every run: the column that boards rank by, the epoch that is scored, and what ``normalization`` does.
 _METRIC, _SPLIT, _NORMALIZATION = "rel_l2", "best on valid", "per channel"
 _INT_IS_FLOAT = BeartypeConf(is_pep484_tower=True)
-_SAME_NUMBER = 1e-9  # relative; both were typed in decimal
+_SAME_NUMBER = 1e-9  # relative; both were typed as decimals
 
 
 @dataclass(frozen=True)
 class Published:
-    """A value that somebody has published. None is "not known", also by us, and equals nothing.
+    """A value from the literature. None means "unknown" and never equals anything, not even None.
 
     Attributes:
-        id: names the entry, in ``published.id`` of a configuration.
+        id: name of the entry, for ``published.id`` of a configuration.
         model: label of our configuration of the network, or the paper's name for it.
         problem: module of ``data_gen.problems``.
-        parameters: that fix the problem, by their dotted keys in ``dataset.problem``.
+        parameters: that define the problem, by their dotted keys in ``dataset.problem``.
         resolution: points per axis.
         n_train, n_test: samples.
-        history, horizon: frames given and predicted, 0 and 1 of a steady problem.
-        final_time: of the last predicted frame, in the problem's unit; 0 of a steady problem.
+        history, horizon: frames given and predicted; 0 and 1 for a steady problem.
+        final_time: of the last predicted frame, in the problem's unit; 0 for a steady problem.
         metric: ``rel_l2`` as the FNO's tables have it, which is rel_l2/v1, or ``rel_h1``.
-        split: which epoch was scored: last epoch, best on test, best on valid.
+        split: the epoch that was scored: last epoch, best on test, best on valid.
         normalization: of the fields: none, per place, per channel, or other words.
-        data: whose files.
-        value: the error, no percentage.
+        data: the origin of the files.
+        value: the error, as a fraction.
         source: authors, year, title, arXiv number, table.
-        verified: seen with the authors, not quoted by others.
-        also: labels of models beside which the value is shown too, being variants of the network.
-        remark: what else to know of it.
-        data_sha256: what a run's record has for the samples of test, if it has imported those files.
+        verified: read in the authors' own paper, not quoted by others.
+        also: labels of variants of the network, beside which the value is shown, too.
+        remark: anything else worth knowing.
+        data_sha256: the hash of the test samples in the record of a run that has imported those files.
         url: of the source.
     """
 
@@ -83,13 +83,13 @@ def load(path: Path = PATH) -> tuple[Published, ...]:
     """All published values, in the order of the file.
 
     Raises:
-        ValueError: the file is no YAML; or an entry lacks a key, or has one that isn't known or holds something else
-            than it should. The message names the entry and the key.
+        ValueError: the file isn't valid YAML, or an entry lacks a key, has an unknown one, or a value of the wrong
+            type. The message names the entry and the key.
     """
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except yaml.YAMLError as error:
-        raise ValueError(f"{path.name} is no YAML: {error}") from error
+        raise ValueError(f"{path.name} isn't valid YAML: {error}") from error
     if not isinstance(content, dict) or not isinstance(content.get("entries"), list):
         raise ValueError(f"{path.name} must have a list of entries under the key entries.")
     entries = tuple(_entry(node, f"{path.name}, entry {i + 1}") for i, node in enumerate(content["entries"]))
@@ -105,8 +105,8 @@ def by_id() -> dict[str, Published]:
 
 
 def id_of(config: Mapping[str, Any]) -> str | None:
-    """The entry that the configuration of a record names. Runs made before there was a list hold value and source
-    themselves; their experiment had the name of its task, which is now the entry's id."""
+    """The entry that the configuration of a record names. Runs from before the list existed hold value and source
+    themselves; the name of their task is now the entry's id."""
     node = _named(config)
     if "id" in node:
         return node["id"] if isinstance(node["id"], str) else None
@@ -115,23 +115,23 @@ def id_of(config: Mapping[str, Any]) -> str | None:
 
 
 def differences(entry: Published, record: RunRecord) -> tuple[str, ...]:
-    """The conditions in which a published value and a run differ, each in words that begin with its name, or with
-    "unknown" and its name if one side isn't known."""
+    """The conditions in which a published value and a run differ: each starts with its name, or with "unknown" and its
+    name if one side isn't known."""
     here, there = _conditions(record, entry), _conditions_of(entry)
     found = (_difference(name, there[name], here.get(name)) for name in there)
     return tuple(text for text in (*found, _difference_of_data(entry, record)) if text)
 
 
 def comparable(entry: Published, record: RunRecord) -> bool:
-    """Whether every condition of a published value is known and that of the run."""
+    """Whether every condition of a published value is known and equal to that of the run."""
     return not differences(entry, record)
 
 
 def nearest(record: RunRecord, entries: Iterable[Published]) -> Published | None:
-    """The value to show beside a run: of its model, problem, parameters and resolution, with the fewest differences.
-    Ties are broken by source, value and id, so the order of the entries doesn't matter.
+    """The value to show beside a run: the one with the fewest differences among those of its model, problem, parameters
+    and resolution. Ties are broken by source, value and id, so the order of the entries doesn't matter.
 
-    None if there is none. A parameter that isn't known of an entry doesn't rule it out.
+    None if there is none. An unknown parameter of an entry doesn't rule it out.
     """
 
     def rank(entry: Published) -> tuple[int, str, float, str]:
@@ -142,7 +142,7 @@ def nearest(record: RunRecord, entries: Iterable[Published]) -> Published | None
 
 def shown(record: RunRecord) -> Published | None:
     """The value shown beside a run: the one that its configuration names, otherwise the nearest. None if there is none,
-    or if the record holds a value of its own that isn't in the list."""
+    or if the record holds its own value and that isn't in the list."""
     name = id_of(record.config)
     if name is None and _named(record.config).get("value") is not None:
         return None
@@ -151,8 +151,8 @@ def shown(record: RunRecord) -> Published | None:
 
 
 def cells(record: RunRecord) -> dict[str, str | float | None]:
-    """The columns ``comparable`` (yes or no), ``published_value`` and ``published_source`` of a run's row; None where
-    there is nothing to compare with. Value and source that a record itself holds are shown as they are."""
+    """The columns ``comparable`` (yes or no), ``published_value`` and ``published_source`` of a run's row; None if
+    there is nothing to compare with. If the record itself holds value and source, those are shown."""
     entry, own = shown(record), _named(record.config)
     value, source = (None, None) if entry is None else (entry.value, entry.source)
     if own.get("value") is not None:
@@ -179,7 +179,7 @@ def _conditions_of(entry: Published) -> dict[str, Any]:
 
 
 def _conditions(record: RunRecord, entry: Published) -> dict[str, Any]:
-    """Of a run, under the names that ``_conditions_of`` has; what the record doesn't tell is missing or None."""
+    """Of a run, with the names of ``_conditions_of``; what the record doesn't say is missing or None."""
     dataset = record.config.get("dataset") or {}
     problem = dataset.get("problem") or {}
     sizes = {name: record.data.get(name, {}).get("n") for name in ("train", "test")}
@@ -194,7 +194,7 @@ def _conditions(record: RunRecord, entry: Published) -> dict[str, Any]:
         "split": _SPLIT,
         "normalization": _NORMALIZATION,
     }
-    if _has_data_of(entry, record) and not problem:  # imported files: a record tells their hash, not their law
+    if _has_data_of(entry, record) and not problem:  # imported files: a record has their hash, not their problem
         return {**conditions, "problem": entry.problem, "final_time": entry.final_time, **entry.parameters}
     law = {name: _at(problem, name) for name in entry.parameters}
     return {**conditions, "problem": _module(problem), "final_time": _final_time(dataset), **law}
@@ -217,7 +217,7 @@ def _difference_of_data(entry: Published, record: RunRecord) -> str | None:
     here = f"imported as {record.dataset}" if is_imported else "drawn and solved here"
     if entry.data is None:
         return f"unknown data there, {here}"
-    if is_imported and entry.data_sha256 is None:  # they may be the same, but a name proves nothing
+    if is_imported and entry.data_sha256 is None:  # they may be the same, but a name is no proof
         return f"unknown hash of the data there ({entry.data}), {here}"
     return f"data: {entry.data} there, {here}"
 
@@ -257,7 +257,7 @@ def _at(node: Any, key: str) -> Any:
 
 
 def _points_per_axis(shape: str | None) -> int | str | None:
-    """85 of "85x85"; a grid with different axes remains text, which no entry has."""
+    """85 for "85x85". A grid with different axes stays text, which no entry has."""
     axes = set(shape.split("x")) if shape else set()
     return int(axes.pop()) if len(axes) == 1 else shape
 
@@ -285,13 +285,15 @@ def _entry(node: Any, where: str) -> Published:
             raise ValueError(f"{name}: unknown key {key}. Known: {', '.join(known)}.")
     for key, entry in known.items():
         if key not in node and entry.default is MISSING:
-            raise ValueError(f"{name}: {key} is missing. What isn't known is null, but value and source have to be.")
+            raise ValueError(
+                f"{name}: {key} is missing. Write null for what is unknown; value and source are required."
+            )
     values = {**node, "also": tuple(node.get("also") or ())}
     hints = get_type_hints(Published)
     for key, value in values.items():
         if not is_bearable(value, hints[key], conf=_INT_IS_FLOAT) or isinstance(value, bool) != (hints[key] is bool):
             raise ValueError(f"{name}: {key} must be of type {known[key].type}, got {value!r}.")
-    for key, value in values["parameters"].items():  # beartype looks at one of them
+    for key, value in values["parameters"].items():  # beartype checks only one of them
         if not (value is None or isinstance(value, int | float)):
             raise ValueError(f"{name}: parameters.{key} must be a number or null, got {value!r}.")
     if not (math.isfinite(values["value"]) and values["value"] > 0):

@@ -1,4 +1,4 @@
-"""How well a record is confirmed: the word that boards show for it, from evaluations of its checkpoint by others."""
+"""How well a record is confirmed by later evaluations of its checkpoint, as a word that boards show."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from neuralop_bench.records.record import RunRecord, Verification
 
 Standing = Literal["disputed", "self", "reproduced", "verified"]
 
-# Relative differences that a verification allows: on the kind of device that made the record, and on another.
+# Relative differences that a verification allows on the kind of device that made the record, and on another.
 SAME_DEVICE, OTHER_DEVICE = 1e-6, 1e-3
 
 _WEAKEST_FIRST: tuple[Standing, ...] = ("disputed", "self", "reproduced", "verified")
@@ -20,12 +20,12 @@ def standing(record: RunRecord, verifications: Iterable[Verification]) -> Standi
 
     - ``verified``: repeated to 1e-6, on the kind of device that made the record;
     - ``reproduced``: repeated to 1e-3, on another kind of device;
-    - ``self``: the writer's word alone;
-    - ``disputed``: at least one verification came to other numbers, whatever the others say.
+    - ``self``: reported by its author only;
+    - ``disputed``: at least one verification found other numbers, whatever the others found.
 
-    Verifications of other records don't count, nor those of an earlier record of the same name: the fingerprint tells.
-    Those by code with uncommitted changes count neither for nor against a record, since nobody can look up what was
-    computed. Neither do those that allowed more than 1e-3, which show nothing.
+    Verifications of other records don't count, nor do those of an earlier record of the same name, which has another
+    fingerprint. Those made with uncommitted changes count neither for nor against a record, since the code can't be
+    looked up. Neither do those that allowed more than 1e-3.
 
     Args:
         record: of any format that can be read.
@@ -46,7 +46,7 @@ def standing(record: RunRecord, verifications: Iterable[Verification]) -> Standi
 
 
 def weakest(standings: Iterable[str]) -> Standing:
-    """The word for several seeds: a row is as well confirmed as its least confirmed record.
+    """The word for several seeds: that of the least confirmed record.
 
     Raises:
         ValueError: there are none, or one isn't a word of ``standing``.

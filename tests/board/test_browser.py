@@ -14,7 +14,7 @@ from playwright.sync_api import Browser, ConsoleMessage, Page, sync_playwright
 
 from neuralop_bench import leaderboard
 from neuralop_bench.board.collect import collect
-from neuralop_bench.board.rows import board
+from neuralop_bench.board.rows import Board
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium (make browser-packages installs Debian's)")
@@ -28,7 +28,7 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> str:
     records = [*three_models(), record("<b>bold</b>", error=0.09), record("old", error=0.2, samples={}, profile={})]
     left_out = record("late", config={})
     save(folder, *records, *map(evaluation, records[:14]), left_out)
-    leaderboard.write(board(collect([folder])), folder / "out")
+    leaderboard.write(Board.of(collect([folder])), folder / "out")
     return (folder / "out" / "index.html").as_uri()
 
 
@@ -42,7 +42,7 @@ def browser() -> Iterator[Browser]:
         found.close()
 
 
-@pytest.fixture(params=[DESKTOP, PHONE], ids=["desktop", "phone"])
+@pytest.fixture(params=[DESKTOP, pytest.param(PHONE, marks=pytest.mark.exhaustive)], ids=["desktop", "phone"])
 def page(request: pytest.FixtureRequest, browser: Browser, address: str) -> Iterator[Page]:
     """The page, which must be silent on the console and ask for nothing."""
     opened = browser.new_page(viewport=request.param)
@@ -115,6 +115,7 @@ def test_families_of_columns_come_and_go(page: Page) -> None:
     assert table.get_by_role("columnheader", name="relative L2").is_visible(), "always there"
 
 
+@pytest.mark.parametrize("page", [DESKTOP, PHONE], ids=["desktop", "phone"], indirect=True)
 def test_nothing_but_tables_is_wider_than_the_screen(page: Page) -> None:
     assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
     regions = page.locator(".scroll")
@@ -132,7 +133,17 @@ def test_it_is_reached_by_keyboard_alone(page: Page) -> None:
     assert summary.locator("xpath=..").get_attribute("open") is not None
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize(
+    ("page", "scheme"),
+    [
+        (DESKTOP, "light"),
+        (PHONE, "dark"),
+        pytest.param(DESKTOP, "dark", marks=pytest.mark.exhaustive),
+        pytest.param(PHONE, "light", marks=pytest.mark.exhaustive),
+    ],
+    ids=["desktop-light", "phone-dark", "desktop-dark", "phone-light"],
+    indirect=["page"],
+)
 def test_accessibility_checkers_find_nothing(page: Page, scheme: Any) -> None:
     page.emulate_media(color_scheme=scheme)
     page.evaluate("for (const box of document.querySelectorAll('.family')) if (!box.checked) box.click()")

@@ -13,8 +13,9 @@ import pytest
 from helpers.made_records import N_SHELLS, profile
 from PIL import Image
 
-from neuralop_bench.board import page, plots
+from neuralop_bench.board import pictures, plots
 from neuralop_bench.board.plots import Series, pareto
+from neuralop_bench.evaluation.plotting import FIELD_MAP
 from neuralop_bench.records.rung import Rung
 
 NAMES = ["fno", "a<b&c", "price $5", "_hidden", "模型", "two\nlines"]
@@ -33,7 +34,7 @@ def texts(svg: str) -> str:
 
 
 def test_names_are_text_whatever_they_hold() -> None:
-    svg = plots.standalone(error_and_time(), page.colours())
+    svg = plots.standalone(error_and_time(), pictures.colours())
     words = texts(svg)
     for name in NAMES:
         assert " ".join(name.split()) in words
@@ -48,12 +49,12 @@ def test_colours_are_the_pages_and_every_drawing_is_repeatable() -> None:
     assert {f"var(--s{i})" for i in range(len(NAMES))} <= set(re.findall(r"var\(--\w+\)", svg))
     assert "#5e1e0" not in svg
     assert "#0b0b0b" not in svg
-    alone = plots.standalone(svg, page.colours())
+    alone = plots.standalone(svg, pictures.colours())
     assert "var(" not in alone
 
 
 def test_every_variable_of_a_drawing_has_a_colour_on_the_page() -> None:
-    defined = page.colours()
+    defined = pictures.colours()
     assert {f"--s{i}" for i in range(plots.N_SERIES)} | {"--ink", "--muted", "--rule", "--paper"} <= defined.keys()
 
 
@@ -94,7 +95,7 @@ def test_spectra_leave_rounding_out() -> None:
 def test_an_image_has_x_to_the_right_and_y_up(shape: tuple[int, int]) -> None:
     field = np.zeros(shape)
     field[-1, 0] = 1.0  # x at its end, y at its beginning: the lower right corner
-    uri = plots.image(field, (0.0, 1.0), plots.FIELD_MAP)
+    uri = plots.image(field, (0.0, 1.0), FIELD_MAP)
     picture = np.asarray(Image.open(io.BytesIO(base64.b64decode(uri.partition(",")[2]))).convert("RGB"), int)
     bright = picture.sum(axis=-1)
     assert bright[-1, -1] == bright.max()

@@ -1,88 +1,50 @@
-"""Rows: seeds aggregated, ranks by significance, a reason for every empty cell, the same file for any order."""
+"""Rows: seeds combined, ranks by significance, a reason for every empty cell."""
 
 from __future__ import annotations
 
-import csv
-import io
 import math
-import random
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from helpers.made_records import evaluation, record, save, three_models
+from helpers.made_boards import board_of, evaluated, made_board, small_record
+from helpers.made_records import EVALUATION, evaluation, record, save, three_models
 
-from neuralop_bench import leaderboard
-from neuralop_bench.board.collect import collect
-from neuralop_bench.board.rows import COLUMNS, Board, Entry, board
-from neuralop_bench.board.tables import board_tables
-from neuralop_bench.board.verdicts import verdicts
+from neuralop_bench.board import columns
+from neuralop_bench.board.collect import Run, collect
+from neuralop_bench.board.rows import Board, Entry, run_rows
 from neuralop_bench.evaluation.statistics import crossed_interval
 from neuralop_bench.records.record import Evaluation, RunRecord, Verification
 
-FILES = ("leaderboard.csv", "runs.csv", "blanks.csv", "leaderboard.md", "index.html")
-
-
-def made(folder: Path, *entries: RunRecord | Evaluation) -> Board:
-    return board(collect([save(folder, *entries)]))
-
 
 def only(folder: Path, *entries: RunRecord | Evaluation) -> Entry:
-    (entry,) = made(folder, *entries).entries
+    (entry,) = made_board(folder, *entries).entries
     return entry
-
-
-def test_the_files_are_the_same_to_the_byte_for_any_order_of_records(tmp_path: Path) -> None:
-    records = three_models()
-    entries = [*records, *map(evaluation, records), record("bad", status="diverged", metrics={}, samples={})]
-    written = []
-    for seed in range(3):
-        shuffled = random.Random(seed).sample(entries, len(entries))
-        leaderboard.write(made(tmp_path / str(seed), *shuffled), tmp_path / f"board{seed}")
-        written.append({name: (tmp_path / f"board{seed}" / name).read_bytes() for name in FILES})
-    assert written[0] == written[1] == written[2]
 
 
 def test_interval_and_spread_are_those_of_the_records(tmp_path: Path) -> None:
     entry = only(tmp_path, *(record(seed=seed) for seed in (0, 1, 2)))
-    assert entry.errors is not None
-    expected = crossed_interval(entry.errors)
+    assert entry.seeds.errors is not None
+    expected = crossed_interval(entry.seeds.errors)
     assert expected is not None
     cells = entry.cells
     assert (cells["rel_l2_ci_lo"], cells["rel_l2_ci_hi"]) == (expected.low, expected.high)
     assert expected.low < cells["rel_l2_mean"] < expected.high
-    assert cells["rel_l2_mean"] == pytest.approx(entry.errors.mean(), rel=1e-12)
-    assert cells["rel_l2_sd"] == pytest.approx(entry.errors.mean(axis=1).std(ddof=1), rel=1e-12)
+    assert cells["rel_l2_mean"] == pytest.approx(entry.seeds.errors.mean(), rel=1e-12)
+    assert cells["rel_l2_sd"] == pytest.approx(entry.seeds.errors.mean(axis=1).std(ddof=1), rel=1e-12)
 
 
 def test_ranks_are_one_and_the_number_that_is_significantly_better(tmp_path: Path) -> None:
-    found = made(tmp_path, *three_models(["ns2d"]), record("single", error=0.08))
+    found = made_board(tmp_path, *three_models(["ns2d"]), record("single", error=0.08))
     assert {row["model"]: row["rank"] for row in found.rows} == {"fno": 1, "lsm": 2, "unet": 2, "single": 4}
     assert [row["model"] for row in found.rows] == ["fno", "lsm", "unet", "single"], "by error"
 
 
-def test_single_seeds_are_marked(tmp_path: Path) -> None:
-    tables = board_tables(made(tmp_path, *three_models(["ns2d"]), record("single", error=0.08)))
-    rows = {row[1]: row for row in tables[0].rows}
-    assert rows["single"][4].endswith("†")
-    assert "†" not in rows["fno"][4]
-    assert "one seed" in tables[0].title
-
-
-def test_who_beats_whom(tmp_path: Path) -> None:
-    (table,) = [table for table in board_tables(made(tmp_path, *three_models(["ns2d"]))) if "ratio" in table.title]
-    assert list(table.header) == ["rank", "model", "fno", "lsm", "unet"]
-    (fno, lsm, unet) = table.rows
-    assert fno[2:] == ("", fno[3], fno[4])
-    assert float(fno[3].rstrip("*")) == pytest.approx(0.5, rel=0.2)
-    assert fno[3].endswith("*")
-    assert float(lsm[2].rstrip("*")) == pytest.approx(1 / float(fno[3].rstrip("*")), rel=0.01)
-    assert not unet[3].endswith("*")
-
-
 def test_a_row_with_a_seed_that_diverged_has_no_rank(tmp_path: Path) -> None:
     diverged = record("fno", 2, status="diverged", message="The loss became nan.", metrics={}, samples={}, profile={})
-    found = made(tmp_path, record("fno", 0), record("fno", 1), diverged, *(record("unet", s, 0.05) for s in (0, 1)))
+    found = made_board(
+        tmp_path, record("fno", 0), record("fno", 1), diverged, *(record("unet", s, 0.05) for s in (0, 1))
+    )
     (fno, unet) = found.entries
     assert (fno.cells["rank"], fno.cells["n_seeds"], fno.cells["status"]) == (None, 2, "diverged;self")
     assert "seed 2 diverged" in fno.blanks["rank"]
@@ -103,7 +65,7 @@ def test_predictions_that_diverged_come_last(tmp_path: Path) -> None:
         )
         for one in bad
     ]
-    first, last = made(tmp_path, *good, *bad).entries
+    first, last = made_board(tmp_path, *good, *bad).entries
     assert (first.cells["rank"], last.cells["rank"], last.cells["rel_l2_mean"]) == (1, 2, math.inf)
     assert "infinite" in last.blanks["rel_l2_ci_lo"]
 
@@ -119,9 +81,11 @@ def test_records_of_an_older_format_are_shown_and_say_what_is_missing(tmp_path: 
 
 def test_every_column_is_filled_or_has_a_reason(tmp_path: Path) -> None:
     records = three_models()
-    found = made(tmp_path, *records, *map(evaluation, records[:5]), record("bad", status="failed", metrics={}, cost={}))
+    found = made_board(
+        tmp_path, *records, *map(evaluation, records[:5]), record("bad", status="failed", metrics={}, cost={})
+    )
     for entry in found.entries:
-        assert list(entry.cells) == COLUMNS
+        assert list(entry.cells) == columns.names()
         empty = {name for name, value in entry.cells.items() if value is None}
         assert empty == entry.blanks.keys()
         assert all(entry.blanks.values())
@@ -137,24 +101,6 @@ def test_reasons_come_from_where_they_are_known(tmp_path: Path) -> None:
     entry = only(tmp_path / "one", *records, evaluation(records[0]))
     assert entry.blanks["transfer_double"] == "seed 1: measured by evaluator=thorough, which hasn't been run"
     assert only(tmp_path / "single", records[0]).blanks["rel_l2_sd"] == "one seed"
-
-
-def test_names_are_escaped_in_every_file(tmp_path: Path) -> None:
-    evil = 'a,"b"\n<script>alert(1)</script>|=x'
-    formula = "=HYPERLINK(1)"
-    records = [record(evil), record(formula, error=0.03), record("_under$score", error=0.04)]
-    shown = leaderboard.write(made(tmp_path / "in", *records, *map(evaluation, records)), tmp_path / "out")
-    raw = (tmp_path / "out" / "leaderboard.csv").read_bytes().decode("utf-8")
-    names = [row["model"] for row in csv.DictReader(io.StringIO(raw, newline=""))]
-    assert names == [evil, f"'{formula}", "_under$score"], "a spreadsheet takes what begins with = for a formula"
-    page = (tmp_path / "out" / "index.html").read_text(encoding="utf-8")
-    assert "<script>alert" not in page
-    assert "&lt;script&gt;alert(1)" in page
-    assert page.count("<script>") == 1
-    for table in shown:
-        lines = table.to_markdown().splitlines()[2:]
-        assert len({line.replace("\\|", "").count("|") for line in lines}) == 1, "one line and as many cells per row"
-        assert not any("<script" in line for line in lines)
 
 
 def _verification(of: RunRecord, **changes: object) -> Verification:
@@ -179,13 +125,13 @@ def test_the_status_is_that_of_the_least_trusted_seed(tmp_path: Path) -> None:
     folder = save(tmp_path, *records)
     place = folder / "verifications" / "lite"
     _verification(records[0]).save(place / "0.json")
-    assert board(collect([folder])).entries[0].cells["status"] == "self"
+    assert Board.of(collect([folder])).entries[0].cells["status"] == "self"
     _verification(records[1], tolerance=1e-3).save(place / "1.json")
-    assert board(collect([folder])).entries[0].cells["status"] == "reproduced"
+    assert Board.of(collect([folder])).entries[0].cells["status"] == "reproduced"
     _verification(records[1]).save(place / "2.json")
-    assert board(collect([folder])).entries[0].cells["status"] == "verified"
+    assert Board.of(collect([folder])).entries[0].cells["status"] == "verified"
     _verification(records[0], confirmed=False, difference=math.inf).save(place / "3.json")
-    assert board(collect([folder])).entries[0].cells["status"] == "disputed"
+    assert Board.of(collect([folder])).entries[0].cells["status"] == "disputed"
     other = _verification(replace(records[0], commit="other"))
     assert other.fingerprint != records[0].fingerprint
 
@@ -193,75 +139,84 @@ def test_the_status_is_that_of_the_least_trusted_seed(tmp_path: Path) -> None:
 def test_one_seed_that_was_slowed_down_leaves_the_times_of_a_row_as_they_are(tmp_path: Path) -> None:
     records = [record(seed=seed) for seed in (0, 1, 2)]
     records[1] = replace(records[1], cost={**records[1].cost, "train_seconds": 6000.0, "latency_ms": 500.0})
-    cells = made(tmp_path, *records).entries[0].cells
+    cells = made_board(tmp_path, *records).entries[0].cells
     assert (cells["train_seconds"], cells["latency_ms"]) == (60.0, 5.0)
     records[2] = replace(records[2], cost={**records[2].cost, "latency_ms": None})
     (tmp_path / "less").mkdir()
-    assert made(tmp_path / "less", *records).entries[0].cells["latency_ms"] is None, "not of some of the seeds"
+    assert made_board(tmp_path / "less", *records).entries[0].cells["latency_ms"] is None, "not of some of the seeds"
 
 
-def test_verdicts_are_in_plain_words(tmp_path: Path) -> None:
-    records = three_models(["ns2d"])
-    (group,) = made(tmp_path, *records, *map(evaluation, records)).groups
-    words = " ".join(verdicts(group))
-    assert "fno is the most accurate" in words
-    assert "significantly better than all 2 others" in words
-    assert "the dataset's own solver on a coarser grid is faster than fno, lsm and unet (2 times)" in words
+# Single cells -------------------------------------------------------------------------------------------------------
 
 
-def test_a_solver_that_loses_is_said_to(tmp_path: Path) -> None:
-    fast = {"speedup_at_equal_error": 3.0, "speedup_is_bound": 0.0, "breakeven_solves": 17345678.0}
-    beyond = {"speedup_at_equal_error": 9.0, "speedup_is_bound": -1.0, "breakeven_solves": 5.0}
-    records = [record("fno"), record("rough", error=0.5)]
-    evaluations = [evaluation(one, cost=cost) for one, cost in zip(records, (fast, beyond), strict=True)]
-    (group,) = made(tmp_path, *records, *evaluations).groups
-    words = " ".join(verdicts(group))
-    assert "3 times) is faster than the dataset's own solver" in words
-    assert "won back after 17 million predictions" in words
-    assert "rough is less accurate than the solver on its coarsest grid, so nothing can be said" in words
+def test_seeds_are_aggregated_with_the_sample_standard_deviation() -> None:
+    (row,) = board_of(small_record(0, 0.1), small_record(1, 0.2), small_record(2, 0.6)).rows
+    assert row["rel_l2_mean"] == pytest.approx(0.3)
+    assert row["rel_l2_sd"] == pytest.approx(math.sqrt((0.04 + 0.01 + 0.09) / 2))
+    assert (row["n_seeds"], row["seeds"], row["rank"]) == (3, "0;1;2", 1)
 
 
-def test_verdicts_tell_what_happens_on_shifted_inputs_and_far_ahead(tmp_path: Path) -> None:
-    elsewhere = {"fno": (4.0, 0.0), "lsm": (1.5, 1.0), "unet": (3.0, 1.0), "rough": (1.0, 1.0)}
-    records = [record("fno"), record("lsm", error=0.04), record("unet", error=0.04), record("rough", error=0.9)]
-    evaluations = []
-    for one in records:
-        factor, stable = elsewhere[one.model]
-        metrics = {**one.metrics, "ood_factor": factor, "stable_fraction": stable}
-        evaluations.append(evaluation(one, metrics=metrics))
-    (group,) = made(tmp_path, *records, *evaluations).groups
-    words = " ".join(verdicts(group))
-    assert "4 times as large; the lowest there is that of lsm" in words, "not of the one that grows least"
-    assert "none of its trajectories stays bounded" in words
-    bounded = words[words.index("none of its") :]
-    assert "lsm and unet do" in bounded or "unet and lsm do" in bounded
-    assert "rough" not in bounded, "whoever is far from the truth is no example"
+def test_custom_runs_are_shown_and_never_ranked() -> None:
+    table = board_of(small_record(track="custom", rel_l2=0.01), small_record()).rows
+    assert {row["track"]: row["rank"] for row in table} == {"custom": None, "lite": 1}
 
 
-def test_verdicts_of_a_best_that_stays_best_elsewhere(tmp_path: Path) -> None:
-    records = three_models(["ns2d"])
-    (group,) = made(tmp_path, *records, *map(evaluation, records)).groups
-    words = " ".join(verdicts(group))
-    assert "2 times as large; nobody's is lower." in words
-    assert "Four times as far ahead all its trajectories stay bounded." in words
+def test_diverged_runs_are_shown_without_numbers() -> None:
+    diverged = replace(small_record(model="bad"), status="diverged", metrics={}, data={})
+    table = board_of(diverged, small_record()).rows
+    assert [(row["model"], row["rank"], row["rel_l2_mean"], row["status"]) for row in table] == [
+        ("fno", 1, 0.2, "self"),
+        ("bad", None, None, "diverged"),
+    ]
 
 
-def test_an_empty_folder_is_an_error_that_says_where_records_lie(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    (tmp_path / "empty").mkdir()
-    assert leaderboard.main([str(tmp_path / "empty"), "-o", str(tmp_path / "board")]) == 1
-    message = capsys.readouterr().err
-    assert "no record to show" in message
-    assert "record.json" in message
-    assert not (tmp_path / "board").exists()
+def test_a_metric_that_only_one_model_has_leaves_an_empty_cell() -> None:
+    more = small_record(0, 0.1, model="other", metric_versions={"rel_l2": 1, "vrmse": 3})
+    more = replace(more, metrics={**more.metrics, "vrmse": 0.5})
+    first, second = board_of(small_record(0), more).rows
+    assert (first["model"], first["vrmse"]) == ("other", 0.5)
+    assert second["vrmse"] is None
+    (row,) = board_of(more, replace(small_record(1, model="other"), variant=more.variant)).rows
+    assert row["vrmse"] is None, "a mean over some of the seeds would pass for one over all"
 
 
-def test_the_command_tells_what_it_left_out(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    folder = save(tmp_path / "in", record(), record("bad", config={}))
-    assert leaderboard.main([str(folder), "-o", str(tmp_path / "board")]) == 0
-    captured = capsys.readouterr()
-    assert "1 files left out" in captured.out
-    assert "Warning: the leaderboard lacks" in captured.err
-    assert "no provenance" in captured.err
-    assert "no provenance" in (tmp_path / "board" / "index.html").read_text(encoding="utf-8")
+def test_an_evaluation_fills_what_its_record_lacks() -> None:
+    (row,) = board_of(evaluated()).rows
+    assert (row["transfer_half"], row["speedup_at_equal_error"], row["speedup_is_bound"]) == (0.25, 0.4, "<")
+    assert (row["breakeven_solves"], row["data_error"], row["vrmse"]) == (math.inf, 0.01, 0.7)
+    assert row["rel_l2_median"] == 0.1, "what the record has measured stands"
+    assert row["metric_version"] == "rel_l2/v1;vrmse/v2"
+
+
+def test_a_column_that_some_seeds_lack_is_empty() -> None:
+    (row,) = board_of(evaluated(0), Run(small_record(1))).rows
+    assert (row["n_seeds"], row["rel_l2_mean"], row["transfer_half"]) == (2, 0.2, None)
+    other = evaluated(1, metrics={**EVALUATION.metrics, "transfer_half": 0.35})
+    (row,) = board_of(evaluated(0), other).rows
+    assert row["transfer_half"] == pytest.approx(0.3)
+
+
+@pytest.mark.parametrize(("signs", "shown"), [((0.0, 0.0), "no"), ((1.0, 0.0), ">"), ((-1.0, 1.0), "mixed")])
+def test_bounds_of_several_seeds(signs: tuple[float, float], shown: str) -> None:
+    runs = [evaluated(s, cost={**EVALUATION.cost, "speedup_is_bound": sign}) for s, sign in enumerate(signs)]
+    (row,) = board_of(*runs).rows
+    assert row["speedup_is_bound"] == shown
+
+
+def test_further_test_sets_have_rows_of_their_own() -> None:
+    table = {(row["setting"], row["metric"]): row for row in run_rows([evaluated()])}
+    assert table["test", "transfer_half"]["value"] == 0.25
+    assert table["test_half", "rel_l2"]["value"] == 0.25
+    assert table["test_half", "rel_l2"]["data_sha256"] == "bb"
+    assert table["test", "rel_l2"]["data_sha256"] == "aa"
+
+
+def test_evaluations_are_found_beside_runs_and_in_a_committed_board(tmp_path: Path) -> None:
+    run, committed = tmp_path / "outputs" / "lite" / "seed=0", tmp_path / "board"
+    small_record(0).save(run / "record.json")
+    EVALUATION.save(run / "evaluations" / "thorough.json")
+    small_record(1).save(committed / "records" / "lite" / "one.json")
+    replace(EVALUATION, run_id="fno-s1").save(committed / "evaluations" / "lite" / "one.json")
+    found = collect([tmp_path / "outputs", committed]).runs
+    assert sorted(run.record.seed for run in found) == [0, 1]
+    assert all(len(run.evaluations) == 1 for run in found)

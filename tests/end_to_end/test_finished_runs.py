@@ -231,7 +231,7 @@ def test_other_data_and_redefined_metrics_are_found_out(copied: Path) -> None:
     with pytest.raises(RunError, match="test data"):
         verify.verify(copied)
     change_record(copied, data=record.data, metric_versions={**record.metric_versions, "rel_l2": 0})
-    with pytest.raises(RunError, match="rel_l2 are defined otherwise"):
+    with pytest.raises(RunError, match="rel_l2 are defined differently"):
         verify.verify(copied)
 
 

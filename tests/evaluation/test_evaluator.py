@@ -5,10 +5,12 @@ Metrics come from configs/evaluator, so a new one is tested here without a furth
 
 import math
 import multiprocessing
+import threading
 from collections.abc import Callable, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from dataclasses import replace
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -25,7 +27,7 @@ from neuralop_bench.config.compose import compose
 from neuralop_bench.data.trajectories import Trajectories, Windows
 from neuralop_bench.evaluation.evaluator import evaluate, summarise
 from neuralop_bench.metrics.metric import Metric, MetricContext
-from neuralop_bench.runtime.processes import ALONE
+from neuralop_bench.runtime.processes import ALONE, Processes
 
 HISTORY, HORIZON, N_SAMPLES = 3, 4, 8
 
@@ -163,6 +165,36 @@ def test_other_inputs_than_the_scored_windows_own_can_be_given(windows: Windows,
     assert summarise(errors, metrics)["rel_l2"] == 0, "scored against the windows' own targets"
 
 
+@dataclass(frozen=True)
+class _InThreads(Processes):
+    """Processes of one test: threads that exchange their items."""
+
+    exchange: dict[int, list[Any]] = field(default_factory=dict)
+    barrier: threading.Barrier = field(default_factory=lambda: threading.Barrier(2))
+
+    def gathered(self, items: Sequence[Any]) -> list[Any]:
+        self.exchange[self.rank] = list(items)
+        self.barrier.wait(timeout=60)
+        return [item for rank in range(self.n) for item in self.exchange[rank]]
+
+
+def test_each_of_several_processes_measures_its_part_and_gets_the_whole(
+    windows: Windows, metrics: list[Metric]
+) -> None:
+    alone = run(decaying_persistence, windows, metrics)
+    first = _InThreads(0, 2)
+    predictors = [Predicting(decaying_persistence) for _ in range(2)]
+
+    def share(processes: Processes) -> xr.Dataset:
+        return evaluate(predictors[processes.rank], windows, metrics, batch_size=3, processes=processes)
+
+    with ThreadPoolExecutor(2) as pool:
+        found = list(pool.map(share, [first, replace(first, rank=1)]))
+    assert [[len(batch.history) for batch in predictor.batches] for predictor in predictors] == [[3, 2], [3]]
+    for errors in found:
+        assert errors.identical(alone)
+
+
 def _measured_apart(path: Path, samples: list[int]) -> list[dict[str, np.ndarray]]:
     """Statistics of some samples, in a process of their own."""
     part = Trajectories(path, n_samples=N_SAMPLES, history=HISTORY, horizon=HORIZON).whole()
@@ -173,6 +205,7 @@ def _measured_apart(path: Path, samples: list[int]) -> list[dict[str, np.ndarray
     return [instantiate(node)(context).measure(prediction, batch) for node in nodes.values()]
 
 
+@pytest.mark.exhaustive
 def test_the_number_of_processes_changes_no_bit(windows: Windows, metrics: list[Metric]) -> None:
     alone = run(decaying_persistence, windows, metrics)
     shares = [list(range(0, N_SAMPLES, 2)), list(range(1, N_SAMPLES, 2))]

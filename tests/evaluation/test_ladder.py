@@ -81,8 +81,12 @@ def test_the_target_is_not_read(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("problem", "history", "horizon", "fractions"),
-    [(NAVIER_STOKES, 2, 2, (1, 0.5)), (BURGERS, 1, 1, (0.25, 0.125)), (DARCY, 0, 1, (1, 0.5))],
-    ids=("ns2d", "burgers1d", "darcy2d"),
+    [
+        (NAVIER_STOKES, 2, 2, (1, 0.5)),
+        (DARCY, 0, 1, (1, 0.5)),
+        pytest.param(BURGERS, 1, 1, (0.25, 0.125), marks=pytest.mark.exhaustive),
+    ],
+    ids=("ns2d", "darcy2d", "burgers1d"),
 )
 def test_rungs_take_the_longest_steps_that_keep_their_error(
     problem: Problem, history: int, horizon: int, fractions: Sequence[float], tmp_path: Path
@@ -168,7 +172,7 @@ def test_without_a_rung_there_is_no_time() -> None:
         seconds_at_error([], 0.1)
 
 
-def test_the_solves_that_win_back_what_was_spent() -> None:
+def test_the_solves_after_which_a_surrogate_pays_for_itself() -> None:
     assert breakeven_solves(300.0, 0.5, 0.2) == pytest.approx(1000)
     assert breakeven_solves(300.0, 0.2, 0.2) == math.inf
     assert breakeven_solves(300.0, 0.1, 0.2) == math.inf
