@@ -14,15 +14,17 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import h5py
 import numpy as np
-import xarray as xr
 from numpy.typing import NDArray
 
 from data_gen.files import replacing_stream
 from data_gen.spec import DatasetSpec, FieldSpec, Samples
+
+if TYPE_CHECKING:
+    import xarray as xr
 
 FORMAT_VERSION = 2
 # Samples per shard: the unit of generation, of resuming and of hashing.
@@ -314,6 +316,8 @@ class DatasetFile:
 
 def to_xarray(path: Path) -> xr.Dataset:
     """The file as a lazy ``xarray.Dataset`` with dimensions sample, time and the space axes; close it after use."""
+    import xarray as xr  # takes half a second, which every worker process would spend
+
     return xr.open_dataset(path, engine="h5netcdf")
 
 

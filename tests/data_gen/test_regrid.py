@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from data_gen import store
 from data_gen.generation import cache
+from data_gen.generation.regridded import ensure_regridded, refined
 from data_gen.grids import Boundary, Grid, Nodes
 from data_gen.problems.ns2d import NavierStokes2D
 from data_gen.regrid import interpolate, regrid
@@ -180,7 +181,7 @@ def test_another_domain_is_refused(target: Grid) -> None:
     ],
 )
 def test_refine_counts_points_per_length(grid: Grid, refine: float, shape: tuple[int, ...]) -> None:
-    found = cache.refined(grid, refine)
+    found = refined(grid, refine)
     assert found == replace(grid, shape=shape)
     assert np.allclose(np.array(grid.spacing) / np.array(found.spacing), refine)
 
@@ -188,7 +189,7 @@ def test_refine_counts_points_per_length(grid: Grid, refine: float, shape: tuple
 @pytest.mark.parametrize(("refine", "shown"), [(0.4, "0.4"), (1 / 64, "0.015625"), (0, "0")])
 def test_a_refine_without_whole_points_is_explained(refine: float, shown: str) -> None:
     with pytest.raises(ValueError, match=rf"^refine={shown} of a test split: "):
-        cache.refined(_periodic(64), refine)
+        refined(_periodic(64), refine)
 
 
 # Files ----------------------------------------------------------------------------------------------------------------
@@ -222,7 +223,7 @@ def _beside(origin: Path, split: str) -> Path:
 def test_a_regridded_file_holds_the_same_samples(origin: Path) -> None:
     for split, spec in (("test_half", HALF), ("test_double", DOUBLE)):
         path = _beside(origin, split)
-        cache.ensure_regridded(origin, spec, path, 18)
+        ensure_regridded(origin, spec, path, 18)
         with DatasetFile(origin) as first, DatasetFile(path) as other:
             assert (other.spec, other.split, other.seed, other.n_samples) == (spec, split, 0, 18)
             other.sha256()
@@ -258,7 +259,7 @@ def test_steady_problems_on_closed_grids_are_regridded_too(tmp_path: Path) -> No
     origin = tmp_path / "test" / "flow.hdf5"
     store.write(origin, spec, [fields], 5, split="test", seed=4, provenance={})
     path = _beside(origin, "test_half")
-    cache.ensure_regridded(origin, replace(spec, grid=_closed(5, 3)), path, 3)
+    ensure_regridded(origin, replace(spec, grid=_closed(5, 3)), path, 3)
     with DatasetFile(path) as file:
         assert file.seed == 4
         assert np.array_equal(file.read_states(slice(None))[:, 0, 0], fields["pressure"][:3, ::2, ::2])
@@ -268,26 +269,26 @@ def test_steady_problems_on_closed_grids_are_regridded_too(tmp_path: Path) -> No
 
 def test_a_regridded_file_is_made_once_and_made_longer(origin: Path) -> None:
     path = _beside(origin, "test_half")
-    cache.ensure_regridded(origin, HALF, path, 3)
+    ensure_regridded(origin, HALF, path, 3)
     short = path.stat().st_ino
-    cache.ensure_regridded(origin, HALF, path, 2)
+    ensure_regridded(origin, HALF, path, 2)
     assert path.stat().st_ino == short
     with DatasetFile(path) as file:
         first, fingerprint = file.read_states(slice(None)), file.sha256()
-    cache.ensure_regridded(origin, HALF, path, 20)
+    ensure_regridded(origin, HALF, path, 20)
     with DatasetFile(path) as file:
         assert file.n_samples == 20
         assert np.array_equal(file.read_states(slice(0, 3)), first)
         assert file.sha256(3) == fingerprint
     again = _beside(origin, "test_again")
-    cache.ensure_regridded(origin, HALF, again, 20)
+    ensure_regridded(origin, HALF, again, 20)
     with DatasetFile(path) as one, DatasetFile(again) as two:
         assert one.sha256() == two.sha256()
 
 
 def test_an_origin_that_is_too_short_makes_nothing(origin: Path) -> None:
     with pytest.raises(StoreError, match="holds 20 samples, fewer than 21"):
-        cache.ensure_regridded(origin, HALF, _beside(origin, "test_half"), 21)
+        ensure_regridded(origin, HALF, _beside(origin, "test_half"), 21)
     assert not _beside(origin, "test_half").exists()
 
 
@@ -302,14 +303,14 @@ def test_damage_of_the_origin_is_not_passed_on(origin: Path, name: str) -> None:
     content[offset] ^= 1
     origin.write_bytes(content)
     with pytest.raises(StoreError, match=r"test/ns2d\.hdf5 is damaged"):
-        cache.ensure_regridded(origin, HALF, _beside(origin, "test_half"), 3)
+        ensure_regridded(origin, HALF, _beside(origin, "test_half"), 3)
     assert not _beside(origin, "test_half").exists()
 
 
 def test_a_grid_that_does_not_fit_makes_nothing(origin: Path) -> None:
     path = _beside(origin, "test_half")
     with pytest.raises(ValueError, match="domains or boundaries differ"):
-        cache.ensure_regridded(origin, replace(HALF, grid=Grid.periodic(6, length=2.0)), path, 3)
+        ensure_regridded(origin, replace(HALF, grid=Grid.periodic(6, length=2.0)), path, 3)
     assert not path.exists()
     assert not list(origin.parent.parent.rglob("*.tmp"))
 
@@ -318,23 +319,23 @@ def test_only_test_sets_are_made_from_one_another(origin: Path) -> None:
     train = _beside(origin, "train")
     for source, split in ((train, "test_half"), (origin, "train"), (train, "valid")):
         with pytest.raises(ValueError, match=f"{split} can't be made from {source.parent.name}"):
-            cache.ensure_regridded(source, HALF, _beside(origin, split), 2)
+            ensure_regridded(source, HALF, _beside(origin, split), 2)
     half = _beside(origin, "test_half")
-    cache.ensure_regridded(origin, HALF, half, 2)
-    cache.ensure_regridded(half, DOUBLE, _beside(origin, "test_there_and_back"), 2)
+    ensure_regridded(origin, HALF, half, 2)
+    ensure_regridded(half, DOUBLE, _beside(origin, "test_there_and_back"), 2)
     with DatasetFile(_beside(origin, "test_there_and_back")) as file:
         assert file.certificate["regridded_from"] == "test_half, 6x6"
 
 
 def test_a_file_on_another_grid_is_named_and_kept(origin: Path) -> None:
     path = _beside(origin, "test_other")
-    cache.ensure_regridded(origin, HALF, path, 2)
+    ensure_regridded(origin, HALF, path, 2)
     before = path.read_bytes()
     with pytest.raises(StoreError, match=r"test_other/ns2d\.hdf5 holds the samples on a grid of 6x6 points, not 24x24"):
-        cache.ensure_regridded(origin, DOUBLE, path, 2)
+        ensure_regridded(origin, DOUBLE, path, 2)
     assert path.read_bytes() == before
     path.unlink()
-    cache.ensure_regridded(origin, DOUBLE, path, 2)
+    ensure_regridded(origin, DOUBLE, path, 2)
 
 
 def test_a_file_of_another_dataset_is_named(origin: Path) -> None:
@@ -344,7 +345,7 @@ def test_a_file_of_another_dataset_is_named(origin: Path) -> None:
     with h5py.File(path, "r+") as file:
         file.attrs["format_version"] = 1
     with pytest.raises(StoreError, match="format version 1"):
-        cache.ensure_regridded(origin, HALF, path, 2)
+        ensure_regridded(origin, HALF, path, 2)
 
 
 # Interpolation --------------------------------------------------------------------------------------------------------

@@ -10,7 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from data_gen.generation import cache
+from data_gen.generation import cache, ledger
+from data_gen.generation.random_streams import generator, stream
 from data_gen.problems.ns2d import NavierStokes2D
 from data_gen.random_fields import PeriodicGaussianField
 from data_gen.store import DatasetFile, StoreError
@@ -69,12 +70,12 @@ def test_asking_for_more_extends_without_changing_what_is_there(tmp_path: Path, 
     assert np.array_equal(_states(path)[:20], short)
     fresh = _ensure(tmp_path / "fresh", train=40)["train"]
     assert path.read_bytes() == fresh.read_bytes()
-    assert (cache.generation_seconds(path) or 0) > 0
+    assert (ledger.generation_seconds(path) or 0) > 0
 
 
 def test_sample_i_depends_on_seed_split_and_index_alone(tmp_path: Path) -> None:
     states = _states(_ensure(tmp_path, train=3)["train"])
-    alone = PROBLEM.simulate([cache.generator(0, "train", 2)]).trajectory[0]
+    alone = PROBLEM.simulate([generator(0, "train", 2)]).trajectory[0]
     assert np.allclose(states[2], alone, rtol=0, atol=1e-7 * np.abs(alone).max())
 
 
@@ -95,7 +96,7 @@ def test_other_test_sets_are_paired_with_test(tmp_path: Path) -> None:
     low = np.fft.rfft2(fine, norm="forward")[..., :3, :3]
     assert np.allclose(np.fft.rfft2(coarse, norm="forward")[..., :3, :3], low, atol=1e-7)
     with pytest.raises(ValueError, match="Unknown split 'testing'"):
-        cache.stream("testing")
+        stream("testing")
 
 
 def test_the_address_is_that_of_the_numbers() -> None:

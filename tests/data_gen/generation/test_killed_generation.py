@@ -18,11 +18,11 @@ import numpy as np
 import pytest
 from filelock import FileLock
 
-from data_gen.generation import cache
+from data_gen.generation import cache, ledger, shards
 from data_gen.generation.pool import GenerationError
 from data_gen.problems.ns2d import NavierStokes2D
 from data_gen.spec import Samples
-from data_gen.store import DatasetFile
+from data_gen.store import DatasetFile, StoreError
 
 PROBLEM = NavierStokes2D(viscosity=1e-3, resolution=16, oversampling=1.0, n_snapshots=2)
 N_SAMPLES = 70  # five shards, the last one cut
@@ -32,7 +32,8 @@ _HANGING = """
 import sys, time
 from pathlib import Path
 import numpy as np
-from data_gen import cache, store
+from data_gen import store
+from data_gen.generation import cache
 from data_gen.problems.ns2d import NavierStokes2D
 
 root, where, n_samples = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])
@@ -67,7 +68,7 @@ import os, sys, time
 from dataclasses import dataclass
 from pathlib import Path
 from filelock import FileLock
-from data_gen import cache
+from data_gen.generation import cache
 from data_gen.problems.ns2d import NavierStokes2D
 
 root = Path(sys.argv[1])
@@ -278,7 +279,7 @@ def test_a_damaged_file_is_not_extended(tmp_path: Path) -> None:
         frame = file.read_states(3)[1, 0].tobytes()
     content[content.index(frame)] ^= 1
     path.write_bytes(content)
-    with pytest.raises(cache.StoreError, match=r"ns2d\.hdf5 is damaged: samples 0 to 15"):
+    with pytest.raises(StoreError, match=r"ns2d\.hdf5 is damaged: samples 0 to 15"):
         _ensure(tmp_path, 40)
     assert path.read_bytes() == content
 
@@ -286,10 +287,10 @@ def test_a_damaged_file_is_not_extended(tmp_path: Path) -> None:
 def test_the_ledger_adds_up_the_solving_of_shards(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     # A clock that moves by one second per look makes every shard cost one second.
     ticks = count()
-    monkeypatch.setattr(cache.time, "process_time", lambda: float(next(ticks)))
+    monkeypatch.setattr(shards.time, "process_time", lambda: float(next(ticks)))
     path = _ensure(tmp_path, 40)
-    assert cache.generation_seconds(path) == 3
+    assert ledger.generation_seconds(path) == 3
     _ensure(tmp_path, 70)  # two shards are kept, three are solved
-    assert cache.generation_seconds(path) == 6
-    assert cache.generation_seconds(path.parent.parent / "test" / path.name) is None
-    assert cache.generation_seconds(tmp_path / "nothing" / "train" / "ns2d.hdf5") is None
+    assert ledger.generation_seconds(path) == 6
+    assert ledger.generation_seconds(path.parent.parent / "test" / path.name) is None
+    assert ledger.generation_seconds(tmp_path / "nothing" / "train" / "ns2d.hdf5") is None

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from filelock import FileLock
 
-from data_gen.generation import cache
+from data_gen.generation import cache, ledger
 from data_gen.generation.certificate import CertificateError
 from data_gen.problems.ns2d import NavierStokes2D
 from data_gen.spec import Problem, Samples
@@ -122,7 +122,7 @@ def test_parts_together_are_the_whole(
     assert _bytes(paths) == whole
     left = {path.name for path in cache.folder(PROBLEM, 0, tmp_path).iterdir()}
     assert left == {"train", "test", "generation.json", ".lock"}
-    assert (cache.generation_seconds(paths["train"]) or 0) > 0
+    assert (ledger.generation_seconds(paths["train"]) or 0) > 0
 
 
 def test_the_certificate_of_a_split_belongs_to_one_part(tmp_path: Path, solved: list[tuple[str, int | str]]) -> None:

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from data_gen import spectral
-from data_gen.generation.cache import generator
+from data_gen.generation.random_streams import generator
 from data_gen.grids import Grid
 from data_gen.problems.burgers1d import Burgers1D, BurgersDynamics
 from data_gen.random_fields import PeriodicGaussianField1D

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from data_gen import spectral
-from data_gen.generation.cache import generator
+from data_gen.generation.random_streams import generator
 from data_gen.problems.ns2d import NavierStokes2D, SinusoidalForcing, VorticityDynamics
 from data_gen.random_fields import PeriodicGaussianField
 from data_gen.solvers.integrating_factor import SolverError, integrate

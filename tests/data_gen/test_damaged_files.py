@@ -15,6 +15,7 @@ import pytest
 
 from data_gen import files, store
 from data_gen.generation import cache
+from data_gen.generation.random_streams import generator
 from data_gen.problems.ns2d import NavierStokes2D
 from data_gen.store import SHARD_SIZE, DatasetFile, Fields, StoreError
 
@@ -25,7 +26,7 @@ PROVENANCE = {"generator": "test", "libraries": "test"}
 @pytest.fixture(scope="module")
 def fields() -> Fields:
     """One shard of samples."""
-    return store.to_fields(PROBLEM.spec, PROBLEM.simulate([cache.generator(0, "test", i) for i in range(SHARD_SIZE)]))
+    return store.to_fields(PROBLEM.spec, PROBLEM.simulate([generator(0, "test", i) for i in range(SHARD_SIZE)]))
 
 
 @pytest.fixture(scope="module")
@@ -204,7 +205,7 @@ def test_fields_that_do_not_fit_are_refused_and_nothing_is_written(fields: Field
 
 def test_static_and_initial_fields_are_indexed_like_states(tmp_path: Path) -> None:
     problem = NavierStokes2D(viscosity=1e-3, resolution=8, n_snapshots=2, first_time=1.0)
-    made = problem.simulate([cache.generator(0, "test", i) for i in range(3)])
+    made = problem.simulate([generator(0, "test", i) for i in range(3)])
     shard = store.to_fields(problem.spec, made)
     store.write(tmp_path / "d", problem.spec, [shard], 3, split="test", seed=0, provenance=PROVENANCE)
     initial = made.history[:, -1].astype(np.float32)
