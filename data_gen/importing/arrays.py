@@ -158,7 +158,7 @@ def evolving(
     path: Path,
     given: Given,
     initial: LazyArray | None,
-    states: LazyArray | Sequence[LazyArray],
+    states: Sequence[LazyArray],
     n_dims: int,
     *,
     times: NDArray[Any] | None,
@@ -186,18 +186,8 @@ def evolving(
     """
     if given.static:
         raise ImportedFileError(f"{path} holds trajectories without static fields. Leave --static out.")
-    states = [states] if isinstance(states, LazyArray) else list(states)
+    _require_trajectories(path, initial, states[0], n_dims)
     shape = states[0].shape
-    if len(shape) != n_dims + 2 or n_dims not in (1, 2):
-        raise ImportedFileError(
-            f"{states[0].name} in {path} has the shape {shape} (samples, times, space). Only one and two space "
-            "dimensions can be imported."
-        )
-    if initial is not None and (initial.shape[0], *initial.shape[1:]) != (shape[0], *shape[2:]):
-        raise ImportedFileError(
-            f"{initial.name} in {path} has the shape {initial.shape}, but {states[0].name} has {shape[0]} samples on "
-            f"{shape[2:]} points. The order of axes is samples, space, time."
-        )
     grid, origin, notes = find_grid(path, shape[2:], given, ("periodic",) * n_dims, coordinates)
     if given.boundary is None:
         notes = (*notes, "periodic boundaries are assumed (--boundary)")
@@ -233,6 +223,20 @@ def evolving(
         read=read,
         n_together=max(array.n_together for array in states),
     )
+
+
+def _require_trajectories(path: Path, initial: LazyArray | None, states: LazyArray, n_dims: int) -> None:
+    shape = states.shape
+    if len(shape) != n_dims + 2 or n_dims not in (1, 2):
+        raise ImportedFileError(
+            f"{states.name} in {path} has the shape {shape} (samples, times, space). Only one and two space "
+            "dimensions can be imported."
+        )
+    if initial is not None and (initial.shape[0], *initial.shape[1:]) != (shape[0], *shape[2:]):
+        raise ImportedFileError(
+            f"{initial.name} in {path} has the shape {initial.shape}, but {states.name} has {shape[0]} samples on "
+            f"{shape[2:]} points. The order of axes is samples, space, time."
+        )
 
 
 def _named(path: Path, option: str, given: tuple[str, ...] | None, default: tuple[str, ...]) -> tuple[str, ...]:

@@ -37,7 +37,7 @@ def open_file(path: Path, given: Given, files: ExitStack) -> Contents:
         path,
         given,
         a,
-        u.with_time_second(),
+        [u.with_time_second()],
         n_dims,
         times=np.ravel(fetch("t").everything()) if "t" in names else None,
         reference=reference,

@@ -28,7 +28,7 @@ def open_file(path: Path, given: Given, files: ExitStack) -> Contents:
     x, y = (LazyArray(path, key, content[key]).without_channel() for key in ("x", "y"))
     if len(y.shape) == len(x.shape):
         return steady(path, given, x, y, _REFERENCE)
-    return evolving(path, given, x, y, len(x.shape) - 1, times=None, reference=_REFERENCE)
+    return evolving(path, given, x, [y], len(x.shape) - 1, times=None, reference=_REFERENCE)
 
 
 def _load(path: Path) -> Any:

@@ -272,14 +272,6 @@ def test_an_error_at_the_tolerance_passes(tolerance: float | None) -> None:
 # A function of the data -----------------------------------------------------------------------------------------------
 
 
-def test_two_workers_write_the_bytes_of_one(tmp_path: Path) -> None:
-    one = _ensure(tmp_path / "one", workers=1, train=20, test=3)
-    two = _ensure(tmp_path / "two", workers=2, train=20, test=3, tolerance=1.0)
-    for split, path in one.items():
-        assert path.read_bytes() == two[split].read_bytes()
-        assert len(_stored(path).errors) == certificate.N_CHECKED
-
-
 def test_a_generation_that_was_cut_short_keeps_what_it_measured(
     tmp_path: Path, done: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

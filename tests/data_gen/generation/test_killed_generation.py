@@ -11,14 +11,13 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from itertools import count
 from pathlib import Path
 
 import numpy as np
 import pytest
 from filelock import FileLock
 
-from data_gen.generation import cache, ledger, shards
+from data_gen.generation import cache
 from data_gen.generation.pool import GenerationError
 from data_gen.problems.ns2d import NavierStokes2D
 from data_gen.spec import Samples
@@ -129,6 +128,12 @@ def solved(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return shards
 
 
+def _assert_nothing_is_left(path: Path) -> None:
+    """What a killed run left half written is deleted: nothing else would, and it can be as large as the dataset."""
+    left = {entry.relative_to(path.parent.parent).as_posix() for entry in path.parent.parent.rglob("*")}
+    assert left - {".lock"} == {"generation.json", "train", "train/ns2d.hdf5"}
+
+
 def test_a_run_killed_while_writing_a_shard_goes_on_with_the_rest(
     tmp_path: Path, solved: list[int], uninterrupted: bytes
 ) -> None:
@@ -137,9 +142,10 @@ def test_a_run_killed_while_writing_a_shard_goes_on_with_the_rest(
     _kill_while_writing(root, "shard")
     assert [path.name for path in sorted(root.rglob("*.npz"))] == ["train-00000.npz", "train-00001.npz"]
     assert not list(root.rglob("*.hdf5"))
-    assert _ensure(root).read_bytes() == uninterrupted
+    path = _ensure(root)
+    assert path.read_bytes() == uninterrupted
     assert solved == [2, 3, 4], "the shards that were whole are not solved again"
-    assert not list(root.rglob("*.npz"))
+    _assert_nothing_is_left(path)
 
 
 def test_a_run_killed_while_writing_the_file_keeps_the_old_one_and_all_shards(
@@ -155,17 +161,7 @@ def test_a_run_killed_while_writing_the_file_keeps_the_old_one_and_all_shards(
         assert file.n_samples == 5
     assert _ensure(root).read_bytes() == uninterrupted
     assert solved == [], "every shard had been solved"
-
-
-@pytest.mark.parametrize("kind", ["shard", "file"])
-def test_what_a_killed_run_left_half_written_is_cleared_away(tmp_path: Path, kind: str) -> None:
-    # Nobody else would ever delete it, and it can be as large as the dataset.
-    root = tmp_path / "data"
-    root.mkdir()
-    _kill_while_writing(root, kind)
-    path = _ensure(root)
-    left = {entry.relative_to(path.parent.parent).as_posix() for entry in path.parent.parent.rglob("*")}
-    assert left - {".lock"} == {"generation.json", "train", "train/ns2d.hdf5"}
+    _assert_nothing_is_left(path)
 
 
 def test_workers_do_not_outlive_a_parent_that_was_killed(tmp_path: Path) -> None:
@@ -282,15 +278,3 @@ def test_a_damaged_file_is_not_extended(tmp_path: Path) -> None:
     with pytest.raises(StoreError, match=r"ns2d\.hdf5 is damaged: samples 0 to 15"):
         _ensure(tmp_path, 40)
     assert path.read_bytes() == content
-
-
-def test_the_ledger_adds_up_the_solving_of_shards(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    # A clock that moves by one second per look makes every shard cost one second.
-    ticks = count()
-    monkeypatch.setattr(shards.time, "process_time", lambda: float(next(ticks)))
-    path = _ensure(tmp_path, 40)
-    assert ledger.generation_seconds(path) == 3
-    _ensure(tmp_path, 70)  # two shards are kept, three are solved
-    assert ledger.generation_seconds(path) == 6
-    assert ledger.generation_seconds(path.parent.parent / "test" / path.name) is None
-    assert ledger.generation_seconds(tmp_path / "nothing" / "train" / "ns2d.hdf5") is None

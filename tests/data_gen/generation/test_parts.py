@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import threading
 import time
@@ -13,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from filelock import FileLock
+from helpers.processes import FORKSERVER
 
 from data_gen.generation import cache, ledger
 from data_gen.generation.certificate import CertificateError
@@ -22,7 +22,6 @@ from data_gen.store import DatasetFile
 
 PROBLEM = NavierStokes2D(viscosity=1e-3, resolution=8, oversampling=1.0, n_snapshots=2)
 SPLITS = {"train": 70, "test": 20}  # five shards and two, and two certificates
-_SPAWN = multiprocessing.get_context("spawn")
 
 
 @dataclass(frozen=True)
@@ -54,7 +53,7 @@ def _ensure(root: Path, problem: Problem = PROBLEM, **splits: int) -> dict[str, 
 
 
 def _start(root: Path, part: int, n_parts: int, problem: Problem = PROBLEM, **splits: int):
-    process = _SPAWN.Process(target=_part, args=(root, part, n_parts, problem), kwargs=splits)
+    process = FORKSERVER.Process(target=_part, args=(root, part, n_parts, problem), kwargs=splits)
     process.start()
     return process
 
