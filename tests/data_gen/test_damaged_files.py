@@ -6,6 +6,7 @@ import random
 import struct
 import sys
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 
 import h5py
@@ -71,13 +72,14 @@ def test_no_flip_in_the_text_of_the_header_passes(content: bytes, tmp_path: Path
             assert found == sound, f"byte {place}, in {content[place - 20 : place + 20]!r}"
 
 
-def test_no_flip_anywhere_passes(content: bytes, tmp_path: Path) -> None:
+@pytest.mark.parametrize("n_flips", [100, pytest.param(400, marks=pytest.mark.exhaustive)])
+def test_no_flip_anywhere_passes(content: bytes, tmp_path: Path, n_flips: int) -> None:
     path = tmp_path / "flipped.hdf5"
     path.write_bytes(content)
     sound = _everything(path)
     heap = set(_heap(content))
     rng = random.Random(2)
-    places = [place for place in rng.sample(range(len(content)), 400) if place not in heap]
+    places = [place for place in rng.sample(range(len(content)), n_flips) if place not in heap]
     caught = 0
     for place in places:
         flipped = bytearray(content)
@@ -89,7 +91,7 @@ def test_no_flip_anywhere_passes(content: bytes, tmp_path: Path) -> None:
             caught += 1
             continue
         assert found == sound, place
-    assert caught > 50, "most of the bytes that matter must be among those tried"
+    assert caught > n_flips / 8, "most of the bytes that matter must be among those tried"
 
 
 def test_no_flip_in_a_diagnostic_passes(content: bytes, fields: Fields, tmp_path: Path) -> None:
@@ -139,10 +141,13 @@ def _heap(content: bytes) -> Iterator[int]:
         at = content.find(b"GCOL", at + 4)
 
 
-def test_a_damaged_heap_of_strings_neither_hangs_nor_crashes_the_reader(content: bytes, tmp_path: Path) -> None:
+@pytest.mark.parametrize("stride", [5, pytest.param(1, marks=pytest.mark.exhaustive)])
+def test_a_damaged_heap_of_strings_neither_hangs_nor_crashes_the_reader(
+    content: bytes, tmp_path: Path, stride: int
+) -> None:
     # HDF5 walks these headers in a loop that a wrong length keeps running for ever, inside C: hence another process.
     (tmp_path / "sound").write_bytes(content)
-    for number, place in enumerate(_heap(content)):
+    for number, place in enumerate(islice(_heap(content), 0, None, stride)):
         flipped = bytearray(content)
         flipped[place] ^= 1 << (number % 8)
         (tmp_path / f"flipped-{place:06d}").write_bytes(flipped)
