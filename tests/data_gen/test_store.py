@@ -179,7 +179,7 @@ def test_a_failed_write_keeps_the_old_file(tmp_path: Path) -> None:
 
 def test_too_few_samples_or_wrong_shapes_are_refused(tmp_path: Path) -> None:
     fields: Fields = store.to_fields(PROBLEM.spec, _samples(PROBLEM.spec, 2))
-    with pytest.raises(ValueError, match="was to hold 3 samples, but the shards held 2"):
+    with pytest.raises(ValueError, match="should hold 3 samples, but the shards held 2"):
         store.write(tmp_path / "d", PROBLEM.spec, [fields], 3, split="train", seed=0, provenance={})
     with pytest.raises(ValueError, match="don't fit the spec"):
         store.to_fields(NavierStokes2D(viscosity=1e-3, resolution=16).spec, _samples(PROBLEM.spec, 2))

@@ -240,9 +240,9 @@ def test_a_reflection_without_the_sign_is_no_symmetry() -> None:
 
 
 def test_a_sample_does_not_depend_on_its_batch() -> None:
-    # Amplitudes a factor 30 apart, so different numbers of steps within one batch.
+    # Amplitudes a factor 20 apart, so different numbers of steps within one batch.
     problem = Burgers1D(resolution=128, solver_resolution=128, viscosity=0.02)
-    law = [replace(problem.initial, scale=625.0 * 10.0**e) for e in (2, 0, 1, -1, 2)]
+    law = [replace(problem.initial, scale=625.0 * 10.0**e) for e in (1.3, 1, 1.3, -1, 1.6)]
     start = np.concatenate(
         [spectral.to_grid_1d(one.draw(_rngs(3 + i), problem.k_max), 128).numpy() for i, one in enumerate(law)]
     )
