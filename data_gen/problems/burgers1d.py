@@ -48,9 +48,9 @@ class Burgers1D:
 
     Measured with the defaults, largest relative L2 error at t = 1 of 256 samples on 8192 points against the Cole-Hopf
     solution: 4.3e-7 at nu = 0.01 (6.5e-7 of 1024 others), 2.3e-7 at nu = 0.1. Fronts that are still forming are less
-    accurate: 4e-4 at t = 0.1 and 2e-5 at t = 0.3 for nu = 0.01 (4e-5 and 2e-7 with a max_step of 2e-3). nu = 1e-3 needs a
-    solver_resolution of 1024 and a max_step of 2e-3 for 2e-7 at t = 1 (64 samples, against 4096 points and a quarter of
-    the step); the default steps give 1.4e-5.
+    accurate: 4e-4 at t = 0.1 and 2e-5 at t = 0.3 for nu = 0.01 (4e-5 and 2e-7 with a max_step of 2e-3). nu = 1e-3 needs
+    a solver_resolution of 1024 and a max_step of 2e-3 for 2e-7 at t = 1 (64 samples, against 4096 points and a quarter
+    of the step); the default steps give 1.4e-5.
 
     Attributes:
         viscosity: nu > 0, in units of (domain length)^2 / time.

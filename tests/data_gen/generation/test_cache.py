@@ -118,7 +118,7 @@ def test_generation_goes_on_with_the_shards_that_are_missing(
     assert solved == [("train", 0), ("train", 2)]
 
 
-def test_damaged_or_foreign_files_are_reported_and_left_alone(tmp_path: Path) -> None:
+def test_damaged_files_and_those_of_other_datasets_are_reported_and_left_alone(tmp_path: Path) -> None:
     path = _ensure(tmp_path, train=2)["train"]
     other = _ensure(tmp_path, replace(PROBLEM, viscosity=2e-3), train=2)["train"]
     path.write_bytes(other.read_bytes())
