@@ -37,8 +37,9 @@ import torch  # noqa: E402
 from benchmarks.original_schemes import burgers_stepper, vorticity_step  # noqa: E402
 from benchmarks.timing import interleaved, save  # noqa: E402
 from data_gen import spectral  # noqa: E402
-from data_gen.generation import cache, certificate  # noqa: E402
+from data_gen.generation import certificate  # noqa: E402
 from data_gen.generation.memory import keep_freed_memory  # noqa: E402
+from data_gen.generation.random_streams import generator  # noqa: E402
 from data_gen.permeability import SmoothHighContrast, TwoPhase  # noqa: E402
 from data_gen.problems.burgers1d import Burgers1D  # noqa: E402
 from data_gen.problems.darcy2d import Darcy2D  # noqa: E402
@@ -53,7 +54,7 @@ DATASETS = sorted(path.stem for path in (ROOT / "configs" / "dataset").glob("*.y
 
 
 def _rngs(n: int, split: str = "test") -> list[np.random.Generator]:
-    return [cache.generator(0, split, i) for i in range(n)]
+    return [generator(0, split, i) for i in range(n)]
 
 
 # Time to solution against the original schemes -----------------------------------------------------------------------
@@ -143,7 +144,7 @@ def darcy(repeats: int = 5) -> dict[str, Any]:
     result: dict[str, Any] = {}
     n = 421
     for name, law in (("two_phase_12_3", TwoPhase()), ("smooth_1e6", SmoothHighContrast(contrast=1e6))):
-        a = law.draw(cache.generator(0, "test", 0), n)[None]
+        a = law.draw(generator(0, "test", 0), n)[None]
         faces, force = elliptic.harmonic_faces(a), np.ones((1, n, n))
         matrix = _matrix(faces)
         right = np.full(matrix.shape[0], (1 / (n - 1)) ** 2)

@@ -16,7 +16,7 @@ _CANT_WRITE = (
     *(errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO),
     *(errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EEXIST),
 )
-# Libraries report a full disk in words of their own: below this a failed write is put down to it.
+# Libraries report a full disk in different ways. If less than this is free, a failed write is taken for a full disk.
 _FULL_BYTES = 2**16
 
 
@@ -26,13 +26,13 @@ class WriteError(RuntimeError):
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """A temporary path beside ``path`` that takes its place when the block ends well, and vanishes otherwise.
+    """A temporary path next to ``path`` that replaces it if the block succeeds, and is deleted otherwise.
 
-    The content is flushed to the disk before the rename, so ``path`` is always either the old file or the whole new
+    The content is flushed to the disk before the rename, so ``path`` is always either the old file or the complete new
     one.
 
     Raises:
-        WriteError: the disk is full, or the folder can't be written. Other errors of the block pass through.
+        WriteError: the disk is full, or the folder can't be written. Other errors of the block are not changed.
     """
     with write_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -55,10 +55,10 @@ def replacing(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def replacing_stream(path: Path) -> Iterator[BinaryIO]:
-    """As ``replacing``, with an open binary file for writers that don't survive a full disk.
+    """Like ``replacing``, with an open binary file, for libraries that can't handle a full disk.
 
-    HDF5 can't close a file that it can't write, and crashes the interpreter at its end; torch hides the reason. Here
-    they never see a failure: what can't be written is dropped, and the error is raised when the block ends.
+    HDF5 can't close a file that it can't write, and crashes the interpreter at exit; torch hides the reason. Here they
+    never see a failure: bytes that can't be written are dropped, and the error is raised when the block ends.
 
     Raises:
         WriteError: as for ``replacing``.
@@ -69,12 +69,12 @@ def replacing_stream(path: Path) -> Iterator[BinaryIO]:
             yield cast(BinaryIO, stream)
         finally:
             stream.close()
-            if stream.error is not None:  # whatever else went wrong in the block is a consequence
+            if stream.error is not None:  # any other error of the block is a consequence
                 raise stream.error
 
 
 class _Patient(io.RawIOBase):
-    """A file that takes every write: from the first that fails on, all are dropped. ``error`` tells."""
+    """A file that accepts every write. After the first one that fails, all are dropped; ``error`` is the reason."""
 
     def __init__(self, path: Path) -> None:
         self._file = io.FileIO(path, "r+")
@@ -84,7 +84,7 @@ class _Patient(io.RawIOBase):
         view = memoryview(data).cast("B")
         done = 0
         try:
-            # A nearly full disk takes a part; the rest then fails. Ctrl-C in here would be lost in C code that calls.
+            # A nearly full disk takes a part, then fails. Ctrl-C is caught too, as the calling C code would lose it.
             while self.error is None and done < len(view):
                 done += self._file.write(view[done:]) or 0
         except BaseException as error:
@@ -122,7 +122,7 @@ class _Patient(io.RawIOBase):
 
 
 def make_folder(path: Path) -> None:
-    """Make a folder and those above it.
+    """Create a folder and its parents.
 
     Raises:
         WriteError: as for ``replacing``.
@@ -133,7 +133,7 @@ def make_folder(path: Path) -> None:
 
 @contextmanager
 def write_errors(path: Path) -> Iterator[None]:
-    """Errors of the system that keep ``path`` from being written become a WriteError.
+    """Turn errors of the operating system that prevent ``path`` from being written into a WriteError.
 
     Raises:
         WriteError: as for ``replacing``.
@@ -149,7 +149,7 @@ def write_errors(path: Path) -> Iterator[None]:
 def _write_error(path: Path, reason: str) -> WriteError:
     return WriteError(
         f"{path} can't be written: {reason}. Free some space or choose other folders with paths.data and "
-        "paths.outputs; what is whole on the disk is kept, and the same command goes on from there."
+        "paths.outputs. Complete files are kept, and the same command continues from there."
     )
 
 

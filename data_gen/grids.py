@@ -1,4 +1,4 @@
-"""The grid a field lives on: shape, physical lengths, boundary and node placement of every axis."""
+"""The grid of a field: number of points, physical length, boundary condition and position of the points per axis."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Grid:
         shape: number of points per axis.
         lengths: physical length of the domain per axis.
         boundary: boundary condition per axis: periodic, dirichlet, neumann or open.
-        nodes: where the points sit per axis: ``periodic`` (end point excluded, x_i = i L/n), ``closed`` (both ends,
+        nodes: positions of the points per axis: ``periodic`` (end point excluded, x_i = i L/n), ``closed`` (both ends,
             x_i = i L/(n-1)) or ``centres`` (cell centres, x_i = (i + 1/2) L/n).
 
     Raises:
@@ -61,9 +61,7 @@ class Grid:
                     f"nodes one of {get_args(Nodes)}."
                 )
             if (boundary == "periodic") != (nodes == "periodic"):
-                raise ValueError(
-                    f"Periodic axes have periodic nodes and no others do, got {boundary!r} with {nodes!r}."
-                )
+                raise ValueError(f"Periodic axes, and only they, have periodic nodes; got {boundary!r} with {nodes!r}.")
 
     @classmethod
     def periodic(cls, resolution: int, n_dims: int = 2, length: float = 1.0) -> Grid:
@@ -123,5 +121,5 @@ class Grid:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Grid:
-        """Rebuild a grid from ``dataclasses.asdict`` after a trip through JSON."""
+        """Rebuild a grid from the JSON of ``dataclasses.asdict``."""
         return cls(**{name: tuple(entry) for name, entry in values.items()})

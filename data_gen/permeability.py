@@ -1,7 +1,7 @@
-"""Laws of random permeabilities on the closed unit square, given at the nodes of n x n grids.
+"""Laws of random permeabilities on the closed unit square, evaluated at the nodes of n x n grids.
 
-All draw what makes the function first, in an order that knows no grid: the same generator gives the same function on
-any grid. Every law is positive and finite.
+The random numbers are drawn in an order that doesn't depend on the grid, so the same generator gives the same function
+on any grid. Permeabilities are positive and finite.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import numpy as np
 import scipy.fft
 from numpy.typing import NDArray
 
-# Cosine modes per axis of every random field, whatever the grid: those that 421 nodes can tell apart.
+# Cosine modes per axis of every random field on any grid: as many as 421 nodes can distinguish.
 N_MODES = 421
 # Beyond this contrast, double precision doesn't determine the pressure.
 MAX_CONTRAST = 1e8
@@ -38,13 +38,13 @@ class PermeabilityLaw(Protocol):
 def cosine_series(coefficients: NDArray[np.float64], n_nodes: int) -> NDArray[np.float64]:
     """Sum over k of coefficients[k1, k2] cos(pi k1 x) cos(pi k2 y) at the nodes, [n_nodes, n_nodes].
 
-    Exact on any grid: modes that the grid can't tell apart (k and 2 (n_nodes - 1) - k agree at all nodes) add up.
+    It is exact on any grid. Modes that the grid can't distinguish add up: k and 2 (n_nodes - 1) - k agree at all nodes.
     """
     n_modes = len(coefficients)
     if n_nodes < n_modes:
         cosines = _cosines(n_modes, n_nodes)
         return cosines @ coefficients @ cosines.T
-    # A type I cosine transform counts all modes twice but the first and the last.
+    # A type I cosine transform counts all modes twice except the first and the last.
     padded = np.zeros((n_nodes, n_nodes))
     padded[:n_modes, :n_modes] = coefficients
     padded[1:-1] /= 2
@@ -54,7 +54,7 @@ def cosine_series(coefficients: NDArray[np.float64], n_nodes: int) -> NDArray[np
 
 @lru_cache(maxsize=8)
 def _cosines(n_modes: int, n_nodes: int) -> NDArray[np.float64]:
-    # The angle is reduced in whole numbers: at a node that two grids share, both get the same cosine.
+    # Reduced as integers, so that two grids get the same cosine at a node that they share.
     angle = np.outer(np.arange(n_nodes), np.arange(n_modes)) % (2 * (n_nodes - 1))
     cosines = np.cos(np.pi * angle / (n_nodes - 1))
     cosines.flags.writeable = False
@@ -71,7 +71,7 @@ class CosineGaussianField:
     law of Li et al. (2021), Fourier Neural Operator, section 5.2, in the scale of their released generator.
 
     Attributes:
-        scale: factor of the covariance; nothing hangs on it where only the sign of the field counts.
+        scale: factor of the covariance; it has no effect if only the sign of the field is used.
         tau: inverse correlation length.
         exponent: decay of the covariance spectrum.
     """
@@ -83,7 +83,7 @@ class CosineGaussianField:
     def __post_init__(self) -> None:
         _require(0 < self.scale < math.inf, "field.scale", self.scale, "positive")
         _require(0 <= self.tau < math.inf, "field.tau", self.tau, "at least 0")
-        # At 1 and below the variance grows with every mode that is added: the field isn't a function.
+        # At 1 and below, the variance diverges with the number of modes.
         _require(1 < self.exponent < math.inf, "field.exponent", self.exponent, "above 1")
 
     def eigenvalues(self, k1: NDArray[np.integer], k2: NDArray[np.integer]) -> NDArray[np.float64]:
@@ -105,7 +105,7 @@ class CosineGaussianField:
 def _amplitudes(law: CosineGaussianField) -> NDArray[np.float64]:
     """c_k sqrt(lambda_k)."""
     k = np.arange(N_MODES)
-    with np.errstate(divide="ignore"):  # the mode (0, 0) of tau = 0, which is left out below
+    with np.errstate(divide="ignore"):  # in the mode (0, 0) if tau = 0; it is set to 0 below
         amplitudes = np.sqrt(law.eigenvalues(k[:, None], k[None, :]))
     amplitudes[1:] *= math.sqrt(2)
     amplitudes[:, 1:] *= math.sqrt(2)
@@ -123,8 +123,8 @@ class TwoPhase:
 
     Attributes:
         low: the lower permeability.
-        contrast: ratio of the two, 1 to 1e8.
-        field: law of the field whose sign decides.
+        contrast: ratio of the two permeabilities, 1 to 1e8.
+        field: law of the field whose sign selects the permeability.
     """
 
     low: float = 3.0
@@ -167,11 +167,11 @@ class LogNormal:
 
 @dataclass(frozen=True)
 class SmoothHighContrast:
-    """exp(phi) of an analytic Gaussian field phi, stretched such that max a / min a = ``contrast`` in every sample.
+    """exp(phi) of an analytic Gaussian field phi, scaled such that max a / min a = ``contrast`` in every sample.
 
     phi is a cosine series with the spectrum exp(-(pi |k| length)^2 / 2) of the covariance exp(-r^2 / (2 length^2)). It
-    is shifted and scaled such that a runs from contrast^-1/2 to contrast^1/2 over the nodes of a fixed 421 x 421 grid;
-    on other grids the same function is given, whose extremes may exceed these by the little between the nodes.
+    is shifted and scaled such that a runs from contrast^-1/2 to contrast^1/2 over the nodes of a fixed 421 x 421 grid.
+    Other grids evaluate the same function, which may slightly exceed these values between the nodes of the fixed grid.
     Follows Trifonov et al. (2024), ConDiff: a challenging dataset for neural solvers of partial differential equations,
     arXiv 2406.04709, which measures difficulty by exp(max phi - min phi).
 
@@ -191,7 +191,7 @@ class SmoothHighContrast:
         return {"law": "smooth_high_contrast", "contrast": self.contrast, "length": self.length}
 
     def draw(self, rng: np.random.Generator, n_nodes: int) -> NDArray[np.float64]:
-        # Amplitudes fall by e^-(pi k length)^2 / 4: the last mode kept has 1e-14 of the first.
+        # Amplitudes fall as exp(-(pi k length)^2 / 4): that of the last mode kept is 1e-14 times the first.
         n_modes = min(N_MODES, math.ceil(2 * math.sqrt(14 * math.log(10)) / (math.pi * self.length)) + 1)
         k = np.arange(n_modes)
         amplitude = np.exp(-((np.pi * self.length * k) ** 2) / 4)

@@ -1,4 +1,4 @@
-"""Progress of long work: a bar on a terminal, a plain line now and then anywhere else (a log file)."""
+"""Progress of long work: a bar on a terminal, a plain line from time to time elsewhere, e.g. in a log file."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
 from rich.table import Column
 
-# In a log: lines are at least this far apart, ...
+# In a log, lines are at least this far apart.
 LOG_INTERVAL_SECONDS = 10.0
-# ... and between milestones there is a sign of life after this long.
+# If no milestone is reached for this long, a line is printed anyway.
 SILENCE_SECONDS = 60.0
-# The bar has what the numbers leave of the terminal, if that is enough for one.
+# The bar takes the width that the numbers leave, if the terminal is wide enough.
 _WIDTH_OF_TEXT, _WIDTH_FOR_BAR = 90, 100
 
 
@@ -24,26 +24,26 @@ class Tracker(Protocol):
     def advance(self, amount: int, note: str = "", *, milestone: bool = True) -> None:
         """Count ``amount`` more units as done and show ``note`` beside them.
 
-        A log gets a line at milestones alone, at most one per ten seconds, the last one always; between milestones one
-        only if there was none for a minute.
+        A log gets lines at milestones, at most one per ten seconds, and always at the last one. Between milestones it
+        gets one only if there was none for a minute.
         """
         ...
 
 
 @contextmanager
 def track(description: str, total: int, unit: str, done: int = 0) -> Iterator[Tracker]:
-    """Follow work of ``total`` units, ``done`` of which lie behind already, with its rate and the remaining time.
+    """Follow work of ``total`` units, ``done`` of which are done already, with its rate and the remaining time.
 
     >>> with track("solving", total=4, unit="samples") as progress:
     ...     progress.advance(4)
     """
     work = _Work(description, total, unit, done)
     console = Console(stderr=True)
-    # FORCE_COLOR makes rich take a file for a terminal, and a dumb terminal can't redraw a line.
+    # With FORCE_COLOR, rich takes a file for a terminal. A dumb terminal can't redraw a line.
     if not sys.stderr.isatty() or not console.is_terminal or console.is_dumb_terminal:
         yield _LogTracker(work)
         return
-    # Cropped where it doesn't fit: an ellipsis is no ASCII.
+    # Cropped if it doesn't fit, because an ellipsis isn't ASCII.
     text = TextColumn("{task.description}", table_column=Column(no_wrap=True, overflow="crop"), markup=False)
     bar = [BarColumn(bar_width=min(40, console.width - _WIDTH_OF_TEXT))] if console.width >= _WIDTH_FOR_BAR else []
     with Progress(*bar, text, console=console) as bars:
@@ -51,7 +51,7 @@ def track(description: str, total: int, unit: str, done: int = 0) -> Iterator[Tr
 
 
 def printable(text: str, encoding: str | None) -> str:
-    """The text with ``?`` for what an encoding can't write: a terminal's settings must not end a run.
+    """The text with ``?`` for characters that an encoding lacks, so that a terminal's settings never end a run.
 
     >>> printable("ν = 1e-3 ± 0", "ascii")
     '? = 1e-3 ? 0'
@@ -61,13 +61,13 @@ def printable(text: str, encoding: str | None) -> str:
 
 
 class _Work:
-    """How far it is, in words."""
+    """Describes the progress in words."""
 
     def __init__(self, description: str, total: int, unit: str, done: int) -> None:
         self._description, self._total, self._unit = description, total, unit
         self._done = self._first = done
         self._started = time.monotonic()
-        self._encoding = sys.stderr.encoding  # before a bar puts a stream of its own in its place
+        self._encoding = sys.stderr.encoding  # before a bar replaces the stream
 
     @property
     def is_done(self) -> bool:

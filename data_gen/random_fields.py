@@ -1,4 +1,4 @@
-"""Laws of random input fields. One generator per sample; the same draws give the same field at any resolution."""
+"""Laws of random input fields. Each sample has a generator, which gives the same field at any resolution."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class PeriodicGaussianField:
     I)^-2.5, of variance 0.034311.
 
     Attributes:
-        scale: factor of the covariance; doubling the amplitude takes 4 times the scale.
+        scale: factor of the covariance; 4 times the scale doubles the amplitude.
         tau: inverse correlation length.
         exponent: decay of the covariance spectrum.
     """
@@ -50,7 +50,7 @@ class PeriodicGaussianField:
         """One field per generator, as compact Fourier coefficients (``data_gen.spectral``) with |k_i| <= k_max.
 
         The field is the sum over a half plane of sqrt(2 lambda_k) (xi cos 2 pi k.x + eta sin 2 pi k.x). The normals are
-        drawn in the order of max(|k1|, |k2|), then k1, then k2: a larger k_max continues the same stream, so it adds
+        drawn in the order of max(|k1|, |k2|), then k1, then k2. A larger k_max continues the same stream, so it adds
         fine scales to the same coarse field.
         """
         return _draw(self.eigenvalues, rngs, k_max)
@@ -63,12 +63,12 @@ class VortexBandField:
     Gaussian, with the energy spectrum of McWilliams (1984), The emergence of isolated coherent vortices in turbulent
     flow, J. Fluid Mech. 146: E(k) ~ k / (tau^2 + (k / peak)^4) per shell of integer wavenumbers, so each wavenumber's
     velocity has a variance ~ 1 / (tau^2 + (k / peak)^4), and its vorticity kappa^2 times that, kappa = 2 pi k / length.
-    There the flow is scaled to a kinetic energy; here the law is, so that a sample doesn't depend on where its spectrum
-    is cut off: samples differ by a few per cent.
+    McWilliams scales each flow to a given kinetic energy. Here the law is scaled, so that a sample doesn't depend on
+    where its spectrum is cut off; the energies of samples differ by a few per cent.
 
     Attributes:
         peak: wavenumber above which the spectrum falls steeply.
-        tau: how much of the large scales there is; larger means less.
+        tau: damping of the large scales; a larger value leaves less of them.
         kinetic_energy: mean of (u^2 + v^2) / 2 over the torus, in expectation.
         length: side of the torus.
     """
@@ -94,7 +94,7 @@ class VortexBandField:
         return _variance(self.eigenvalues, k_max)
 
     def draw(self, rngs: Sequence[np.random.Generator], k_max: int) -> Complex[Tensor, "sample rows columns"]:
-        """As ``PeriodicGaussianField.draw``."""
+        """See ``PeriodicGaussianField.draw``."""
         return _draw(self.eigenvalues, rngs, k_max)
 
     def _velocity_spectrum(self, k1: NDArray[np.integer], k2: NDArray[np.integer]) -> NDArray[np.float64]:
@@ -104,7 +104,7 @@ class VortexBandField:
 
 @cache
 def _velocity_sum(peak: float, tau: float) -> float:
-    """Sum of ``VortexBandField._velocity_spectrum`` over so many wavenumbers that the rest is below 1e-4 of it."""
+    """Sum of ``VortexBandField._velocity_spectrum`` over all wavenumbers, to a relative error below 1e-4."""
     k = np.arange(-1024, 1025)
     return float(VortexBandField(peak, tau)._velocity_spectrum(k[:, None], k[None, :]).sum())
 
@@ -118,9 +118,9 @@ class PeriodicGaussianField1D:
     variance 0.35238 (standard deviation 0.5936).
 
     Attributes:
-        scale: factor of the covariance; doubling the amplitude takes 4 times the scale.
+        scale: factor of the covariance; 4 times the scale doubles the amplitude.
         tau: inverse correlation length.
-        exponent: decay of the covariance spectrum; at 2 the field has one derivative, just not two.
+        exponent: decay of the covariance spectrum; at 2 the field has one derivative, but not quite two.
 
     >>> round(PeriodicGaussianField1D().variance(1000) ** 0.5, 4)
     0.5936
@@ -145,7 +145,7 @@ class PeriodicGaussianField1D:
         """One field per generator, as Fourier coefficients k = 0 ... k_max.
 
         The field is the sum over k = 1 ... k_max of sqrt(2 lambda_k) (xi cos 2 pi k x + eta sin 2 pi k x). The normals
-        are drawn in the order of k: a larger k_max continues the same stream.
+        are drawn in the order of k, so a larger k_max continues the same stream.
         """
         amplitude = np.sqrt(2 * self.eigenvalues(np.arange(1, k_max + 1))) / 2
         u_hat = np.zeros((len(rngs), k_max + 1), dtype=np.complex128)

@@ -1,4 +1,4 @@
-"""Fields brought from one grid to another of the same domain."""
+"""Fields on another grid of the same domain."""
 
 from __future__ import annotations
 
@@ -13,8 +13,9 @@ from data_gen.grids import Grid
 def regrid(values: NDArray[np.floating], source: Grid, target: Grid) -> NDArray[np.float64]:
     """Values of a field on another grid without interpolation, [..., *space] to [..., *space], float64.
 
-    Along a periodic axis the field is its Fourier series: cut off below the coarser grid's Nyquist wavenumber, or
-    padded with zeros. Along a closed axis the target's nodes must be among the source's: they are picked out.
+    Along a periodic axis the field is evaluated from its Fourier series, cut off below the coarser grid's Nyquist
+    wavenumber or padded with zeros. Along a closed axis the target's nodes must be among the source's; values at other
+    nodes are dropped.
 
     Raises:
         ValueError: the grids aren't of the same domain, or the nodes don't nest.
@@ -32,8 +33,8 @@ def regrid(values: NDArray[np.floating], source: Grid, target: Grid) -> NDArray[
 def interpolate(values: NDArray[np.floating], source: Grid, target: Grid) -> NDArray[np.float64]:
     """Values of a field on another grid, [..., *space] to [..., *space], float64.
 
-    Along a periodic axis the field is its Fourier series, as for ``regrid``; along any other a cubic spline through its
-    values. A non-finite value spreads along its axes.
+    Along a periodic axis the field is evaluated from its Fourier series, as in ``regrid``; along any other axis, from a
+    cubic spline through its values. A non-finite value spreads along its axes.
 
     Raises:
         ValueError: the grids aren't of the same domain, or the source has fewer than four nodes along an axis that
@@ -57,7 +58,7 @@ def interpolate(values: NDArray[np.floating], source: Grid, target: Grid) -> NDA
 def _require_same_domain(source: Grid, target: Grid) -> None:
     same = ("lengths", "boundary", "nodes")
     if source.n_dims != target.n_dims or any(getattr(source, name) != getattr(target, name) for name in same):
-        raise ValueError(f"A field can't be brought from {source} to {target}: their domains or boundaries differ.")
+        raise ValueError(f"A field on {source} can't be brought to {target}: their domains or boundaries differ.")
 
 
 def _resampled(values: NDArray[np.float64], axis: int, n_points: int) -> NDArray[np.float64]:
@@ -73,7 +74,7 @@ def _picked(values: NDArray[np.float64], axis: int, n: int, n_points: int, nodes
     stride, rest = divmod(n - 1, n_points - 1)
     if nodes != "closed" or rest:
         raise ValueError(
-            f"{n_points} nodes aren't among {n} ({nodes}): on a closed axis the number of intervals has to divide. "
+            f"{n_points} nodes aren't among {n} ({nodes}): on a closed axis the number of intervals must be a divisor. "
             "Change refine of the test split, or solve it on a grid of its own (problem.solver_resolution)."
         )
     return np.take(values, range(0, n, stride), axis=axis)

@@ -27,13 +27,14 @@ class FieldSpec:
 
 @dataclass(frozen=True)
 class DatasetSpec:
-    """Everything a reader must know about a dataset besides its arrays: the metadata from which shapes, normalisation,
-    metrics and plots follow. It travels inside every file.
+    """The metadata of a dataset: all that a reader needs besides the arrays. It is stored in every file.
+
+    Shapes, normalisation, metrics and plots follow from it.
 
     Attributes:
         name: the dataset's name, also the stem of its files.
         version: version of the problem that made it; raised whenever the numbers change.
-        equation: the PDE, for people.
+        equation: the PDE as text.
         grid: the grid of the stored fields.
         times: physical times of the stored snapshots; empty for a steady problem.
         state: the fields that evolve (or are solved for), in channel order.
@@ -42,7 +43,7 @@ class DatasetSpec:
         conserved: names of conserved or balanced quantities.
         symmetries: names of exact symmetries of the equation with its forcing.
         state_variance: variance of the initial state under its law, per state field; empty if unknown.
-        diagnostics: numbers that the solver notes of every sample (iterations, residual, drift of an invariant ...).
+        diagnostics: numbers that the solver records for every sample (iterations, residual, drift of an invariant ...).
         reference: where the problem comes from.
     """
 
@@ -78,7 +79,7 @@ class DatasetSpec:
 
     @property
     def stores_initial(self) -> bool:
-        """True if the initial state lies apart, because the stored trajectory starts after t = 0."""
+        """True if the initial state is stored separately, because the trajectory starts after t = 0."""
         return bool(self.times) and self.times[0] > 0
 
     def to_json(self) -> str:
@@ -107,7 +108,7 @@ class Samples(NamedTuple):
     history: [sample, 1, field, *space], the states the solver started from ([sample, 0, ...] for a steady problem).
     static: [sample, static field, *space].
     trajectory: [sample, time, field, *space] at the spec's times (one step for a steady problem).
-    diagnostics: what the solver noted of every sample, [sample] each, under the names of the spec's diagnostics.
+    diagnostics: what the solver recorded for every sample, [sample] each, by the names of the spec's diagnostics.
     """
 
     history: NDArray[np.floating]
@@ -123,7 +124,7 @@ class Problem(Protocol):
 
     @property
     def version(self) -> int:
-        """Raised whenever a change alters the numbers."""
+        """Raised whenever a change of the code changes the numbers."""
         ...
 
     @property
@@ -134,8 +135,8 @@ class Problem(Protocol):
         ...
 
     def simulate_refined(self, rngs: Sequence[np.random.Generator]) -> Samples:
-        """The very inputs that ``simulate`` draws, solved with half the step at twice the resolution and given on the
-        same grid: what the certificate compares with."""
+        """The inputs of ``simulate``, solved with half the step at twice the resolution and given on the same grid: the
+        certificate compares the two solutions."""
         ...
 
     def solve(self, history: NDArray[np.floating], static: NDArray[np.floating], n_steps: int) -> Samples:
@@ -147,6 +148,6 @@ class Problem(Protocol):
         ...
 
     def relaxed(self, factor: float) -> Problem:
-        """The same problem on the same grid with time steps ``factor`` times as long, as far as they are stable, or
-        iterations stopped at a residual ``factor`` times as large: a cheaper, less accurate solver."""
+        """A cheaper, less accurate solver of the same problem on the same grid: with time steps ``factor`` times as
+        long, as far as they are stable, or iterations that stop at a residual ``factor`` times as large."""
         ...

@@ -1,9 +1,9 @@
-"""Fourier coefficients of real periodic fields, kept in compact form.
+"""Fourier coefficients of real periodic fields, in compact form.
 
 A real field with wavenumbers |k_i| <= K is a half spectrum of 2K+1 by K+1 complex numbers (2D): rows k1 = 0..K, -K..-1,
 columns k2 = 0..K. In one dimension (functions that end in _1d) it is the K+1 numbers of k = 0..K. Coefficients are
-those of the Fourier series (transforms normalised "forward"), so they don't depend on the grid: changing the resolution
-is embedding into, or cutting out of, the transform of another grid.
+those of the Fourier series (transforms normalised "forward"), so they don't depend on the grid. To change the
+resolution, they are padded with zeros or cut off.
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ def max_wavenumber(resolution: int, *, dealiased: bool) -> int:
     """Largest wavenumber K kept on a grid of ``resolution`` points.
 
     Dealiased (2/3 rule): the largest K < n/3, so that products of two kept modes alias onto dropped modes only.
-    Otherwise: the largest K < n/2, which leaves out the Nyquist mode of an even grid, whose phase a grid can't hold.
+    Otherwise: the largest K < n/2. This leaves out the Nyquist mode of an even grid, because the grid can't hold its
+    phase.
     """
     return (resolution - 1) // 3 if dealiased else (resolution - 1) // 2
 
@@ -32,7 +33,7 @@ def wavenumbers(k_max: int, device: torch.device | str = "cpu") -> tuple[Tensor,
 def to_grid(u_hat: Complex[Tensor, "... rows columns"], resolution: int) -> Float[Tensor, "... resolution resolution"]:
     """Values on the n x n grid of the field with compact coefficients ``u_hat``.
 
-    A coarser grid than the coefficients call for takes their spectral truncation |k_i| < n/2: no aliasing.
+    On a grid too coarse for all coefficients, those with |k_i| < n/2 are used, so nothing is aliased.
     """
     k_stored = u_hat.shape[-1] - 1
     k_max = min(k_stored, max_wavenumber(resolution, dealiased=False))
@@ -44,8 +45,7 @@ def to_grid(u_hat: Complex[Tensor, "... rows columns"], resolution: int) -> Floa
 
 
 def from_grid(u: Float[Tensor, "... n n"], k_max: int) -> Complex[Tensor, "... rows columns"]:
-    """Compact coefficients |k_i| <= k_max of grid values: the spectral truncation, or zero padding where the grid holds
-    fewer wavenumbers than asked for."""
+    """Compact coefficients |k_i| <= k_max of grid values; zero where the grid holds fewer wavenumbers."""
     full = torch.fft.rfft2(u, norm="forward")
     held = min(k_max, max_wavenumber(u.shape[-1], dealiased=False))
     compact = full.new_zeros(*u.shape[:-2], 2 * k_max + 1, k_max + 1)
@@ -56,7 +56,7 @@ def from_grid(u: Float[Tensor, "... n n"], k_max: int) -> Complex[Tensor, "... r
 
 
 def centred(u_hat: Complex[Tensor, "... rows columns"]) -> Complex[Tensor, "... rows columns"]:
-    """The rows in the order k1 = -K..K: k and -k lie opposite each other."""
+    """The rows in the order k1 = -K..K, so that k and -k are opposite each other."""
     k_max = u_hat.shape[-1] - 1
     return torch.cat([u_hat[..., k_max + 1 :, :], u_hat[..., : k_max + 1, :]], dim=-2)
 
@@ -68,7 +68,7 @@ def compact(u_hat: Complex[Tensor, "... rows columns"]) -> Complex[Tensor, "... 
 
 
 def pad(u_hat: Complex[Tensor, "... rows columns"], k_max: int) -> Complex[Tensor, "... more more"]:
-    """The same field with room for wavenumbers up to ``k_max``, at least those it has."""
+    """The same field padded with zeros to wavenumbers up to ``k_max``, which must be at least those it has."""
     held = u_hat.shape[-1] - 1
     wide = u_hat.new_zeros(*u_hat.shape[:-2], 2 * k_max + 1, k_max + 1)
     wide[..., : held + 1, : held + 1] = u_hat[..., : held + 1, :]
@@ -93,15 +93,14 @@ def wavenumbers_1d(k_max: int, device: torch.device | str = "cpu") -> Float[Tens
 
 
 def to_grid_1d(u_hat: Complex[Tensor, "... modes"], resolution: int) -> Float[Tensor, "... resolution"]:
-    """Values on ``resolution`` points of the field with coefficients ``u_hat``; a grid too coarse for them takes their
-    spectral truncation |k| < n/2."""
+    """Values on ``resolution`` points of the field with coefficients ``u_hat``. On a grid too coarse for all of them,
+    those with |k| < n/2 are used."""
     k_max = min(u_hat.shape[-1] - 1, max_wavenumber(resolution, dealiased=False))
     return torch.fft.irfft(u_hat[..., : k_max + 1], resolution, norm="forward")
 
 
 def from_grid_1d(u: Float[Tensor, "... n"], k_max: int) -> Complex[Tensor, "... modes"]:
-    """Coefficients k = 0 ... k_max of grid values: the spectral truncation, or zero padding where the grid holds fewer
-    wavenumbers than asked for."""
+    """Coefficients k = 0 ... k_max of grid values; zero where the grid holds fewer wavenumbers."""
     held = min(k_max, max_wavenumber(u.shape[-1], dealiased=False))
     u_hat = torch.fft.rfft(u, norm="forward")[..., : held + 1]
     return torch.nn.functional.pad(u_hat, (0, k_max - held))

@@ -1,9 +1,9 @@
 """Datasets in HDF5: one self-describing file per split that xarray, h5py and The Well's ``WellDataset`` all open.
 
-Layout (see docs/data_format.md): root datasets ``sample``, ``time``, ``x``, ... are dimension scales; every field lies
-at the root with its scales attached, and again, as a hard link, in The Well's groups (``dimensions``, ``t0_fields``,
+Layout (see docs/data_format.md): root datasets ``sample``, ``time``, ``x``, ... are dimension scales. Every field is
+stored at the root with its scales attached; hard links to it are in The Well's groups (``dimensions``, ``t0_fields``,
 ``boundary_conditions``, ``scalars``). Root attributes hold every scalar parameter, the spec as JSON, and a SHA-256 for
-each shard of 16 samples. The bytes depend on spec, split, seed and samples only: no date, no host, no timings.
+each shard of 16 samples. The bytes depend on spec, split, seed and samples only, not on the date, host or run time.
 """
 
 from __future__ import annotations
@@ -14,28 +14,30 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import h5py
 import numpy as np
-import xarray as xr
 from numpy.typing import NDArray
 
 from data_gen.files import replacing_stream
 from data_gen.spec import DatasetSpec, FieldSpec, Samples
 
+if TYPE_CHECKING:
+    import xarray as xr
+
 FORMAT_VERSION = 2
-# Samples per shard: the unit of generation, of resuming and of hashing.
+# Samples per shard, the unit in which samples are solved, resumed and hashed.
 SHARD_SIZE = 16
-# HDF5 1.10 metadata carries checksums, so a flipped bit in it is found when it is read.
+# The metadata of HDF5 1.10 has checksums, so a flipped bit in it is found when it is read.
 _LIBRARY_VERSION = "v110"
 _INITIAL = "initial_"
-# What diagnostics are stored under.
+# Prefix of the names of diagnostics.
 DIAGNOSTICS = "diagnostics/"
 
-# An h5py object. Its stubs type every child as Group | Dataset | Datatype, so checking it statically finds nothing.
+# An h5py object. Its stubs type every child as Group | Dataset | Datatype, so static checks of it are useless.
 _File = Any
-# The arrays a file stores for some samples, by name: fields, float32, in the order in which they are hashed, and
+# The arrays that a file stores for some samples, by name: fields, float32, in the order in which they are hashed, and
 # diagnostics/<name>, float64, one number per sample.
 Fields = dict[str, NDArray[np.floating]]
 
@@ -45,10 +47,10 @@ class StoreError(RuntimeError):
 
 
 def to_fields(spec: DatasetSpec, samples: Samples) -> Fields:
-    """What a file stores of some samples: fields as float32, diagnostics as float64.
+    """The arrays that a file stores for some samples: fields as float32, diagnostics as float64.
 
     Raises:
-        ValueError: arrays whose names or shapes aren't those of the spec.
+        ValueError: the names or shapes aren't those of the spec.
     """
     space = spec.grid.shape
     n = len(samples.trajectory)
@@ -78,8 +80,8 @@ def to_fields(spec: DatasetSpec, samples: Samples) -> Fields:
 
 
 def to_arrays(spec: DatasetSpec, fields: Fields) -> tuple[NDArray[np.floating], NDArray[np.floating]]:
-    """States [sample, time, field, *space] and static fields [sample, static field, *space] of what ``to_fields`` gave,
-    as ``DatasetFile`` reads them."""
+    """States [sample, time, field, *space] and static fields [sample, static field, *space] from the result of
+    ``to_fields``, as ``DatasetFile`` reads them."""
     channel = -1 - spec.grid.n_dims
     frames = [fields[f.name] for f in spec.state]
     if spec.is_steady:
@@ -90,7 +92,7 @@ def to_arrays(spec: DatasetSpec, fields: Fields) -> tuple[NDArray[np.floating], 
 
 
 def require_fields(spec: DatasetSpec, fields: Fields) -> None:
-    """Check that fields are those of some samples of a dataset: names, order and shapes.
+    """Check that fields have the names, order and shapes that a dataset's spec asks for.
 
     Raises:
         ValueError: they are not.
@@ -116,15 +118,15 @@ def write(
     """Write ``n_samples`` samples atomically.
 
     Args:
-        path: the file to make or replace.
-        spec: what the file holds.
-        shards: fields of consecutive samples (``to_fields``), ``SHARD_SIZE`` at a time; what exceeds ``n_samples`` is
-            left out.
+        path: the file to create or replace.
+        spec: of the dataset.
+        shards: fields of consecutive samples (``to_fields``), ``SHARD_SIZE`` at a time; samples beyond ``n_samples``
+            are left out.
         n_samples: samples in the file.
         split: name of the split, stored as a root attribute.
         seed: the dataset's seed, stored as a root attribute.
         provenance: versions of the code that made the samples, stored as root attributes.
-        certificate: what is known of the samples' error (``data_gen.generation.certificate``), stored as JSON.
+        certificate: what is known about the samples' error (``data_gen.generation.certificate``), stored as JSON.
 
     Raises:
         ValueError: the shards hold fewer samples than ``n_samples``, or arrays that don't fit the spec.
@@ -145,9 +147,9 @@ def write(
             hashes.append(hash_fields(arrays))
             written += count
         if written != n_samples:
-            raise ValueError(f"{path.name} was to hold {n_samples} samples, but the shards held {written}.")
-        # What the reader relies on is text of fixed length: text of variable length lies in a heap without checksums,
-        # where a flipped bit can send the HDF5 library into an endless loop.
+            raise ValueError(f"{path.name} should hold {n_samples} samples, but the shards held {written}.")
+        # The reader uses text of fixed length only. HDF5 keeps text of variable length in a heap without checksums,
+        # where a flipped bit can send the library into an endless loop.
         values = {"split": split, "seed": seed, "n_samples": n_samples, "certificate": dict(certificate or {})}
         header = [spec.to_json(), json.dumps(values), *hashes]
         file.attrs["spec"], file.attrs["header"] = (np.bytes_(text.encode()) for text in header[:2])
@@ -161,7 +163,7 @@ class DatasetFile:
 
     Attributes:
         spec, split, seed, n_samples: what it holds.
-        certificate: what is known of its error (``data_gen.generation.certificate``); empty if nothing was measured.
+        certificate: what is known about its error (``data_gen.generation.certificate``); empty if nothing was measured.
 
     Raises:
         StoreError: the file is missing, isn't a dataset, is damaged, or has another format version.
@@ -172,7 +174,7 @@ class DatasetFile:
         if not self.path.is_file():
             raise StoreError(f"There is no dataset file {self.path}. Check the path, or let run.py generate the data.")
         with _damage_reported(self.path), ExitStack() as on_failure:
-            # Without a cache of chunks: a window takes a part of one, and only what isn't cached is read in part.
+            # Without a chunk cache, because HDF5 would fill it with whole chunks, and a window needs only part of one.
             self._file: _File = h5py.File(self.path, "r", rdcc_nbytes=0)
             self._fields: dict[str, _File] = {}
             on_failure.callback(self._file.close)
@@ -221,7 +223,7 @@ class DatasetFile:
         return self._read_constant(self.spec.static, "", index)
 
     def read_initial(self, index: int | slice) -> NDArray[np.float32]:
-        """Initial state that lies apart: [field, *space] of one sample, or [sample, field, *space] of a slice.
+        """Separate initial state: [field, *space] of one sample, or [sample, field, *space] of a slice.
 
         Raises:
             StoreError: the trajectory itself starts at t = 0, so the file holds no separate initial state.
@@ -232,37 +234,29 @@ class DatasetFile:
 
     @property
     def provenance(self) -> dict[str, str]:
-        """Who made the samples with what, as ``write`` was told. No hash covers it: it is for people."""
-        known = {
-            *_root_attributes(self.spec, 0, "", 0),
-            "spec",
-            "header",
-            "header_sha256",
-            "shard_sha256",
-            "certificate",
-        }
+        """How the samples were made, as given to ``write``. It is information for people; no hash covers it."""
+        known = {*_root_attributes(self.spec, 0, "", 0), *"spec header header_sha256 shard_sha256 certificate".split()}
         with _damage_reported(self.path):
             return {name: str(value) for name, value in self._file.attrs.items() if name not in known}
 
     def read_diagnostics(self) -> dict[str, NDArray[np.float64]]:
-        """What the solver noted of every sample, [sample] each."""
+        """What the solver recorded for every sample, [sample] each."""
         with _damage_reported(self.path):
             return {entry.name: self._file[DIAGNOSTICS + entry.name][:] for entry in self.spec.diagnostics}
 
     def read_shard(self, shard: int) -> Fields:
-        """All that is stored of a shard's samples."""
+        """All arrays of a shard."""
         stop = min((shard + 1) * SHARD_SIZE, self.n_samples)
         with _damage_reported(self.path):
             return {name: self._file[name][shard * SHARD_SIZE : stop] for name in _shapes(self.spec, 0)}
 
     def sha256(self, n_samples: int | None = None) -> str:
-        """Hash over the first ``n_samples`` samples (default: all), after comparing every shard read with its stored
-        hash.
+        """Hash of the first ``n_samples`` samples (default: all). Every shard read is compared with its stored hash.
 
-        Equal data have equal hashes however long their files are.
+        Equal samples have equal hashes, whatever the length of their files.
 
         Raises:
-            StoreError: a shard doesn't hash to what was stored when it was written.
+            StoreError: a shard doesn't match the hash stored with it.
             ValueError: the file holds fewer samples.
         """
         wanted = self.n_samples if n_samples is None else n_samples
@@ -291,7 +285,7 @@ class DatasetFile:
         return values
 
     def _field(self, name: str) -> _File:
-        # Looking a field up takes as long as reading a window of it from the page cache.
+        # Looking up a field takes as long as reading a window of it from the page cache.
         if name not in self._fields:
             self._fields[name] = self._file[name]
         return self._fields[name]
@@ -300,26 +294,28 @@ class DatasetFile:
         expected = _shapes(self.spec, self.n_samples)
         found = {name: tuple(self._file[name].shape) for name in expected}
         if found != expected:
-            raise ValueError(f"fields of shapes {found}, where its spec calls for {expected}")
+            raise ValueError(f"its fields have the shapes {found}, but its spec says {expected}")
         if len(self._shard_hashes) != -(-self.n_samples // SHARD_SIZE):
-            raise ValueError(f"{len(self._shard_hashes)} shard hashes for {self.n_samples} samples")
+            raise ValueError(f"it has {len(self._shard_hashes)} shard hashes for {self.n_samples} samples")
         numbers = {name: value for name, value in self.spec.parameters.items() if not isinstance(value, str)}
         for name, value in {**numbers, "n_trajectories": self.n_samples}.items():
             if self._file.attrs[name] != value:
-                raise ValueError(f"attribute {name}={self._file.attrs[name]}, where its spec says {value}")
+                raise ValueError(f"its attribute {name} is {self._file.attrs[name]}, but its spec says {value}")
         for name, values in _scales(self.spec, self.n_samples).items():
             if not np.array_equal(self._file[name][:], values):
-                raise ValueError(f"coordinate {name} isn't the one its spec calls for")
+                raise ValueError(f"its coordinate {name} isn't that of its spec")
 
 
 def to_xarray(path: Path) -> xr.Dataset:
     """The file as a lazy ``xarray.Dataset`` with dimensions sample, time and the space axes; close it after use."""
+    import xarray as xr  # takes half a second, which every worker process would spend
+
     return xr.open_dataset(path, engine="h5netcdf")
 
 
 @contextmanager
 def _damage_reported(path: Path) -> Iterator[None]:
-    """Turn whatever a damaged file makes h5py or a parser raise into one error that says what to do."""
+    """Turn the many errors that h5py and parsers raise for a damaged file into one that says what to do."""
     try:
         yield
     except StoreError:
@@ -407,7 +403,7 @@ def _create_fields(file: _File, spec: DatasetSpec, n_samples: int) -> dict[str, 
     scalars.attrs["field_names"] = _field_names(spec)
     for name in _field_names(spec):
         shape = _shapes(spec, n_samples)[name]
-        # One sample per chunk and no compression: smooth float32 fields hardly compress, and samples are read whole.
+        # One sample per chunk, because whole samples are read; no compression, because float32 fields hardly compress.
         field = file.create_dataset(name, shape, np.float32, chunks=(1, *shape[1:]))
         evolving = len(shape) == 2 + spec.grid.n_dims
         scales = ("sample", *(("time",) if evolving else ()), *spec.grid.axis_names)
@@ -426,7 +422,7 @@ def _create_fields(file: _File, spec: DatasetSpec, n_samples: int) -> dict[str, 
         datasets[name] = field
     for entry in spec.diagnostics:
         name = DIAGNOSTICS + entry.name
-        # No hash covers them (they differ between machines where the samples don't), so they carry checksums.
+        # They have checksums because no hash covers them: they can differ between machines for the same samples.
         datasets[name] = file.create_dataset(
             name, (n_samples,), np.float64, chunks=(min(SHARD_SIZE, n_samples),), fletcher32=True
         )
@@ -442,7 +438,7 @@ def _hash_header(texts: list[str]) -> str:
 
 
 def hash_fields(arrays: Fields) -> str:
-    """SHA-256 over names, shapes and values of the fields; diagnostics aren't what a model sees."""
+    """SHA-256 of names, shapes and values of the fields. Diagnostics, which no model sees, aren't included."""
     digest = hashlib.sha256()
     for name, values in arrays.items():
         if name.startswith(DIAGNOSTICS):

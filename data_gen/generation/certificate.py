@@ -1,9 +1,9 @@
-"""What is known of the error of a dataset: measured, not promised.
+"""The certificate of a dataset: its measured error.
 
-The first samples of a split are solved again from the very same input with half the step at twice the resolution. The
-relative L2 difference per snapshot is the error of the coarser solution, up to the error that the finer one still has
-(a sixteenth of it in a fourth-order step, nearly nothing in a resolved spectrum, a quarter to a half of it where a
-coefficient jumps). Beside it stand the worst and the mean of what the solver noted of every sample.
+The first samples of a split are solved again from the same input with half the step at twice the resolution. The
+relative L2 difference per snapshot is the error of the coarser solution, up to the error of the finer one: a sixteenth
+of it for a fourth-order step, almost nothing for a resolved spectrum, a quarter to a half of it where a coefficient
+jumps. The certificate also holds the worst value and the mean of every number that the solver recorded.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from numpy.typing import NDArray
 
 from data_gen.spec import DatasetSpec, Problem
 
-# Samples solved again per file: always the first, so that a longer file has the same certificate.
+# Samples per file that are solved again. They are the first, so that a longer file has the same certificate.
 N_CHECKED = 4
 
 
 class CertificateError(RuntimeError):
-    """Data whose measured error is above what was asked for."""
+    """The measured error of data is above the tolerance."""
 
 
 @dataclass(frozen=True)
@@ -30,8 +30,8 @@ class Certificate:
     """Errors of a dataset file.
 
     Attributes:
-        errors: relative L2 error per checked sample and stored time, [sample][time], the worst of the state's fields.
-        diagnostics: worst (largest in magnitude) and mean over all samples of each diagnostic.
+        errors: relative L2 error per checked sample and stored time, [sample][time]; the largest of the state's fields.
+        diagnostics: worst (largest in magnitude) and mean of each diagnostic over all samples.
     """
 
     errors: tuple[tuple[float, ...], ...]
@@ -39,11 +39,11 @@ class Certificate:
 
     @property
     def error(self) -> float:
-        """The largest error of any checked snapshot; NaN if one has none, which no tolerance accepts."""
+        """The largest error of any checked snapshot. It is NaN, which no tolerance accepts, if one of them is."""
         return float(np.max(self.errors))
 
     def to_dict(self) -> dict[str, Any]:
-        """What a file stores: the attributes, with ``error``."""
+        """The attributes and ``error``, as a file stores them."""
         return {"error": self.error, **asdict(self)}
 
     @classmethod
@@ -51,7 +51,7 @@ class Certificate:
         """Inverse of ``to_dict``.
 
         Raises:
-            KeyError, TypeError: the values aren't a certificate's, e.g. because nothing was measured.
+            KeyError, TypeError: the values aren't those of a certificate, e.g. because nothing was measured.
         """
         return cls(tuple(tuple(times) for times in values["errors"]), values["diagnostics"])
 
@@ -80,7 +80,7 @@ def measure(
     """Relative L2 errors of samples, [sample][time].
 
     Args:
-        problem: what solves them.
+        problem: solves them.
         rngs: one generator per sample.
         again: the same generators, in the same state, for the second solution.
     """
@@ -93,7 +93,7 @@ def measure(
 
 
 def certify(errors: Sequence[Sequence[float]], diagnostics: Mapping[str, NDArray[np.float64]]) -> Certificate:
-    """The certificate of a file from the errors of its first samples and the diagnostics of all."""
+    """The certificate of a file, from the errors of its first samples and the diagnostics of all samples."""
     summary = {
         name: {"worst": float(values[np.argmax(np.abs(values))]), "mean": float(values.mean())}
         for name, values in diagnostics.items()
@@ -105,7 +105,7 @@ def require(error: float, tolerance: float | None, what: str) -> None:
     """Check that a measured error is within a tolerance.
 
     Raises:
-        CertificateError: it is not, or isn't a number.
+        CertificateError: it isn't, or it is NaN.
     """
     if tolerance is not None and not error <= tolerance:
         raise CertificateError(

@@ -1,4 +1,4 @@
-"""Jobs in worker processes of one thread each. Knows nothing of datasets."""
+"""Jobs in worker processes of one thread each. This module knows nothing about datasets."""
 
 from __future__ import annotations
 
@@ -23,21 +23,21 @@ Job = tuple[Callable[..., Any], tuple[Any, ...]]
 
 
 class GenerationError(RuntimeError):
-    """A dataset could not be generated; the message says why and how to go on."""
+    """A dataset couldn't be generated; the message says why and how to continue."""
 
 
 def available_cores() -> int:
-    """Cores that this process may use: those it is bound to, and no more than Slurm has given to its task."""
+    """Cores that this process may use: those it is bound to, at most as many as Slurm has given to its task."""
     bound = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     given = os.environ.get("SLURM_CPUS_PER_TASK", "")
     return max(1, min(bound, int(given))) if given.isdecimal() else bound
 
 
 def run_jobs(jobs: Sequence[Job], workers: int) -> Iterator[Any]:
-    """Results of the jobs as they are done, in any order; with one worker in this process, in turn.
+    """Results of the jobs in the order in which they finish. One worker means this process, which does them in turn.
 
     Raises:
-        GenerationError: a worker process died, or the memory doesn't suffice. A job's own error passes through.
+        GenerationError: a worker process died, or there isn't enough memory. Errors of a job are raised unchanged.
     """
     try:
         yield from _in_turn(jobs) if workers == 1 else _in_pool(jobs, workers)
@@ -45,28 +45,28 @@ def run_jobs(jobs: Sequence[Job], workers: int) -> Iterator[Any]:
         if not _is_lack_of_memory(error):
             raise
         raise GenerationError(
-            "There isn't enough memory to generate the data. Run the same command again to go on with the shards that "
-            "are missing, with fewer workers (workers=1), a lower dataset.problem.resolution, or more memory."
+            "There isn't enough memory to generate the data. Run the same command again to solve the missing "
+            "shards, with fewer workers (workers=1), a lower dataset.problem.resolution, or more memory."
         ) from error
 
 
 def _is_lack_of_memory(error: Exception) -> bool:
-    return isinstance(error, MemoryError) or "allocate memory" in str(error)  # as torch says it
+    return isinstance(error, MemoryError) or "allocate memory" in str(error)  # torch's message
 
 
 class JobsAhead(Iterator[Any]):
-    """Results of jobs in their order, made by worker processes before they are asked for; a context manager.
+    """Results of jobs in their order, computed by worker processes before they are needed; a context manager.
 
     Args:
         jobs: taken one by one, as there is room for them.
-        workers: processes. None of them is left when the last result has been given, or after ``close``. 0 does each
-            job in this process when its result is asked for.
-        ahead: jobs, at least 1, that are in work or whose results wait.
-        remedy: what to change if a worker dies or the memory doesn't suffice.
+        workers: number of processes. They have ended after the last result, or after ``close``. 0 does each job in this
+            process when its result is needed.
+        ahead: how many jobs, at least 1, may be running or have results that wait.
+        remedy: what to change if a worker dies or there isn't enough memory.
 
     Raises:
-        GenerationError: in ``__next__``, a worker process died, or the memory doesn't suffice. A job's own error passes
-            through.
+        GenerationError: in ``__next__``, a worker process died, or there isn't enough memory. Errors of a job are
+            raised unchanged.
     """
 
     def __init__(self, jobs: Iterable[Job], *, workers: int, ahead: int, remedy: str) -> None:
@@ -103,11 +103,11 @@ class JobsAhead(Iterator[Any]):
         self.close()
 
     def close(self) -> None:
-        """End the workers, also in the middle of a job. No further result can be asked for."""
+        """Stop the workers, even in the middle of a job. There are no further results."""
         self._jobs = iter(())
         self._results.clear()
         if self._pool is not None:
-            for worker in self._workers:  # nobody waits for those in work, which may take minutes
+            for worker in self._workers:  # nobody needs the jobs that are running, which may take minutes
                 worker.kill()
             self._workers.clear()
             self._pool.shutdown(wait=True, cancel_futures=True)
@@ -117,10 +117,10 @@ class JobsAhead(Iterator[Any]):
             return
         for function, arguments in islice(self._jobs, self._ahead - len(self._results)):
             others = set(multiprocessing.active_children())
-            with _signals_held():  # a process is started when there is a job for it
+            with _signals_held():  # the pool starts processes as jobs arrive
                 self._results.append(self._pool.submit(function, *arguments))
             self._workers |= set(multiprocessing.active_children()) - others
-        if not self._results:  # all is done: they end by themselves
+        if not self._results:  # all jobs are done, so the workers end by themselves
             self._pool.shutdown(wait=True)
             self._workers.clear()
 
@@ -145,11 +145,11 @@ def _in_pool(jobs: Sequence[Job], workers: int) -> Iterator[Any]:
             yield future.result()
     except BrokenProcessPool as error:
         raise GenerationError(
-            "A worker process died, perhaps for lack of memory. Run the same command again to go on with the "
-            "shards that are missing, with fewer workers (workers=1) if it happens again."
+            "A worker process died, perhaps for lack of memory. Run the same command again to solve the "
+            "missing shards, with fewer workers (workers=1) if it happens again."
         ) from error
     except BaseException:
-        # Stopped, or a shard failed: nobody waits for those in work, which may take minutes.
+        # Stopped, or a job failed: nobody needs the jobs that are running, which may take minutes.
         for worker in multiprocessing.active_children():
             if worker not in others:
                 worker.kill()
@@ -159,20 +159,20 @@ def _in_pool(jobs: Sequence[Job], workers: int) -> Iterator[Any]:
 
 
 def _pool(workers: int) -> ProcessPoolExecutor:
-    # Spawned, not forked: a forked copy of a process whose thread pools have started can hang.
+    # Spawned, not forked: a fork of a process with running thread pools can hang.
     return ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), _start_worker)
 
 
 @contextmanager
 def _signals_held() -> Iterator[None]:
-    """Processes started in the block begin with SIGINT and SIGTERM held back; this one answers them after it.
+    """Block SIGINT and SIGTERM in processes started in the block; this process handles them when it ends.
 
-    Ctrl-C reaches the whole group of processes: a worker that is still at its imports would show a traceback.
+    Ctrl-C reaches the whole process group, and a worker that is still importing would print a traceback.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    resource_tracker.ensure_running()  # to start it lets signals through again, so not in the block
+    resource_tracker.ensure_running()  # starting it unblocks signals, so do that before the block
     before = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGTERM))
     try:
         yield
@@ -182,9 +182,9 @@ def _signals_held() -> Iterator[None]:
 
 def _start_worker() -> None:
     torch.set_num_threads(1)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent answers Ctrl-C
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent handles Ctrl-C
     signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGINT, signal.SIGTERM))
-    # A worker must not outlive a parent that was killed: it would go on solving for nobody.
+    # A worker must not outlive a parent that was killed: nobody would use its results.
     parent = multiprocessing.parent_process()
     assert parent is not None
     threading.Thread(target=_exit_with, args=(parent.sentinel,), daemon=True).start()

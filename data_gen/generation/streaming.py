@@ -1,4 +1,4 @@
-"""Samples solved while somebody uses them, instead of being read from a file."""
+"""Samples that are solved while they are used, instead of being read from a file."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from data_gen.generation import cache
+from data_gen.generation import shards
 from data_gen.generation.pool import JobsAhead
 from data_gen.spec import Problem
 from data_gen.store import SHARD_SIZE, to_arrays
 
-# A worker finds the next shard waiting when it has done one, and the memory stays bounded.
+# A worker that has solved a shard finds the next one waiting, and memory stays bounded.
 _SHARDS_PER_WORKER = 2
 
 
@@ -35,21 +35,20 @@ class SampleStream(Iterator[Sample]):
         problem: what to solve.
         seed: the dataset's seed.
         split: name of the split.
-        start, stop: numbers of the samples. They are solved by whole shards, as those of a file are.
-        workers: processes that solve ahead of what is asked for, of one thread each; 0 solves in this process, when a
-            sample is asked for. The bytes don't depend on it.
+        start, stop: indices of the samples. Whole shards are solved, as for a file.
+        workers: processes of one thread each that solve shards before they are needed; 0 solves in this process, when a
+            sample is needed. The bytes don't depend on it.
 
     Attributes:
         seconds: of one core, spent on the shards that samples have been taken from.
 
     Raises:
-        GenerationError: in ``__next__``, a worker process died, or the memory doesn't suffice.
+        GenerationError: in ``__next__``, a worker process died, or there isn't enough memory.
     """
 
     def __init__(self, problem: Problem, seed: int, split: str, *, start: int, stop: int, workers: int) -> None:
-        shards = range(start // SHARD_SIZE, -(-stop // SHARD_SIZE))
         self._jobs = JobsAhead(
-            ((_solve, (problem, seed, split, shard)) for shard in shards),
+            ((_solve, (problem, seed, split, shard)) for shard in range(start // SHARD_SIZE, -(-stop // SHARD_SIZE))),
             workers=workers,
             ahead=max(1, _SHARDS_PER_WORKER * workers),
             remedy="Run the same command again to go on from the last checkpoint, with fewer workers (data.workers=1), "
@@ -71,11 +70,11 @@ class SampleStream(Iterator[Sample]):
         return Sample(*(fields[row] for fields in self._shard))
 
     def close(self) -> None:
-        """End the workers."""
+        """Stop the workers."""
         self._jobs.close()
         self._stop = self._next
 
 
 def _solve(problem: Problem, seed: int, split: str, shard: int) -> tuple[NDArray, NDArray, float]:
-    fields, seconds = cache.solve_shard(problem, seed, split, shard)
+    fields, seconds = shards.solve(problem, seed, split, shard)
     return (*to_arrays(problem.spec, fields), seconds)

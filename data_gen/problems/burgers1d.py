@@ -2,14 +2,13 @@
 
     u_t + (u^2 / 2)_x = nu u_xx    on [0, 1), periodic
 
-Where the velocity falls along x, the wave steepens until a front of width 4 nu / (jump of u) stands; fronts move,
-merge and decay. Good values of the viscosity nu: 1e-2 (steep, resolved by 384 points) down to 1e-3 (1024 points). At
-0.1, as the text of the paper has it, hardly anything is left at t = 1 but one decaying sine of amplitude 0.01. Problem
-of Li et al. (2021), Fourier Neural Operator for Parametric Partial Differential Equations, section 5.1.
+Where the velocity falls along x, the wave steepens into a front of width 4 nu / (jump of u). Fronts move, merge and
+decay. Good values of the viscosity nu are 1e-2 (steep, resolved by 384 points) down to 1e-3 (1024 points). At 0.1, the
+value in the text of the paper, little more than one decaying sine of amplitude 0.01 is left at t = 1. Problem of Li et
+al. (2021), Fourier Neural Operator for Parametric Partial Differential Equations, section 5.1.
 
-The Cole-Hopf transform u = -2 nu (log phi)_x turns the equation into the heat equation for phi: this exact solution is
-what the tests compare with. Hopf (1950), The partial differential equation u_t + u u_x = mu u_xx, Comm. Pure Appl.
-Math. 3.
+The Cole-Hopf transform u = -2 nu (log phi)_x turns the equation into the heat equation for phi. The tests compare with
+this exact solution. Hopf (1950), The partial differential equation u_t + u u_x = mu u_xx, Comm. Pure Appl. Math. 3.
 """
 
 from __future__ import annotations
@@ -32,10 +31,10 @@ from data_gen.solvers.errors import SolverError
 from data_gen.solvers.etdrk4 import graded_steps, halved, integrate
 from data_gen.spec import DatasetSpec, FieldSpec, Samples
 
-# ETDRK4 is stable at every wavenumber, however many there are, if max|u| sqrt(dt / nu) <= 2.19: damping by
-# nu kappa^2 dt then outweighs advection by a frozen velocity. A margin is kept; max|u| never grows (maximum principle).
+# ETDRK4 is stable at every wavenumber of any resolution if max|u| sqrt(dt / nu) <= 2.19: damping by nu kappa^2 dt then
+# outweighs advection by a frozen velocity. This leaves a margin; max|u| never grows (maximum principle).
 STABILITY = 2.0
-# A viscosity so small that a sample takes more steps than this is taken for a mistake.
+# If a sample needs more steps than this, the viscosity is assumed to be a mistake.
 MAX_STEPS = 200_000
 
 
@@ -44,27 +43,26 @@ class Burgers1D:
     """Burgers' equation as a dataset: equation, law of initial states and discretisation.
 
     Pseudo-spectral in space with the strict 2/3 rule, ETDRK4 in time, float64 throughout. The initial states are rough
-    (their second derivative isn't square integrable), so the steps start small and grow to ``max_step``; a sample so
-    fast that this would be unstable, or a viscosity so small, halves its largest step as often as needed.
+    (their second derivative isn't square integrable), so the steps start small and grow to ``max_step``. If this is
+    unstable for a sample, because it is fast or the viscosity is small, its largest step is halved as often as needed.
 
     Measured with the defaults, largest relative L2 error at t = 1 of 256 samples on 8192 points against the Cole-Hopf
-    solution: 4.3e-7 at nu = 0.01 (6.5e-7 of 1024 others), 2.3e-7 at nu = 0.1. Fronts in the making are less accurate:
-    4e-4 at t = 0.1 and 2e-5 at t = 0.3 for nu = 0.01 (4e-5 and 2e-7 with a max_step of 2e-3). nu = 1e-3 takes a
-    solver_resolution of 1024 and a max_step of 2e-3 for 2e-7 at t = 1 (64 samples, against 4096 points and a quarter of
-    the step); the default steps give 1.4e-5.
+    solution: 4.3e-7 at nu = 0.01 (6.5e-7 of 1024 others), 2.3e-7 at nu = 0.1. Fronts that are still forming are less
+    accurate: 4e-4 at t = 0.1 and 2e-5 at t = 0.3 for nu = 0.01 (4e-5 and 2e-7 with a max_step of 2e-3). nu = 1e-3 needs
+    a solver_resolution of 1024 and a max_step of 2e-3 for 2e-7 at t = 1 (64 samples, against 4096 points and a quarter
+    of the step); the default steps give 1.4e-5.
 
     Attributes:
         viscosity: nu > 0, in units of (domain length)^2 / time.
-        resolution: points of the stored snapshots, even. The file's grid is reached by zero padding, or by spectral
-            truncation if it is too coarse for the solver's wavenumbers.
+        resolution: points of the stored snapshots, even. Spectra are padded with zeros to this grid, or cut off if it
+            is too coarse for the solver's wavenumbers.
         solver_resolution: points of the solver's grid, even. Initial states hold the wavenumbers below a third of it;
-            with 384 points these are the 127 that a grid of 256 points can hold. Compared with 1024 points, 384 change
-            the solutions at t = 1 by 2e-13 (nu = 0.01, the largest of 256 samples) and 1e-8 (nu = 0.005).
+            with 384 points these are the 127 that a grid of 256 points can hold. Solutions at t = 1 on 384 and 1024
+            points differ by 2e-13 (nu = 0.01, the largest of 256 samples) and 1e-8 (nu = 0.005).
         interval, n_snapshots: the stored times 0, interval, 2 interval, ...
         initial: law of the initial velocity.
         first_step, step_growth, max_step: steps first_step, first_step step_growth, ... up to max_step.
-        inner_batch: samples solved together; a matter of speed, yet part of the address, so that bytes can't depend
-            on it silently.
+        inner_batch: samples solved together, for speed. It is part of the address, because the bytes may depend on it.
 
     Raises:
         ValueError: a parameter is out of range; the message names it.
@@ -141,8 +139,8 @@ class Burgers1D:
         return self._run(self._draw(rngs), self.n_snapshots - 1, stores_initial=True)
 
     def simulate_refined(self, rngs: Sequence[np.random.Generator]) -> Samples:
-        """The inputs of ``simulate``, padded with zeros to twice the solver's resolution, solved with every step cut in
-        two, and given on the same grid."""
+        """The inputs of ``simulate``, padded with zeros to twice the solver's resolution, solved with every step
+        halved, and given on the same grid."""
         u_hat = self._draw(rngs)
         fine = replace(self, solver_resolution=2 * self.solver_resolution)
         padded = torch.nn.functional.pad(u_hat, (0, fine.k_max - self.k_max))
@@ -151,7 +149,7 @@ class Burgers1D:
     def solve(self, history: NDArray[np.floating], static: NDArray[np.floating], n_steps: int) -> Samples:
         """``n_steps`` snapshots, ``interval`` apart, that follow the last frame of ``history`` [sample, time, 1, n].
 
-        The history may live on any periodic grid; ``static`` has no channels.
+        The history may be on any periodic grid; ``static`` has no channels.
 
         Raises:
             ValueError: the history holds no frame, or isn't one field in one dimension; there are static fields; or
@@ -188,14 +186,14 @@ class Burgers1D:
     def _run(
         self, u_hat: Complex[Tensor, "sample modes"], n_steps: int, *, stores_initial: bool, halve: bool = False
     ) -> Samples:
-        """Solve from the coefficients ``u_hat`` over ``n_steps`` intervals; ``halve`` cuts every step in two."""
+        """Solve from the coefficients ``u_hat`` over ``n_steps`` intervals; ``halve`` halves every step."""
         n_samples = len(u_hat)
         states = torch.cat([u_hat[:, None], u_hat.new_empty(n_samples, n_steps, u_hat.shape[-1])], dim=1)
         tails = torch.zeros(n_samples, dtype=torch.float64, device=u_hat.device)
         counts = torch.zeros_like(tails)
         dynamics = BurgersDynamics(self.viscosity, self.solver_resolution, u_hat.device)
         times = [self.interval * i for i in range(n_steps + 1)]
-        # Samples of equal steps are solved together: a sample's steps follow from its own speed alone.
+        # Samples with equal steps are solved together. The steps of a sample depend on its own speed only.
         halvings = self._halvings(dynamics.speed(u_hat), times[-1])
         for n_halvings in sorted(set(halvings.tolist())):
             largest = self.max_step / 2**n_halvings
@@ -225,7 +223,7 @@ class Burgers1D:
         """How often each sample's largest step is halved until it is stable."""
         if not bool(torch.isfinite(speed).all()):
             worst = int(torch.argmin(torch.isfinite(speed).int()))
-            raise SolverError(f"Sample {worst} of the batch starts from a state that isn't finite. Mend the history.")
+            raise SolverError(f"Sample {worst} of the batch starts from a state that isn't finite. Fix the history.")
         excess = self.max_step * speed**2 / (STABILITY**2 * self.viscosity)
         halvings = torch.ceil(torch.log2(excess.clamp(min=1)))
         worst = int(torch.argmax(halvings))
@@ -241,8 +239,8 @@ class Burgers1D:
 class BurgersDynamics:
     """Right-hand side of Burgers' equation on Fourier coefficients k = 0 ... K (``data_gen.spectral``).
 
-    ``linear`` is the symbol -nu (2 pi k)^2. ``nonlinear`` is -(u^2 / 2)_x, dealiased: the square is formed on a grid of
-    n > 3K points, so its aliases fall onto wavenumbers that are dropped.
+    ``linear`` is the symbol -nu (2 pi k)^2. ``nonlinear`` is -(u^2 / 2)_x, dealiased: the square is computed on a grid
+    of n > 3K points, so its aliases are at wavenumbers that are dropped.
     """
 
     def __init__(self, viscosity: float, resolution: int, device: torch.device | str = "cpu") -> None:
@@ -264,11 +262,11 @@ class BurgersDynamics:
 
 
 class SpectrumTail:
-    """Watches how large the highest third of the wavenumbers becomes after the time ``start``: next to nothing where
-    the fronts are resolved.
+    """Observes how large the highest third of the wavenumbers becomes after the time ``start``: almost zero if the
+    fronts are resolved.
 
-    ``largest`` is, per sample, the largest L2 norm of that part relative to the norm of the initial field. Starting
-    after the steps have stopped growing leaves out the initial field's own roughness.
+    ``largest`` is, per sample, the largest L2 norm of that part relative to the norm of the initial field. With a start
+    after the steps have stopped growing, the roughness of the initial field isn't counted.
     """
 
     def __init__(self, initial: Complex[Tensor, "sample modes"], start: float) -> None:

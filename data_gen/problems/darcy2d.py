@@ -2,9 +2,9 @@
 
     -div(a grad u) = f in (0, 1)^2,    u = 0 on the boundary
 
-A random permeability a (static) is mapped to the pressure u. f is a constant: it only scales u. Where a jumps, grad u
-does, too, while the flux a grad u is continuous across the interface. Problem of Li et al. (2021), Fourier Neural
-Operator for Parametric Partial Differential Equations, section 5.2; other laws of permeability reach contrasts of 1e6.
+A random permeability a (static) is mapped to the pressure u. f is a constant, which only scales u. Where a jumps, so
+does grad u, while the flux a grad u is continuous. Problem of Li et al. (2021), Fourier Neural Operator for Parametric
+Partial Differential Equations, section 5.2; other laws of permeability reach contrasts of 1e6.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from data_gen.permeability import PermeabilityLaw, TwoPhase
 from data_gen.solvers import elliptic
 from data_gen.spec import DatasetSpec, FieldSpec, Samples
 
-# Beyond this many nodes per axis, one sample takes gigabytes.
+# With more nodes per axis, one sample takes gigabytes.
 MAX_RESOLUTION = 4097
 
 
@@ -30,17 +30,17 @@ class Darcy2D:
     """Darcy flow as a dataset: equation, law of permeabilities and discretisation.
 
     Five-point finite volumes on the nodes i / (n - 1), with the harmonic mean of two neighbours on the face between
-    them; solved in float64 to a given residual (``data_gen.solvers.elliptic``). The permeability is evaluated at the
-    nodes of the solver's grid; both fields are then picked at the nodes of the coarser file's grid, never averaged.
+    them, solved in float64 to a given residual (``data_gen.solvers.elliptic``). The permeability is evaluated at the
+    nodes of the solver's grid. The file has the values of both fields at the nodes of its coarser grid, not averages.
 
-    Measured relative L2 difference from a solution on twice as fine a grid, largest of 8 samples: 7.7e-4 with the
-    default (12 / 3) on 421 nodes, 3.8e-4 on 841, 5.7e-3 on 85. It falls about with the power 1.3 of the spacing,
-    because interfaces aren't aligned with the grid, and with the square for smooth permeabilities: 5.5e-6 for the
-    log-normal one on 421.
+    Measured relative L2 difference from a solution on a grid twice as fine, largest of 8 samples: 7.7e-4 with the
+    default (12 / 3) on 421 nodes, 3.8e-4 on 841, 5.7e-3 on 85. It is about proportional to the spacing to the power of
+    1.3, because interfaces aren't aligned with the grid; for smooth permeabilities it is proportional to the square:
+    5.5e-6 for the log-normal one on 421.
 
     Attributes:
         resolution: nodes per axis of the stored fields, both ends of an axis included.
-        solver_resolution: nodes per axis of the solver's grid, which holds all nodes of the file's:
+        solver_resolution: nodes per axis of the solver's grid. It contains all nodes of the file's grid:
             solver_resolution - 1 is a multiple of resolution - 1.
         permeability: law of a.
         forcing: f > 0.
@@ -116,7 +116,7 @@ class Darcy2D:
         """Draw permeabilities, one per generator, and solve."""
         n = self.solver_resolution
         together = elliptic.samples_together(n)
-        # Chunk by chunk, keeping the file's grid only: a whole shard on a fine grid would not fit a small machine.
+        # In chunks, of which only the file's grid is kept: a whole shard on a fine grid might not fit in memory.
         chunks = []
         for start in range(0, len(rngs), together):
             drawn = [self.permeability.draw(rng, n) for rng in rngs[start : start + together]]
@@ -124,14 +124,14 @@ class Darcy2D:
         return _joined(chunks, self.resolution)
 
     def simulate_refined(self, rngs: Sequence[np.random.Generator]) -> Samples:
-        """The same permeabilities, evaluated and solved on a grid twice as fine, to a tenth of the residual; given on
-        the same file's grid."""
+        """The same permeabilities, evaluated and solved on a grid twice as fine, to a tenth of the residual, and given
+        on the same grid of the file."""
         finer = 2 * self.solver_resolution - 1
         tolerance = max(self.residual_tolerance / 10, 1e-12)
         return replace(self, solver_resolution=finer, residual_tolerance=tolerance).simulate(rngs)
 
     def solve(self, history: NDArray[np.floating], static: NDArray[np.floating], n_steps: int = 1) -> Samples:
-        """Pressures for given permeabilities ``static`` [sample, 1, n, n], solved on that grid itself, whatever n.
+        """Pressures for given permeabilities ``static`` [sample, 1, n, n], solved on their own grid.
 
         Raises:
             ValueError: there is a history (a steady problem has none), the permeability isn't one field on a square
@@ -166,7 +166,7 @@ class Darcy2D:
         return replace(self, residual_tolerance=min(1e-2, factor * self.residual_tolerance))
 
     def _solve(self, a: NDArray[np.float64], resolution: int) -> Samples:
-        """Solve on the grid of the permeabilities [sample, n, n] and pick the nodes of a coarser grid."""
+        """Solve on the grid of the permeabilities [sample, n, n] and keep the nodes of a coarser grid."""
         n = a.shape[1]
         h = 1 / (n - 1)
         faces = elliptic.harmonic_faces(a)
@@ -187,7 +187,7 @@ class Darcy2D:
         stride = (n - 1) // (resolution - 1)
         nodes = (slice(None), slice(None, None, stride), slice(None, None, stride))
         history = np.empty((len(a), 0, 1, resolution, resolution))
-        # Copies, lest a view keep the solver's whole grid alive.
+        # Copies, because a view would keep the solver's whole grid in memory.
         return Samples(history, a[nodes][:, None].copy(), u[nodes][:, None, None].copy(), diagnostics)
 
 

@@ -3,11 +3,12 @@
     w_t + u . grad w = nu Laplacian w - drag w + f,    -Laplacian psi = w,    (u, v) = (psi_y, -psi_x)
     f(x) = A_s sin(2 pi k.x / L) + A_c cos(2 pi k.x / L)
 
-Smooth vortices are stretched into filaments, the thinner the smaller nu. With k = (1, 1) and A_s = A_c = 0.1 on the
-unit torus it is the problem of Li et al. (2021), Fourier Neural Operator, section 5.3: the force feeds a steady shear
-along x + y; good values of the viscosity are 1e-3 (nearly laminar, 32 points will do) to 1e-5 (256 points). With
-k = (0, 4) and a drag it is Kolmogorov flow, which stays turbulent; without a force and from a narrow band of vortices
-the decaying turbulence of McWilliams (1984), The emergence of isolated coherent vortices, J. Fluid Mech. 146.
+Smooth vortices are stretched into filaments, which are thinner for smaller nu. With k = (1, 1) and A_s = A_c = 0.1 on
+the unit torus, this is the problem of Li et al. (2021), Fourier Neural Operator, section 5.3. The force drives a steady
+shear along x + y. Good values of the viscosity are 1e-3 (nearly laminar, 32 points suffice) to 1e-5 (256 points). With
+k = (0, 4) and a drag, this is Kolmogorov flow, which stays turbulent. Without a force and from a narrow band of
+vortices, it is the decaying turbulence of McWilliams (1984), The emergence of isolated coherent vortices, J. Fluid
+Mech. 146.
 """
 
 from __future__ import annotations
@@ -31,10 +32,10 @@ from data_gen.spec import DatasetSpec, FieldSpec, Samples, Scalar
 
 # RK4 is stable for purely imaginary eigenvalues up to 2.83 i; advection's largest is k_max max(|u| + |v|).
 RK4_STABILITY = 2.8
-# Largest decay of the forced mode in one step: the quadrature of the force then errs by (0.1)^4 / 2880 = 3e-8. Binds
-# for viscosities above about 1e-2 only; below, the CFL condition asks for smaller steps.
+# Largest decay of the forced mode in one step. The error of the force's quadrature is then (0.1)^4 / 2880 = 3e-8. This
+# matters for viscosities above about 1e-2 only; below, the CFL condition requires smaller steps.
 FORCED_DECAY_PER_STEP = 0.1
-# Points of a complex grid that the transforms of one pass work on: what a core's cache holds, 2 MiB.
+# Points of a complex grid that are transformed together: as many as a core's cache holds, 2 MiB.
 _POINTS_AT_ONCE = 2**17
 
 
@@ -56,7 +57,7 @@ class SinusoidalForcing:
 
     Attributes:
         wavenumber: (k1, k2), integers, not both zero.
-        sine, cosine: amplitudes, in 1 / time^2. Both zero: a free flow.
+        sine, cosine: amplitudes, in 1 / time^2. If both are zero, the flow is free.
     """
 
     wavenumber: tuple[int, int] = (1, 1)
@@ -82,22 +83,21 @@ class NavierStokes2D:
     Attributes:
         viscosity: nu > 0, in units of length^2 / time.
         resolution: points per axis of the stored snapshots.
-        oversampling: the solver's grid has ``oversampling * resolution`` points per axis. At 1.5 the solver keeps just
-            the wavenumbers that the file's grid can hold; the file is a spectral truncation in any case.
-        first_time, interval, n_snapshots: the stored times first_time + i interval. A first time after 0 stores the
-            initial vorticity apart.
+        oversampling: the solver's grid has ``oversampling * resolution`` points per axis. At 1.5 the solver keeps
+            exactly the wavenumbers that the file's grid can hold; any others are cut off in the file.
+        first_time, interval, n_snapshots: the stored times first_time + i interval. If the first time is after 0, the
+            initial vorticity is stored separately.
         forcing: the source of vorticity.
         drag: linear damping of all scales, 1 / time.
         length: side of the torus.
         initial: law of the initial vorticity.
-        warm_up: time for which a draw of the law evolves before t = 0; what it has become then is the initial state, of
-            the dataset as of its certificate.
+        warm_up: time for which a draw of the law evolves before t = 0. The result is the initial state, both of the
+            dataset and for its certificate.
         cfl_safety: fraction of the stable step that is taken.
-        max_step: longest step. While the flow is slow the CFL condition allows longer ones, which resolve the decay of
-            the rough initial state to 2e-6 only (nu = 1e-3, a step of 0.25).
+        max_step: longest step. While the flow is slow, the CFL condition allows longer steps, which resolve the decay
+            of the rough initial state only to 2e-6 (nu = 1e-3, a step of 0.25).
         step_scale: further factor of the steps that aren't bounded by the CFL condition, for measuring their error.
-        inner_batch: samples solved together; a matter of speed, yet part of the address, so that bytes can't depend
-            on it silently.
+        inner_batch: samples solved together, for speed. It is part of the address, because the bytes may depend on it.
 
     Raises:
         ValueError: a parameter is out of range; the message names it.
@@ -131,7 +131,7 @@ class NavierStokes2D:
         _require(self.first_time >= 0, "first_time", self.first_time, "0 or more")
         _require(self.interval > 0, "interval", self.interval, "positive")
         _require(self.n_snapshots >= 1, "n_snapshots", self.n_snapshots, "at least 1")
-        _require(self.drag >= 0, "drag", self.drag, "0 or more (a negative one feeds every scale)")
+        _require(self.drag >= 0, "drag", self.drag, "0 or more (a negative one drives every scale)")
         _require(self.warm_up >= 0, "warm_up", self.warm_up, "0 or more")
         _require(self.length > 0, "length", self.length, "positive")
         _require(0 < self.cfl_safety <= 1, "cfl_safety", self.cfl_safety, "in (0, 1]")
@@ -228,9 +228,9 @@ class NavierStokes2D:
         return self._run(self._draw(rngs), self.spec.times)
 
     def simulate_refined(self, rngs: Sequence[np.random.Generator]) -> Samples:
-        """The same initial vorticities, cut off where ``simulate`` cuts them, solved with half the step on a grid twice
-        as fine."""
-        # The CFL condition halves the step with the grid; step_scale halves it where accuracy bounds it.
+        """The same initial vorticities, cut off at the same wavenumber as in ``simulate``, solved with half the step on
+        a grid twice as fine."""
+        # The CFL condition halves the step on the finer grid; step_scale halves the steps that accuracy bounds.
         fine = replace(
             self,
             oversampling=2 * self.oversampling,
@@ -242,7 +242,7 @@ class NavierStokes2D:
     def solve(self, history: NDArray[np.floating], static: NDArray[np.floating], n_steps: int) -> Samples:
         """``n_steps`` snapshots, ``interval`` apart, that follow the last frame of ``history`` [sample, time, 1, n, n].
 
-        The history may live on any square grid; ``static`` has no channels.
+        The history may be on any square grid; ``static`` has no channels.
 
         Raises:
             ValueError: the history holds no frame, or isn't one field on a square grid; there are static fields; or
@@ -284,7 +284,7 @@ class NavierStokes2D:
 
     def _run(self, w_hat: Complex[Tensor, "sample rows columns"], times: Sequence[float]) -> Samples:
         w_hat = w_hat.to(torch.get_default_device())
-        # Transformed chunk by chunk: a whole batch of outputs at the solver's resolution would not fit a small machine.
+        # Transformed in chunks: all outputs of a batch at the solver's resolution might not fit in memory.
         chunks: list[Tensor] = []
         noted: dict[str, list[Tensor]] = {"n_steps": [], "step_ratio": [], "spectrum_tail": []}
         for solution in self._integrate(w_hat, times):
@@ -308,14 +308,14 @@ class NavierStokes2D:
             length=self.length,
             device=w_hat.device,
         )
-        # The integrating factor sees the force by quadrature: the decay of its mode per step must stay small.
+        # The integrating factor integrates the force by quadrature, so the decay of its mode per step must be small.
         longest = min(
             self.max_step, FORCED_DECAY_PER_STEP / dynamics.forced_decay if dynamics.forced_decay else math.inf
         )
         bound = lambda state: (self.cfl_safety * dynamics.stable_step(state)).clamp(  # noqa: E731
             max=self.step_scale * longest
         )
-        # A device with memory of its own is idle with so few samples.
+        # A few samples can't keep a device with its own memory busy.
         for chunk in w_hat.split(self.inner_batch if w_hat.device.type == "cpu" else len(w_hat)):
             yield dynamics.integrate(chunk, times, bound)
 
@@ -334,9 +334,9 @@ class VorticityDynamics:
     m = -kappa_1 kappa_2 / 2 - i (kappa_1^2 - kappa_2^2) / 4. Reference: Basdevant (1983), Technical improvements for
     direct numerical simulation of homogeneous three-dimensional turbulence, J. Comput. Phys. 50.
 
-    The transforms are cut short: of each axis only the kept wavenumbers are transformed along the other. Spectra are
-    shifted by K, so that k = -K..K lie side by side along both axes; that multiplies z by a phase factor, z^2 by its
-    square, and the wavenumbers of the product lie at k + 2K: side by side again, since 3K < n.
+    The transforms leave out zeros: only the kept wavenumbers of each axis are transformed along the other. Spectra are
+    shifted by K, so that k = -K..K are contiguous along both axes. This multiplies z by a phase factor and z^2 by its
+    square, and the wavenumbers of the product are at k + 2K, again contiguous since 3K < n.
     """
 
     def __init__(
@@ -366,7 +366,7 @@ class VorticityDynamics:
             self.forced_decay = viscosity * (2 * math.pi / length) ** 2 * (k1**2 + k2**2) + drag
         self._forcing = spectral.centred(self._forcing)
         # The symbols of the transforms, rows k1 = -K..K. psi = w / kappa^2, u = i kappa_2 psi, v = -i kappa_1 psi,
-        # z = u + i v; the mean carries no velocity.
+        # z = u + i v; the mean has no velocity.
         kappa1 = spectral.centred(kappa1.expand(-1, kappa2.shape[1]))
         squared = kappa1**2 + kappa2**2
         inverse = torch.where(squared > 0, 1 / torch.where(squared > 0, squared, 1.0), 0.0)
@@ -410,7 +410,7 @@ class VorticityDynamics:
         return RK4_STABILITY / (2 * math.pi / self._length * self.resolution / 3 * speed.clamp(min=1e-12))
 
     def _nonlinear(self, w_hat: Complex[Tensor, "sample rows columns"], time: Tensor) -> Tensor:
-        """``nonlinear`` on centred rows, of a few samples at a time where a cache is to hold their grids."""
+        """``nonlinear`` on centred rows; on a CPU, of as many samples at a time as fit in the cache."""
         del time  # the flow is autonomous
         size = max(1, _POINTS_AT_ONCE // self.resolution**2)
         if w_hat.device.type != "cpu" or len(w_hat) <= size:

@@ -1,18 +1,18 @@
-"""Finite volumes for -div(a grad u) = f on a square with u = 0 on its boundary: five-point scheme on closed node grids.
+"""Finite volumes for -div(a grad u) = f on a square with u = 0 on its boundary: five-point scheme on closed grids.
 
-The solver knows the coefficient only through its values on the faces between neighbouring nodes. A sample is solved by
-the cheapest of three methods, chosen from its own coefficient:
+The solver uses the coefficient only on the faces between neighbouring nodes. Each sample is solved by the cheapest of
+three methods, which depends on its coefficient:
 
 - ``POISSON``: conjugate gradients preconditioned by a fast Poisson solver (discrete sine transforms). The number of
   iterations is bounded by the contrast max a / min a, whatever the grid.
 - ``SCALED``: the same with the Poisson solver between two factors a^-1/2. For v = a^1/2 u the equation becomes
-  -Laplacian v + q v = a^-1/2 f, q = Laplacian(a^1/2) / a^1/2: the contrast drops out where a is smooth. The mean of q
+  -Laplacian v + q v = a^-1/2 f, q = Laplacian(a^1/2) / a^1/2, so contrast has no effect if a is smooth. The mean of q
   is added to the Laplacian, which saves up to 45 % of the iterations. Reference: Concus and Golub (1973), Use of fast
   direct methods for the efficient numerical solution of nonseparable elliptic equations, SIAM J. Numer. Anal. 10.
-- ``DIRECT``: a sparse factorisation, for rough coefficients of high contrast, and where an iteration doesn't converge.
+- ``DIRECT``: a sparse factorisation, for rough coefficients of high contrast, and if an iteration doesn't converge.
 
-The preconditioner works in single precision inside the double-precision iteration: it costs half as much, and residuals
-are those of double precision all the same. No number of a sample depends on the other samples of a call, to the bit.
+The preconditioner uses single precision inside the double-precision iteration. It costs half as much, and residuals
+are still those of double precision. The results of a sample don't depend on the other samples of a call, to the bit.
 """
 
 from __future__ import annotations
@@ -32,14 +32,14 @@ POISSON, SCALED, DIRECT = 0, 1, 2
 
 # Interior points per axis up to which products with a dense sine matrix are faster than fast sine transforms.
 _DENSE_SINES = 128
-# Iterations that a direct solution costs (250 on 421 x 421 nodes, 110 on 85 x 85), and those after which one is begun.
-# On large grids more are worth while: a factorisation of 841 x 841 nodes takes 1.3 GB.
+# The cost of a direct solution in iterations (250 on 421 x 421 nodes, 110 on 85 x 85), and the iterations after which a
+# direct solution is started. Both are larger on large grids: a factorisation of 841 x 841 nodes takes 1.3 GB.
 _DIRECT_COST, _DIRECT_COST_LARGE = 200, 400
 _MOST_ITERATIONS, _MOST_ITERATIONS_LARGE = 300, 600
 _LARGE = 600  # nodes per axis
 # A direct solution is refined up to three times, until its relative residual is below this.
 _REFINED = 1e-10
-# Points that are iterated on together: small grids share the cost of a call, large ones keep to the cache alone.
+# Points of the samples that are solved together. Small grids share the cost of a call; large ones must fit the cache.
 _POINTS_TOGETHER = 20_000
 
 
@@ -55,11 +55,11 @@ class Faces(NamedTuple):
 
 
 class Solution(NamedTuple):
-    """Solutions and how they were found, per sample.
+    """Solutions and how they were computed, per sample.
 
     values: [sample, n, n], zero on the boundary.
     method: POISSON, SCALED or DIRECT, [sample].
-    iterations: of the conjugate gradients, also of those that were given up for the direct method, [sample].
+    iterations: of the conjugate gradients, including those before a change to the direct method, [sample].
     residual: ‖f - A u‖ / ‖f‖ over the interior nodes, computed from u itself, [sample].
     """
 
@@ -72,8 +72,8 @@ class Solution(NamedTuple):
 def harmonic_faces(coefficient: NDArray[np.floating]) -> Faces:
     """Faces of a coefficient [sample, n, n] given at the nodes: the harmonic mean 2 a b / (a + b) of two neighbours.
 
-    It makes the flux exact across a jump half way between two nodes; the arithmetic mean loses a factor 4 in accuracy
-    for coefficients of two phases.
+    It makes the flux exact across a jump half way between two nodes. With the arithmetic mean, errors for coefficients
+    of two phases are 4 times as large.
     """
     a = np.asarray(coefficient, dtype=np.float64)
 
@@ -103,14 +103,15 @@ def roughness(faces: Faces) -> NDArray[np.float64]:
 
 
 def choose(contrast: float, roughness: float, n_nodes: int) -> int:
-    """The method for one coefficient, by the number of iterations that it will take. (Measured on 85 to 841 nodes per
-    axis; a wrong guess costs time, not accuracy.)
+    """The method for one coefficient, from an estimate of the iterations that each would take.
+
+    The estimate was fitted on 85 to 841 nodes per axis. A wrong one costs time, not accuracy.
     """
-    # Between two phases the contrast is one jump, and the few modes that it spoils are soon found.
+    # Between two phases the contrast is a single jump, which slows down only a few modes.
     poisson = 10 * math.sqrt(contrast)
     if roughness >= contrast / 4:
         poisson = min(poisson, 10 + 34 * math.log10(contrast))
-    # The steepest slope of log a; where neighbouring coefficients differ widely, a^1/2 has no Laplacian to speak of.
+    # The steepest slope of log a. If neighbouring coefficients differ widely, a^1/2 has no useful Laplacian.
     slope = math.log(roughness) * (n_nodes - 1)
     scaled = (10 + 0.35 * slope) * roughness
     if min(poisson, scaled) > (_DIRECT_COST if n_nodes < _LARGE else _DIRECT_COST_LARGE):
@@ -119,7 +120,7 @@ def choose(contrast: float, roughness: float, n_nodes: int) -> int:
 
 
 def samples_together(n_nodes: int) -> int:
-    """How many samples on n x n nodes are best solved in one call. A matter of speed and memory alone."""
+    """How many samples on n x n nodes to solve in one call. It affects speed and memory, not results."""
     return max(1, _POINTS_TOGETHER // n_nodes**2)
 
 
@@ -138,19 +139,19 @@ def solve(
         faces: positive coefficients.
         right: f at the nodes, [sample, n, n]; the values on the boundary don't matter.
         spacing: distance h between neighbouring nodes, equal along both axes.
-        tolerance: largest relative residual that is accepted. At extreme contrast on fine grids, rounding alone may
-            leave more; the direct method's result is then accepted as it is, and the residual says so.
+        tolerance: largest relative residual that is accepted. At extreme contrast on fine grids, rounding errors may
+            exceed it; the result of the direct method is then accepted, with its true residual.
         method: POISSON, SCALED or DIRECT for all samples; by default each sample's own coefficient decides.
         max_iterations: of the conjugate gradients; a sample that needs more is solved directly. None takes 300, on
             large grids 600.
 
     Raises:
         ValueError: fewer than 3 nodes per axis, shapes that don't fit, or a coefficient that isn't finite and positive.
-        SolverError: a residual above the tolerance, of the direct method, too, and above what rounding explains.
+        SolverError: the residual of the direct method is above the tolerance and above what rounding explains.
     """
     b = _scaled_interior(faces, right, spacing)
     norms = np.sqrt([float(np.vdot(sample, sample)) for sample in b])
-    norms[norms == 0] = 1.0  # no force, no flow: the iteration ends before it begins
+    norms[norms == 0] = 1.0  # without a force the solution is 0, and the iteration ends at once
     b /= norms[:, None, None]
     n_samples = len(b)
     result = Solution(
@@ -170,7 +171,7 @@ def solve(
             preconditioner = _Preconditioner(operator if iterative == SCALED else None, b[chunk].shape)
             found = _conjugate_gradients(operator, preconditioner, b[chunk], tolerance, max_iterations)
             result.values[chunk], result.iterations[chunk], result.residual[chunk] = found
-    # A residual that isn't a number fails this comparison, too.
+    # A residual that is NaN fails this comparison as well.
     result.method[~(result.residual <= tolerance) & (result.method != DIRECT)] = DIRECT
     for index in np.flatnonzero(result.method == DIRECT):
         sample = slice(index, index + 1)
@@ -192,7 +193,7 @@ def assemble(faces: Faces) -> scipy.sparse.csc_matrix:
     x, y = faces.x[0, :, 1:-1], faces.y[0, 1:-1]
     m = x.shape[1]
     along = y[:, 1:].copy()
-    along[:, -1] = 0  # the last node of a row and the first of the next are no neighbours
+    along[:, -1] = 0  # the last node of a row and the first of the next aren't neighbours
     off_x, off_y = -x[1:-1].ravel(), -along.ravel()[:-1]
     centre = (x[:-1] + x[1:] + y[:, :-1] + y[:, 1:]).ravel()
     bands: Any = [centre, off_y, off_y, off_x, off_x]
@@ -226,9 +227,9 @@ class _Operator:
     def __init__(self, faces: Faces) -> None:
         n_samples, n = len(faces.x), faces.x.shape[2]
         self.n = n
-        # Entry (i, j) holds the face towards the node before it along the axis. Fields are then lines of n^2 numbers,
-        # neighbours lie n or 1 apart, and every operation runs over contiguous memory; what leaks around the ends of a
-        # row reaches boundary nodes alone.
+        # Entry (i, j) holds the face towards the previous node along the axis. Fields can then be treated as lines of
+        # n^2 numbers, with neighbours n or 1 apart, so every operation uses contiguous memory. Only boundary nodes get
+        # values from across the ends of a row.
         self._x, self._y = np.zeros((2, n_samples, n, n))
         self._x[:, 1:], self._y[:, :, 1:] = faces
         self._x.shape = self._y.shape = (n_samples, n * n)
@@ -269,12 +270,12 @@ class _Preconditioner:
         laplacian = (eigenvalues[:, None] + eigenvalues[None, :])[None]
         self._scale = None
         if scaled_by is not None:
-            # Four times the mean of a node's faces stands for a: the scaled matrix then has the Laplacian's diagonal.
+            # a is four times the mean of a node's faces here, so that the scaled matrix has the Laplacian's diagonal.
             scale = np.zeros(shape)
             scale[:, 1:-1, 1:-1] = 2 / np.sqrt(scaled_by.diagonal)
             self._scale = scale[:, 1:-1, 1:-1].astype(np.float32)
-            # h^2 q is what the scaled matrix adds to the Laplacian's sum over a row. (That is 0 but along the boundary,
-            # 4 m in all.)
+            # h^2 q is the sum over a row of the scaled matrix minus that of the Laplacian. (The latter is 0 except
+            # along the boundary, where it is 4 m in total.)
             image = np.zeros(shape)
             scaled_by.apply(scale, image)
             mean = (_dot(scale, image) - 4 * m) / m**2
@@ -285,7 +286,7 @@ class _Preconditioner:
             self._sines: NDArray[np.float32] | None = sines.astype(np.float32)
         else:
             self._sines = None
-            inverse /= (2 * (m + 1)) ** 2  # two transforms along two axes multiply by that
+            inverse /= (2 * (m + 1)) ** 2  # two transforms along two axes multiply by this
         self._inverse = inverse.astype(np.float32)
         self._work = np.empty((n_samples, m, m), np.float32)
         self._spare = np.empty_like(self._work)
@@ -322,7 +323,7 @@ def _sine_transform(values: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 def _dot(a: NDArray[np.float64], b: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Inner product of each sample, in a call of its own, so that it can't depend on the others."""
+    """Inner product of each sample, in a separate call, so that it can't depend on the other samples."""
     return np.array([np.vdot(first, second) for first, second in zip(a, b, strict=True)])
 
 
@@ -335,7 +336,7 @@ def _conjugate_gradients(
 ) -> tuple[NDArray[np.float64], NDArray[np.int64], NDArray[np.float64]]:
     """Solutions for right-hand sides of norm 1 (or 0), iterations and true residual norms.
 
-    A sample that has converged, or whose iteration broke down, stands still while the others go on.
+    A sample that has converged, or whose iteration broke down, no longer changes while the others continue.
     """
     column = (slice(None), None, None)
     u, z, p, q, spare = (np.zeros(b.shape) for _ in range(5))
@@ -343,7 +344,7 @@ def _conjugate_gradients(
     iterations = np.zeros(len(b), np.int64)
     residual = np.sqrt(_dot(r, r))
     stuck = np.zeros(len(b), bool)
-    # The recursion's residual drifts from the true one: one that turns out too large starts the iteration anew.
+    # The recursion's residual drifts from the true one. If the true one is still too large, the iteration restarts.
     with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
         while True:
             active = (residual > tolerance) & (iterations < max_iterations) & ~stuck
@@ -370,13 +371,13 @@ def _conjugate_gradients(
             operator.apply(u, q)
             np.subtract(b, q, out=r)
             residual = np.sqrt(_dot(r, r))
-            # Without progress, another round won't bring any: the caller takes the direct method.
+            # If a round brought no progress, another won't either; the caller then uses the direct method.
             stuck = ~(residual < 0.5 * before)
 
 
 def _factorise_and_solve(faces: Faces, b: NDArray[np.float64]) -> tuple[NDArray[np.float64], float, float]:
     """Solution of one sample by sparse factorisation with iterative refinement, its residual norm, and the norm that
-    rounding alone may leave: some ulps of the terms that cancel in the residual."""
+    rounding errors can have: some ulps of the terms that cancel in the residual."""
     # The matrix is symmetric and diagonally dominant: no pivoting, and a fill-reducing order of A + A^T.
     factors: Any = scipy.sparse.linalg.splu(
         assemble(faces), permc_spec="MMD_AT_PLUS_A", diag_pivot_thresh=0.0, options={"SymmetricMode": True}

@@ -1,5 +1,5 @@
-"""What a solver raises when it can't keep its promise."""
+"""The error of a solver that can't deliver the promised accuracy."""
 
 
 class SolverError(RuntimeError):
-    """A solver left its region of validity; the message names the sample, what went wrong, and the knob to turn."""
+    """A solver left its region of validity; the message names the sample, the reason and the parameter to change."""

@@ -1,7 +1,7 @@
 """Exponential time differencing Runge-Kutta 4 (Cox & Matthews 2002) for dv/dt = L v + N(v) with a diagonal, real L.
 
-The linear part is integrated exactly and the integrals of exp(L s) against the stages' interpolant too, so a stiff,
-dissipative L bounds no step. The stepper knows no equation: it takes the symbol of L, the function N and the steps.
+The linear part is integrated exactly, and so are the integrals of exp(L s) against the stages' interpolant, so a stiff,
+dissipative L doesn't bound the step. The stepper works for any equation: it takes the symbol of L, N and the steps.
 
 For smooth solutions the error is of order 4 in the step. Rough initial data (high modes that decay within the first
 steps) reduce the order; steps that start small and grow geometrically (``graded_steps``) restore the accuracy at the
@@ -29,7 +29,7 @@ Nonlinearity = Callable[[Tensor], Tensor]
 # Called after every step with the states [sample, *modes], which it must not change, and their time.
 Observer = Callable[[Tensor, float], None]
 
-# Below this |L dt| the coefficients are summed as Taylor series: the closed forms lose |z|^-3 units in the last place.
+# Below this |z| = |L dt| the coefficients are Taylor series, because the closed forms lose |z|^-3 ulps.
 _SERIES_RADIUS = 2.0
 # Terms of the series: the first one left out is 2^28 / 29! = 3e-23.
 _N_TERMS = 28
@@ -37,16 +37,16 @@ _N_TERMS = 28
 
 def graded_steps(times: Sequence[float], first: float, growth: float, largest: float) -> list[list[float]]:
     """Step sizes of every interval between consecutive ``times``: first, first growth, first growth^2, ... up to
-    ``largest``, which is then kept.
+    ``largest``.
 
-    Once the largest step is reached, and where an output time comes first, what is left of an interval is divided into
-    equal steps, as few as the current bound allows: every output time is met exactly, no step is tiny, and the steps
-    take few distinct values. Growth goes on across the output times.
+    Once the largest step is reached, or if an output time comes first, the rest of an interval is divided into equal
+    steps, as few as the current bound allows. So every output time is met exactly, no step is tiny, and the steps have
+    few distinct values. Growth continues across output times.
 
     Args:
-        times: increasing, the first is the start.
+        times: increasing; the first is the start.
         first: first step, > 0.
-        growth: factor between consecutive steps, >= 1; 1 keeps the first step throughout.
+        growth: factor between consecutive steps, >= 1; with 1 all steps are the first.
         largest: bound on the steps, >= first.
 
     Raises:
@@ -68,7 +68,7 @@ def graded_steps(times: Sequence[float], first: float, growth: float, largest: f
             steps.append(step)
             left -= step
             step = min(step * growth, largest)
-        # The slack keeps a step that divides the interval up to rounding from costing one more.
+        # The slack saves a step if the steps divide the interval up to rounding.
         n_equal = max(1, math.ceil(left / step * (1 - 1e-12)))
         intervals.append([*steps, *[left / n_equal] * n_equal])
     return intervals
@@ -99,10 +99,10 @@ def integrate(
     Args:
         linear: symbol of L, real, float64, [*modes].
         nonlinear: N(v).
-        state: initial states at time 0, [sample, *modes], real or complex; kept as it is.
+        state: initial states at time 0, [sample, *modes], real or complex; not changed.
         intervals: the steps of every interval between outputs (``graded_steps``).
-        observe: sees the states after every step.
-        numbers: what messages call the samples; default 0, 1, ...
+        observe: called with the states after every step.
+        numbers: numbers of the samples in messages; default 0, 1, ...
 
     Raises:
         SolverError: a state became non-finite.
@@ -113,7 +113,7 @@ def integrate(
     for index, steps in enumerate(intervals):
         time = now
         for dt in steps:
-            # Graded steps come once, the largest one again and again: only the latest table is worth its memory.
+            # Graded steps are taken once, the largest many times, so only the latest table is kept.
             if dt not in tables:
                 tables = {dt: coefficients(linear, dt).for_states(state)}
             state = _step(nonlinear, state, tables[dt])
@@ -144,9 +144,9 @@ class Coefficients(NamedTuple):
     last: Tensor
 
     def for_states(self, state: Tensor) -> Coefficients:
-        """On the device of the states and, for complex ones, laid out beside their real and imaginary parts."""
+        """On the device of the states and, for complex states, repeated for their real and imaginary parts."""
         tables = (c.to(state.device) for c in self)
-        # A real table times a complex tensor would be promoted to complex: twice the arithmetic, and slower kernels.
+        # In a product with a complex tensor, a real table would become complex: twice the work, and slower kernels.
         if state.is_complex():
             tables = (c[..., None].expand(*c.shape, 2).contiguous() for c in tables)
         return Coefficients(*tables)
@@ -156,7 +156,7 @@ def coefficients(linear: Tensor, dt: float) -> Coefficients:
     """The scheme's coefficients for one step size, accurate to a few units in the 15th digit for any z = L dt."""
     z = linear.double() * dt
     small = z.abs() < _SERIES_RADIUS
-    # Where the other form is chosen, an argument at which it is harmless.
+    # Each form gets a harmless argument where the other one is chosen.
     near, far = torch.where(small, z, 0.0), torch.where(small, 1.0, z)
     e, cubed = torch.exp(far), far**3
     closed = (
@@ -168,7 +168,7 @@ def coefficients(linear: Tensor, dt: float) -> Coefficients:
     weights = ((1, -3, 4), (0, 2, -4), (0, -1, 4))
     series = (_series(near, list(_taylor(*row))) for row in weights)
     first, middle, last = (dt * torch.where(small, s, c) for s, c in zip(series, closed, strict=True))
-    # expm1 has no cancellation; its quotient by 0 is replaced.
+    # expm1 has no cancellation; at z = 0 the quotient is replaced.
     stage = dt * torch.where(z == 0, 0.5, torch.expm1(z / 2) / torch.where(z == 0, 1.0, z))
     return Coefficients(torch.exp(z), torch.exp(z / 2), stage, first, middle, last)
 
@@ -187,8 +187,8 @@ def _series(z: Tensor, terms: Sequence[float]) -> Tensor:
 
 
 def _step(nonlinear: Nonlinearity, state: Tensor, c: Coefficients) -> Tensor:
-    # Linear combinations run on real numbers, in place where a stage is used up: at a thousand modes the passes over
-    # memory would otherwise cost as much as the transforms.
+    # Linear combinations use real numbers, and overwrite stages that are no longer needed: at a thousand modes, memory
+    # traffic would otherwise cost as much as the transforms.
     v = _real(state)
     n_v = _real(nonlinear(state))
     half_v = c.half * v
@@ -196,7 +196,7 @@ def _step(nonlinear: Nonlinearity, state: Tensor, c: Coefficients) -> Tensor:
     n_a = _real(nonlinear(_like(a, state)))
     n_b = _real(nonlinear(_like(half_v.addcmul_(c.stage, n_a), state)))
     result = torch.addcmul(c.full * v, c.first, n_v)
-    # c = exp(z/2) a + stage (2 N(b) - N(v)), in the place of a
+    # c = exp(z/2) a + stage (2 N(b) - N(v)), overwriting a
     a.mul_(c.half).addcmul_(c.stage, n_b, value=2).addcmul_(c.stage, n_v, value=-1)
     n_c = _real(nonlinear(_like(a, state)))
     return _like(result.addcmul_(c.middle, n_a.add_(n_b)).addcmul_(c.last, n_c), state)

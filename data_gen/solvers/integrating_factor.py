@@ -1,7 +1,7 @@
 """Integrating-factor Runge-Kutta 4 (Lawson 1967) for dv/dt = L v + N(v, t) with a diagonal, dissipative L.
 
-The stiff linear part is integrated exactly through exp(L dt); the classical Runge-Kutta tableau advances the rest. The
-stepper knows no equation: it takes the symbol of L, the function N and a bound on the stable step.
+The stiff linear part is integrated exactly by exp(L dt), the rest by the classical Runge-Kutta method. The stepper
+works for any equation: it takes the symbol of L, the function N and a bound on the stable step.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ StepBound = Callable[[Tensor], Tensor]
 
 
 class Solution(NamedTuple):
-    """What an integration gives.
+    """Result of an integration.
 
     Attributes:
         states: [sample, time, *modes].
         n_steps: steps that a sample has taken, [sample].
-        step_ratio: the largest step that a sample has taken, relative to the bound on it at the end of its interval,
-            [sample]. Above 1 the bound has shrunk meanwhile, and the step was longer than it would be chosen then.
+        step_ratio: the largest step that a sample has taken, relative to the bound at the end of the same interval,
+            [sample]. Above 1, the bound shrank during the interval, and the step was longer than the new bound.
     """
 
     states: Tensor
@@ -47,10 +47,10 @@ def integrate(
 ) -> Solution:
     """States at the given output times, and how many steps they took.
 
-    Every output interval is cut into equal substeps, as few as ``step_bound`` (evaluated at the start of the interval)
-    allows, so steps land on the output times exactly. Each sample has its own number of substeps: within an interval
-    the samples are sorted by that number and leave the batch when they have arrived, so no sample's result depends on
-    another's.
+    Every output interval is divided into equal substeps, as few as ``step_bound`` (evaluated at the start of the
+    interval) allows, so output times are met exactly. Each sample has its own number of substeps. Within an interval
+    the samples are sorted by this number and leave the batch when they are done, so no result depends on another
+    sample.
 
     Args:
         linear: symbol of L, real, [*modes].
@@ -59,7 +59,7 @@ def integrate(
         times: increasing output times, none before ``start``; ``start`` itself returns the initial state.
         step_bound: largest stable step per sample.
         start: time of the initial states.
-        max_substeps: bound on the substeps of one interval, against a blow-up that would never end.
+        max_substeps: bound on the substeps of one interval, which stops a solution that blows up.
 
     Raises:
         SolverError: a state became non-finite, or an interval needs more than ``max_substeps`` substeps.
@@ -79,7 +79,7 @@ def integrate(
             v = state[order]
             dt = ((end - now) / counts.to(linear.dtype)).view(-1, *modes)
             factors = _Factors(dt, torch.exp(linear * (dt / 2)))
-            # How many samples still move at substep j: the batch only ever shrinks from its end.
+            # How many samples are active at substep j; they are the first ones.
             schedule = [int((counts > j).sum()) for j in range(int(counts[0]))]
             active = -1
             for substep, n_active in enumerate(schedule):
@@ -116,14 +116,14 @@ def _step(nonlinear: Nonlinearity, v: Tensor, time: Tensor, factors: _Factors) -
     k2 = nonlinear(torch.addcmul(v_half, k1, dt / 2), middle)
     k3 = nonlinear(torch.addcmul(v_half, k2, dt / 2), middle).mul_(half)
     v_full = v_half.mul_(half)
-    # k1 already carries one factor exp(L dt/2), so one more makes it exp(L dt).
+    # k1 already has one factor exp(L dt/2); one more makes it exp(L dt).
     increment = k1.add_(k2, alpha=2).mul_(half).add_(k3, alpha=2)
     increment.add_(nonlinear(k3.mul_(dt).add_(v_full), time + flat_dt))
     return v_full.addcmul_(increment, dt / 6)
 
 
 def _count_substeps(bound: Tensor, interval: float, now: float, max_substeps: int) -> Tensor:
-    # The slack keeps a bound that equals the interval up to rounding from costing a second substep.
+    # The slack saves a substep if the bound equals the interval up to rounding.
     needed = torch.ceil(interval / bound * (1 - 1e-12)).clamp(min=1)
     worst = int(torch.argmax(torch.nan_to_num(needed, nan=float("inf"))))
     if not bool(needed[worst] <= max_substeps):

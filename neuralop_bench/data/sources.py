@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
 
-from data_gen.generation import cache
+from data_gen.generation import cache, ledger, regridded
 from data_gen.spec import DatasetSpec, Problem
 from data_gen.store import DatasetFile
 
@@ -110,7 +110,7 @@ class GeneratedDataset:
         )
 
     def generation_seconds(self, split: str) -> float | None:
-        return cache.generation_seconds(self._path(split))
+        return ledger.generation_seconds(self._path(split))
 
     def _path(self, split: str) -> Path:
         return self.folder / split / f"{self.spec.name}.hdf5"
@@ -131,7 +131,7 @@ class RegriddedDataset:
     def __init__(self, origin: GeneratedDataset | RegriddedDataset, origin_split: str, refine: float) -> None:
         self.origin, self.origin_split, self.refine = origin, origin_split, refine
         self.problem, self.folder, self.root, self.kept_bytes = origin.problem, origin.folder, origin.root, 0
-        self.spec = replace(origin.spec, grid=cache.refined(origin.spec.grid, refine))
+        self.spec = replace(origin.spec, grid=regridded.refined(origin.spec.grid, refine))
 
     def n_missing(self, split: str, n_samples: int) -> int:
         return max(0, n_samples - cache.n_stored(self._path(split)))
@@ -139,7 +139,7 @@ class RegriddedDataset:
     def ensure(self, splits: Mapping[str, int], *, workers: int | None = None) -> dict[str, Path]:
         (origin,) = self.origin.ensure({self.origin_split: max(splits.values())}, workers=workers).values()
         for split, n in splits.items():
-            cache.ensure_regridded(origin, self.spec, self._path(split), n)
+            regridded.ensure_regridded(origin, self.spec, self._path(split), n)
         return {split: self._path(split) for split in splits}
 
     def generation_seconds(self, split: str) -> float | None:

@@ -11,8 +11,10 @@ from pathlib import Path
 
 import torch
 
-from data_gen.generation import cache
+from data_gen.generation import ledger
 from data_gen.generation.pool import available_cores
+from data_gen.generation.random_streams import generator
+from data_gen.store import SHARD_SIZE
 from neuralop_bench.config import schema
 from neuralop_bench.config.constructors import ConfigError
 from neuralop_bench.config.identity import Identity, identity, run_directory
@@ -218,7 +220,7 @@ def _describe_evaluation(cfg: RunConfig) -> list[tuple[str, str]]:
 def _describe_generation(plan: Plan) -> str:
     if not plan.n_missing or plan.source.problem is None:
         return "nothing to do"
-    workers = min(plan.cfg.workers or available_cores(), -(-plan.n_missing // cache.SHARD_SIZE))
+    workers = min(plan.cfg.workers or available_cores(), -(-plan.n_missing // SHARD_SIZE))
     seconds, source = _seconds_per_sample(plan)
     total = seconds * plan.n_missing / workers
     return f"about {duration(total)} with {workers} workers ({seconds:.2g} s per sample and core, {source})"
@@ -236,7 +238,7 @@ def _describe_stream(plan: Plan) -> str:
 
 
 def _seconds_per_sample(plan: Plan) -> tuple[float, str]:
-    known = cache.seconds_per_sample(plan.data_folder)
+    known = ledger.seconds_per_sample(plan.data_folder)
     return (known, "as measured before") if known else (_seconds_of_one(plan), "measured on one sample")
 
 
@@ -247,7 +249,7 @@ def _seconds_of_one(plan: Plan) -> float:
     torch.set_num_threads(1)
     try:
         started = time.perf_counter()
-        problem.simulate([cache.generator(plan.cfg.dataset.seed, "train", 0)])
+        problem.simulate([generator(plan.cfg.dataset.seed, "train", 0)])
         return time.perf_counter() - started
     finally:
         torch.set_num_threads(threads)

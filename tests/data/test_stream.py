@@ -16,7 +16,7 @@ import pytest
 import torch
 from helpers.jobs import Breaking, die, fail, sleep_beyond
 
-from data_gen.generation import cache
+from data_gen.generation import cache, shards
 from data_gen.generation.pool import GenerationError, Job, JobsAhead
 from data_gen.generation.streaming import SampleStream
 from data_gen.problems.burgers1d import Burgers1D
@@ -181,8 +181,8 @@ def test_a_stream_that_starts_in_the_middle_gives_the_same_batches(
     whole = streamed(splits["train"], n_fresh=n_fresh)
     batches = [list(whole.shuffled(BATCH_SIZE, 0, epoch)) for epoch in range(EPOCHS)]
     solved: list[int] = []
-    original = cache.solve_shard
-    monkeypatch.setattr(cache, "solve_shard", lambda *a: solved.append(a[3]) or original(*a))
+    original = shards.solve
+    monkeypatch.setattr(shards, "solve", lambda *a: solved.append(a[3]) or original(*a))
     late = streamed(splits["train"], n_fresh=n_fresh)
     for one, two in zip(batches[-1][2:], late.shuffled(BATCH_SIZE, 0, EPOCHS - 1, skip=2), strict=True):
         assert_same(one, two)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import random
 from dataclasses import replace
 from pathlib import Path
 
@@ -180,7 +179,7 @@ def test_a_failed_write_keeps_the_old_file(tmp_path: Path) -> None:
 
 def test_too_few_samples_or_wrong_shapes_are_refused(tmp_path: Path) -> None:
     fields: Fields = store.to_fields(PROBLEM.spec, _samples(PROBLEM.spec, 2))
-    with pytest.raises(ValueError, match="was to hold 3 samples, but the shards held 2"):
+    with pytest.raises(ValueError, match="should hold 3 samples, but the shards held 2"):
         store.write(tmp_path / "d", PROBLEM.spec, [fields], 3, split="train", seed=0, provenance={})
     with pytest.raises(ValueError, match="don't fit the spec"):
         store.to_fields(NavierStokes2D(viscosity=1e-3, resolution=16).spec, _samples(PROBLEM.spec, 2))
@@ -344,26 +343,3 @@ def test_a_truncated_file_is_reported(ns2d: tuple[Path, Samples], tmp_path: Path
     path.write_bytes(content[: int(share * len(content))])
     with pytest.raises(StoreError, match=r"cut\.hdf5"), DatasetFile(path) as file:
         file.sha256()
-
-
-def test_no_flipped_bit_passes_for_data(ns2d: tuple[Path, Samples], tmp_path: Path) -> None:
-    path, samples = ns2d
-    content = path.read_bytes()
-    damaged = tmp_path / "flipped.hdf5"
-    generator = random.Random(0)
-    # Everywhere, and more densely in the first kilobytes, where the metadata lies.
-    places = [generator.randrange(len(content)) for _ in range(150)] + [generator.randrange(8192) for _ in range(150)]
-    caught = 0
-    for place in places:
-        flipped = bytearray(content)
-        flipped[place] ^= 1 << generator.randrange(8)
-        damaged.write_bytes(flipped)
-        try:
-            with DatasetFile(damaged) as file:
-                file.sha256()
-                # Not noticed: then it must not matter (padding, an attribute nobody relies on).
-                assert file.spec == PROBLEM.spec
-                assert np.array_equal(file.read_states(slice(None)), samples.trajectory.astype(np.float32)), place
-        except StoreError:
-            caught += 1
-    assert caught > 150

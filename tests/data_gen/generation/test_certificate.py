@@ -15,6 +15,7 @@ import pytest
 from data_gen import store
 from data_gen.generation import cache, certificate
 from data_gen.generation.certificate import Certificate, CertificateError
+from data_gen.generation.random_streams import generator
 from data_gen.grids import Grid
 from data_gen.spec import DatasetSpec, FieldSpec, Problem, Samples
 from data_gen.store import DatasetFile
@@ -65,7 +66,7 @@ class Known:
 
     def expected(self, split: str, indices: Sequence[int]) -> np.ndarray:
         """The true errors, [sample, time]; the refined solution is the truth."""
-        sizes = self._draw([cache.generator(0, split, index) for index in indices])[1]
+        sizes = self._draw([generator(0, split, index) for index in indices])[1]
         return self.error * np.multiply.outer(sizes, GROWTH)
 
     def solve(self, history: np.ndarray, static: np.ndarray, n_steps: int) -> Samples:
@@ -241,7 +242,7 @@ def test_a_file_that_exists_is_held_to_a_lower_tolerance(tmp_path: Path, done: l
 
 def test_a_file_without_a_certificate_satisfies_no_tolerance(tmp_path: Path) -> None:
     path = cache.folder(PROBLEM, 0, tmp_path) / "test" / "known.hdf5"
-    fields = store.to_fields(PROBLEM.spec, PROBLEM.simulate([cache.generator(0, "test", 0)]))
+    fields = store.to_fields(PROBLEM.spec, PROBLEM.simulate([generator(0, "test", 0)]))
     store.write(path, PROBLEM.spec, [fields], 1, split="test", seed=0, provenance={})
     assert _ensure(tmp_path, test=1) == {"test": path}
     with pytest.raises(CertificateError, match="measured error inf"):
@@ -269,14 +270,6 @@ def test_an_error_at_the_tolerance_passes(tolerance: float | None) -> None:
 
 
 # A function of the data -----------------------------------------------------------------------------------------------
-
-
-def test_two_workers_write_the_bytes_of_one(tmp_path: Path) -> None:
-    one = _ensure(tmp_path / "one", workers=1, train=20, test=3)
-    two = _ensure(tmp_path / "two", workers=2, train=20, test=3, tolerance=1.0)
-    for split, path in one.items():
-        assert path.read_bytes() == two[split].read_bytes()
-        assert len(_stored(path).errors) == certificate.N_CHECKED
 
 
 def test_a_generation_that_was_cut_short_keeps_what_it_measured(

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from data_gen import store
-from data_gen.generation import cache
+from data_gen.generation import cache, ledger
 from data_gen.generation.pool import Job
 from data_gen.problems.ns2d import NavierStokes2D
 from data_gen.store import DatasetFile
@@ -50,7 +50,7 @@ def test_a_device_gives_the_samples_of_the_processor(tmp_path: Path) -> None:
             assert (one.attrs["device"], two.attrs["device"]) == ("cpu", DEVICE)
     assert path.parent.parent.name == there[split].parent.parent.name, "a device isn't part of the address"
     assert not list(tmp_path.rglob("*.npz"))
-    assert (cache.generation_seconds(there["train"]) or 0) > 0
+    assert (ledger.generation_seconds(there["train"]) or 0) > 0
 
 
 def test_shards_solved_at_once_are_kept_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,106 +2,68 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import signal
-import subprocess
-import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import count
 from pathlib import Path
+from typing import IO, Any
 
 import numpy as np
 import pytest
 from filelock import FileLock
+from helpers.processes import FORKSERVER
 
-from data_gen.generation import cache
+from data_gen import store
+from data_gen.generation import cache, pool
 from data_gen.generation.pool import GenerationError
 from data_gen.problems.ns2d import NavierStokes2D
 from data_gen.spec import Samples
-from data_gen.store import DatasetFile
+from data_gen.store import DatasetFile, StoreError
 
 PROBLEM = NavierStokes2D(viscosity=1e-3, resolution=16, oversampling=1.0, n_snapshots=2)
 N_SAMPLES = 70  # five shards, the last one cut
 
-# Generates PROBLEM, but hangs half way through writing: a shard (the third) or the file.
-_HANGING = """
-import sys, time
-from pathlib import Path
-import numpy as np
-from data_gen import cache, store
-from data_gen.problems.ns2d import NavierStokes2D
 
-root, where, n_samples = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])
-hash_arrays, savez = store.hash_fields, np.savez
-calls = {"shard": 0, "file": 0}
+def _generate_and_hang(root: Path, where: str) -> None:
+    """Generate PROBLEM, but hang half way through writing: the third shard or the file."""
+    hash_fields, savez = store.hash_fields, np.savez
+    calls = {"shard": 0, "file": 0}
 
-def hang(kind, last):
-    calls[kind] += 1
-    if where == kind and calls[kind] == last:
-        (root / "hanging").touch()
-        time.sleep(600)
+    def hang(kind: str) -> None:
+        calls[kind] += 1
+        if where == kind and calls[kind] == 3:
+            (root / "hanging").touch()
+            time.sleep(600)
 
-def hanging_savez(handle, **arrays):
-    handle.write(b"PK, but not all of it")
-    handle.flush()
-    hang("shard", 3)
-    handle.seek(0)
-    savez(handle, **arrays)
+    def hanging_savez(handle: IO[bytes], **arrays: Any) -> None:
+        handle.write(b"PK, but not all of it")
+        handle.flush()
+        hang("shard")
+        handle.seek(0)
+        savez(handle, **arrays)
 
-def hanging_hash(arrays):
-    hang("file", 3)
-    return hash_arrays(arrays)
+    def hanging_hash(arrays: store.Fields) -> str:
+        hang("file")
+        return hash_fields(arrays)
 
-np.savez, store.hash_fields = hanging_savez, hanging_hash
-problem = NavierStokes2D(viscosity=1e-3, resolution=16, oversampling=1.0, n_snapshots=2)
-cache.ensure(problem, {"train": n_samples}, 0, root, workers=1)
-"""
-
-# Two workers that would solve for ever, each holding a lock for as long as it lives.
-_ENDLESS = """
-import os, sys, time
-from dataclasses import dataclass
-from pathlib import Path
-from filelock import FileLock
-from data_gen import cache
-from data_gen.problems.ns2d import NavierStokes2D
-
-root = Path(sys.argv[1])
-
-@dataclass(frozen=True)
-class Endless(NavierStokes2D):
-    def simulate(self, rngs):
-        lock = FileLock(root / f"{os.getpid()}.lock")
-        lock.acquire()
-        (root / f"{os.getpid()}.held").touch()
-        time.sleep(600)
-
-if __name__ == "__main__":
-    cache.ensure(Endless(viscosity=1e-3), {"train": 32}, 0, root / "data", workers=2)
-"""
+    np.savez, store.hash_fields = hanging_savez, hanging_hash
+    _ensure(root)
 
 
-def _wait_until(condition: Callable[[], bool], process: subprocess.Popen[str]) -> None:
-    """Poll until the process has come to the point where it is to be killed."""
+def _kill_while_writing(root: Path, where: str) -> None:
+    process = FORKSERVER.Process(target=_generate_and_hang, args=(root, where))
+    process.start()
     deadline = time.monotonic() + 120
-    while not condition():
-        if process.poll() is not None or time.monotonic() > deadline:
-            process.kill()
-            pytest.fail(f"The process to be killed never got there: {process.communicate()[1][-2000:]}")
+    while not (root / "hanging").exists():
+        assert process.is_alive(), "the process to be killed ended by itself"
+        assert time.monotonic() < deadline, "the process to be killed never got there"
         time.sleep(0.01)
-
-
-def _kill_while_writing(root: Path, kind: str, n_samples: int = N_SAMPLES) -> None:
-    command = [sys.executable, "-c", _HANGING, str(root), kind, str(n_samples)]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
-        _wait_until((root / "hanging").exists, process)
-        process.kill()
-        process.communicate()
-    assert process.returncode == -signal.SIGKILL
+    process.kill()
+    process.join(60)
+    assert process.exitcode == -signal.SIGKILL
     (root / "hanging").unlink()
 
 
@@ -128,6 +90,12 @@ def solved(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return shards
 
 
+def _assert_nothing_is_left(path: Path) -> None:
+    """What a killed run left half written is deleted: nothing else would, and it can be as large as the dataset."""
+    left = {entry.relative_to(path.parent.parent).as_posix() for entry in path.parent.parent.rglob("*")}
+    assert left - {".lock"} == {"generation.json", "train", "train/ns2d.hdf5"}
+
+
 def test_a_run_killed_while_writing_a_shard_goes_on_with_the_rest(
     tmp_path: Path, solved: list[int], uninterrupted: bytes
 ) -> None:
@@ -136,9 +104,10 @@ def test_a_run_killed_while_writing_a_shard_goes_on_with_the_rest(
     _kill_while_writing(root, "shard")
     assert [path.name for path in sorted(root.rglob("*.npz"))] == ["train-00000.npz", "train-00001.npz"]
     assert not list(root.rglob("*.hdf5"))
-    assert _ensure(root).read_bytes() == uninterrupted
+    path = _ensure(root)
+    assert path.read_bytes() == uninterrupted
     assert solved == [2, 3, 4], "the shards that were whole are not solved again"
-    assert not list(root.rglob("*.npz"))
+    _assert_nothing_is_left(path)
 
 
 def test_a_run_killed_while_writing_the_file_keeps_the_old_one_and_all_shards(
@@ -154,43 +123,7 @@ def test_a_run_killed_while_writing_the_file_keeps_the_old_one_and_all_shards(
         assert file.n_samples == 5
     assert _ensure(root).read_bytes() == uninterrupted
     assert solved == [], "every shard had been solved"
-
-
-@pytest.mark.parametrize("kind", ["shard", "file"])
-def test_what_a_killed_run_left_half_written_is_cleared_away(tmp_path: Path, kind: str) -> None:
-    # Nobody else would ever delete it, and it can be as large as the dataset.
-    root = tmp_path / "data"
-    root.mkdir()
-    _kill_while_writing(root, kind)
-    path = _ensure(root)
-    left = {entry.relative_to(path.parent.parent).as_posix() for entry in path.parent.parent.rglob("*")}
-    assert left - {".lock"} == {"generation.json", "train", "train/ns2d.hdf5"}
-
-
-def test_workers_do_not_outlive_a_parent_that_was_killed(tmp_path: Path) -> None:
-    script = tmp_path / "endless.py"
-    script.write_text(_ENDLESS)
-    held: list[Path] = []
-
-    def both_at_work() -> bool:
-        held[:] = tmp_path.glob("*.held")
-        return len(held) == 2
-
-    command = [sys.executable, str(script), str(tmp_path)]
-    # To a file: a pipe would stay open as long as a worker lives.
-    with open(tmp_path / "errors", "w+") as errors, subprocess.Popen(command, stderr=errors, text=True) as process:
-        try:
-            _wait_until(both_at_work, process)
-        finally:
-            process.kill()
-    try:
-        for path in held:
-            # Released by the system when its holder ends; a worker that goes on makes this time out.
-            FileLock(path.with_suffix(".lock")).acquire(timeout=30).lock.release()
-    finally:
-        for path in held:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(int(path.stem), signal.SIGKILL)
+    _assert_nothing_is_left(path)
 
 
 @dataclass(frozen=True)
@@ -205,10 +138,13 @@ class Mortal(NavierStokes2D):
         return super().simulate(rngs)
 
 
-def test_a_worker_that_dies_is_reported_and_the_next_run_goes_on(tmp_path: Path) -> None:
+def test_a_worker_that_dies_is_reported_and_the_next_run_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     poison = tmp_path / "poison"
     poison.touch()
     problem = Mortal(viscosity=1e-3, resolution=16, oversampling=1.0, n_snapshots=2, poison=str(poison))
+    monkeypatch.setattr(pool.multiprocessing, "get_context", lambda _: FORKSERVER)  # starts faster
     with pytest.raises(GenerationError, match="Run the same command again"):
         cache.ensure(problem, {"train": 20}, 0, tmp_path, workers=2)
     poison.unlink()
@@ -278,18 +214,6 @@ def test_a_damaged_file_is_not_extended(tmp_path: Path) -> None:
         frame = file.read_states(3)[1, 0].tobytes()
     content[content.index(frame)] ^= 1
     path.write_bytes(content)
-    with pytest.raises(cache.StoreError, match=r"ns2d\.hdf5 is damaged: samples 0 to 15"):
+    with pytest.raises(StoreError, match=r"ns2d\.hdf5 is damaged: samples 0 to 15"):
         _ensure(tmp_path, 40)
     assert path.read_bytes() == content
-
-
-def test_the_ledger_adds_up_the_solving_of_shards(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    # A clock that moves by one second per look makes every shard cost one second.
-    ticks = count()
-    monkeypatch.setattr(cache.time, "process_time", lambda: float(next(ticks)))
-    path = _ensure(tmp_path, 40)
-    assert cache.generation_seconds(path) == 3
-    _ensure(tmp_path, 70)  # two shards are kept, three are solved
-    assert cache.generation_seconds(path) == 6
-    assert cache.generation_seconds(path.parent.parent / "test" / path.name) is None
-    assert cache.generation_seconds(tmp_path / "nothing" / "train" / "ns2d.hdf5") is None

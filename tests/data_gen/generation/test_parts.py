@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import threading
 import time
@@ -13,8 +12,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 from filelock import FileLock
+from helpers.processes import FORKSERVER
 
-from data_gen.generation import cache
+from data_gen.generation import cache, ledger
 from data_gen.generation.certificate import CertificateError
 from data_gen.problems.ns2d import NavierStokes2D
 from data_gen.spec import Problem, Samples
@@ -22,7 +22,6 @@ from data_gen.store import DatasetFile
 
 PROBLEM = NavierStokes2D(viscosity=1e-3, resolution=8, oversampling=1.0, n_snapshots=2)
 SPLITS = {"train": 70, "test": 20}  # five shards and two, and two certificates
-_SPAWN = multiprocessing.get_context("spawn")
 
 
 @dataclass(frozen=True)
@@ -54,7 +53,7 @@ def _ensure(root: Path, problem: Problem = PROBLEM, **splits: int) -> dict[str, 
 
 
 def _start(root: Path, part: int, n_parts: int, problem: Problem = PROBLEM, **splits: int):
-    process = _SPAWN.Process(target=_part, args=(root, part, n_parts, problem), kwargs=splits)
+    process = FORKSERVER.Process(target=_part, args=(root, part, n_parts, problem), kwargs=splits)
     process.start()
     return process
 
@@ -122,7 +121,7 @@ def test_parts_together_are_the_whole(
     assert _bytes(paths) == whole
     left = {path.name for path in cache.folder(PROBLEM, 0, tmp_path).iterdir()}
     assert left == {"train", "test", "generation.json", ".lock"}
-    assert (cache.generation_seconds(paths["train"]) or 0) > 0
+    assert (ledger.generation_seconds(paths["train"]) or 0) > 0
 
 
 def test_the_certificate_of_a_split_belongs_to_one_part(tmp_path: Path, solved: list[tuple[str, int | str]]) -> None:

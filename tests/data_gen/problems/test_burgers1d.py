@@ -15,13 +15,14 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from data_gen import spectral
-from data_gen.generation.cache import generator
+from data_gen.generation.random_streams import generator
 from data_gen.grids import Grid
 from data_gen.problems.burgers1d import Burgers1D, BurgersDynamics
 from data_gen.random_fields import PeriodicGaussianField1D
 from data_gen.solvers.errors import SolverError
 
 Array = NDArray[np.floating]
+EXHAUSTIVE = pytest.mark.exhaustive
 
 
 def _rngs(*indices: int) -> list[np.random.Generator]:
@@ -78,7 +79,7 @@ def test_the_oracle_knows_the_closed_form() -> None:
 @pytest.mark.parametrize(
     ("viscosity", "bound"),
     # Measured: 2.3e-7, 5.0e-7, 4.3e-7, 4.8e-7.
-    [(0.1, 5e-7), (0.02, 1e-6), (0.01, 1e-6), (0.005, 1e-6)],
+    [*(pytest.param(*cell, marks=EXHAUSTIVE) for cell in ((0.1, 5e-7), (0.02, 1e-6), (0.01, 1e-6))), (0.005, 1e-6)],
 )
 def test_every_one_of_256_samples_is_the_cole_hopf_solution_to_a_millionth(viscosity: float, bound: float) -> None:
     problem = Burgers1D(viscosity=viscosity, resolution=8192)
@@ -104,7 +105,7 @@ def test_larger_amplitudes_are_stable_and_as_accurate() -> None:
     assert _errors(samples.trajectory[:, 1, 0], exact).max() < 1e-6
 
 
-@pytest.mark.parametrize("factor", [-1.0, 0.0, 0.5, 2.0, 1 + 1e-5])
+@pytest.mark.parametrize("factor", [-1.0, *(pytest.param(f, marks=EXHAUSTIVE) for f in (0.0, 0.5, 2.0)), 1 + 1e-5])
 def test_a_wrong_sign_or_factor_of_the_term_is_noticed(factor: float, monkeypatch: pytest.MonkeyPatch) -> None:
     right = BurgersDynamics.nonlinear
     monkeypatch.setattr(BurgersDynamics, "nonlinear", lambda self, u_hat: factor * right(self, u_hat))
@@ -239,22 +240,21 @@ def test_a_reflection_without_the_sign_is_no_symmetry() -> None:
 
 
 def test_a_sample_does_not_depend_on_its_batch() -> None:
-    # Amplitudes a factor 30 apart, so different numbers of steps within one batch.
+    # Amplitudes a factor 20 apart, so different numbers of steps within one batch.
     problem = Burgers1D(resolution=128, solver_resolution=128, viscosity=0.02)
-    law = [replace(problem.initial, scale=625.0 * 10.0**e) for e in (0, 1, -1, 2, 0, 1, -1, 2)]
+    law = [replace(problem.initial, scale=625.0 * 10.0**e) for e in (1.3, 1, 1.3, -1, 1.6)]
     start = np.concatenate(
-        [spectral.to_grid_1d(one.draw(_rngs(i), problem.k_max), 128).numpy() for i, one in enumerate(law)]
+        [spectral.to_grid_1d(one.draw(_rngs(3 + i), problem.k_max), 128).numpy() for i, one in enumerate(law)]
     )
-    static = np.empty((8, 0, 128))
+    static = np.empty((5, 0, 128))
     together = problem.solve(start[:, None, None], static, 2)
     assert len(set(together.diagnostics["n_steps"].tolist())) >= 3
-    for other in (replace(problem, inner_batch=3), replace(problem, inner_batch=1)):
-        again = other.solve(start[:, None, None], static, 2)
-        assert np.array_equal(again.trajectory, together.trajectory)
-        for name, values in together.diagnostics.items():
-            assert again.diagnostics[name] == pytest.approx(values, rel=1e-12, abs=1e-300), name
-    alone = problem.solve(start[5:6, None, None], static[:1], 2)
-    assert np.array_equal(alone.trajectory[0], together.trajectory[5])
+    again = replace(problem, inner_batch=3).solve(start[:, None, None], static, 2)
+    assert np.array_equal(again.trajectory, together.trajectory)
+    for name, values in together.diagnostics.items():
+        assert again.diagnostics[name] == pytest.approx(values, rel=1e-12, abs=1e-300), name
+    alone = problem.solve(start[2:3, None, None], static[:1], 2)
+    assert np.array_equal(alone.trajectory[0], together.trajectory[2])
 
 
 def test_eight_samples_drawn_together_equal_each_drawn_alone() -> None:

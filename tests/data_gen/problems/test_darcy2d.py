@@ -13,7 +13,7 @@ import pytest
 from numpy.typing import NDArray
 
 from data_gen.generation import cache
-from data_gen.generation.cache import generator
+from data_gen.generation.random_streams import generator
 from data_gen.grids import Grid
 from data_gen.permeability import LogNormal, SmoothHighContrast, TwoPhase
 from data_gen.problems.darcy2d import Darcy2D

@@ -172,7 +172,7 @@ def test_a_forced_flow_with_advection_converges_with_order_four() -> None:
     assert errors[-1] < 1e-6
 
 
-@pytest.mark.parametrize("factor", [-1.0, 0.5, 0.0])
+@pytest.mark.parametrize("factor", [-1.0, *(pytest.param(f, marks=pytest.mark.exhaustive) for f in (0.5, 0.0))])
 def test_a_forced_flow_with_a_wrong_term_does_not_converge(factor: float) -> None:
     assert _Manufactured().error(1 / 80, factor) > 1e-2
 
@@ -264,7 +264,7 @@ def test_the_mean_vorticity_stays_zero() -> None:
     assert np.abs(samples.trajectory.mean(axis=(-2, -1))).max() < 1e-15
 
 
-@pytest.mark.parametrize("viscosity", [1e-3, 1e-4])
+@pytest.mark.parametrize("viscosity", [pytest.param(1e-3, marks=pytest.mark.exhaustive), 1e-4])
 def test_halving_the_step_hardly_changes_a_solution(viscosity: float) -> None:
     # The time error lies far below the spatial one (1e-3 at the last times of the lite dataset).
     problem = NavierStokes2D(viscosity=viscosity, resolution=32, oversampling=1.0)

@@ -1,0 +1,44 @@
+"""``.pt`` files of the neuraloperator package: a dictionary of tensors x and y."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from data_gen.importing.arrays import LazyArray, evolving, steady
+from data_gen.importing.contents import Contents, Given, ImportedFileError
+
+_REFERENCE = "Kossaifi et al. 2024, A Library for Learning Neural Operators (neuraloperator)"
+
+
+def open_file(path: Path, given: Given, files: ExitStack) -> Contents:
+    """x and y of the same shape are a steady problem. If y has one axis more, it holds trajectories that start at x.
+
+    Raises:
+        ImportedFileError: the file holds anything but tensors, or no x and y.
+    """
+    del files
+    content = _load(path)
+    if not isinstance(content, dict) or not all(isinstance(content.get(key), torch.Tensor) for key in ("x", "y")):
+        held = sorted(map(str, content)) if isinstance(content, dict) else type(content).__name__
+        raise ImportedFileError(f"{path} must hold a dictionary with tensors x and y; it holds {held}.")
+    x, y = (LazyArray(path, key, content[key]).without_channel() for key in ("x", "y"))
+    if len(y.shape) == len(x.shape):
+        return steady(path, given, x, y, _REFERENCE)
+    return evolving(path, given, x, [y], len(x.shape) - 1, times=None, reference=_REFERENCE)
+
+
+def _load(path: Path) -> Any:
+    try:
+        try:
+            return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        except (RuntimeError, ValueError):  # written before 2020, or not such a file at all
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:
+        raise ImportedFileError(
+            f"{path} can't be loaded as tensors alone ({next(iter(str(error).splitlines()), '')}). A file with other "
+            "Python objects in it isn't opened, because loading it would run its code."
+        ) from error

@@ -1,0 +1,46 @@
+"""Worker processes: none outlives its parent."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import time
+from pathlib import Path
+
+from filelock import FileLock
+from helpers.processes import FORKSERVER
+
+from data_gen.generation.pool import run_jobs
+
+
+def _hold(folder: Path) -> None:
+    """Hold a lock for as long as this process lives."""
+    FileLock(folder / "worker.lock").acquire()
+    (folder / "held").write_text(str(os.getpid()))
+    (folder / "held").rename(folder / "worker")
+    time.sleep(600)
+
+
+def _run_for_ever(folder: Path) -> None:
+    list(run_jobs([(_hold, (folder,))], 2))
+
+
+def test_a_worker_does_not_outlive_a_parent_that_was_killed(tmp_path: Path) -> None:
+    parent = FORKSERVER.Process(target=_run_for_ever, args=(tmp_path,))
+    parent.start()
+    deadline = time.monotonic() + 120
+    try:
+        while not (tmp_path / "worker").exists():
+            assert parent.is_alive()
+            assert time.monotonic() < deadline, "the worker never started"
+            time.sleep(0.01)
+    finally:
+        parent.kill()
+    parent.join(60)
+    try:
+        # Released by the system when its holder ends; a worker that goes on makes this time out.
+        FileLock(tmp_path / "worker.lock").acquire(timeout=30).lock.release()
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(int((tmp_path / "worker").read_text()), signal.SIGKILL)

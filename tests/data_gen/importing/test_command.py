@@ -1,0 +1,39 @@
+"""The command line: what it prints, and how it explains errors."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from data_gen.importing import command
+
+
+def test_the_command_tells_what_it_did_and_assumed(
+    darcy: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    arguments = ["mat", f"train={darcy}:40", f"test={darcy}", "--name", "d", "--parameter", "contrast=4"]
+    assert command.main(arguments) == 0
+    printed = capsys.readouterr().out
+    for text in (
+        "train    40 samples -> imported/d/train/d.hdf5",
+        "pressure from permeability",
+        "axis y   4 points, length 1, boundary dirichlet, nodes closed",
+        "a domain of length 1 is assumed (--lengths)",
+        "A run needs valid as well",
+    ):
+        assert text in printed, text
+    assert command.main(arguments) == 1
+    assert "Error: imported/d already holds train and test" in capsys.readouterr().err
+    assert command.main(["mat", f"valid={darcy}:3", "--name", "d", "--parameter", "contrast=4"]) == 0
+    printed = capsys.readouterr().out
+    assert "Warning: 3 of 3 samples of valid have the same input" in printed
+    assert "python run.py dataset=file dataset.path=imported/d" in printed
+
+
+@pytest.mark.parametrize("arguments", [["--parameter", "contrast"], ["--parameter", "seed=3"], ["--name", "a/b"]])
+def test_bad_arguments_are_explained(darcy: Path, arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    name = ["--name", "d"] if "--name" not in arguments else []
+    assert command.main(["mat", f"train={darcy}", *name, *arguments]) == 1
+    assert capsys.readouterr().err.startswith("Error: --")
