@@ -286,9 +286,10 @@ def test_an_unknown_mode_is_refused() -> None:
 
 def test_a_tracking_library_is_imported_only_when_a_run_starts(tmp_path: Path) -> None:
     code = (
-        "import sys; from hydra.utils import instantiate; from neuralop_bench import config, pipeline\n"
+        "import sys; from hydra.utils import instantiate; from neuralop_bench import pipeline\n"
+        "from neuralop_bench.config import compose\n"
         "for option in ('none', 'wandb', 'tensorboard'):\n"
-        "    instantiate(config.compose('track=smoke', f'tracker={option}').tracker)\n"
+        "    instantiate(compose.compose('track=smoke', f'tracker={option}').tracker)\n"
         "print([name for name in ('wandb', 'tensorboard') if name in sys.modules])"
     )
     assert _in_process(code, tmp_path).stdout == "[]\n"
