@@ -94,8 +94,8 @@ class NRMSE:
 
         nrmse = mean over n, t and c of sqrt(mean_X (p - u)^2 / mean_X u^2)
 
-    It is a mean of ratios per step, as in the tables of PDEBench; rel_l2 is one ratio per trajectory. So all steps count
-    equally: those where the field has decayed count as much as those where it is large.
+    It is a mean of ratios per step, as in the tables of PDEBench; rel_l2 is one ratio per trajectory. So all steps
+    count equally: those where the field has decayed count as much as those where it is large.
 
     Range: 0 for an exact prediction, 1 for predicting zero everywhere, without upper bound.
 

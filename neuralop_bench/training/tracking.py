@@ -102,7 +102,7 @@ class Guarded:
             reason = next(iter(str(error).strip().splitlines()), "no message")
             print(
                 f"Warning: {type(self._tracker).__name__}.{step} failed: {type(error).__name__}: {reason}\n"
-                "  The run continues without it, and its own files hold everything. tracker=none turns the tracker off.",
+                "  The run continues, and its own files hold everything. tracker=none turns the tracker off.",
                 file=sys.stderr,
                 flush=True,
             )
