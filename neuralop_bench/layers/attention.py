@@ -9,34 +9,35 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from neuralop_bench.layers.options import require_known
 from neuralop_bench.layers.precision import unrounded, widened
 
 Kind = Literal["galerkin", "fourier"]
 
 
 class LinearAttention(nn.Module):
-    """Attention of Galerkin or Fourier type: matrix products alone, so the sum over the points can be taken first.
+    """Attention of Galerkin or Fourier type. It is made of matrix products, so the sum over the points can come first.
 
         galerkin:  z = Q (K'^T V' / n)
         fourier:   z = (Q' K'^T / (n sqrt(d))) V = Q' (K'^T V / (n sqrt(d)))
 
     Q, K and V are affine in the features and split into heads. A prime marks layer normalisation over the features of a
-    head, with a scale and a shift for each head. The coordinates of the points then join Q, K and V of every head, so d
-    is width / n_heads + n_dims; a last affine map merges the heads.
+    head, with a scale and a shift for each head. The coordinates of the points are then appended to Q, K and V of every
+    head, so d is width / n_heads + n_dims. A last affine map merges the heads.
 
-    K^T V / n is a mean over the points, an approximation to an integral: the map knows neither their number nor their
-    order. Both types cost O(n d^2); the Fourier type's n x n matrix is never formed. Under autocast, sums over the
-    points and what is made of them stay float32.
+    K^T V / n is a mean over the points, which approximates an integral: the map depends neither on their number nor on
+    their order. Both types cost O(n d^2); the n x n matrix of the Fourier type is never formed. Under autocast, sums
+    over the points and everything computed from them stay in float32.
 
-    The published code drops half of the numbers of K^T V / n at random, in evaluation too
-    (``dropout`` without its ``training`` flag). There is no dropout here.
+    The published code drops half of the entries of K^T V / n at random, even in evaluation (it calls ``dropout``
+    without its ``training`` flag). There is no dropout here.
 
     Args:
         width: features of a point.
         n_heads: heads, a divisor of ``width``.
         n_dims: coordinates of a point.
         kind: ``galerkin`` or ``fourier``.
-        norm: normalise the two factors that have a prime.
+        norm: normalise the two factors marked by a prime.
         init_gain: gain of the Xavier-uniform weights of Q, K and V; their biases start at 0.
         init_diagonal: multiple of the identity added to those weights; 0 adds nothing.
 
@@ -44,7 +45,7 @@ class LinearAttention(nn.Module):
 
     Raises:
         ValueError: an unknown kind; a width that isn't a multiple of ``n_heads``; a norm over a single feature, which
-            is zero.
+            would always give zero.
 
     Reference: Cao (2021), Choose a Transformer: Fourier or Galerkin, arXiv 2105.14995. The coordinates in every
     head, the square root and the initialisation are those of the published code (scaomath/galerkin-transformer).
@@ -66,18 +67,17 @@ class LinearAttention(nn.Module):
         init_diagonal: float = 1e-2,
     ) -> None:
         super().__init__()
-        if kind not in get_args(Kind):
-            raise ValueError(f"Linear attention knows model.attention in {get_args(Kind)}, got {kind!r}.")
+        require_known("Linear attention", "attention", kind, get_args(Kind))
         if n_heads < 1 or width % n_heads:
             raise ValueError(
-                f"Attention splits width={width} into n_heads={n_heads} equal parts, which must be whole numbers. "
-                "Change model.width or model.n_heads."
+                f"Attention splits width={width} into n_heads={n_heads} equal parts, but width isn't a multiple of "
+                "n_heads. Change model.width or model.n_heads."
             )
         n_features = width // n_heads
         if norm and n_features < 2:
             raise ValueError(
                 f"Attention normalises the features of each head, but width={width} with n_heads={n_heads} leaves "
-                f"{n_features}, which would always be zero. Raise model.width or lower model.n_heads."
+                f"{n_features} per head, which would always be zero. Raise model.width or lower model.n_heads."
             )
         self.kind = kind
         self.n_heads = n_heads
@@ -96,8 +96,8 @@ class LinearAttention(nn.Module):
         return self._galerkin(x, positions) if self.kind == "galerkin" else self._fourier(x, positions)
 
     def _galerkin(self, x: Tensor, positions: Tensor) -> Tensor:
-        """Q is affine in x, and so is the merging of the heads: once the means are known, a point's way from x to z is
-        a single matrix, the same for all points of a sample. Neither Q nor what the heads make of it is computed."""
+        """Q is affine in x, and so is the map that merges the heads. Once the means are known, one matrix leads from x
+        to z, the same for all points of a sample. Q and the outputs of the heads are never computed."""
         means = self._means(x, positions)
         n_dims = positions.shape[1]
         with unrounded(x):
@@ -115,7 +115,7 @@ class LinearAttention(nn.Module):
     def _means(self, x: Tensor, positions: Tensor) -> Float[Tensor, "batch head feature feature"]:
         """K'^T V' / n of every head, coordinates first.
 
-        A scale and a shift of K and V are those of their means: they act on the few means, not on all points.
+        The scales and shifts of K' and V' are applied to the means, which are few, instead of to all points.
         """
         weight = torch.cat([self.key.weight, self.value.weight])
         key_value = nn.functional.linear(x, weight, torch.cat([self.key.bias, self.value.bias]))
@@ -129,11 +129,11 @@ class LinearAttention(nn.Module):
         if norms:
             key_value = nn.functional.layer_norm(key_value, key_value.shape[-1:])
         ones = torch.cat([positions.new_ones(n, 1), positions], dim=1).to(key_value.dtype)
-        # Of 1 and the coordinates with themselves, with K and V, and of K with V.
+        # Means of the products of (1, coordinates) with themselves and with K and V, and of K with V.
         own = (ones.T @ ones / n).expand(n_batch, self.n_heads, -1, -1)
         mixed = (ones.T / n).expand(n_batch, -1, -1) @ key_value.flatten(2)
         of_key, of_value = mixed.unflatten(2, (2, self.n_heads, -1)).permute(2, 0, 3, 1, 4)
-        # Product by product: a head is a strided view of all, which one product over the heads would copy.
+        # One product per head: a head is a strided view, and a single product over all heads would copy it.
         keys, values = key_value.unflatten(2, (2, -1)).unbind(2)
         pairs = zip(keys.unbind(2), values.unbind(2), strict=True)
         products = torch.stack([key.mT @ value / n for key, value in pairs], dim=1)

@@ -1,4 +1,4 @@
-"""From fields to numbers: samples at fixed sensors and a dense or convolutional network."""
+"""From fields to coefficients: samples at fixed sensors, and a dense or convolutional network."""
 
 from __future__ import annotations
 
@@ -12,36 +12,36 @@ from torch import Tensor, nn
 from torch.nn.functional import pad
 
 from data_gen.grids import Grid
+from neuralop_bench.layers.options import choose, one_for_each, require_at_least, require_known
 from neuralop_bench.layers.resample import resample
+from neuralop_bench.layers.tables import ACTIVATIONS, CONV, Activation
 
-Activation = Literal["gelu", "relu", "tanh"]
-
-_ACTIVATIONS: dict[str, type[nn.Module]] = {"gelu": nn.GELU, "relu": nn.ReLU, "tanh": nn.Tanh}
-_CONV = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
+_WHO = "A DeepONet"
 _KERNEL, _STRIDE = 5, 2
 
 
 class Branch(nn.Module):
-    """The branch network of a DeepONet: numbers that describe the input fields.
+    """The branch network of a DeepONet: it maps the input fields to coefficients.
 
         b = net(a(x_1), ..., a(x_m))
 
-    The sensors x_1 ... x_m are a grid on the same domain with nodes of the same kind. Inputs on any grid are brought to
-    them by linear interpolation, which picks values where the sensors are nodes of that grid. Waves that are too short
-    for the sensors alias.
+    The sensors x_1 ... x_m form a grid on the same domain, with nodes of the same kind. Inputs on any grid are
+    interpolated linearly to the sensors; where a sensor is a node of that grid, it gets the value there. Waves that are
+    too short for the sensors alias.
 
-    ``mlp`` flattens the samples of all channels. ``cnn`` has a convolution of 5 points and stride 2 for every entry of
-    ``cnn_channels`` first. Periodic axes go round; others aren't continued, so n points become (n - 5) // 2 + 1. All
-    layers but the last are activated. Weights start Glorot normal, biases at zero.
+    ``mlp`` flattens the samples of all channels. ``cnn`` first applies a convolution over 5 points with stride 2 for
+    every entry of ``cnn_channels``. Convolutions wrap around periodic axes and don't pad the others, so that n points
+    become (n - 5) // 2 + 1. All layers but the last have an activation. Initial weights are Glorot normal, initial
+    biases are zero.
 
     Args:
         in_channels: channels of the input.
-        out_features: numbers per sample.
-        grid: the training grid, for its number of axes and its nodes.
+        out_features: coefficients per sample.
+        grid: the training grid: its number of axes and nodes are used.
         kind: ``mlp`` or ``cnn``.
-        sensors: sensors per axis, one number or one for each axis.
+        sensors: sensors per axis: one number, or one for each axis.
         width: hidden width of the dense layers.
-        n_layers: dense layers, the last included.
+        n_layers: dense layers, including the last.
         cnn_channels: output channels of the convolutions.
         activation: ``gelu``, ``relu`` or ``tanh``.
 
@@ -49,7 +49,7 @@ class Branch(nn.Module):
 
     Raises:
         ValueError: an unknown option, a size below 1, fewer than two sensors, sensors for another number of axes, or
-            fewer than the convolutions take.
+            too few sensors for the convolutions.
 
     >>> import torch
     >>> branch = Branch(2, 7, grid=Grid.periodic(64), sensors=16)
@@ -71,17 +71,17 @@ class Branch(nn.Module):
         activation: Activation = "gelu",
     ) -> None:
         super().__init__()
-        if kind not in ("mlp", "cnn"):
-            raise ValueError(f"A DeepONet knows model.branch 'mlp' and 'cnn', got {kind!r}.")
-        shape = (sensors,) * grid.n_dims if isinstance(sensors, int) else tuple(sensors)
+        require_known(_WHO, "branch", kind, ("mlp", "cnn"))
+        shape = one_for_each(sensors, grid.n_dims)
         if len(shape) != grid.n_dims or min(shape) < 2:
             raise ValueError(
-                f"A branch needs at least 2 sensors on each of the grid's {grid.n_dims} axes, got {sensors}. Set "
+                f"A DeepONet needs at least 2 sensors on each of the grid's {grid.n_dims} axes, got {sensors}. Set "
                 "model.sensors to one number, or to one for each axis."
             )
         self.sensors, self._nodes = shape, grid.nodes
         channels = (in_channels, *cnn_channels) if kind == "cnn" else (in_channels,)
-        require_sizes(n_branch_layers=n_layers, cnn_channels=min(channels))
+        require_at_least(1, _WHO, n_branch_layers=n_layers, cnn_channels=min(channels))
+        act = choose(_WHO, "activation", activation, ACTIVATIONS).module
         layers: list[nn.Module] = []
         for n_in, n_out in itertools.pairwise(channels):
             convolution = _StridedConv(n_in, n_out, grid)
@@ -89,10 +89,10 @@ class Branch(nn.Module):
                 shape = convolution.shape_of(shape)
             except ValueError as error:
                 raise ValueError(
-                    f"{len(cnn_channels)} convolutions leave nothing of {self.sensors} sensors: {error} Raise "
+                    f"{self.sensors} sensors are too few for {len(cnn_channels)} convolutions: {error} Raise "
                     "model.sensors, shorten model.cnn_channels, or use model.branch=mlp."
                 ) from error
-            layers += [convolution, activation_of(activation)]
+            layers += [convolution, act()]
         layers.append(nn.Flatten())
         n_flat = channels[-1] * math.prod(shape)
         self.net = nn.Sequential(*layers, dense((n_flat, *(width,) * (n_layers - 1), out_features), activation))
@@ -102,20 +102,20 @@ class Branch(nn.Module):
 
 
 class _StridedConv(nn.Module):
-    """A convolution of stride 2 that goes round on periodic axes and keeps inside the others."""
+    """A convolution with stride 2 that wraps around periodic axes and doesn't pad the others."""
 
     def __init__(self, in_channels: int, out_channels: int, grid: Grid) -> None:
         super().__init__()
         self._beyond = tuple(_KERNEL // 2 if nodes == "periodic" else 0 for nodes in grid.nodes)
-        self.conv = _CONV[grid.n_dims](in_channels, out_channels, _KERNEL, stride=_STRIDE)
+        self.conv = CONV[grid.n_dims](in_channels, out_channels, _KERNEL, stride=_STRIDE)
         _start(self.conv)
 
     def shape_of(self, shape: tuple[int, ...]) -> tuple[int, ...]:
-        """Points per axis of the output for those of the input."""
+        """Points per axis of the output, given those of the input."""
         for n, beyond in zip(shape, self._beyond, strict=True):
             needed = beyond or _KERNEL
             if n < needed:
-                raise ValueError(f"one of them meets {n} points along an axis and takes at least {needed}.")
+                raise ValueError(f"one of them has {n} points along an axis and needs at least {needed}.")
         return tuple((n + 2 * m - _KERNEL) // _STRIDE + 1 for n, m in zip(shape, self._beyond, strict=True))
 
     def forward(self, x: Float[Tensor, "batch in_channels *space"]) -> Float[Tensor, "batch out_channels *strided"]:
@@ -125,27 +125,15 @@ class _StridedConv(nn.Module):
 
 
 def dense(widths: Sequence[int], activation: Activation, *, activate_last: bool = False) -> nn.Sequential:
-    """Dense layers with an activation after each but the last, or after all; Glorot normal weights, zero biases."""
-    require_sizes(width=min(widths))
+    """Dense layers with an activation after all but the last, or after all. Glorot normal weights, zero biases."""
+    require_at_least(1, _WHO, width=min(widths))
+    act = choose(_WHO, "activation", activation, ACTIVATIONS).module
     layers: list[nn.Module] = []
     for n_in, n_out in itertools.pairwise(widths):
         linear = nn.Linear(n_in, n_out)
         _start(linear)
-        layers += [linear, activation_of(activation)]
+        layers += [linear, act()]
     return nn.Sequential(*(layers if activate_last else layers[:-1]))
-
-
-def activation_of(name: Activation) -> nn.Module:
-    if name not in _ACTIVATIONS:
-        raise ValueError(f"A DeepONet knows model.activation in {tuple(_ACTIVATIONS)}, got {name!r}.")
-    return _ACTIVATIONS[name]()
-
-
-def require_sizes(**sizes: int) -> None:
-    """Check that hyper-parameters, given by their names, are at least 1."""
-    for name, value in sizes.items():
-        if value < 1:
-            raise ValueError(f"A DeepONet needs {name} of at least 1, got {value}. Raise model.{name}.")
 
 
 def _start(layer: nn.Module) -> None:

@@ -11,17 +11,17 @@ from torch import Tensor, nn
 from torch.nn.functional import pad
 
 from data_gen.grids import Grid
+from neuralop_bench.layers.options import require_known
 from neuralop_bench.layers.precision import is_autocast
+from neuralop_bench.layers.tables import CONV, CONV_FUNCTION
 
 Edge = Literal["zeros", "reflect", "circular"]
 
-_CONV = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
-_FUNCTION = {1: nn.functional.conv1d, 2: nn.functional.conv2d, 3: nn.functional.conv3d}
 _PAD_MODE = {"zeros": "constant", "reflect": "reflect"}
 
 
 def edges_of(grid: Grid, closed: Literal["zeros", "reflect"] = "zeros") -> tuple[Edge, ...]:
-    """What lies beyond the ends of every axis: periodic axes go round, others are continued as ``closed`` says.
+    """How every axis is continued beyond its ends: periodic axes wrap around, the others are continued by ``closed``.
 
     Raises:
         ValueError: ``closed`` is neither zeros nor reflect.
@@ -29,25 +29,22 @@ def edges_of(grid: Grid, closed: Literal["zeros", "reflect"] = "zeros") -> tuple
     >>> edges_of(Grid.periodic(8))
     ('circular', 'circular')
     """
-    if closed not in ("zeros", "reflect"):
-        raise ValueError(
-            f"model.edges, beyond the ends of axes that aren't periodic, is zeros or reflect, got {closed!r}."
-        )
+    require_known("A convolution on an axis that isn't periodic", "edges", closed, ("zeros", "reflect"))
     return tuple("circular" if nodes == "periodic" else closed for nodes in grid.nodes)
 
 
 class Conv(nn.Module):
-    """Convolution over 1 to 3 space axes. Every axis is continued at both ends by half a kernel, in its own way:
+    """Convolution over 1 to 3 space axes. Each axis is continued at both ends by half a kernel, in one of three ways:
 
-    - ``circular``: the other end of the axis,
-    - ``zeros``: zeros,
-    - ``reflect``: its own values, mirrored at the last point, which isn't repeated.
+    - ``circular``: with the points at its other end;
+    - ``zeros``: with zeros;
+    - ``reflect``: with its own points, mirrored at the last one, which isn't repeated.
 
     Args:
         in_channels, out_channels: channels of input and output.
         edges: how each axis is continued; see ``edges_of``.
         kernel: points along each axis, an odd number.
-        stride: every how many points the output has one, beginning with the first: ceil(n / stride) of n points.
+        stride: the output has every ``stride``-th point, beginning with the first: ceil(n / stride) of n points.
         bias: add a constant per output channel.
 
     Shapes: [batch, in_channels, *space] to [batch, out_channels, *ceil(space / stride)].
@@ -72,14 +69,13 @@ class Conv(nn.Module):
     ) -> None:
         super().__init__()
         if kernel < 1 or kernel % 2 == 0:
-            raise ValueError(f"A convolution that is centred on its point needs an odd kernel, got {kernel}.")
+            raise ValueError(f"A convolution centred on its point needs an odd kernel, got {kernel}.")
         for edge in edges:
-            if edge not in get_args(Edge):
-                raise ValueError(f"A convolution knows the edges {get_args(Edge)}, got {edge!r}.")
+            require_known("A convolution", "edges", edge, get_args(Edge))
         self.edges = tuple(edges)
         half = kernel // 2
-        zeros = tuple(half if edge == "zeros" else 0 for edge in self.edges)  # which the convolution adds by itself
-        self.conv = _CONV[len(self.edges)](in_channels, out_channels, kernel, stride=stride, padding=zeros, bias=bias)
+        zeros = tuple(half if edge == "zeros" else 0 for edge in self.edges)  # the convolution pads these itself
+        self.conv = CONV[len(self.edges)](in_channels, out_channels, kernel, stride=stride, padding=zeros, bias=bias)
         self._extended = tuple(0 if edge == "zeros" else half for edge in self.edges)
 
     def forward(self, x: Float[Tensor, "batch in_channels *space"]) -> Float[Tensor, "batch out_channels *strided"]:
@@ -89,8 +85,8 @@ class Conv(nn.Module):
 
 
 class _CircularConv(torch.autograd.Function):
-    """Convolution on circles that keeps the field for the gradient, not the larger continued one, which is made anew
-    there. The layer beside it mostly keeps the same field."""
+    """Convolution on periodic axes. For the gradient it keeps the field itself instead of the larger continued field,
+    which it makes again there. The layer beside it usually keeps the same field, so that this costs no memory."""
 
     @staticmethod
     def forward(  # pyright: ignore[reportIncompatibleMethodOverride]
@@ -103,7 +99,7 @@ class _CircularConv(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
         x, weight, bias = ctx.saved_tensors
-        if torch.is_grad_enabled():  # the gradient is to be differentiated again
+        if torch.is_grad_enabled():  # the gradient will be differentiated again
             inputs = [tensor for tensor in (x, weight, bias) if tensor is not None and tensor.requires_grad]
             grads = iter(
                 torch.autograd.grad(_circular_conv(x, weight, bias, ctx.stride), inputs, grad, create_graph=True)
@@ -129,7 +125,7 @@ class _CircularConv(torch.autograd.Function):
 
 
 def _circular_conv(x: Tensor, weight: Tensor, bias: Tensor | None, stride: Sequence[int]) -> Tensor:
-    return _FUNCTION[weight.ndim - 2](_GoRound.apply(x, _halves(weight)), weight, bias, stride)
+    return CONV_FUNCTION[weight.ndim - 2](_GoRound.apply(x, _halves(weight)), weight, bias, stride)
 
 
 def _halves(weight: Tensor) -> tuple[int, ...]:
@@ -137,7 +133,7 @@ def _halves(weight: Tensor) -> tuple[int, ...]:
 
 
 def extend(x: Float[Tensor, "batch channel *space"], edges: Sequence[Edge], n_points: Sequence[int]) -> Tensor:
-    """Continue every axis by its ``n_points`` at both ends, each in its own way (see ``Conv``)."""
+    """Continue every axis by its ``n_points`` at both ends (see ``Conv`` for the ways)."""
     n_round = tuple(n if edge == "circular" else 0 for edge, n in zip(edges, n_points, strict=True))
     if any(n_round):
         x = cast(Tensor, _GoRound.apply(x, n_round))
@@ -148,12 +144,12 @@ def extend(x: Float[Tensor, "batch channel *space"], edges: Sequence[Edge], n_po
     return x
 
 
-# torch's circular padding copies the field once per axis, and several times in the gradient. Each of the two below, one
-# the transpose of the other, copies it once.
+# torch's circular padding copies the field once per axis, and several times in the gradient. The two functions below,
+# each the transpose of the other, copy it once.
 
 
 class _GoRound(torch.autograd.Function):
-    """Continue every axis by points of its other end."""
+    """Continue every axis with points from its other end."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, widths: tuple[int, ...]) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
@@ -161,14 +157,16 @@ class _GoRound(torch.autograd.Function):
         for n, width in zip(x.shape[2:], widths, strict=True):
             if width > n:
                 raise ValueError(
-                    f"A kernel of {2 * width + 1} points reaches round a circle of {n} points more than once. Raise "
-                    "the resolution, or take a smaller kernel or fewer levels of grids."
+                    f"A kernel of {2 * width + 1} points wraps around a periodic axis of {n} points more than once. "
+                    "Raise the resolution, or use a smaller kernel or fewer levels of grids."
                 )
         space = [n + 2 * width for n, width in zip(x.shape[2:], widths, strict=True)]
         out = x.new_empty(*x.shape[:2], *space)
         _inside(out, widths).copy_(x)
         for axis, width in enumerate(widths):
-            slab = _inside(out, (*(0 for _ in widths[: axis + 1]), *widths[axis + 1 :]))  # earlier axes have their ends
+            slab = _inside(
+                out, (*(0 for _ in widths[: axis + 1]), *widths[axis + 1 :])
+            )  # earlier axes already have their ends
             n = x.shape[2 + axis]
             slab.narrow(2 + axis, 0, width).copy_(slab.narrow(2 + axis, n, width))
             slab.narrow(2 + axis, n + width, width).copy_(slab.narrow(2 + axis, width, width))
@@ -180,7 +178,7 @@ class _GoRound(torch.autograd.Function):
 
 
 class _Fold(torch.autograd.Function):
-    """Add the ends of every axis to the points they stand for, and drop them."""
+    """Add the ends of every axis to the points that they repeat, and drop them."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, widths: tuple[int, ...]) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]

@@ -1,4 +1,4 @@
-"""Coordinates as input channels, made from the shape at hand, so a model that appends them runs at any resolution."""
+"""Coordinates as input channels. They are made from the input's shape, so that models run at any resolution."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ def append_coordinates(
 
     Args:
         x: fields.
-        nodes: where the points sit per axis (``data_gen.grids.Grid.nodes``).
+        nodes: where the points lie on each axis (``data_gen.grids.Grid.nodes``).
     """
-    x = widened(x)  # in bfloat16, neighbours on a fine grid would have the same position
+    x = widened(x)  # in bfloat16, neighbours on a fine grid would get the same position
     space = x.shape[2:]
     axes = [_positions(n, kind, x) for n, kind in zip(space, nodes, strict=True)]
     mesh = torch.stack(torch.meshgrid(*axes, indexing="ij"))

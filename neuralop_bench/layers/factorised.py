@@ -12,14 +12,14 @@ from torch import Tensor, nn
 
 
 class _Factors(nn.Module):
-    """Parameters that are all complex numbers, kept as pairs of reals along the first axis."""
+    """A module whose parameters are all complex, kept as pairs of real numbers along the first axis."""
 
     @property
     def complex_pairs(self) -> frozenset[str]:
         return frozenset(name for name, _ in self.named_parameters(recurse=False))
 
     def _add(self, name: str, shape: Sequence[int], variance: float) -> None:
-        """A parameter of independent entries z with mean 0 and E|z|^2 = variance."""
+        """Add a parameter with independent entries z of mean 0 and E|z|^2 = variance."""
         pairs = torch.empty(2, *shape)
         nn.init.normal_(pairs, std=math.sqrt(variance / 2))
         self.register_parameter(name, nn.Parameter(pairs))
@@ -29,17 +29,17 @@ class _Factors(nn.Module):
 
 
 class Tucker(_Factors):
-    """A complex tensor in Tucker form: a core G, and for every axis a matrix A that spreads it.
+    """A complex tensor in Tucker form: a core G, and a matrix A for every axis.
 
         W[i_1 ... i_N] = sum_j G[j_1 ... j_N] A_1[i_1, j_1] ... A_N[i_N, j_N],    j_a < r_a
 
-    Called without arguments it gives W. At the beginning the entries of W have mean 0 and E|W|^2 = ``variance``: those
-    of G have the variance of W, those of A_a have 1/r_a.
+    ``forward`` takes no arguments and returns W. Initially the entries of W have mean 0 and E|W|^2 = ``variance``:
+    those of G have the variance of W, those of A_a have variance 1/r_a.
 
     Args:
         shape: of W.
         ranks: r_a, one for each axis (see ``tucker_ranks``).
-        variance: E|W|^2 of the entries at the beginning.
+        variance: E|W|^2 of the initial entries.
 
     Shapes: nothing to [real and imaginary part, *shape].
 
@@ -58,7 +58,7 @@ class Tucker(_Factors):
     def forward(self) -> Tensor:
         weight, *factors = self._complex()
         for factor in factors:
-            # The first axis is contracted and comes out last, so after all of them the order is the old one.
+            # The first axis is contracted and the new one comes last, so the order is the old one after all axes.
             weight = torch.einsum("j...,ij->...i", weight, factor)
         return torch.stack([weight.real, weight.imag])
 
@@ -68,13 +68,13 @@ class CP(_Factors):
 
         W[i_1 ... i_N] = sum_j A_1[i_1, j] ... A_N[i_N, j],    j < R
 
-    Called without arguments it gives W. At the beginning the entries of W have mean 0 and E|W|^2 = ``variance``, and
-    those of every factor have the same variance.
+    ``forward`` takes no arguments and returns W. Initially the entries of W have mean 0 and E|W|^2 = ``variance``, and
+    all factors have the same variance.
 
     Args:
         shape: of W, at least two axes.
         rank: R (see ``cp_rank``).
-        variance: E|W|^2 of the entries at the beginning.
+        variance: E|W|^2 of the initial entries.
 
     Shapes: nothing to [real and imaginary part, *shape].
 
@@ -93,7 +93,7 @@ class CP(_Factors):
     def forward(self) -> Tensor:
         factors = self._complex()
         half = len(factors) // 2
-        # Two matrices [entries, R] that one product sums over R: the products of all vectors never lie side by side.
+        # Two matrices [entries, R], and one product that sums over R. No tensor holds the products of all vectors.
         rows, columns = reduce(_khatri_rao, factors[:half]), reduce(_khatri_rao, factors[half:])
         weight = (rows @ columns.T).view(self.shape)
         return torch.stack([weight.real, weight.imag])
@@ -104,17 +104,17 @@ def _khatri_rao(a: Tensor, b: Tensor) -> Tensor:
 
 
 def tucker_ranks(shape: Sequence[int], fraction: float) -> tuple[int, ...]:
-    """Ranks of a Tucker form with about ``fraction`` of the numbers of the dense tensor, the factors included.
+    """Ranks of a Tucker form with about ``fraction`` of the dense tensor's parameters, counting core and factors.
 
-    The ranks are one share c of every axis, rounded to the nearest whole number and at least 1:
+    The ranks are the same share c of every axis, rounded to the nearest whole number and at least 1:
 
         r_a = max(1, round(c n_a)),    c^N n_1 ... n_N + c (n_1^2 + ... + n_N^2) = fraction n_1 ... n_N
 
-    c is below 1 even for a fraction of 1, since the factors take their part. The rule is that of tensorly and so of
-    the neuralop package.
+    c is below 1 even for a fraction of 1, since the factors count too. The rule is that of tensorly, and so of the
+    neuralop package.
 
     Raises:
-        ValueError: the fraction isn't above 0 and at most 1.
+        ValueError: the fraction is 0 or less, or above 1.
 
     >>> tucker_ranks((24, 12, 32, 32), 0.1)
     (13, 7, 18, 18)
@@ -126,12 +126,12 @@ def tucker_ranks(shape: Sequence[int], fraction: float) -> tuple[int, ...]:
 
 
 def cp_rank(shape: Sequence[int], fraction: float) -> int:
-    """Rank of a CP form with about ``fraction`` of the numbers of the dense tensor.
+    """Rank of a CP form with about ``fraction`` of the dense tensor's parameters.
 
         R = max(1, round(fraction n_1 ... n_N / (n_1 + ... + n_N)))
 
     Raises:
-        ValueError: the fraction isn't above 0 and at most 1.
+        ValueError: the fraction is 0 or less, or above 1.
 
     >>> cp_rank((24, 12, 32, 32), 0.1)
     295
@@ -143,6 +143,6 @@ def cp_rank(shape: Sequence[int], fraction: float) -> int:
 def _require_fraction(fraction: float) -> None:
     if not 0 < fraction <= 1:
         raise ValueError(
-            f"The rank of a factorised weight is a fraction of the dense weight's size, above 0 and at most 1, got "
+            f"The rank of factorised weights is a fraction of the dense weights' size, above 0 and at most 1, got "
             f"{fraction}. Set model.rank, e.g. to 0.1, or model.factorization=none."
         )

@@ -1,4 +1,4 @@
-"""Matrices that are made once and kept for every later call."""
+"""Matrices that are computed once and kept for later calls."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ _P = ParamSpec("_P")
 
 
 def kept(function: Callable[_P, Tensor]) -> Callable[_P, Tensor]:
-    """A function that keeps its last 64 results, inside and outside of inference mode.
+    """Make a function keep its last 64 results, for use both inside and outside of inference mode.
 
-    Not under ``torch.compile``, which looks through caches, and warns of them: the matrices are made anew there, as a
-    part of every step.
+    Under ``torch.compile``, which looks through caches and warns about them, nothing is kept: the matrices are computed
+    in every step.
     """
     cached = lru_cache(maxsize=64)(torch.inference_mode(False)(function))
 

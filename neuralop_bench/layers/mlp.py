@@ -1,4 +1,4 @@
-"""Layers that act on the channels of each point alone."""
+"""Layers that act on each point by itself."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 from neuralop_bench.layers.precision import is_autocast
 
-# Points of one step of ``Perceptron``: their hidden channels stay in a core's cache, the products are large enough.
+# Points per step of ``Perceptron``: few enough for their hidden channels to stay in a core's cache, and enough for
+# efficient products.
 _POINTS = {"cpu": 8192}
 _POINTS_OF_A_DEVICE = 2**18
 
@@ -33,21 +34,21 @@ class Pointwise(nn.Linear):
 
     def channels_last(self, v: Float[Tensor, "batch *space in_channels"]) -> Float[Tensor, "batch *space out_channels"]:
         """The same map of fields with their channels last."""
-        # One product per sample: the gradient of the weight then is as many, where a single one would be a sum over all
-        # points for a handful of numbers, which libraries do on one core.
+        # One product per sample, so the gradient of the weight is one product per sample, too. A single product would
+        # sum over all points for a handful of numbers, which libraries do on one core.
         weight = self.weight.T.expand(v.shape[0], -1, -1)
         return torch.baddbmm(self.bias, v.flatten(1, -2), weight).unflatten(1, v.shape[1:-1])
 
 
 class Perceptron(nn.ModuleList):
-    """Two affine maps of the channels at every point with an activation in between.
+    """Two affine maps of the channels at every point, with an activation in between.
 
-    The hidden channels of all points are never in memory: they are computed part by part, and again for the gradient.
-    That costs a third more products and is faster, because memory is slower than they are.
+    The hidden channels of all points are never in memory together: they are computed part by part, and again for the
+    gradient. That takes a third more arithmetic, but less time, because memory is slower than arithmetic.
 
     Args:
         in_channels, hidden_channels, out_channels: before, between and after the two maps.
-        activation: acts on each number by itself.
+        activation: acts on each value by itself.
 
     Shapes: [batch, in_channels, *space] to [batch, out_channels, *space].
 
@@ -67,8 +68,8 @@ class Perceptron(nn.ModuleList):
     def channels_last(self, v: Float[Tensor, "batch *space in_channels"]) -> Float[Tensor, "batch *space out_channels"]:
         """The same map of fields with their channels last."""
         arguments = (self._activation, v, *self.parameters())
-        # Autocast chooses a precision for each product, here and in the gradient; the compiler can't trace a gradient
-        # that asks for another one, and breaks its graph there.
+        # Autocast chooses a precision for each product, here and in the gradient. The compiler can't trace a
+        # backward pass that computes another gradient, and would break its graph there.
         if is_autocast(v) or torch.compiler.is_compiling():
             return _perceptron(*arguments)
         return cast(Tensor, _Perceptron.apply(*arguments))
@@ -109,7 +110,7 @@ class _Perceptron(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
         inputs = ctx.saved_tensors
-        if torch.is_grad_enabled():  # the gradient is to be differentiated again
+        if torch.is_grad_enabled():  # the gradient will be differentiated again
             return None, *torch.autograd.grad(_perceptron(ctx.activation, *inputs), inputs, grad, create_graph=True)
         v, weight, bias, second_weight, _ = inputs
         x, grad = v.reshape(-1, v.shape[-1]), grad.reshape(-1, grad.shape[-1])
@@ -133,5 +134,5 @@ class _Perceptron(torch.autograd.Function):
 
 
 def _parts(x: Float[Tensor, "point channel"]) -> tuple[Tensor, ...]:
-    # Without memory, on the meta device, there is nothing to gain.
+    # The meta device has no memory to save.
     return (x,) if x.is_meta else x.split(_POINTS.get(x.device.type, _POINTS_OF_A_DEVICE))

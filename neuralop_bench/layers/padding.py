@@ -15,16 +15,16 @@ from data_gen.grids import Nodes
 def domain_padding(space: Sequence[int], nodes: Sequence[Nodes], fraction: float) -> tuple[int, ...]:
     """How many points per axis lengthen the domain by ``fraction`` of its length.
 
-    The Fourier transform takes the padded axis for a circle of n_padded * spacing. That length is (1 + fraction) L at
-    every resolution, as far as whole points allow, so the modes are the same functions on every grid. A periodic axis
-    is a circle already and gets no points. The last point of a closed axis opens an interval that the circle counts,
-    so there one point fewer does. Resolutions at which fraction n, or fraction (n - 1), is whole agree best.
+    The Fourier transform treats the padded axis as periodic, with period n_padded * spacing. That length is
+    (1 + fraction) L at every resolution, up to rounding to whole points, so the modes are the same functions on every
+    grid. An axis that is periodic already gets no points. A closed axis needs one point fewer: the period counts the
+    interval from its last point on. Resolutions at which fraction n, or fraction (n - 1), is whole agree best.
 
         centres: n_pad = round(fraction n),    closed: n_pad = round(fraction (n - 1)) - 1,    periodic: n_pad = 0
 
     Args:
         space: points per axis.
-        nodes: where they sit (``data_gen.grids.Grid.nodes``).
+        nodes: where the points lie on each axis (``data_gen.grids.Grid.nodes``).
         fraction: padding in units of the domain's length.
 
     Raises:
@@ -37,7 +37,7 @@ def domain_padding(space: Sequence[int], nodes: Sequence[Nodes], fraction: float
     """
     if not 0 <= fraction <= 1:
         raise ValueError(
-            f"model.padding is a fraction of the domain between 0 and 1, got {fraction}. For c points of n, write c/n."
+            f"model.padding is a fraction of the domain between 0 and 1, got {fraction}. For c of n points, give c/n."
         )
     return tuple(_points(n, kind, fraction) for n, kind in zip(space, nodes, strict=True))
 
@@ -55,8 +55,8 @@ def pad(x: Float[Tensor, "batch channel *space"], n_points: Sequence[int]) -> Fl
 
         x_{n-1+j} = (1 - w_j) x_{n-1} + w_j x_0,    w_j = (1 - cos(pi j / (n_pad + 1))) / 2,    j = 1 ... n_pad
 
-    The padded field is continuous on the circle. Zeros, as in the published code of the FNO, leave a jump at both
-    ends, whose Fourier coefficients depend on the spacing (docs/decisions/009-padding-closes-the-circle.md).
+    The padded field is continuous on the periodic axis. Zeros, as in the published code of the FNO, leave a jump at
+    both ends, whose Fourier coefficients depend on the spacing (docs/decisions/009-padding-closes-the-circle.md).
     """
     for axis, n in enumerate(n_points, start=2):
         if n:
@@ -70,17 +70,17 @@ def pad(x: Float[Tensor, "batch channel *space"], n_points: Sequence[int]) -> Fl
 
 
 def crop(x: Float[Tensor, "batch channel *padded"], space: Sequence[int]) -> Float[Tensor, "batch channel *space"]:
-    """The first ``space`` points of every axis: undoes ``pad``."""
+    """The first ``space`` points of every axis; undoes ``pad``."""
     return x[(..., *(slice(n) for n in space))]
 
 
 def pad_to_multiple(
     x: Float[Tensor, "batch channel *space"], multiple: int, nodes: Sequence[Nodes]
 ) -> Float[Tensor, "batch channel *padded"]:
-    """Append points on the far side until every axis is a multiple of ``multiple``; ``crop`` undoes it.
+    """Append points on the far side until every axis has a multiple of ``multiple`` points; ``crop`` undoes it.
 
-    A periodic axis goes on with its own beginning, others are zero there. For networks that halve their grid: what they
-    compute depends on the spacing in any case, so the points need not be a fraction of the domain.
+    A periodic axis is continued with its own beginning, other axes with zeros. This is for networks that halve their
+    grid. They depend on the spacing in any case, so the added length needn't be a fraction of the domain.
 
     >>> pad_to_multiple(torch.ones(1, 1, 85, 64), 16, ("closed", "periodic")).shape
     torch.Size([1, 1, 96, 64])

@@ -1,9 +1,9 @@
-"""What stays in float32 where torch chooses a precision for each operation (``torch.autocast``).
+"""What stays in float32 when torch chooses a precision for each operation (``torch.autocast``).
 
-bfloat16 has 8 significant bits. That is enough for products of features, the bulk of the work, and for what is kept of
-them for the gradient. It isn't for positions (points of a fine grid would coincide), for transforms (rounding is white
-noise, and the high modes of a smooth field are far below it), for phases, and for sums of few large terms: layers do
-these ``unrounded``.
+bfloat16 has 8 significant bits. That is enough for products of features, which are most of the work, and for what is
+kept of them for the gradient. It isn't enough for positions (points of a fine grid would coincide), transforms
+(rounding is white noise, and the high modes of a smooth field are far below it), phases, and sums of a few large terms.
+Layers compute these ``unrounded``.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ def is_autocast(x: Tensor) -> bool:
 
 
 def unrounded(x: Tensor) -> AbstractContextManager[object]:
-    """A block in which operations on tensors like this one keep the precision of their arguments."""
+    """A context in which operations on tensors like this one keep the precision of their arguments."""
     return torch.autocast(x.device.type, enabled=False) if is_autocast(x) else nullcontext()
 
 
 def widened(x: Tensor) -> Tensor:
-    """The same values in float32 at least.
+    """The same values, in float32 or wider.
 
     >>> widened(torch.ones(2, dtype=torch.bfloat16)).dtype, widened(torch.ones(2, dtype=torch.float64)).dtype
     (torch.float32, torch.float64)

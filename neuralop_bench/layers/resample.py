@@ -1,4 +1,4 @@
-"""Fields on another number of points of the same domain."""
+"""Interpolation of fields to another number of points on the same domain."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from data_gen.grids import Nodes
 from neuralop_bench.layers.kept import kept
 from neuralop_bench.layers.precision import unrounded
 
-# Up to here the product with the matrix of an axis takes the place of picking its points. Doubling them on CPU, with
-# the gradient, it is 3 to 16 times as fast along the last axis; along earlier ones 6 to 1.5 times for 16 to 512 points,
-# but for 256 points, where it takes 1.5 times as long.
+# Up to this many points an axis is interpolated by a product with a matrix, beyond it by picking points. Doubling the
+# points on CPU, with the gradient, the product is 3 to 16 times as fast along the last axis. Along earlier axes it is 6
+# to 1.5 times as fast for 16 to 512 points, except for 256 points, where it takes 1.5 times as long.
 _MOST_POINTS = 512
 
 
@@ -23,12 +23,12 @@ def resample(
 ) -> Float[Tensor, "batch channel *shape"]:
     """Linear interpolation along every axis in turn, between nodes of the same kind.
 
-    Exact at shared nodes. A periodic axis is interpolated across its end. Between the end of an axis of cell centres
-    and its last centre the value stays that of the centre.
+    Exact at shared nodes. A periodic axis is interpolated across its end. On an axis of cell centres, the value between
+    an end and the nearest centre is that of the centre.
 
     Args:
         x: fields.
-        nodes: where the points sit per axis (``data_gen.grids.Grid.nodes``), in input and output.
+        nodes: where the points lie on each axis (``data_gen.grids.Grid.nodes``), in input and output.
         shape: points of the output per axis.
 
     >>> resample(torch.tensor([[[0.0, 1.0, 2.0]]]), ["closed"], [5]).tolist()
@@ -43,7 +43,7 @@ def resample(
 def _as_product(x: Tensor, axis: int, nodes: Nodes, n: int) -> Tensor:
     matrix = _matrix(x.shape[axis], nodes, n, x.dtype, x.device)
     before, behind = x.shape[:axis], x.shape[axis + 1 :]
-    # Interpolation keeps the precision of the field, under autocast, too.
+    # Interpolation keeps the precision of the field, also under autocast.
     with unrounded(x):
         if not behind:
             return x @ matrix.T
@@ -61,7 +61,7 @@ def _along(x: Tensor, axis: int, nodes: Nodes, n: int) -> Tensor:
     n_given = x.shape[axis]
     index = torch.arange(n, dtype=torch.float64, device=x.device)
     # Position of every output node in units of the input's spacing, counted from the input's first node. Whole numbers
-    # are multiplied before they are divided, so that shared nodes are met exactly.
+    # are multiplied before they are divided, so that the positions of shared nodes are exact.
     if nodes == "periodic":
         position = index * n_given / n
     elif nodes == "closed":

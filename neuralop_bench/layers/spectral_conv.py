@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any, ClassVar, Literal, cast
+from typing import Any, ClassVar, Literal, cast, get_args
 
 import torch
 from jaxtyping import Complex, Float
@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from neuralop_bench.layers import truncated_dft
 from neuralop_bench.layers.factorised import CP, Tucker, cp_rank, tucker_ranks
 from neuralop_bench.layers.mlp import Pointwise
+from neuralop_bench.layers.options import require_at_least, require_known
 from neuralop_bench.layers.precision import is_autocast, unrounded, widened
 
 Init = Literal["normal", "uniform"]
@@ -20,36 +21,37 @@ Factorization = Literal["none", "tucker", "cp"]
 
 
 class SpectralConv(nn.Module):
-    """Multiply the low Fourier modes of a field by one learned complex matrix per mode; drop the others.
+    """Multiply the low Fourier modes of a field by a learned complex matrix per mode, and drop the other modes.
 
         v_hat_o(k) = sum_i W_io(k) u_hat_i(k),    -K <= k_j < K for all axes but the last, 0 <= k_last < K
 
-    The modes with k_last < 0 follow from the output being real. The map doesn't depend on the grid as long as the grid
-    holds the modes, on even and odd numbers of points alike. Weights are pairs of real numbers, not complex, because
-    gradient clipping, optimisers and collective communication treat those alike everywhere.
+    The modes with k_last < 0 follow because the output is real. The map is independent of the grid, with even or odd
+    numbers of points, as long as the grid holds the modes. Weights are pairs of real numbers instead of complex
+    numbers, because every optimiser, gradient clipping and collective communication can handle these.
 
-    Under autocast, too, transforms and products are those of float32, and so is the output.
+    Transforms, products and the output are in float32 under autocast, too.
 
-    Each axis is transformed on its own and cut to its kept modes at once, so later transforms are smaller.
+    Each axis is transformed and cut to its kept modes before the next, so that later transforms are smaller.
 
-    With ``factorization`` the weights of all kept modes, one tensor with the axes [*modes, in, out], are learned in
-    Tucker or CP form and multiplied out once per call.
+    With ``factorization`` the weights of all kept modes, a tensor with axes [*modes, in, out], are learned in Tucker or
+    CP form and multiplied out once per call.
 
     Args:
         in_channels, out_channels: channels of input and output.
         n_modes: K for each space axis.
-        init: ``normal`` draws real and imaginary part from N(0, 1/(2 in_channels)), so a white field keeps its variance
-            on the kept modes; ``uniform`` from U[0, 1) / (in_channels out_channels), as the code published with the
-            FNO paper. A factorised weight is drawn ``normal``, with the same variance once multiplied out.
-        factorization: ``none`` for one dense weight, ``tucker`` or ``cp`` for its factors.
-        rank: size of the factors together as a fraction of the dense weight's, above 0 and at most 1. The ranks follow
-            by ``tucker_ranks`` and ``cp_rank``. Without a factorization it says nothing.
+        init: ``normal`` draws real and imaginary parts from N(0, 1/(2 in_channels)), so that a white field keeps its
+            variance on the kept modes. ``uniform`` draws them from U[0, 1) / (in_channels out_channels), as the code
+            published with the FNO paper does. Factorised weights need ``normal`` and have the same variance once
+            multiplied out.
+        factorization: ``none`` for dense weights, ``tucker`` or ``cp`` for factors.
+        rank: parameters of all factors as a fraction of the dense weights', above 0 and at most 1. It determines the
+            ranks (``tucker_ranks``, ``cp_rank``). Used with a factorization only.
 
     Shapes: [batch, in_channels, *space] to [batch, out_channels, *space].
 
     Raises:
-        ValueError: an unknown ``init`` or ``factorization``, factors with ``uniform``, a ``rank`` outside (0, 1]; in
-            ``forward``, a grid that can't hold the modes.
+        ValueError: an unknown ``init`` or ``factorization``, a factorization with ``uniform``, a ``rank`` outside
+            (0, 1]; in ``forward``, a grid that can't hold the modes.
 
     Reference: Li et al. (2021), Fourier Neural Operator, definition 3 and equation 5. Kossaifi et al. (2023),
     Multi-Grid Tensorized Fourier Neural Operator, arXiv 2310.00120, for the factors.
@@ -71,15 +73,15 @@ class SpectralConv(nn.Module):
     ) -> None:
         super().__init__()
         self.n_modes = tuple(n_modes)
-        if init not in ("normal", "uniform"):
-            raise ValueError(f"SpectralConv knows init 'normal' and 'uniform', got {init!r}.")
+        require_known("A spectral convolution", "spectral_init", init, get_args(Init))
+        require_known("A spectral convolution", "factorization", factorization, get_args(Factorization))
         if factorization != "none" and init != "normal":
             raise ValueError(
-                f"Factors are initialised 'normal' only, got {init!r} with {factorization!r}. "
-                "Set model.spectral_init=normal or model.factorization=none."
+                f"model.factorization={factorization} needs model.spectral_init=normal, got {init!r}. Set that, or "
+                "model.factorization=none."
             )
         kept = (*(2 * k for k in self.n_modes[:-1]), self.n_modes[-1])
-        # [*modes, in, out]: the order in which one batched product per part needs no copy.
+        # [*modes, in, out]: with this order, one batched product per part needs no copy.
         shape = (*kept, in_channels, out_channels)
         variance = 1 / in_channels
         self.factors: Tucker | CP | None = None
@@ -94,13 +96,11 @@ class SpectralConv(nn.Module):
         self.register_parameter("weight", None)
         if factorization == "tucker":
             self.factors = Tucker(shape, tucker_ranks(shape, rank), variance)
-        elif factorization == "cp":
-            self.factors = CP(shape, cp_rank(shape, rank), variance)
         else:
-            raise ValueError(f"SpectralConv knows factorization 'none', 'tucker' and 'cp', got {factorization!r}.")
+            self.factors = CP(shape, cp_rank(shape, rank), variance)
 
     def dense_weight(self) -> Float[Tensor, "part *modes in_channels out_channels"]:
-        """Real and imaginary part of W(k) for every kept mode, multiplied out if it is factorised."""
+        """Real and imaginary parts of W(k) for every kept mode; factors are multiplied out."""
         return self.weight if self.factors is None else self.factors()
 
     def forward(self, u: Float[Tensor, "batch in_channels *space"]) -> Float[Tensor, "batch out_channels *space"]:
@@ -137,7 +137,7 @@ class SpectralConv(nn.Module):
 
 
 def _earlier_axes(n_modes: tuple[int, ...]) -> list[tuple[int, int]]:
-    """(axis, K) of every axis but the last, from the last but one to the first, counted from the end."""
+    """(axis, K) of every axis but the last, from the last but one to the first. Axes are counted from the end."""
     return [(axis, n_modes[axis]) for axis in range(-2, -len(n_modes) - 1, -1)]
 
 
@@ -146,18 +146,18 @@ def fourier_layer(
 ) -> Float[Tensor, "batch *space out_channels"]:
     """The linear part of a layer of a Fourier neural operator, W v + b + K v, channels last.
 
-    Done as one where matrix products are faster than fast transforms: all of it is products of large matrices then, and
-    the parts are summed where they are computed.
+    Where matrix products are faster than fast transforms, this is a single operation: all of it is products of large
+    matrices, and the parts are added as they are computed.
 
-    Under autocast W v + b is a product of low precision and K v isn't. Their sum, which the gradient needs and memory
-    holds, has the precision of the former.
+    Under autocast W v + b has low precision and K v is in float32. Their sum, which is kept for the gradient, has low
+    precision.
     """
     space = v.shape[1:-1]
     require_modes(space, spectral.n_modes, "A spectral convolution")
     if is_autocast(v):
         mapped = pointwise.channels_last(v)
         return mapped + spectral(v.movedim(-1, 1)).movedim(1, -1).to(mapped)
-    # The compiler joins operations by itself.
+    # The compiler fuses operations itself.
     if is_faster_as_product(space, spectral.n_modes) and not torch.compiler.is_compiling():
         weights = (spectral.dense_weight(), pointwise.weight, pointwise.bias)
         return cast(Tensor, _FourierLayer.apply(v, *weights, spectral.n_modes))
@@ -172,7 +172,7 @@ class _FourierLayer(torch.autograd.Function):
         space = v.shape[1:-1]
         u_hat = _by_mode(truncated_dft.to_modes(v, n_modes))
         v_hat = _by_sample(_product(u_hat, weight), weight.shape[1:-2])
-        v_hat[_constant(n_modes)] += bias  # costs no pass over the points
+        v_hat[_constant(n_modes)] += bias  # adding the bias here needs no pass over the points
         out = torch.mm(v.reshape(-1, v.shape[-1]), pointwise.T).view(*v.shape[:-1], -1)
         ctx.save_for_backward(v, weight, pointwise, bias, u_hat)
         ctx.n_modes = n_modes
@@ -182,7 +182,7 @@ class _FourierLayer(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
         *inputs, u_hat = ctx.saved_tensors
         v, weight, pointwise, bias = inputs
-        if torch.is_grad_enabled():  # the gradient is to be differentiated again
+        if torch.is_grad_enabled():  # the gradient will be differentiated again
             plain = _fourier_layer(v, weight, pointwise, bias, ctx.n_modes)
             return *torch.autograd.grad(plain, inputs, grad, create_graph=True), None
         space, kept = v.shape[1:-1], weight.shape[1:-2]
@@ -207,7 +207,7 @@ def _fourier_layer(v: Tensor, weight: Tensor, pointwise: Tensor, bias: Tensor, n
 
 
 def _constant(modes: Sequence[int]) -> tuple[slice | int, ...]:
-    """Where the real part of the mode k = 0 is."""
+    """The index of the real part of the mode k = 0."""
     return (slice(None), 0, *(0 for _ in modes))
 
 
@@ -217,7 +217,7 @@ def _mix(
     return _by_sample(_product(_by_mode(u_hat), weight), weight.shape[1:-2])
 
 
-# Complex numbers as pairs: (a + ib)(C + iD) is four real products. Complex matrices torch multiplies one by one.
+# Complex numbers as pairs: (a + ib)(C + iD) is four real products. torch multiplies complex matrices one by one.
 
 
 def _product(
@@ -242,14 +242,15 @@ def _by_sample(u_hat: Tensor, modes: Sequence[int]) -> Float[Tensor, "batch part
 
 
 def is_faster_as_product(space: Sequence[int], n_modes: tuple[int, ...]) -> bool:
-    """Whether the kept modes take less time as matrix products than by fast transforms.
+    """Whether matrix products compute the kept modes faster than fast transforms.
 
-    A fast transform does log2(points) steps per point, a product two operations for every kept part of a mode. With 32
-    channels on CPU they meet at 26 to 100 operations for each of those steps on a line, and near 96, with about half of
-    all modes kept, in the plane, where fast transforms are slower for a stride between their points
-    (``benchmarks/transforms.py``, on two machines). The lower end counts: a wrong choice costs most there.
+    A fast transform takes log2(points) steps per point, a product two operations per point for every kept part of a
+    mode. With 32 channels on CPU, the two take equally long in 1D at 26 to 100 operations per step. In 2D they do near
+    96, with about half of all modes kept; fast transforms are slower there because their points are strided
+    (``benchmarks/transforms.py``, on two machines). The bound in 1D is near the lower end, where a wrong choice costs
+    most.
     """
-    operations, left = 0.0, 1.0  # per point of the grid; complex columns that are left for each of its real ones
+    operations, left = 0.0, 1.0  # per point of the grid; complex columns left per real column of the grid
     for axis, (n, k) in enumerate(reversed(list(zip(space, n_modes, strict=True)))):
         operations += 4 * k if axis == 0 else 16 * k * left
         left *= k / n if axis == 0 else 2 * k / n
@@ -260,8 +261,9 @@ def require_modes(space: tuple[int, ...], n_modes: tuple[int, ...], who: str) ->
     """Check that a grid of the given shape holds ``n_modes`` positive wavenumbers per axis.
 
     Raises:
-        ValueError: n_modes exceeds half the points of an axis, or the number of axes differs.
+        ValueError: ``n_modes`` is below 1, exceeds half the points of an axis, or is for another number of axes.
     """
+    require_at_least(1, who, n_modes=min(n_modes))
     if len(space) != len(n_modes):
         raise ValueError(f"A spectral convolution over {len(n_modes)} axes got fields over {len(space)} axes.")
     for n, k in zip(space, n_modes, strict=True):

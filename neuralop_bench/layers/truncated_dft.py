@@ -1,12 +1,12 @@
-"""Fourier transforms that compute the kept modes alone, as matrix products with real numbers.
+"""Fourier transforms that compute only the kept modes, as matrix products with real numbers.
 
 A neural operator keeps a few percent of the modes of a grid. A fast transform computes all of them, in complex numbers,
-and leaves most unused; the products below cost two multiplications per point and kept mode of an axis, but run at the
-machine's full arithmetic rate. They win as long as few modes are kept (``layers.spectral_conv``).
+and most are never used. The products below take two multiplications per point and kept mode of an axis, but run at the
+machine's full arithmetic rate. They are faster as long as few modes are kept (``layers.spectral_conv``).
 
-Fields have their channels last, [batch, *space, channel], and modes are [batch, part, *mode, channel] with the real and
-the imaginary part as ``part``: every axis is one product with a real matrix, and none needs a copy in between. The kept
-modes of the last axis are k = 0 ... K - 1 (the field is real), of the others k = 0 ... K - 1, -K ... -1, in this order.
+Fields have their channels last, [batch, *space, channel]. Modes are [batch, part, *mode, channel], where ``part`` is
+the real or the imaginary part. Every axis is one product with a real matrix, without a copy in between. The kept modes
+of the last axis are k = 0 ... K - 1 (the field is real), those of the others k = 0 ... K - 1, -K ... -1, in this order.
 Values are those of ``torch.fft`` with norm="forward".
 """
 
@@ -33,7 +33,7 @@ def to_modes(
 def from_modes(
     v_hat: Float[Tensor, "batch part *mode channel"], space: tuple[int, ...], to: Tensor | None = None
 ) -> Float[Tensor, "batch *space channel"]:
-    """Real fields with these modes; added to ``to`` in place if that is given."""
+    """Real fields with these modes. If ``to`` is given, they are added to it in place."""
     n_modes = _positive(v_hat.shape[2:-1])
     matrices = [_synthesis(n, k, v_hat.dtype, v_hat.device) for n, k in zip(space[:-1], n_modes, strict=False)]
     return _outwards(v_hat, [*matrices, _last_synthesis(space[-1], n_modes[-1], v_hat.dtype, v_hat.device)], space, to)
@@ -42,7 +42,7 @@ def from_modes(
 def to_modes_transposed(
     v_hat: Float[Tensor, "batch part *mode channel"], space: tuple[int, ...], to: Tensor
 ) -> Float[Tensor, "batch *space channel"]:
-    """The transpose of ``to_modes``, which takes gradients by modes to those by fields; added to ``to`` in place."""
+    """The transpose of ``to_modes``: from gradients by modes to gradients by fields. Added to ``to`` in place."""
     n_modes = _positive(v_hat.shape[2:-1])
     matrices = [_analysis(n, k, v_hat.dtype, v_hat.device).T for n, k in zip(space[:-1], n_modes, strict=False)]
     last = _last_analysis(space[-1], n_modes[-1], v_hat.dtype, v_hat.device).T
@@ -52,7 +52,7 @@ def to_modes_transposed(
 def from_modes_transposed(
     v: Float[Tensor, "batch *space channel"], n_modes: tuple[int, ...]
 ) -> Float[Tensor, "batch part *mode channel"]:
-    """The transpose of ``from_modes``, which takes gradients by fields to those by modes."""
+    """The transpose of ``from_modes``: from gradients by fields to gradients by modes."""
     matrices = [_synthesis(n, k, v.dtype, v.device).T for n, k in zip(v.shape[1:-2], n_modes, strict=False)]
     return _inwards(v, [*matrices, _last_synthesis(v.shape[-2], n_modes[-1], v.dtype, v.device).T], n_modes)
 
@@ -87,7 +87,7 @@ def _times(matrix: Float[Tensor, "m n"], x: Float[Tensor, "batch n column"]) -> 
     return torch.bmm(matrix.expand(len(x), -1, -1), x)
 
 
-# Made on the CPU whatever the default device is, and then moved.
+# The matrices are computed on the CPU, whatever the default device is, and then moved.
 
 
 @kept
@@ -120,7 +120,7 @@ def _synthesis(
 
 
 def _angles(n: int, wavenumbers: Sequence[int]) -> Float[Tensor, "k n"]:
-    # Whole turns are left out before they cost digits.
+    # Whole turns are dropped first, since large angles would lose digits.
     k, points = torch.tensor(wavenumbers, device="cpu"), torch.arange(n, device="cpu")
     turns = torch.remainder(torch.outer(k, points), n)
     return 2 * math.pi / n * turns.double()

@@ -1,4 +1,4 @@
-"""Backbone of a U-Net: down to coarse grids, and up again beside what was seen on the way."""
+"""Backbone of a U-Net: down to coarse grids and up again, with skip connections."""
 
 from __future__ import annotations
 
@@ -13,24 +13,22 @@ from torch import Tensor, nn
 from data_gen.grids import Grid
 from neuralop_bench.layers.conv import Conv, Edge, edges_of
 from neuralop_bench.layers.mlp import Pointwise
+from neuralop_bench.layers.options import require_at_least, require_known
 from neuralop_bench.layers.padding import crop, pad_to_multiple
 from neuralop_bench.layers.resample import resample
+from neuralop_bench.layers.tables import MAX_POOL, NORMS
 
 Normalization = Literal["layer", "instance", "batch", "none"]
 
-_BATCH_NORM = {1: nn.BatchNorm1d, 2: nn.BatchNorm2d, 3: nn.BatchNorm3d}
-_INSTANCE_NORM = {1: nn.InstanceNorm1d, 2: nn.InstanceNorm2d, 3: nn.InstanceNorm3d}
-_MAX_POOL = {1: nn.functional.max_pool1d, 2: nn.functional.max_pool2d, 3: nn.functional.max_pool3d}
-
 
 class DoubleConv(nn.Sequential):
-    """Twice: a convolution over three points per axis, normalisation, ReLU.
+    """A convolution over three points per axis, normalisation and ReLU; all of this twice.
 
     Args:
         in_channels, mid_channels, out_channels: before, between and after the two convolutions.
         edges: how each axis is continued (``neuralop_bench.layers.conv.Conv``).
-        normalization: see ``UNetBackbone``. The convolutions have a bias only with ``none``: the others subtract it,
-            or bring their own.
+        normalization: see ``UNetBackbone``. The convolutions have a bias only with ``none``: normalisation adds a shift
+            of its own.
 
     Shapes: [batch, in_channels, *space] to [batch, out_channels, *space].
 
@@ -47,45 +45,48 @@ class DoubleConv(nn.Sequential):
         edges: Sequence[Edge],
         normalization: Normalization = "layer",
     ) -> None:
+        norm = NORMS["group" if normalization == "layer" else normalization]
         layers: list[nn.Module] = []
         for n_in, n_out in ((in_channels, mid_channels), (mid_channels, out_channels)):
             layers.append(Conv(n_in, n_out, edges=edges, bias=normalization == "none"))
-            layers.append(_norm(normalization, n_out, len(edges)))
+            layers.append(norm(n_out, len(edges)))
             layers.append(nn.ReLU(inplace=True))
         super().__init__(*layers)
 
 
 class UNetBackbone(nn.Module):
-    """The features of a field on ``n_scales`` grids, each of half the points per axis of the one before.
+    """The features of a field on ``n_scales`` grids, each with half the points per axis of the one before.
 
         down:  x_0 = D_0(v),    x_k = D_k(pool(x_{k-1})),                     k = 1 ... n-1
         up:    y_{n-1} = B_{n-1}(x_{n-1}),    y_k = U_k([B_k(x_k), I y_{k+1}]),    k = n-2 ... 0
         out:   W y_0 + b
 
-    D_k and U_k are pairs of convolutions, ``pool`` takes the largest of two values per axis, I interpolates linearly to
-    the grid of x_k. B_k is a block that each scale's features pass before they go up; the identity gives a plain U-Net.
-    Channels double with every scale up to ``max_width``, except the last, so that y_{k+1} has as many as x_k.
+    D_k and U_k are pairs of convolutions (``DoubleConv``), ``pool`` takes the larger of two values per axis, I
+    interpolates linearly to the grid of x_k. B_k is a block that acts on the features of each scale before they go up;
+    the identity gives a plain U-Net. Channels double with every scale up to ``max_width``, except the last, so that
+    y_{k+1} has as many as x_k.
 
-    Axes are padded to a multiple of patch 2^(n_scales-1) points, and the output is cut back. A periodic axis goes round
-    its end, others are zero beyond theirs; a periodic axis is a circle for the network only if it needs no padding.
+    Axes are padded to a multiple of patch 2^(n_scales-1) points, and the output is cut back. Convolutions wrap around
+    periodic axes and pad the others with zeros. The network treats a periodic axis exactly as periodic only if the axis
+    needs no padding.
 
     Args:
         width: channels of the input, the output and the finest scale.
-        grid: the training grid, for its nodes and the size of its coarsest scale.
-        n_scales: grids, the finest included.
-        normalization: what the values after a convolution are shifted and scaled by, before a learned scale and shift
-            per channel:
+        grid: the training grid: its nodes are used, and its size determines that of the coarsest scale.
+        n_scales: grids, including the finest.
+        normalization: the values after a convolution are normalised by a mean and a standard deviation, followed by a
+            learned scale and shift per channel:
 
-            - ``layer``: mean and deviation of a sample over all channels and points.
-            - ``instance``: of each channel of a sample over its points. A constant added to the whole input of a
-              periodic grid is lost on the way.
-            - ``batch``: of each channel over the batch; in evaluation the running means of training. The two differ
+            - ``layer``: over all channels and points of a sample.
+            - ``instance``: over the points, for each channel of a sample. On a periodic grid the network then ignores a
+              constant added to its whole input.
+            - ``batch``: over the batch, for each channel; in evaluation, the running means of training. The two differ
               for samples unlike those of training, e.g. late in a rollout.
-            - ``none``.
+            - ``none``: no normalisation.
         block: constructor of B_k, ``block(channels)``; ``nn.Identity`` for none.
-        patch: points per axis that the grid of every scale is a multiple of.
-        max_width: most channels of a scale; None for no bound. On a line a scale has half the points and four times the
-            products per point of the one before, so that without a bound the coarsest scales cost most.
+        patch: the grid of every scale has a multiple of this many points per axis.
+        max_width: most channels of a scale; None for no bound. In 1D, a scale has half the points of the one before and
+            four times the products per point, so that without a bound the coarsest scales cost most.
 
     Shapes: [batch, width, *space] to [batch, width, *space].
 
@@ -112,17 +113,14 @@ class UNetBackbone(nn.Module):
         max_width: int | None = None,
     ) -> None:
         super().__init__()
-        if width < 1:
-            raise ValueError(f"A U-Net needs a width of at least 1, got {width}. Raise model.width.")
+        require_at_least(1, "A U-Net", width=width)
+        require_at_least(2, "A U-Net", n_scales=n_scales)
+        require_known("A U-Net", "normalization", normalization, get_args(Normalization))
         if max_width is not None and width > max_width:
             raise ValueError(
-                f"A U-Net begins with width={width} channels, which is above max_width={max_width}. "
+                f"A U-Net begins with width={width} channels, which is more than max_width={max_width}. "
                 "Lower model.width or raise model.max_width."
             )
-        if n_scales < 2:
-            raise ValueError(f"A U-Net needs n_scales of at least 2, got {n_scales}. Raise model.n_scales.")
-        if normalization not in get_args(Normalization):
-            raise ValueError(f"A U-Net knows model.normalization in {get_args(Normalization)}, got {normalization!r}.")
         self._nodes = grid.nodes
         self._multiple = patch * 2 ** (n_scales - 1)
         channels = [width * 2 ** min(scale, n_scales - 2) for scale in range(n_scales)]
@@ -137,7 +135,7 @@ class UNetBackbone(nn.Module):
                 "model.normalization to layer, with model.width of at least 2, or to none."
             )
         edges = edges_of(grid)
-        finer = [width, *channels]  # channels one scale up; the finest scale's own input and output for it
+        finer = [width, *channels]  # channels one scale up; for the finest scale, those of input and output
         self.down = nn.ModuleList(
             DoubleConv(n_in, n, n, edges=edges, normalization=normalization)
             for n_in, n in zip(finer, channels, strict=False)
@@ -154,20 +152,10 @@ class UNetBackbone(nn.Module):
         x = pad_to_multiple(v, self._multiple, self._nodes)
         skips = []
         for scale, (down, block) in enumerate(zip(self.down, self.blocks, strict=True)):
-            x = down(_MAX_POOL[len(space)](x, 2) if scale else x)
+            x = down(MAX_POOL[len(space)](x, 2) if scale else x)
             skips.append(block(x))
         y = skips.pop()
         for up in reversed(self.up):
             skip = skips.pop()
             y = up(torch.cat([skip, resample(y, self._nodes, skip.shape[2:])], dim=1))
         return self.out(crop(y, space))
-
-
-def _norm(normalization: Normalization, channels: int, n_dims: int) -> nn.Module:
-    if normalization == "none":
-        return nn.Identity()
-    if normalization == "layer":
-        return nn.GroupNorm(1, channels)
-    if normalization == "instance":
-        return _INSTANCE_NORM[n_dims](channels, affine=True)
-    return _BATCH_NORM[n_dims](channels)

@@ -1,4 +1,4 @@
-"""What the equation conserves or balances, and whether predictions do."""
+"""Whether predictions conserve or balance what the equation does."""
 
 from __future__ import annotations
 
@@ -20,25 +20,25 @@ Array = NDArray[np.float64]
 
 
 class Conserved:
-    """Drift of what the equation conserves or balances, relative to the reference: what the dataset's spec names, and
-    of a vorticity on a periodic domain also its kinetic energy and enstrophy.
+    """Error in quantities that the equation conserves or balances, relative to the reference. The dataset's spec names
+    them; for a vorticity on a periodic domain, kinetic energy and enstrophy are always among them.
 
         conserved_q = mean over n and t of |q(p) - q(u)| / s
 
-    q is a number of each snapshot, s its scale for the sample: the largest |q(u)| over t, unless said otherwise. So 1
-    is an error as large as the quantity itself. Of the first state field:
+    q is one number per snapshot. s is its scale for the sample: the largest |q(u)| over t, unless stated otherwise. So
+    1 means an error as large as the quantity itself. The quantities are those of the first state field:
 
     - ``mean``, ``mean_vorticity``: mean over the points. It may vanish, so s is the largest root mean square of u.
     - ``energy``, ``enstrophy``: half the mean square.
-    - ``kinetic_energy``: half the mean square of the velocity whose vorticity the field is, on a periodic domain.
-    - ``flux_balance``: what flows out through the boundary, the integral of -a du/dn with the first static field a and
-      one-sided differences of second order; it balances the source. On the file's grid it isn't exact for the
+    - ``kinetic_energy``: half the mean square of the velocity that has this vorticity, on a periodic domain.
+    - ``flux_balance``: outflow through the boundary, which balances the source: the integral of -a du/dn, with the
+      first static field a and one-sided differences of second order. On the file's grid the balance isn't exact for the
       reference either.
     - ``positivity``: depth of the deepest undershoot below 0; s is the largest |u|.
     - ``maximum_principle``: fraction of interior points that lie below all their neighbours along the axes; s is 1.
-      With a positive source the minimum lies on the boundary, so the reference has none.
+      With a positive source the minimum lies on the boundary, so the reference has no such point.
 
-    Range: 0 for an exact prediction, without upper bound. Empty for what a dataset doesn't name.
+    Range: 0 for an exact prediction, without upper bound. Empty for quantities that the dataset doesn't name.
 
     Columns:
         conserved_mean, conserved_mean_vorticity, conserved_energy, conserved_kinetic_energy, conserved_enstrophy: as
@@ -60,7 +60,7 @@ class Conserved:
         unknown = [name for name in self._names if name not in _QUANTITIES]
         if unknown:
             raise ValueError(
-                f"The metric conserved can't measure {unknown} of {context.spec.name}: it knows {sorted(_QUANTITIES)}. "
+                f"The metric conserved can't measure {unknown} of {context.spec.name}, only {sorted(_QUANTITIES)}. "
                 "Add them in neuralop_bench/metrics/conservation.py, or leave the metric out of evaluator.metrics."
             )
 
@@ -89,14 +89,14 @@ class Conserved:
 
 
 def quantities(spec: DatasetSpec) -> tuple[str, ...]:
-    """Names of what is measured of a dataset."""
+    """Names of the quantities that are measured for a dataset."""
     is_vorticity = spec.state[0].name == "vorticity" and spec.grid.is_periodic
     return (*spec.conserved, *(("kinetic_energy", "enstrophy") if is_vorticity else ()))
 
 
 class _Quantity(NamedTuple):
-    """``of``: numbers [time] of snapshots [time, *space], with the static field [*space] and the grid. ``scale``: what
-    they are relative to, of the reference's snapshots and numbers."""
+    """``of`` maps snapshots [time, *space], the static field [*space] and the grid to one number per snapshot, [time].
+    ``scale`` maps the reference's snapshots and numbers to the number that errors are relative to."""
 
     of: Callable[[Array, Array, Grid], Array]
     scale: Callable[[Array, Array], float]
@@ -123,7 +123,7 @@ def _kinetic_energy(vorticity: Array, _static: Array, grid: Grid) -> Array:
 
 
 def _outflow(values: Array, static: Array, grid: Grid) -> Array:
-    """Of -a grad u through all faces of a box whose nodes include both ends of every axis."""
+    """The outflow of -a grad u through all faces of a box whose nodes include both ends of every axis."""
     total = np.zeros(len(values))
     for axis in range(grid.n_dims):
         u, a = np.moveaxis(values, 1 + axis, 1), np.moveaxis(static, axis, 0)

@@ -1,23 +1,23 @@
-"""What training and predictions cost.
+"""The cost of training and of predictions.
 
-A record names device, threads and precision beside these numbers; compare them only where those are the same. Times are
-medians after a warm-up, synchronised with the device.
+A record also names device, threads and precision: compare costs only where these are the same. Times are medians after
+a warm-up, synchronised with the device.
 
 Columns:
     n_parameters: trainable real numbers; a complex one counts as two.
-    n_parameters_complex_as_one: the same with complex numbers counted once, as some published tables do.
+    n_parameters_complex_as_one: the same with complex numbers counted once, as in some published tables.
     gflops_forward: 10^9 floating point operations of one call of the operator for one sample: matrix products and
         convolutions, two for a multiplication and its addition, eight if they are complex, and 5 n log2 n for the
-        Fourier transform of n complex values, half of it for real ones. Pointwise work isn't counted: memory limits it,
-        not arithmetic.
-    train_seconds: time on the clock that training took, validation included, over all attempts that were interrupted.
-    loader_wait_seconds: the part of it in which the next batch wasn't there yet.
-    generation_seconds: single-core seconds that train and valid took to be solved.
-    peak_memory_mb: largest memory while the model was built and trained, in 10^6 bytes: on a GPU of tensors, on a CPU
-        of the whole process with its libraries and data.
-    latency_ms: time of predicting one whole trajectory alone.
+        Fourier transform of n complex values, half of that for real values. Pointwise work isn't counted, since memory
+        limits it rather than arithmetic.
+    train_seconds: wall-clock time of training, including validation, summed over interrupted attempts.
+    loader_wait_seconds: the part of it spent waiting for the next batch.
+    generation_seconds: single-core seconds of solving train and valid.
+    peak_memory_mb: largest memory while the model was built and trained, in 10^6 bytes: on a GPU that of tensors, on a
+        CPU that of the whole process, including libraries and data.
+    latency_ms: time of predicting a single whole trajectory.
     throughput: whole trajectories per second at the best of the batch sizes 1, 4, 16 ... 256.
-    throughput_batch_size: that size.
+    throughput_batch_size: that batch size.
 """
 
 from __future__ import annotations
@@ -41,8 +41,8 @@ from neuralop_bench.data.trajectories import Windows
 # Repetitions of a measurement: five, but two are enough once they have taken this long.
 _REPEATS, _FEWEST_REPEATS, _PATIENCE_SECONDS = 5, 2, 2.0
 _LARGEST_BATCH = 256
-# Timings are noisy, and a solver may sort a few samples into as many groups: so many larger batches in a row have to be
-# slower before none larger is tried.
+# Larger batches are tried until this many in a row are slower. One isn't enough: timings are noisy, and a solver may
+# put every sample of a small batch into a group of its own.
 _ENOUGH_SLOWER = 2
 # Of this process, on Linux.
 _CLEAR_REFS, _STATUS = Path("/proc/self/clear_refs"), Path("/proc/self/status")
@@ -52,9 +52,9 @@ def count_parameters(module: nn.Module, *, complex_as: Literal[1, 2] = 2) -> int
     """Trainable numbers of a module.
 
     Args:
-        module: any module. One that keeps complex parameters as pairs of reals, with the parts along the first axis,
-            names them in an attribute ``complex_pairs``.
-        complex_as: what a complex number counts. 2 counts real numbers, as records do; some published tables count 1.
+        module: any module. If it keeps complex parameters as pairs of real numbers, with the parts along the first
+            axis, it names them in an attribute ``complex_pairs``.
+        complex_as: how often a complex number counts: 2 in records, 1 in some published tables.
 
     >>> from neuralop_bench.layers.spectral_conv import SpectralConv
     >>> conv = SpectralConv(2, 3, n_modes=(4,))
@@ -77,13 +77,13 @@ def count_parameters(module: nn.Module, *, complex_as: Literal[1, 2] = 2) -> int
 def forward_flops(operator: nn.Module, inputs: Tensor) -> int:
     """Floating point operations of one call of an operator.
 
-    Counted are matrix products and convolutions, two operations for a multiplication and its addition, eight if they
-    are complex, and Fourier transforms, 5 n log2 n for n complex values along the transformed axes, half of it if they
-    are real. Pointwise work isn't counted: it is limited by memory, not by arithmetic.
+    Matrix products and convolutions count two operations for a multiplication and its addition, eight if they are
+    complex. Fourier transforms count 5 n log2 n for n complex values along the transformed axes, half of that if they
+    are real. Pointwise work isn't counted, since memory limits it rather than arithmetic.
 
     Args:
         operator: maps fields to fields.
-        inputs: [batch, channel, *space]; on the device ``meta`` (with the operator) nothing is computed.
+        inputs: [batch, channel, *space]. If operator and inputs are on the device ``meta``, nothing is computed.
 
     >>> forward_flops(nn.Linear(3, 4), torch.ones(2, 3))
     48
@@ -97,17 +97,17 @@ def _real_or_complex(formula: Callable[..., int]) -> Callable[..., int]:
     def count(*args: Any, out_val: Tensor, **options: Any) -> int:
         return formula(*args, out_val=out_val, **options) * (4 if out_val.is_complex() else 1)
 
-    count._get_raw = True  # pyright: ignore[reportFunctionMemberAccess]  # FlopCounterMode then passes tensors
+    count._get_raw = True  # pyright: ignore[reportFunctionMemberAccess]  # makes FlopCounterMode pass tensors
     return count
 
 
 def _transform(values: Sequence[int], axes: Sequence[int]) -> float:
-    """Of complex values of this shape."""
+    """Operations of transforming complex values of this shape."""
     return 5 * math.prod(values) * math.log2(math.prod(values[axis] for axis in axes))
 
 
 def _baddbmm_(_x: Sequence[int], a: Sequence[int], b: Sequence[int], *_: Any, **__: Any) -> int:
-    """Of products that are added in place torch's own table has none."""
+    """Products that are added in place, which torch's own table lacks."""
     return 2 * math.prod(a) * b[-1]
 
 
@@ -134,17 +134,17 @@ _FORMULAS: dict[Any, Callable[..., int]] = {
 
 
 def reset_peak_memory(device: torch.device) -> None:
-    """Begin a new measurement for ``peak_memory_mb``, where the system lets a process do that."""
+    """Begin a new measurement of ``peak_memory_mb``, if the system allows it."""
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
     elif sys.platform == "linux":
-        with contextlib.suppress(OSError):  # a container may forbid it; the peak is then that of the whole process
-            _CLEAR_REFS.write_text("5")  # proc(5): resets the largest resident set to the present one
+        with contextlib.suppress(OSError):  # a container may forbid it; the peak is then that since the process started
+            _CLEAR_REFS.write_text("5")  # proc(5): resets the largest resident set to the current one
 
 
 def peak_memory_mb(device: torch.device) -> float | None:
-    """Largest memory since ``reset_peak_memory``, in 10^6 bytes: on a GPU what tensors took there, on a CPU the
-    resident set of the process, libraries and data included. None where it can't be measured."""
+    """Largest memory since ``reset_peak_memory``, in 10^6 bytes: on a GPU that of tensors, on a CPU the resident set of
+    the process, including libraries and data. None where it can't be measured."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 1e6
     if sys.platform != "linux":
@@ -154,17 +154,17 @@ def peak_memory_mb(device: torch.device) -> float | None:
 
 
 def prediction_cost(predictor: Predictor, windows: Windows, *, device: torch.device) -> dict[str, float]:
-    """Time of predicting whole trajectories, after a warm-up, synchronised with the device: medians of up to five
-    repetitions.
+    """Time of predicting whole trajectories: medians of up to five repetitions, after a warm-up, synchronised with the
+    device.
 
     Args:
         predictor: a surrogate or a solver.
-        windows: whole trajectories; the first are predicted.
+        windows: whole trajectories; the first ones are predicted.
         device: where the predictor computes.
 
     Returns:
-        ``latency_ms``: time of one trajectory alone; ``throughput``: trajectories per second at the best batch size,
-        ``throughput_batch_size``, of 1, 4, 16 ..., tried until two larger batches in a row are slower.
+        ``latency_ms``: time of a single trajectory; ``throughput``: trajectories per second at the best batch size, and
+        ``throughput_batch_size``: that size. Batches of 1, 4, 16 ... are tried until two in a row are slower.
     """
     largest = min(len(windows), _LARGEST_BATCH)
     rates: dict[int, float] = {}

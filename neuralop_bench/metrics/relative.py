@@ -18,22 +18,22 @@ from neuralop_bench.metrics.spectral import squared_magnitude
 
 
 class RelativeL2:
-    """Size of the error relative to that of the reference, over the whole predicted trajectory: what boards rank by.
+    """Size of the error relative to that of the reference, over the whole predicted trajectory. Boards rank by it.
 
         rel_l2 = mean over n and c of ||p - u|| / ||u||,    norms over all predicted steps t and all points X
 
-    It is the ratio of two norms of a trajectory, not the mean of a ratio per step: steps where the field is large count
-    more. Channels count alike, whatever their units. Tables of the FNO, LSM and Transolver papers use the same
-    definition (one channel).
+    It is the ratio of two norms of a trajectory, not the mean of a ratio per step, so steps where the field is large
+    count more. All channels count equally, whatever their units. The tables of the FNO, LSM and Transolver papers use
+    the same definition (with one channel).
 
     Range: 0 for an exact prediction, 1 for predicting zero everywhere, without upper bound.
 
     Columns:
         rel_l2: the mean over samples and channels.
         rel_l2_median, rel_l2_p95, rel_l2_max: median, 95th percentile and maximum over samples of the same ratio (mean
-            over channels). The percentile is the error of a sample: nothing is interpolated.
-        rel_l2_first_step, rel_l2_last_step: the ratio of one step alone, norms over its points, mean over samples and
-            channels.
+            over channels). The percentile is the error of one of the samples, without interpolation.
+        rel_l2_first_step, rel_l2_last_step: the ratio for a single step, with norms over its points; mean over samples
+            and channels.
         n_floored_rel_l2: number of (sample, channel) whose reference has a root mean square below 1e-12.
     """
 
@@ -61,7 +61,7 @@ class RelativeL2:
         return {
             "rel_l2": mean(per_sample),
             "rel_l2_median": float(np.median(per_sample)),
-            # "higher" is a sample's own error; interpolating between a finite and an infinite one would give NaN.
+            # "higher" picks the error of a sample; interpolating between a finite and an infinite one would give NaN.
             "rel_l2_p95": float(np.percentile(per_sample, 95, method="higher")),
             "rel_l2_max": float(per_sample.max()),
             "rel_l2_first_step": mean(steps.isel(time=0).values),
@@ -94,8 +94,8 @@ class NRMSE:
 
         nrmse = mean over n, t and c of sqrt(mean_X (p - u)^2 / mean_X u^2)
 
-    The mean of ratios per step, as in tables of PDEBench, where rel_l2 is one ratio of a whole trajectory: every step
-    counts alike, and steps where the field has died down weigh as much as those where it is large.
+    It is a mean of ratios per step, as in the tables of PDEBench; rel_l2 is one ratio per trajectory. So all steps
+    count equally: those where the field has decayed count as much as those where it is large.
 
     Range: 0 for an exact prediction, 1 for predicting zero everywhere, without upper bound.
 
@@ -128,11 +128,11 @@ class RelativeH1:
 
         rel_h1 = mean over n and c of sqrt(||e||^2 + ||grad e||^2) / sqrt(||u||^2 + ||grad u||^2),    e = p - u
 
-    with norms over all predicted steps t and all points X, and derivatives along physical lengths. Along a periodic
-    axis they are those of the Fourier series, 2 pi i k / L for every mode but that of the Nyquist wavenumber, whose
-    derivative vanishes at the points. Along other axes they are central differences, one-sided at the ends, both of
-    second order. The gradient weighs a mode of wavenumber k by 2 pi k / L, so small scales count far more than in
-    rel_l2.
+    Norms are over all predicted steps t and all points X, and derivatives are with respect to physical lengths. Along a
+    periodic axis they are those of the Fourier series: a factor 2 pi i k / L for every mode but that of the Nyquist
+    wavenumber, whose derivative vanishes at the points. Along other axes they are central differences, one-sided at the
+    ends, both of second order. The gradient weights a mode of wavenumber k by 2 pi k / L, so small scales count far
+    more than in rel_l2.
 
     Range: 0 for an exact prediction, 1 for predicting zero everywhere, without upper bound.
 
@@ -176,10 +176,10 @@ class VRMSE:
         vrmse = mean over n, t and c of sqrt(mean_X (p - u)^2 / max(var_X u, 1e-6 var_dataset))
 
     var_X is the biased variance over the points of a snapshot, var_dataset the variance of all training targets, one
-    number per channel. Unlike rel_l2 it gives no credit for a large mean, and every step counts alike.
+    number per channel. Unlike rel_l2 it gives no credit for a large mean, and all steps count equally.
 
-    The VRMSE of The Well takes the unbiased variance plus 1e-7 instead: smaller by a factor sqrt((N - 1) / N) for N
-    points.
+    The VRMSE of The Well takes the unbiased variance plus 1e-7 instead, which is smaller by a factor sqrt((N - 1) / N)
+    for N points.
 
     Range: 0 for an exact prediction, 1 for predicting each snapshot's own spatial mean, without upper bound.
 
@@ -213,7 +213,7 @@ class VRMSE:
 
 
 def vrmse_step(measured: xr.Dataset, floor: NDArray[np.float64]) -> xr.DataArray:
-    """``vrmse`` before the mean, per (sample, time, channel); ``floor`` bounds the variance from below, [channel]."""
+    """``vrmse`` before the mean, per (sample, time, channel). ``floor`` [channel] bounds the variance from below."""
     return (measured["error_mean_square"] / np.maximum(measured["target_variance"], floor)) ** 0.5
 
 
@@ -279,9 +279,9 @@ def _mean_square_derivative(
 ) -> NDArray[np.float64]:
     n = values.shape[axis]
     if nodes != "periodic":
-        # Two points have no difference of second order.
+        # With two points there is no one-sided difference of second order.
         return _mean_square(np.gradient(values, h, axis=axis, edge_order=2 if n > 2 else 1))
-    # By Parseval's identity: the mode -k counts with k, and the highest of an even number of points has no derivative.
+    # Parseval's identity. The mode -k counts with k; the highest mode of an even number of points has no derivative.
     amplitudes = np.asarray(scipy.fft.rfft(values, axis=axis, norm="forward"))
     k = np.arange(n // 2 + 1, dtype=np.float64)
     if n % 2 == 0:

@@ -1,4 +1,4 @@
-"""How long a free-running prediction stays with the reference: for rollouts longer than those of training."""
+"""How long a free-running prediction stays close to the reference; for rollouts longer than those of training."""
 
 from __future__ import annotations
 
@@ -14,28 +14,28 @@ from neuralop_bench.batch import Batch, Trajectory
 from neuralop_bench.metrics.metric import EPS, MetricContext, mean, sample_pairs
 from neuralop_bench.metrics.relative import VRMSE, vrmse_step
 
-# Below 0.8 structures no longer lie where they should.
+# Below 0.8, structures are no longer in the right place.
 CORRELATIONS = (0.8, 0.9, 0.95)
 # Ten times as far off as the snapshot's own mean.
 _UNSTABLE_VRMSE = 10.0
 
 
 class CorrelationTime:
-    """For how long a prediction is correlated with the reference.
+    """How long a prediction stays correlated with the reference.
 
         r(t) = cov_X(p, u) / sqrt(var_X p var_X u),    the smallest over c
 
-    The time runs from the last frame given, where r is 1, to the first downward crossing of a threshold, interpolated
+    The time runs from the last frame of the history, where r is 1, until r first falls below a threshold, interpolated
     linearly between snapshots. A prediction that is constant in space, or isn't finite, has r = 0. A sample that stays
-    above the threshold until the last step is censored there: the median counts it as lost at that step, and is a lower
-    bound as soon as half the samples are censored. On short horizons that says little: even persistence stays above .8
-    for the first half of ns2d's ten steps, so boards take it from ``test_long``.
+    above the threshold until the last step is censored: the median uses the time of that step, so it is a lower bound
+    if at least half the samples are censored. On short horizons the time is of little use: even persistence stays above
+    0.8 for the first half of ns2d's ten steps. Boards therefore take it from ``test_long``.
 
     Range: 0 to the time of the last step. Empty for steady problems.
 
     Columns:
-        correlation_time_0.8, correlation_time_0.9, correlation_time_0.95: median over samples, in the units of the
-            dataset's time.
+        correlation_time_0.8, correlation_time_0.9, correlation_time_0.95: median over samples, in the dataset's units
+            of time.
         correlation_censored_0.8, correlation_censored_0.9, correlation_censored_0.95: fraction of censored samples.
     """
 
@@ -62,20 +62,20 @@ class CorrelationTime:
         return columns
 
     def _elapsed(self, measured: xr.Dataset) -> NDArray[np.float64]:
-        """Times of the last given frame and of the predicted steps, from the former on."""
+        """Times of the last frame of the history and of the predicted steps, counted from that frame."""
         predicted = measured["time"].values
         given = [time for time in self._times if time < predicted[0]]
-        start = given[-1] if given else 0.0  # the initial state, which lies apart in the file
+        start = given[-1] if given else 0.0  # the initial state, which isn't among the snapshots
         return np.append(start, predicted) - start
 
 
 class StableFraction:
-    """How many rollouts neither explode nor leave the range of the data.
+    """How many rollouts neither blow up nor leave the range of the data.
 
         stable_fraction = fraction of n that are finite with sqrt(mean_X e^2 / max(var_X u, floor)) < 10 at all t and c
 
-    The ratio and its floor are those of ``vrmse``. Boards take it from ``test_long``, a rollout of several times the
-    horizon of training.
+    The ratio and its floor are those of ``vrmse``. Boards take it from ``test_long``, a rollout several times as long
+    as in training.
 
     Range: 0 to 1.
 
@@ -105,12 +105,12 @@ def _correlation(p: NDArray[np.float64], u: NDArray[np.float64]) -> NDArray[np.f
     p = np.where(finite, p, 0.0)
     p, u = (x - x.mean(axis=-1, keepdims=True) for x in (p, u))
     sizes = np.sqrt(np.mean(p**2, axis=-1)) * np.sqrt(np.mean(u**2, axis=-1))
-    # The mean of a constant is off by rounding, so its variance isn't exactly 0.
+    # The mean of a constant has a rounding error, so its variance isn't exactly 0.
     return np.divide(np.mean(p * u, axis=-1), sizes, out=np.zeros_like(sizes), where=sizes > EPS)
 
 
 def _crossing(curve: NDArray[np.float64], elapsed: NDArray[np.float64], threshold: float) -> tuple[float, bool]:
-    """When a curve that begins at 1 falls below the threshold, and whether it holds out to the end instead."""
+    """When a curve that begins at 1 falls below the threshold, and whether it stays above it to the end instead."""
     values = np.append(1.0, curve)
     below = np.flatnonzero(values < threshold)
     if not len(below):

@@ -1,4 +1,4 @@
-"""Errors scale by scale: energy spectra over shells of the wavenumber, and relative errors in bands."""
+"""Errors by scale: energy spectra over shells of the wavenumber, and relative errors in bands."""
 
 from __future__ import annotations
 
@@ -16,38 +16,38 @@ from neuralop_bench.batch import Batch, Trajectory
 from neuralop_bench.metrics.bands import BAND_EDGES, BANDS, BELOW_ROUNDING
 from neuralop_bench.metrics.metric import EPS, MetricContext, mean, mean_over_samples, sample_pairs
 
-# Of the training grid's Nyquist wavenumber, for the bands that move with it.
+# Edges of the bands that move with the training grid, as fractions of its Nyquist wavenumber.
 BAND_FRACTIONS = (1 / 8, 1 / 2)
-# Below this a shell's structures are more wrong than right in their place.
+# Below this, most structures of a shell's size are in the wrong place.
 COHERENT = 0.5
 _RESAMPLINGS = 1000
 
 
 class Spectra:
-    """Relative errors in three bands of the wavenumber, and the spectra: small scales hardly show in rel_l2.
+    """Energy spectra, and relative errors in three bands of the wavenumber. Small scales hardly matter in rel_l2.
 
         spec_band = sqrt(sum E_e / sum E_u),    sums over the modes of the band, over n, t and c
 
     The spatial mean is removed. Periodic axes are Fourier transformed, in all quadrants, with wavenumbers kappa = k/L.
-    Closed axes with a node at both ends take the cosine transform DCT-I (a DCT-II leaks there), cell centres the
-    DCT-II, both with kappa = k/(2L). With amplitudes P and U, the energies of a mode are E_p = |P|^2, E_u = |U|^2 and
-    E_e = |P - U|^2.
+    The transform of closed axes, with nodes at both ends, is the cosine transform DCT-I (a DCT-II would leak there),
+    that of cell centres the DCT-II, both with kappa = k/(2L). With amplitudes P and U, the energies of a mode are
+    E_p = |P|^2, E_u = |U|^2 and E_e = |P - U|^2.
 
     The bands are fixed in wavenumbers |kappa| max L, cycles per longest side of the domain: low is 1 to 3, mid is 4 to
-    11, high is 12 and above (edges 3.5 and 11.5). A band that holds less than 1e-10 of the reference's energy is
-    rounding of float32, not signal: it is not measured, and its columns are empty.
+    11, high is 12 and above (edges 3.5 and 11.5). A band with less than 1e-10 of the reference's energy holds rounding
+    errors of float32, not signal. It isn't measured, and its columns are empty.
 
-    Shells store the spectra finer: shell b holds the modes with b = floor(|kappa| / delta + 1/2), where delta is
-    1 / max L if all axes are periodic and 1 / (2 max L) otherwise. They run from 1 to the smallest Nyquist wavenumber
-    B, and one more, the corner, holds all beyond. Shells and corner add up to the variance over the points (with
-    trapezoid weights on closed axes). The real part of P conj(U) is stored beside the energies.
+    The spectra are stored in finer shells: shell b holds the modes with b = floor(|kappa| / delta + 1/2), where delta
+    is 1 / max L if all axes are periodic and 1 / (2 max L) otherwise. Shells run from 1 to the smallest Nyquist
+    wavenumber B. One more, the corner, holds all modes beyond. Shells and corner add up to the variance over the points
+    (with trapezoid weights on closed axes). The real part of P conj(U) is stored beside the energies.
 
     Range: 0 for an exact prediction, 1 for predicting a band as zero, without upper bound.
 
     Columns:
         spec_low, spec_mid, spec_high: the ratio with sums over all samples.
-        spec_low_mean, spec_mid_mean, spec_high_mean: the mean over samples and channels of the ratio of each, with sums
-            over steps alone and the reference's energy bounded below by 1e-10 of its total.
+        spec_low_mean, spec_mid_mean, spec_high_mean: the mean over samples and channels of the ratio, with sums over
+            modes and steps only, and the reference's energy bounded below by 1e-10 of its total.
         n_floored_spec_low, n_floored_spec_mid, n_floored_spec_high: number of (sample, channel) at that bound.
     """
 
@@ -105,13 +105,13 @@ class Spectra:
 
 
 class NormalizedBands:
-    """Relative errors in three bands that move with the training grid: where in its own range a model fails.
+    """Relative errors in three bands that move with the training grid: at which of its own scales a model fails.
 
         specn_band = sqrt(sum E_e / sum E_u),    sums over the shells of the band, over n, t and c
 
     Spectra, shells and energies are those of ``spectra``. The bands are fractions of the training grid's smallest
-    Nyquist wavenumber: low up to 1/8 of it, mid up to 1/2, high all above, the corner included. A shell belongs to the
-    band that holds its centre. A band that holds less than 1e-10 of the reference's energy is not measured.
+    Nyquist wavenumber: low is up to 1/8 of it, mid up to 1/2, high above, including the corner. A shell belongs to the
+    band that contains its centre. A band with less than 1e-10 of the reference's energy isn't measured.
 
     Range: 0 for an exact prediction, 1 for predicting a band as zero, without upper bound.
 
@@ -126,7 +126,7 @@ class NormalizedBands:
     def __init__(self, context: MetricContext) -> None:
         self._spectra = Spectra(context)
         kappa = Shells(context.spec.grid).wavenumbers
-        # The tolerance keeps a shell at the edge itself below it: centres are whole multiples of the shells' width.
+        # Centres are whole multiples of the shells' width. The tolerance keeps one that lies on an edge below it.
         edges = np.array(BAND_FRACTIONS) * nyquist(context.train_grid) * (1 + 1e-9)
         self._band = np.append(np.digitize(kappa, edges, right=True), len(BANDS) - 1)  # the corner last
 
@@ -146,20 +146,20 @@ class NormalizedBands:
 
 
 class LogSpectralDistance:
-    """How far the energy spectrum is off, in decibels, whatever the phases: does a prediction have the right amount of
-    small structure, even where it sits in the wrong place?
+    """Error of the energy spectrum in decibels, regardless of phases: does a prediction have the right amount of small
+    structure, even if it is in the wrong place?
 
         lsd_db = sqrt(mean_b (10 log10((E_p(b) + f) / (E_u(b) + f)))^2),    f = 1e-10 max_b E_u(b)
 
-    E_p(b) and E_u(b) are the energies of shell b (``spectra``), summed over t and averaged over n; the mean over b
-    takes shells 1 to B, without the corner, the distance is averaged over c.
+    E_p(b) and E_u(b) are the energies of shell b (``spectra``), summed over t and averaged over n. The mean over b
+    takes shells 1 to B, without the corner. The distance is averaged over c.
 
     Range: 0 for the right spectrum, 3 if every shell holds twice or half its energy, without upper bound. Noise with
-    the right spectrum scores 0: see ``coherence``.
+    the right spectrum scores 0, too: see ``coherence``.
 
     Columns:
         lsd_db: the distance.
-        lsd_db_lo, lsd_db_hi: percentile interval of 95 % from 1000 resamplings of the samples; infinite if one
+        lsd_db_lo, lsd_db_hi: 95 % percentile interval from 1000 resamplings of the samples; infinite if a sample
             diverged.
     """
 
@@ -178,7 +178,7 @@ class LogSpectralDistance:
         columns = {"lsd_db": _distance_db(mean_over_samples(p), mean_over_samples(u))}
         if not np.isfinite(p).all():
             return {**columns, "lsd_db_lo": math.inf, "lsd_db_hi": math.inf}
-        # In an order of their own, so that the draws don't depend on that of the samples.
+        # Sorted by value, so that the draws don't depend on the order of the samples.
         order = np.lexsort(np.concatenate([u, p], axis=-1).reshape(len(u), -1).T)
         chosen = np.random.default_rng(0).integers(len(u), size=(_RESAMPLINGS, len(u)))
         weights = np.stack([np.bincount(row, minlength=len(u)) for row in chosen]) / len(u)
@@ -189,18 +189,18 @@ class LogSpectralDistance:
 
 
 class Coherence:
-    """Down to which scale a prediction has its structures in the right place, at the last predicted step.
+    """Down to which scale a prediction has structures in the right place, at the last predicted step.
 
         coherence(b) = Re sum P conj(U) / sqrt(sum |P|^2 sum |U|^2),    sums over the modes of shell b and over n
         k_eff        = the first wavenumber with coherence(b) < 0.5
 
-    A prediction that invents texture has the right energy and no coherence. Shells with less than 1e-10 of the
-    reference's energy are rounding of float32 and are passed over.
+    A prediction that invents texture has the right energy but no coherence. Shells with less than 1e-10 of the
+    reference's energy hold rounding errors of float32 and are skipped.
 
     Range: 1 where phases agree, 0 where they are unrelated, -1 where they are opposite.
 
     Columns:
-        k_eff: in cycles per longest side of the domain, mean over channels. The largest measured one where the
+        k_eff: in cycles per longest side of the domain, mean over channels. The largest measured wavenumber where the
             coherence never falls below 0.5.
         k_eff_is_bound: number of channels where it never does, so that k_eff is a lower bound.
     """
@@ -228,7 +228,7 @@ class Coherence:
 
 
 def coherence(measured: xr.Dataset) -> xr.DataArray:
-    """Re sum P conj(U) / sqrt(sum |P|^2 sum |U|^2) of the last step, pooled over samples: [channel, shell], shells
+    """Re sum P conj(U) / sqrt(sum |P|^2 sum |U|^2) at the last step, pooled over samples: [channel, shell], shells
     1 ... B without the corner. 0 where a sum vanishes or isn't finite."""
     last = measured.isel(time=-1, shell=slice(None, -1))
     cross, p, u = (
@@ -279,7 +279,7 @@ class Shells:
 
 
 class _Partition:
-    """Sums over groups of modes; label -1 is left out."""
+    """Sums over groups of modes. Modes labelled -1 are left out."""
 
     def __init__(self, labels: NDArray[np.int_], n_groups: int) -> None:
         flat = labels.ravel()
@@ -298,7 +298,7 @@ class _Partition:
 
 def amplitudes(values: NDArray[np.float64], grid: Grid) -> NDArray[np.complexfloating]:
     """Mode amplitudes c of [time, channel, *space], scaled so that sum |c|^2 is the mean square over the points
-    (with trapezoid weights on closed axes). Those of k and -k are conjugate: one of them is there, times sqrt(2)."""
+    (with trapezoid weights on closed axes). Those of k and -k are conjugate: one of them is kept, times sqrt(2)."""
     for axis, nodes in enumerate(grid.nodes, start=2):
         n = values.shape[axis]
         if nodes == "centres":
@@ -321,12 +321,12 @@ def amplitudes(values: NDArray[np.float64], grid: Grid) -> NDArray[np.complexflo
 
 
 def squared_magnitude(values: NDArray[np.complexfloating]) -> NDArray[np.float64]:
-    """|c|^2, without the square root that ``abs`` takes."""
+    """|c|^2, without the square root of ``abs``."""
     return np.square(values.real) + np.square(values.imag)
 
 
 def _wavenumbers(grid: Grid) -> list[NDArray[np.float64]]:
-    """Of each axis of ``amplitudes``, in cycles per unit length."""
+    """Wavenumbers of each axis of ``amplitudes``, in cycles per unit length."""
     last = max((axis for axis, nodes in enumerate(grid.nodes) if nodes == "periodic"), default=None)
     found = []
     for axis, (n, length, nodes) in enumerate(zip(grid.shape, grid.lengths, grid.nodes, strict=True)):

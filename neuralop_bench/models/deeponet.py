@@ -11,43 +11,47 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from data_gen.grids import Grid
-from neuralop_bench.layers.branch import Activation, Branch, dense, require_sizes
+from neuralop_bench.layers.branch import Branch, dense
 from neuralop_bench.layers.coordinates import append_coordinates
+from neuralop_bench.layers.options import require_at_least
 from neuralop_bench.layers.precision import unrounded, widened
+from neuralop_bench.layers.tables import Activation
+from neuralop_bench.layers.walls import wall_axes, wall_values
 
 
 class DeepONet(nn.Module):
-    """Deep operator network: the branch reads the input at fixed sensors, the trunk is a basis of functions of place.
+    """Deep operator network: the branch reads the input at fixed sensors, the trunk gives basis functions of position.
 
         u_c(y) = sum_k b_ck(a) t_ck(y) + d_c,    k = 1 ... n_basis
 
-    a stands for all input channels, the frames of a history among them. Every output channel c has basis functions of
-    its own; all come from one trunk. The branch ends linear, the trunk is activated once more at its end.
+    a stands for all input channels, including the frames of the history. Every output channel c has its own basis
+    functions, and a single trunk computes them all. The last layer of the branch is linear; the last layer of the trunk
+    has an activation.
 
-    The trunk sees a position on an axis that isn't periodic as x in [0, 1], and on a periodic one as cos 2 pi j x and
-    sin 2 pi j x for j = 1 ... ``harmonics``, so the output is periodic too.
+    The trunk is given positions as x in [0, 1]. On a periodic axis it is given cos 2 pi j x and sin 2 pi j x for
+    j = 1 ... ``harmonics`` instead, so that the output is periodic too.
 
     With ``hard_dirichlet`` the sum s_c(y) = sum_k b_ck t_ck + d_c becomes
 
         u_c(y) = g_c + s_c(y) product_j 4 y_j (1 - y_j)
 
-    over the closed axes with a Dirichlet condition. g_c is the boundary's value in the units of the network, where a
-    physical zero is no zero; ``prepare`` takes it from the training targets. Until then it is 0.
+    over the closed axes with a Dirichlet condition. g_c is the boundary value in the normalised units of the network,
+    where a physical zero isn't 0. ``prepare`` reads it from the training targets; until then it is 0.
 
-    Departures from the published code: no standardisation of the output per place, since it would tie the network to
-    one grid; the condition at the boundary holds a factor 4 per axis instead of 20 in all.
+    Departures from the published code: the output isn't standardised at each point, which would tie the network to one
+    grid; the boundary factor is 4 per axis instead of 20 in all.
 
     Args:
         in_channels, out_channels: channels of the input and output fields.
-        grid: the training grid, for its number of axes, its nodes and boundaries.
+        grid: the training grid: its number of axes, nodes and boundaries are used.
         branch: ``mlp`` for dense layers, ``cnn`` for convolutions before them (``neuralop_bench.layers.branch``).
-        sensors: sensors per axis, one number or one for each axis. Inputs on other nodes are interpolated linearly.
+        sensors: sensors per axis: one number, or one for each axis. Inputs on other nodes are interpolated linearly.
         n_basis: basis functions per output channel.
         width: hidden width of branch and trunk.
         n_branch_layers: dense layers of the branch.
         n_trunk_layers: dense layers of the trunk.
-        cnn_channels: output channels of the branch's convolutions, if it has any.
-        harmonics: waves per periodic axis given to the trunk; 0 gives it x instead.
+        cnn_channels: output channels of the branch's convolutions; used with ``cnn`` only.
+        harmonics: waves per periodic axis that the trunk is given; with 0 it is given x.
         activation: ``gelu``, ``relu`` or ``tanh``.
         hard_dirichlet: impose a constant value at the Dirichlet boundary.
 
@@ -88,22 +92,15 @@ class DeepONet(nn.Module):
         hard_dirichlet: bool = False,
     ) -> None:
         super().__init__()
-        require_sizes(n_basis=n_basis, width=width, n_trunk_layers=n_trunk_layers)
-        if harmonics < 0:
-            raise ValueError(f"DeepONet needs harmonics of at least 0, got {harmonics}. Raise model.harmonics.")
+        require_at_least(1, "A DeepONet", n_basis=n_basis, width=width, n_trunk_layers=n_trunk_layers)
+        require_at_least(0, "A DeepONet", harmonics=harmonics)
         self._nodes, self._harmonics = grid.nodes, harmonics
-        self._walls: tuple[int, ...] = ()
-        if hard_dirichlet:
-            self._walls = tuple(
-                axis
-                for axis, (boundary, nodes) in enumerate(zip(grid.boundary, grid.nodes, strict=True))
-                if boundary == "dirichlet" and nodes == "closed"
+        self._walls = wall_axes(grid) if hard_dirichlet else ()
+        if hard_dirichlet and not self._walls:
+            raise ValueError(
+                "hard_dirichlet needs an axis with a Dirichlet condition and nodes at both its ends, but the grid has "
+                f"boundaries {grid.boundary} and nodes {grid.nodes}. Set model.hard_dirichlet=false."
             )
-            if not self._walls:
-                raise ValueError(
-                    "hard_dirichlet needs an axis with a Dirichlet condition and nodes at both its ends, but the grid "
-                    f"has boundaries {grid.boundary} and nodes {grid.nodes}. Set model.hard_dirichlet=false."
-                )
         n_functions = out_channels * n_basis
         self.branch = Branch(
             in_channels,
@@ -127,17 +124,17 @@ class DeepONet(nn.Module):
 
     @property
     def needs_pairs(self) -> bool:
-        """Whether ``prepare`` has something to do."""
+        """Whether ``prepare`` needs the training pairs."""
         return bool(self._walls)
 
     @torch.no_grad()
     def prepare(
         self, inputs: Float[Tensor, "n in_channels *space"], targets: Float[Tensor, "n channel *space"]
     ) -> None:
-        """Take the value at the Dirichlet boundary from the training targets; nothing without ``hard_dirichlet``.
+        """Read the value at the Dirichlet boundary from the training targets. Without ``hard_dirichlet``, do nothing.
 
         Args:
-            inputs: not used.
+            inputs: unused.
             targets: encoded training targets on the training grid.
 
         Raises:
@@ -146,16 +143,12 @@ class DeepONet(nn.Module):
         del inputs
         if not self._walls:
             return
-        columns = [
-            targets.index_select(2 + axis, torch.tensor([0, targets.shape[2 + axis] - 1], device=targets.device))
-            for axis in self._walls
-        ]
-        values = torch.cat([column.transpose(0, 1).flatten(1) for column in columns], dim=1).double()
+        values = wall_values(targets, self._walls)
         spread = values.amax(dim=1) - values.amin(dim=1)
         if (spread > 1e-4 * targets.transpose(0, 1).flatten(1).double().std(dim=1)).any():
             raise ValueError(
                 "hard_dirichlet imposes one value per channel at the Dirichlet boundary, but the training targets vary "
-                f"there by up to {float(spread.max()):.2g} (in units of the network). Set model.hard_dirichlet=false."
+                f"there by up to {float(spread.max()):.2g} (normalised). Set model.hard_dirichlet=false."
             )
         self.boundary_value.copy_(values.mean(dim=1))
 
@@ -163,7 +156,7 @@ class DeepONet(nn.Module):
         space, n_channels = x.shape[2:], len(self.bias)
         positions = append_coordinates(x.new_empty(1, 0, *space), self._nodes)[0].flatten(1).T
         coefficients = self.branch(x).unflatten(1, (n_channels, -1))
-        with unrounded(x):  # positions and sums; what lies between is as smooth as the features
+        with unrounded(x):  # positions and sums; the layers in between tolerate rounding
             first = self.trunk[0](self._features(positions))
         functions = self.trunk[1:](first).unflatten(1, (n_channels, -1))
         with unrounded(x):
@@ -174,7 +167,7 @@ class DeepONet(nn.Module):
         return u.unflatten(2, space)
 
     def _features(self, positions: Float[Tensor, "n axis"]) -> Float[Tensor, "n feature"]:
-        """What the trunk is given of the positions in [0, 1]."""
+        """The input of the trunk at positions in [0, 1]."""
         columns = []
         for axis, column in enumerate(positions.split(1, dim=1)):
             if self._is_wave(axis):

@@ -1,4 +1,4 @@
-"""A model that somebody else wrote."""
+"""A model from any other package."""
 
 from __future__ import annotations
 
@@ -18,36 +18,36 @@ _DEFAULT_PASS = {"in_channels": "in_channels", "out_channels": "out_channels"}
 
 
 class External(nn.Module):
-    """Any ``nn.Module`` of any installed package that maps fields to fields.
+    """Any ``nn.Module`` that maps fields to fields, from any installed package.
 
         python run.py model=external model.target=neuralop.models.TFNO \\
             '+model.arguments={n_modes: [16, 16], hidden_channels: 32}' model.label=tfno
 
-    The class is looked up, checked to be an ``nn.Module``, and called with ``arguments`` and with whatever of
-    in_channels, out_channels and grid ``pass`` names. Nothing else is evaluated, but importing a package runs its code:
-    a target is as trustworthy as whoever wrote it.
+    The class is looked up and must be an ``nn.Module``. It is called with ``arguments``, and with those of in_channels,
+    out_channels and grid that ``pass`` names. Nothing else is evaluated. But importing a package runs its code, so name
+    only packages that you trust.
 
-    What the module writes into a state dict beside its own tensors is left out, so checkpoints stay plain (neuralop
-    adds its constructor's arguments, which no other module can load). A module that can't be built on the ``meta``
-    device, where the pipeline tries hyper-parameters without using memory, is built on the CPU for that trial.
+    The state dict holds the module's tensors alone; anything else that the module adds to it is left out (neuralop adds
+    its constructor's arguments, which no other module can load). The pipeline first builds every model on the ``meta``
+    device, to check its hyper-parameters without using memory. A module that can't be built there is built on the CPU.
 
     Args:
         in_channels, out_channels: channels of the input and output fields.
         grid: the training grid.
         target: dotted path of the class, ``package.Class``.
         arguments: its keyword arguments; a nested ``_target_`` is built first.
-        pass: (a key of the configuration; in Python ``External(..., **{"pass": {...}})``, the word being reserved)
-            under which names the class takes in_channels, out_channels and grid. The default passes the channels
-            under these names and no grid; null leaves one out.
+        pass: the names under which the class takes in_channels, out_channels and grid; null leaves one out. By default
+            it takes the channels under these names, and no grid. ``pass`` is a reserved word in Python: there, write
+            ``External(..., **{"pass": {...}})``.
 
     Attributes:
-        resolution_free: what the module declares under this name; False if it says nothing.
+        resolution_free: the module's own attribute of this name; False if it has none.
 
     Shapes: [batch, in_channels, *space] to [batch, out_channels, *space].
 
     Raises:
-        ValueError: no target; a target that can't be imported or isn't an ``nn.Module``; a name given twice; a class
-            that refuses its arguments.
+        ValueError: no target; a target that can't be imported or isn't an ``nn.Module``; an argument given twice;
+            arguments that the class refuses.
 
     >>> conv = External(in_channels=3, out_channels=2, grid=Grid.periodic(8), target="torch.nn.Conv2d",
     ...                 arguments={"kernel_size": 3, "padding": "same"})
@@ -55,7 +55,7 @@ class External(nn.Module):
     torch.Size([1, 2, 8, 8])
     """
 
-    # ``pass`` can't be the name of a parameter, so it arrives among the named ones; it is the only one.
+    # ``pass`` can't be the name of a parameter, so it arrives in ``named``, which may hold nothing else.
     def __init__(
         self,
         *,
@@ -77,7 +77,7 @@ class External(nn.Module):
         constructor = _resolve(target)
         for name, keyword in (_DEFAULT_PASS | passed).items():
             if name not in known:
-                raise ValueError(f"Unknown key model.pass.{name}: a model can be passed {', '.join(known)}.")
+                raise ValueError(f"Unknown key model.pass.{name}: the keys are {', '.join(known)}.")
             if keyword is None:
                 continue
             if keyword in given:
@@ -147,8 +147,8 @@ def _build(constructor: Callable[..., nn.Module], arguments: dict[str, Any], tar
         except Exception:
             if torch.get_default_device().type != "meta":
                 raise
-            # Either the arguments are wrong, or the module reads values while it is built, which meta tensors don't
-            # have. A second trial with values tells.
+            # Either the arguments are wrong, or the constructor reads values, which meta tensors don't have. A second
+            # trial, with values, tells which.
             with torch.device("cpu"):
                 return constructor(**arguments).to("meta")
     except Exception as error:

@@ -11,12 +11,11 @@ from torch import Tensor, nn
 from data_gen.grids import Grid, Nodes
 from neuralop_bench.layers.coordinates import append_coordinates
 from neuralop_bench.layers.mlp import Perceptron, Pointwise
+from neuralop_bench.layers.options import choose, one_for_each, require_at_least, require_known
 from neuralop_bench.layers.padding import crop, domain_padding, pad
 from neuralop_bench.layers.precision import unrounded
 from neuralop_bench.layers.spectral_conv import Factorization, Init, SpectralConv, fourier_layer, require_modes
-
-_ACTIVATIONS = {"gelu": nn.functional.gelu, "relu": nn.functional.relu}
-_BATCH_NORM = {1: nn.BatchNorm1d, 2: nn.BatchNorm2d, 3: nn.BatchNorm3d}
+from neuralop_bench.layers.tables import ACTIVATIONS, NORMS, Activation
 
 
 class FNO(nn.Module):
@@ -25,38 +24,37 @@ class FNO(nn.Module):
         v_0 = P(a, x),    v_{l+1} = act(W_l v_l + b_l + K_l v_l),    u = Q(v_L)
 
     K_l is a spectral convolution, W_l acts pointwise, the last block has no activation, Q has one hidden layer.
-    Coordinates are appended to the input inside the model. The network runs in 1, 2 and 3 dimensions, on any grid that
-    holds its modes.
+    The model appends coordinates to its input. It runs in 1, 2 and 3 dimensions, on any grid that holds its modes.
 
-    The Fourier transform closes every axis to a circle. With ``padding``, v_0 is continued on the far side of the axes
-    that aren't periodic until it meets its beginning, and v_L is cut back. The length is a fraction of the domain, so
-    the network stays free of the resolution; the published code of 2022 appends a number of cells, filled with zeros.
+    The Fourier transform treats every axis as periodic. With ``padding``, v_0 is continued beyond the far end of the
+    other axes until it meets its beginning, and v_L is cut back. The length is a fraction of the domain, so the network
+    doesn't depend on the resolution. The published code of 2022 appends a fixed number of cells, filled with zeros.
 
     With ``factorization`` the spectral weights of every block are learned in Tucker or CP form, with a fraction
-    ``rank`` of their numbers. Each block has factors of its own, as in the neuralop package; the paper of the TFNO
-    factorises the weights of all blocks as one tensor, and has further changes to the block and a decomposition of the
-    domain, which aren't here.
+    ``rank`` of the parameters. Each block has its own factors, as in the neuralop package. The TFNO paper factorises
+    the weights of all blocks as one tensor, changes the block further and decomposes the domain; none of this is done
+    here.
 
-    Three variants lie in configs/model: ``fno`` (GELU, centred initialisation scaled to keep the variance, coordinates
-    of the grid's own nodes), ``fno_2020`` (ReLU, positive uniform initialisation, coordinates that always include
-    both end points), the network of the paper, and ``tfno`` (``fno`` with spectral weights in Tucker form).
+    There are three variants in configs/model: ``fno`` (GELU, centred initialisation that keeps the variance,
+    coordinates of the grid's own nodes); ``fno_2020``, the network of the paper (ReLU, positive uniform initialisation,
+    coordinates that always include both end points); and ``tfno`` (``fno`` with spectral weights in Tucker form).
 
     Args:
         in_channels, out_channels: channels of the input and output fields.
-        grid: the training grid, for its number of axes, its nodes and the bound on ``n_modes``.
-        n_modes: positive wavenumbers kept per axis, one number or one for each axis (the paper's convention; the
-            neuralop package counts twice as many). At most half the points of an axis, its padding included.
+        grid: the training grid: its number of axes and nodes are used, and its size bounds ``n_modes``.
+        n_modes: positive wavenumbers kept per axis: one number, or one for each axis (the paper's convention; the
+            neuralop package counts twice as many). At most half the points of an axis, including its padding.
         width: hidden channels.
         n_layers: blocks.
         projection_width: hidden channels of the projection.
-        activation: ``gelu`` or ``relu``.
+        activation: ``gelu``, ``relu`` or ``tanh``.
         normalization: ``none``, or ``batch`` for batch normalisation of each block's sum (the code of January 2021).
         spectral_init: initialisation of the spectral weights (``SpectralConv``).
         coordinates: ``nodes`` for the positions of the grid's nodes, ``closed`` for linspace(0, 1) on every axis.
         padding: length added to each axis that isn't periodic, as a fraction of the domain (``domain_padding``).
         factorization: ``none`` for dense spectral weights, ``tucker`` or ``cp`` for factors.
-        rank: numbers in the factors as a fraction of those in the dense weights, above 0 and at most 1
-            (``SpectralConv``). Without a factorization it says nothing.
+        rank: parameters of the factors as a fraction of those of the dense weights, above 0 and at most 1
+            (``SpectralConv``). Used with a factorization only.
 
     Shapes: [batch, in_channels, *space] to [batch, out_channels, *space].
 
@@ -85,7 +83,7 @@ class FNO(nn.Module):
         width: int = 32,
         n_layers: int = 4,
         projection_width: int = 128,
-        activation: Literal["gelu", "relu"] = "gelu",
+        activation: Activation = "gelu",
         normalization: Literal["none", "batch"] = "none",
         spectral_init: Init = "normal",
         coordinates: Literal["nodes", "closed"] = "nodes",
@@ -94,44 +92,28 @@ class FNO(nn.Module):
         rank: float = 0.1,
     ) -> None:
         super().__init__()
-        modes = (n_modes,) * grid.n_dims if isinstance(n_modes, int) else tuple(n_modes)
-        sizes = {
-            "n_modes": min(modes),
-            "width": width,
-            "n_layers": n_layers,
-            "projection_width": projection_width,
-        }
-        for name, value in sizes.items():
-            if value < 1:
-                raise ValueError(f"FNO needs {name} of at least 1, got {value}. Raise model.{name}.")
-        for name, value, known in (
-            ("activation", activation, tuple(_ACTIVATIONS)),
-            ("normalization", normalization, ("none", "batch")),
-            ("spectral_init", spectral_init, ("normal", "uniform")),
-            ("coordinates", coordinates, ("nodes", "closed")),
-            ("factorization", factorization, ("none", "tucker", "cp")),
-        ):
-            if value not in known:
-                raise ValueError(f"FNO knows model.{name} in {known}, got {value!r}.")
+        modes = one_for_each(n_modes, grid.n_dims)
+        require_at_least(1, "FNO", width=width, n_layers=n_layers, projection_width=projection_width)
+        require_known("FNO", "normalization", normalization, ("none", "batch"))
+        require_known("FNO", "coordinates", coordinates, ("nodes", "closed"))
         added = domain_padding(grid.shape, grid.nodes, padding)
         padded = tuple(n + m for n, m in zip(grid.shape, added, strict=True))
         require_modes(padded, modes, "FNO on its padded grid" if any(added) else "FNO")
         self._nodes = grid.nodes
         self._coordinates: tuple[Nodes, ...] = grid.nodes if coordinates == "nodes" else ("closed",) * grid.n_dims
         self._padding = padding
-        self._activation = _ACTIVATIONS[activation]
+        self._activation = choose("FNO", "activation", activation, ACTIVATIONS).function
         self.lifting = Pointwise(in_channels + grid.n_dims, width)
         self.spectral = nn.ModuleList(
             SpectralConv(width, width, modes, spectral_init, factorization, rank) for _ in range(n_layers)
         )
         self.pointwise = nn.ModuleList(Pointwise(width, width) for _ in range(n_layers))
-        norm = _BATCH_NORM[grid.n_dims] if normalization == "batch" else None
-        self.norms = nn.ModuleList(norm(width) if norm else nn.Identity() for _ in range(n_layers))
+        self.norms = nn.ModuleList(NORMS[normalization](width, grid.n_dims) for _ in range(n_layers))
         self.projection = Perceptron(width, projection_width, out_channels, self._activation)
 
     def forward(self, x: Float[Tensor, "batch in_channels *space"]) -> Float[Tensor, "batch out_channels *space"]:
         space = x.shape[2:]
-        # Channels last: every map of channels is one product of large matrices then.
+        # With channels last, every map of channels is one product of large matrices.
         with unrounded(x):
             v = self.lifting.channels_last(append_coordinates(x, self._coordinates).movedim(1, -1).contiguous())
         added = domain_padding(space, self._nodes, self._padding)

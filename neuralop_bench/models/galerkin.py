@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import partial
 from typing import ClassVar, Literal, cast
 
 import torch
@@ -15,10 +16,13 @@ from neuralop_bench.layers.attention import Kind, LinearAttention
 from neuralop_bench.layers.conv import Conv, edges_of
 from neuralop_bench.layers.coordinates import append_coordinates
 from neuralop_bench.layers.mlp import Perceptron, Pointwise
+from neuralop_bench.layers.options import one_for_each, require_at_least, require_known
 from neuralop_bench.layers.precision import unrounded, widened
 from neuralop_bench.layers.resample import resample
 from neuralop_bench.layers.spectral_conv import Init, SpectralConv, fourier_layer, require_modes
+from neuralop_bench.layers.walls import wall_axes, wall_values
 
+_WHO = "GalerkinTransformer"
 _MAX_DIMS = 2
 # Boundary values closer than this are one value. Targets are normalised, so the unit is their standard deviation.
 _TOLERANCE = 1e-5
@@ -29,27 +33,30 @@ class GalerkinTransformer(nn.Module):
 
         v_0 = E(a),    w_l = v_l + A_l(v_l, x),    v_{l+1} = w_l + F_l(w_l),    u = D(v_L)
 
-    A_l is attention without softmax (``layers.attention.LinearAttention``), F_l a network of one hidden layer (ReLU)
-    at each point. With ``block_norm`` both sums are layer-normalised and the heads aren't.
+    A_l is attention without softmax (``layers.attention.LinearAttention``), F_l a network with one hidden layer (ReLU)
+    at each point. With ``block_norm``, layer normalisation acts on both sums instead of in the heads.
 
-    D has spectral convolutions K_l beside pointwise maps W_l, and a pointwise network of one hidden layer:
+    D has spectral convolutions K_l beside pointwise maps W_l, and a pointwise network with one hidden layer:
 
         s_{l+1} = silu(K_l s_l + W_l s_l + b_l),    u = Q_2 silu(Q_1 s)
 
     Without ``coarse``, E is an affine map at each point, and s_0 = v_L. With it, attention acts on a coarse grid. E is
-    a network of 3 x 3 convolutions with two steps of linear interpolation down, the first to the geometric mean of the
-    two sizes; two steps with a convolution between them lead up again, and s_0 is an affine map of the result.
+    then a network of 3 x 3 convolutions with two steps of linear interpolation down; the first leads to the geometric
+    mean of the two sizes. Two steps with a convolution between them lead up again, and s_0 is an affine map of the
+    result.
 
-    These convolutions depend on the spacing. They always act on the grids they were trained on: inputs on other grids
-    are interpolated to the training grid first, and the last step up leads to the grid at hand. So the network is free
-    of the resolution, though inputs finer than the training grid show it no more detail. Grids that hold the training
-    grid's nodes get the same features; what differs is the decoder's aliasing of the kinks of linear interpolation.
+    These convolutions depend on the spacing, so they always act on the grids they were trained on: inputs on other
+    grids are first interpolated to the training grid, and the last step up leads to the grid of the input. The network
+    therefore runs at any resolution, but gains no detail from inputs finer than the training grid. Grids that contain
+    the training grid's nodes get the same features; the outputs differ only because the decoder aliases the kinks of
+    linear interpolation.
 
-    With ``dirichlet_ring``, the output on the boundary of closed Dirichlet axes is the boundary value. It is constant
-    per channel and read off the training targets (``prepare``); until then the network's own values stand there.
-    The published code sets 0 after decoding. The operator here works in normalised units, in which 0 is another number.
+    With ``dirichlet_ring``, the output on the boundary of closed Dirichlet axes is set to the boundary value, one
+    constant per channel that ``prepare`` reads from the training targets. Until then the network's own values stay.
+    The published code sets 0 after decoding; this operator works in normalised units, in which the boundary value isn't
+    0.
 
-    Two variants lie in configs/model: ``galerkin`` and ``fourier_transformer``.
+    There are two variants in configs/model: ``galerkin`` and ``fourier_transformer``.
 
     Args:
         in_channels, out_channels: channels of the input and output fields.
@@ -61,16 +68,16 @@ class GalerkinTransformer(nn.Module):
         attention: ``galerkin`` or ``fourier``.
         block_norm: normalise after each sum instead of in the heads (the published network for Navier-Stokes).
         init_gain, init_diagonal: of Q, K and V (``LinearAttention``). Published: 1e-3 as gain of the Fourier type.
-        coarse: points per axis of the grid for attention: one number, one for each axis, or a fraction (0.5) of the
-            spacings of the training grid. null for attention on the grid itself.
+        coarse: points per axis of the grid for attention: one number, one for each axis, or the fraction (0.5) of the
+            training grid's intervals that is kept. null for attention on the grid itself.
         decoder_width: channels of the spectral convolutions.
         n_decoder_layers: spectral convolutions.
-        n_modes: positive wavenumbers kept per axis by the decoder, one number or one for each axis.
+        n_modes: positive wavenumbers that the decoder keeps per axis: one number, or one for each axis.
         projection_width: hidden channels of Q.
         spectral_init: initialisation of the spectral weights (``SpectralConv``).
         coordinates: ``nodes`` to append the positions of the nodes to the input (with ``coarse``, to the decoder's
-            input instead), ``none`` to let them enter through attention alone.
-        dropout: fraction of numbers dropped in training, after A_l, in and after F_l, and in the convolutions of
+            input instead), ``none`` to give them to attention alone.
+        dropout: fraction of values dropped in training, after A_l, in and after F_l, and in the convolutions of
             ``coarse``.
         dirichlet_ring: set the output on the boundary of closed Dirichlet axes.
 
@@ -83,8 +90,9 @@ class GalerkinTransformer(nn.Module):
 
     Reference: Cao (2021), Choose a Transformer: Fourier or Galerkin, arXiv 2105.14995, and the code published with it
     (scaomath/galerkin-transformer).
-    Departures: no dropout inside attention (``LinearAttention``), one activation after the convolution on the way up
-    where the published code has the same one twice, spectral weights start as those of the other models here.
+    Departures: no dropout inside attention (``LinearAttention``); the convolution on the way up has one activation,
+    where the published code applies the same one twice; the initial spectral weights are those of the other models
+    here.
 
     >>> model = GalerkinTransformer(in_channels=10, out_channels=1, grid=Grid.periodic(64))
     >>> sum(p.numel() for p in model.parameters())
@@ -121,67 +129,31 @@ class GalerkinTransformer(nn.Module):
         dirichlet_ring: bool = True,
     ) -> None:
         super().__init__()
-        if grid.n_dims > _MAX_DIMS:
-            raise ValueError(
-                f"GalerkinTransformer runs on 1 or {_MAX_DIMS} space axes, but the grid has {grid.n_dims}. Choose "
-                "another model, e.g. model=fno."
-            )
-        modes = (n_modes,) * grid.n_dims if isinstance(n_modes, int) else tuple(n_modes)
-        sizes = {
-            "width": width,
-            "n_heads": n_heads,
-            "n_layers": n_layers,
-            "ffn_width": ffn_width,
-            "decoder_width": decoder_width,
-            "n_decoder_layers": n_decoder_layers,
-            "n_modes": min(modes),
-            "projection_width": projection_width,
-        }
-        for name, value in sizes.items():
-            if value < 1:
-                raise ValueError(f"GalerkinTransformer needs {name} of at least 1, got {value}. Raise model.{name}.")
-        if coordinates not in ("nodes", "none"):
-            raise ValueError(f"GalerkinTransformer knows model.coordinates in ('nodes', 'none'), got {coordinates!r}.")
-        if not 0 <= dropout < 1:
-            raise ValueError(f"model.dropout is a fraction of at least 0 and below 1, got {dropout}.")
-        require_modes(grid.shape, modes, "GalerkinTransformer")
+        modes = one_for_each(n_modes, grid.n_dims)
+        _require_grid(grid, modes)
+        _require_fraction(dropout)
+        require_at_least(1, _WHO, width=width, n_heads=n_heads, n_layers=n_layers, ffn_width=ffn_width)
+        require_at_least(1, _WHO, decoder_width=decoder_width, n_decoder_layers=n_decoder_layers)
+        require_at_least(1, _WHO, projection_width=projection_width)
+        require_known(_WHO, "coordinates", coordinates, ("nodes", "none"))
         self._nodes = grid.nodes
         self._coordinates = grid.nodes if coordinates == "nodes" else None
-        self._ring_axes = tuple(
-            axis
-            for axis, (boundary, nodes) in enumerate(zip(grid.boundary, grid.nodes, strict=True))
-            if dirichlet_ring and boundary == "dirichlet" and nodes == "closed"
-        )
+        self._ring_axes = wall_axes(grid) if dirichlet_ring else ()
         n_coordinates = 0 if self._coordinates is None else grid.n_dims
         if coarse is None:
             self.features: nn.Module = Pointwise(in_channels + n_coordinates, width)
             self.upscaling, self.lifting = None, None
-            decoder_in = width
         else:
             shape = coarse_shape(grid, coarse)
             self.features = Downscaling(in_channels, width, grid, shape, dropout)
             self.upscaling = Upscaling(width, grid, shape, dropout)
             self.lifting = Pointwise(width + n_coordinates, decoder_width)
-            decoder_in = decoder_width
+        attend = partial(LinearAttention, width=width, n_heads=n_heads, n_dims=grid.n_dims, norm=not block_norm)
+        attend = partial(attend, kind=attention, init_gain=init_gain, init_diagonal=init_diagonal)
         self.encoder = nn.ModuleList(
-            EncoderLayer(
-                LinearAttention(
-                    width=width,
-                    n_heads=n_heads,
-                    n_dims=grid.n_dims,
-                    kind=attention,
-                    norm=not block_norm,
-                    init_gain=init_gain,
-                    init_diagonal=init_diagonal,
-                ),
-                width,
-                ffn_width,
-                block_norm=block_norm,
-                dropout=dropout,
-            )
-            for _ in range(n_layers)
+            EncoderLayer(attend(), width, ffn_width, block_norm=block_norm, dropout=dropout) for _ in range(n_layers)
         )
-        channels = (decoder_in, *(decoder_width,) * (n_decoder_layers - 1))
+        channels = (width if coarse is None else decoder_width, *(decoder_width,) * (n_decoder_layers - 1))
         self.spectral = nn.ModuleList(SpectralConv(n, decoder_width, modes, spectral_init) for n in channels)
         self.pointwise = nn.ModuleList(Pointwise(n, decoder_width) for n in channels)
         self.projection = Perceptron(decoder_width, projection_width, out_channels, nn.functional.silu)
@@ -190,7 +162,7 @@ class GalerkinTransformer(nn.Module):
 
     @property
     def needs_pairs(self) -> bool:
-        """Whether ``prepare`` has something to do."""
+        """Whether ``prepare`` needs the training pairs."""
         return bool(self._ring_axes)
 
     @torch.no_grad()
@@ -199,30 +171,26 @@ class GalerkinTransformer(nn.Module):
         inputs: Float[Tensor, "sample in_channels *space"],  # noqa: ARG002  (given to every model that prepares)
         targets: Float[Tensor, "sample out_channels *space"],
     ) -> None:
-        """Read the boundary values off the training targets; called once before training.
+        """Read the boundary values from the training targets; called once before training.
 
         Args:
             inputs: encoded training inputs; unused.
             targets: encoded training targets.
 
         Raises:
-            ValueError: the targets' boundary values aren't one constant per channel.
+            ValueError: the targets vary along the boundary.
         """
         if not self._ring_axes:
             return
-        faces = [
-            targets.select(axis + 2, end).reshape(*targets.shape[:2], -1) for axis in self._ring_axes for end in (0, -1)
-        ]
-        values = torch.cat(faces, dim=2)
-        low, high = values.amin(dim=(0, 2)), values.amax(dim=(0, 2))
-        for channel, spread in enumerate((high - low).tolist()):
+        values = wall_values(targets, self._ring_axes)
+        for channel, spread in enumerate((values.amax(dim=1) - values.amin(dim=1)).tolist()):
             if not spread <= _TOLERANCE:
                 raise ValueError(
                     f"GalerkinTransformer sets the output on Dirichlet boundaries to one constant per channel, but the "
                     f"training targets of channel {channel} differ there by {spread:.3g} (normalised). Use "
                     "model.dirichlet_ring=false."
                 )
-        self.ring.copy_(values[0, :, 0])
+        self.ring.copy_(values[:, 0])
         self.ring_is_known.fill_(True)
 
     def forward(self, x: Float[Tensor, "batch in_channels *space"]) -> Float[Tensor, "batch out_channels *space"]:
@@ -234,7 +202,7 @@ class GalerkinTransformer(nn.Module):
                 v = self.features(self._with_coordinates(x))
         latent = v.shape[2:]
         positions = append_coordinates(x.new_empty(1, 0, *latent), self._nodes)[0].flatten(1).T
-        tokens = v.flatten(2).transpose(1, 2).contiguous()  # once here, rather than in every product
+        tokens = v.flatten(2).transpose(1, 2).contiguous()  # one copy here instead of one in every product
         for layer in self.encoder:
             tokens = layer(tokens, positions)
         v = tokens.unflatten(1, latent)
@@ -260,14 +228,14 @@ class GalerkinTransformer(nn.Module):
 
 
 class EncoderLayer(nn.Module):
-    """Attention, then a network of one hidden layer at each point, each added to what it was given.
+    """Attention, then a network with one hidden layer at each point; the output of each is added to its input.
 
     Args:
         attention: maps features and positions to features.
         width: features of a point.
         ffn_width: hidden features.
         block_norm: layer-normalise both sums.
-        dropout: fraction dropped in training of either addend and of the hidden features.
+        dropout: fraction of values dropped in training, in both outputs and in the hidden features.
 
     Shapes: [batch, n, width] and positions [n, n_dims] to [batch, n, width].
     """
@@ -291,7 +259,7 @@ class EncoderLayer(nn.Module):
 
 
 class Downscaling(nn.Module):
-    """Features on a coarse grid: a convolution, then three in a row whose outputs are joined; interpolation after each.
+    """Features on a coarse grid: a convolution, then three more whose outputs are joined, each part then interpolated.
 
         v = relu(C_0 a) on the middle grid,    h_1 = relu(C_1 v),  h_2 = relu(C_2 h_1),  h_3 = relu(C_3 h_2),
         features = (h_1, h_2, h_3) on the coarse grid
@@ -303,7 +271,7 @@ class Downscaling(nn.Module):
         width: features, divided among h_1, h_2 and h_3 (128 = 42 + 42 + 44).
         grid: the training grid.
         coarse: shape of the coarse grid.
-        dropout: fraction of numbers of C_0 a dropped in training.
+        dropout: fraction of the values of C_0 a dropped in training.
 
     Shapes: [batch, in_channels, *space] to [batch, width, *coarse].
 
@@ -313,8 +281,7 @@ class Downscaling(nn.Module):
 
     def __init__(self, in_channels: int, width: int, grid: Grid, coarse: Sequence[int], dropout: float) -> None:
         super().__init__()
-        if width < 3:
-            raise ValueError(f"With model.coarse, width is divided by three, got {width}. Raise model.width.")
+        require_at_least(3, "With model.coarse, GalerkinTransformer", width=width)
         third, edges = width // 3, edges_of(grid)
         self._nodes = grid.nodes
         self._shapes = (grid.shape, _middle(grid.shape, coarse), tuple(coarse))
@@ -343,7 +310,7 @@ class Upscaling(nn.Module):
         width: features.
         grid: the training grid; the middle grid lies between it and the coarse one.
         coarse: shape of the coarse grid.
-        dropout: fraction of numbers dropped in training after the convolution.
+        dropout: fraction of values dropped in training after the convolution.
 
     Shapes: [batch, width, *coarse] to [batch, width, *space].
     """
@@ -360,6 +327,20 @@ class Upscaling(nn.Module):
         return resample(self.dropout(v), self._nodes, space)
 
 
+def _require_grid(grid: Grid, modes: tuple[int, ...]) -> None:
+    if grid.n_dims > _MAX_DIMS:
+        raise ValueError(
+            f"{_WHO} runs on 1 or {_MAX_DIMS} space axes, but the grid has {grid.n_dims}. Choose another model, e.g. "
+            "model=fno."
+        )
+    require_modes(grid.shape, modes, _WHO)
+
+
+def _require_fraction(dropout: float) -> None:
+    if not 0 <= dropout < 1:
+        raise ValueError(f"{_WHO} needs model.dropout to be at least 0 and below 1, got {dropout}.")
+
+
 def coarse_shape(grid: Grid, coarse: int | float | Sequence[int]) -> tuple[int, ...]:
     """Points per axis of the grid for attention; a fraction counts intervals on closed axes, points on others.
 
@@ -374,11 +355,11 @@ def coarse_shape(grid: Grid, coarse: int | float | Sequence[int]) -> tuple[int, 
         ends = [1 if nodes == "closed" else 0 for nodes in grid.nodes]
         shape = tuple(round(coarse * (n - end)) + end for n, end in zip(grid.shape, ends, strict=True))
     else:
-        shape = (coarse,) * grid.n_dims if isinstance(coarse, int) else tuple(coarse)
+        shape = one_for_each(coarse, grid.n_dims)
     if len(shape) != grid.n_dims or any(not 2 <= m <= n for m, n in zip(shape, grid.shape, strict=True)):
         raise ValueError(
-            f"GalerkinTransformer's coarse={coarse!r} asks for attention on {shape} points of a grid of {grid.shape}: "
-            "each axis needs at least 2 and at most all points. Change model.coarse, or set it to null."
+            f"model.coarse={coarse!r} gives attention a grid of shape {shape}, but every axis needs at least 2 points "
+            f"and at most those of the training grid, {grid.shape}. Change model.coarse, or set it to null."
         )
     return shape
 

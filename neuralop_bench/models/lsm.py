@@ -14,31 +14,32 @@ from torch.nn.functional import gelu
 from data_gen.grids import Grid
 from neuralop_bench.layers.coordinates import append_coordinates
 from neuralop_bench.layers.mlp import Perceptron, Pointwise
+from neuralop_bench.layers.options import require_at_least
 from neuralop_bench.layers.precision import unrounded, widened
 from neuralop_bench.layers.unet import Normalization, UNetBackbone
 
 
 class NeuralSpectralBlock(nn.Module):
-    """Within each patch of ``patch`` points per axis: project on a few latent tokens, map each token's values by a sum
-    of sines and cosines, and project back. Patches share all weights and don't see each other.
+    """Within each patch of ``patch`` points per axis: project onto a few latent tokens, map the tokens' values by a sum
+    of sines and cosines, and project back. All patches share the weights, and no patch depends on another.
 
         encode:  z_t = z0_t + sum_x softmax_x(<z0_t, K x>) V x           for each token t and head
         map:     z <- z + w_0 + sum_k c_k cos(pi k z / n_basis) + s_k sin(pi k z / n_basis),    k = 1 ... n_basis - 1
         decode:  x <- x + sum_t softmax_t(<Q x, z_t>) z_t                for each point and head
 
-    K, V and Q are affine maps of the channels of a point. The sums in z are over values of a feature, not over space;
-    w, c and s differ between channels and are shared by the tokens. The published code has a weight for sin(0) as well,
-    n_basis pairs in all; it has no effect and no gradient and is left out here, one number per channel. Under autocast
-    softmax and the map stay float32: rounded, a phase of a few turns would be off by a tenth.
+    K, V and Q are affine maps of the channels of a point. The sines and cosines are functions of a feature's value, not
+    of space; w, c and s differ between channels and are shared by the tokens. The published code also has a weight for
+    sin(0), one number per channel, so it has n_basis pairs. That weight has no effect and no gradient, and is left out
+    here. Under autocast, softmax and the map stay in float32: rounding would change a phase of a few turns by a tenth.
 
     Args:
         channels: of input and output.
         patch: points per axis of a patch.
         n_tokens: latent tokens per patch.
-        n_basis: pairs of sine and cosine, the constant included.
+        n_basis: pairs of sine and cosine, including the constant.
         n_heads: heads of the attention; a divisor of ``channels``.
 
-    Shapes: [batch, channels, *space] to the same; every axis of the space a multiple of ``patch``.
+    Shapes: [batch, channels, *space] to the same; every space axis has a multiple of ``patch`` points.
 
     Reference: Wu et al. (2023), Solving High-Dimensional PDEs with Latent Spectral Models, section 3, arXiv 2301.12664.
 
@@ -62,12 +63,12 @@ class NeuralSpectralBlock(nn.Module):
         patches = _to_patches(x, self.patch)
         return _from_patches(patches + self._decode(patches, self._map(self._encode(patches))), x.shape[2:], self.patch)
 
-    # Letters of the products: b batch, h head, c channel of a head, t token, p patch, x point of a patch.
+    # Indices in the products: b batch, h head, c channel of a head, t token, p patch, x point of a patch.
 
     def _encode(
         self, patches: Float[Tensor, "batch channel patch point"]
     ) -> Float[Tensor, "channel batch patch token"]:
-        # The tokens' products with K x are affine in x themselves, so x is mapped to them at once.
+        # The products of the tokens with K x are affine in x, so one map leads from x to them.
         tokens = self.tokens.unflatten(0, (self.n_heads, -1))
         (key, value), (key_bias, value_bias) = self.key_value.weight.chunk(2), self.key_value.bias.chunk(2)
         by_head = tokens.transpose(1, 2)
@@ -96,10 +97,10 @@ class NeuralSpectralBlock(nn.Module):
 
 
 class _Series(torch.autograd.Function):
-    """w_0 + sum_k c_k cos(pi k z / n) + s_k sin(pi k z / n) for every number, with weights per channel.
+    """w_0 + sum_k c_k cos(pi k z / n) + s_k sin(pi k z / n) for every value z, with weights per channel.
 
-    The derivative by z is a series of the same functions, so the gradient, too, is products of the functions' values
-    with one vector per channel, and nothing is as large as they are but them.
+    The derivative with respect to z is a series of the same functions. So the gradient, too, consists of products of
+    their values with one vector per channel, and needs no other tensor of that size.
     """
 
     @staticmethod
@@ -146,14 +147,14 @@ class LSM(nn.Module):
 
         u(x) = Q(U(P(a, x)))
 
-    U is ``neuralop_bench.layers.unet.UNetBackbone`` with a ``NeuralSpectralBlock`` on each scale, with patches of as
-    many points on every scale; Q has one hidden layer with GELU. Coordinates are appended to the input inside the
-    model. Convolutions, pooling and patches act on points: the network is bound to the grid it is trained on.
+    U is ``neuralop_bench.layers.unet.UNetBackbone`` with a ``NeuralSpectralBlock`` on each scale. Patches have the same
+    number of points on every scale. Q has one hidden layer with GELU. The model appends coordinates to its input.
+    Convolutions, pooling and patches act on points, so the network is bound to the grid it is trained on.
 
-    Departures from the published code: periodic axes go round in convolutions and interpolation, where it has zeros;
+    Departures from the published code: convolutions and interpolation wrap around periodic axes, where it has zeros;
     coordinates are those of the grid's own nodes, where it includes both end points on every grid; normalisation is the
-    same in training and evaluation, unless it is ``batch``, as published (where the Navier-Stokes script tests with the
-    statistics of the test batch); no weight for sin(0).
+    same in training and evaluation, unless it is ``batch``, as published (the published script for Navier-Stokes tests
+    with the statistics of the test batch); there is no weight for sin(0).
 
     Args:
         in_channels, out_channels: channels of the input and output fields.
@@ -161,10 +162,10 @@ class LSM(nn.Module):
         width: channels of the finest scale, a multiple of ``n_heads``. They double with every scale except the last.
             64 as published.
         max_width: most channels of a scale, a multiple of ``n_heads``; None for no bound, as published.
-        n_scales: grids, the finest included.
+        n_scales: grids, including the finest.
         patch: points per axis of a patch. Axes are padded to a multiple of patch 2^(n_scales-1) points.
         n_tokens: latent tokens per patch.
-        n_basis: pairs of sine and cosine, the constant included.
+        n_basis: pairs of sine and cosine, including the constant.
         n_heads: heads of the attention.
         normalization: ``layer``, ``instance``, ``batch`` or ``none`` (``UNetBackbone``).
         projection_width: hidden channels of the projection.
@@ -201,22 +202,21 @@ class LSM(nn.Module):
         projection_width: int = 128,
     ) -> None:
         super().__init__()
-        sizes = {
-            "width": width,
-            "patch": patch,
-            "n_tokens": n_tokens,
-            "n_basis": n_basis,
-            "n_heads": n_heads,
-            "projection_width": projection_width,
-        }
-        for name, value in sizes.items():
-            if value < 1:
-                raise ValueError(f"LSM needs {name} of at least 1, got {value}. Raise model.{name}.")
+        require_at_least(
+            1,
+            "LSM",
+            width=width,
+            patch=patch,
+            n_tokens=n_tokens,
+            n_basis=n_basis,
+            n_heads=n_heads,
+            projection_width=projection_width,
+        )
         for name, value in (("width", width), ("max_width", max_width)):
             if value is not None and value % n_heads:
                 raise ValueError(
-                    f"LSM splits its channels among n_heads={n_heads}, but {name}={value} is no multiple of it. "
-                    f"Change model.{name} or model.n_heads."
+                    f"LSM divides its channels among n_heads={n_heads} heads, but {name}={value} isn't a multiple of "
+                    f"that. Change model.{name} or model.n_heads."
                 )
         self._nodes = grid.nodes
         block = partial(NeuralSpectralBlock, patch=patch, n_tokens=n_tokens, n_basis=n_basis, n_heads=n_heads)
@@ -241,7 +241,7 @@ class LSM(nn.Module):
 def _to_patches(x: Float[Tensor, "batch channel *space"], patch: int) -> Float[Tensor, "batch channel patches points"]:
     n_dims = x.ndim - 2
     for axis in range(n_dims):
-        x = x.unflatten(2 + 2 * axis, (-1, patch))  # in the end [batch, channel, count, patch, count, patch, ...]
+        x = x.unflatten(2 + 2 * axis, (-1, patch))  # after the loop [batch, channel, count, patch, count, patch, ...]
     x = x.permute(0, 1, *range(2, 2 + 2 * n_dims, 2), *range(3, 3 + 2 * n_dims, 2))
     return x.flatten(2, 1 + n_dims).flatten(3)
 

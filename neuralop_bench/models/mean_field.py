@@ -1,4 +1,4 @@
-"""The mean of the training targets: what a model that ignores its input can reach."""
+"""The mean of the training targets: the best that a model can do without looking at its input."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from neuralop_bench.layers.resample import resample
 
 
 class MeanField(nn.Module):
-    """The pointwise mean of the training targets, whatever the input. Zero until it is prepared.
+    """The pointwise mean of the training targets, for every input. Zero until ``prepare`` has been called.
 
         G(a)(x) = 1/N sum_n u_n(x)
 
     Args:
-        in_channels: not needed.
+        in_channels: unused.
         out_channels: channels of the output.
         grid: the training grid. On another number of points the mean is interpolated.
 

@@ -1,4 +1,4 @@
-"""Regression between principal components: no network, seconds of fitting."""
+"""Regression between principal components. There is no network, and fitting takes seconds."""
 
 from __future__ import annotations
 
@@ -11,9 +11,10 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from data_gen.grids import Grid
+from neuralop_bench.layers.options import require_at_least, require_known
 from neuralop_bench.layers.resample import resample
 
-# Regularisation and the kernel's inverse length scale are chosen among these by cross-validation on training pairs.
+# Cross-validation on the training pairs chooses the penalty and the kernel's length scale among these.
 _ALPHAS = np.logspace(-8, 4, 25)
 _KERNEL_ALPHAS = np.logspace(-8, 0, 9)
 _LENGTH_SCALES = np.logspace(-0.5, 1.5, 9)
@@ -21,7 +22,7 @@ _N_FOLDS = 5
 
 
 class PCARegression(nn.Module):
-    """Principal components of the inputs to principal components of the outputs, by a regularised regression.
+    """Regularised regression from principal components of the inputs to principal components of the outputs.
 
         c = Phi^T (a - mean(a)) / s,    d = R(c),    u = mean(u) + Psi d
 
@@ -31,21 +32,21 @@ class PCARegression(nn.Module):
 
         R(c) = B c + b    or    R(c) = sum_n w_n exp(-|c - c_n|^2 / (2 l^2))
 
-    Its penalty, and the length l, are those with the smallest error in a cross-validation within the training pairs:
-    leave-one-out for the ridge, five folds for the kernel. scikit-learn does the fitting; prediction is torch's.
+    Cross-validation within the training pairs chooses the penalty, and the length l: leave-one-out for the ridge, five
+    folds for the kernel. scikit-learn fits the regression, torch evaluates it.
 
-    Without trainable parameters there is nothing to optimise: ``prepare`` is the training.
+    There are no trainable parameters: calling ``prepare`` is the whole training.
 
     Args:
         in_channels, out_channels: channels of the input and output fields.
         grid: the training grid. Fields on another number of points are interpolated to it and back.
-        n_components: most components kept on either side; at most one fewer than training pairs are.
+        n_components: components kept on either side; fewer if there are too few training pairs: n pairs have n - 1.
         kernel: ``linear`` or ``rbf``.
 
     Shapes: [batch, in_channels, *space] to [batch, out_channels, *space].
 
     Raises:
-        ValueError: an unknown kernel, or no components; in ``prepare``, fewer training pairs than folds.
+        ValueError: an unknown kernel, or ``n_components`` below 1; in ``prepare``, fewer than 10 training pairs.
 
     References: Bhattacharya et al. (2021), Model reduction and neural networks for parametric PDEs (PCA-Net), arXiv
     2005.03180; Batlle et al. (2024), Kernel methods are competitive for operator learning, arXiv 2304.13202.
@@ -71,13 +72,11 @@ class PCARegression(nn.Module):
         kernel: Literal["linear", "rbf"] = "linear",
     ) -> None:
         super().__init__()
-        if n_components < 1:
-            raise ValueError(f"PCARegression needs at least 1 component, got {n_components}. Raise model.n_components.")
-        if kernel not in ("linear", "rbf"):
-            raise ValueError(f"PCARegression knows model.kernel linear and rbf, got {kernel!r}.")
+        require_at_least(1, "PCARegression", n_components=n_components)
+        require_known("PCARegression", "kernel", kernel, ("linear", "rbf"))
         self._grid, self._n_components, self._kernel = grid, n_components, kernel
         self._channels = (in_channels, out_channels)
-        # Their sizes follow from the number of training pairs: until then there is one component, and it does nothing.
+        # The sizes follow from the number of training pairs. Until then there is one component, and it has no effect.
         sizes = {
             "input_mean": (in_channels * grid.n_points,),
             "input_basis": (1, in_channels * grid.n_points),
@@ -98,7 +97,7 @@ class PCARegression(nn.Module):
         targets: Float[Tensor, "pair out_channels *space"],
     ) -> None:
         """Find the components and fit the regression to the encoded training pairs."""
-        from sklearn.decomposition import PCA  # a second to import, and needed here alone
+        from sklearn.decomposition import PCA  # takes a second to import, and only this needs it
 
         if len(inputs) < 2 * _N_FOLDS:
             raise ValueError(
@@ -111,7 +110,7 @@ class PCARegression(nn.Module):
             pca = PCA(n_components, svd_solver="full")
             sides.append((pca, pca.fit_transform(fields.flatten(1).double().cpu().numpy())))
         (of_inputs, c), (of_targets, d) = sides
-        # One scale for all input components keeps their relative weight: small ones are noise more often than not.
+        # One scale for all input components keeps their relative weights: small components are mostly noise.
         scale = float(np.sqrt((c**2).mean())) or 1.0
         fit = _ridge if self._kernel == "linear" else _kernel_ridge
         found = {
@@ -122,7 +121,7 @@ class PCARegression(nn.Module):
             **fit(c / scale, d),
         }
         for name, values in found.items():
-            # Contiguous, as what is loaded from a file will be: products of other layouts differ in the last digit.
+            # Contiguous, as tensors loaded from a file are: products with other layouts differ in the last digit.
             setattr(self, name, torch.as_tensor(values, dtype=self.weight.dtype, device=inputs.device).contiguous())
 
     def forward(self, x: Float[Tensor, "batch in_channels *space"]) -> Float[Tensor, "batch out_channels *space"]:
@@ -135,7 +134,7 @@ class PCARegression(nn.Module):
         return resample(u, self._grid.nodes, x.shape[2:])
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
-        for name in self._fitted:  # sizes come with the values
+        for name in self._fitted:  # the sizes are those of the stored values
             if (stored := state_dict.get(prefix + name)) is not None:
                 setattr(self, name, getattr(self, name).new_empty(stored.shape))
         super()._load_from_state_dict(state_dict, prefix, *args)
@@ -157,7 +156,7 @@ def _kernel_ridge(c: NDArray[np.float64], d: NDArray[np.float64]) -> dict[str, A
     from sklearn.kernel_ridge import KernelRidge
     from sklearn.model_selection import GridSearchCV, KFold
 
-    # Mean squared distance between two inputs: lengths are tried around its root.
+    # Lengths are tried around the root mean square distance between two inputs.
     length = float(np.sqrt(2 * c.var(axis=0).sum())) or 1.0
     gammas = 0.5 / (length * _LENGTH_SCALES) ** 2
     search = GridSearchCV(

@@ -1,4 +1,4 @@
-"""Nothing changes: what every prediction must beat."""
+"""Predict that nothing changes: a baseline that every other model should beat."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from data_gen.grids import Grid
 
 
 class Persistence(nn.Module):
-    """The increment zero. As a residual (surrogate.residual=true, see configs/model/persistence.yaml) it predicts that
-    the last given frame stays.
+    """An increment of zero. As a residual (surrogate.residual=true, see configs/model/persistence.yaml) it predicts the
+    last frame of the history for every later time.
 
         u(t + j) = u(t)
 
     Steady problems have no last frame, so the surrogate refuses them.
 
     Args:
-        in_channels, grid: not needed.
+        in_channels, grid: unused.
         out_channels: channels of the output.
 
     Shapes: [batch, in_channels, *space] to [batch, out_channels, *space].

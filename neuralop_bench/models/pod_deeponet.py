@@ -1,4 +1,4 @@
-"""Deep operator network on a basis taken from the training data."""
+"""Deep operator network with a basis computed from the training data."""
 
 from __future__ import annotations
 
@@ -12,10 +12,12 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from data_gen.grids import Grid, Nodes
-from neuralop_bench.layers.branch import Activation, Branch, require_sizes
+from neuralop_bench.layers.branch import Branch
 from neuralop_bench.layers.coordinates import append_coordinates
+from neuralop_bench.layers.options import require_at_least
 from neuralop_bench.layers.precision import unrounded, widened
 from neuralop_bench.layers.resample import resample
+from neuralop_bench.layers.tables import Activation
 
 
 class PODDeepONet(nn.Module):
@@ -23,28 +25,28 @@ class PODDeepONet(nn.Module):
 
         u_c(y) = m_c(y) + sum_k b_k(a) phi_kc(y),    k = 1 ... n_modes
 
-    m is the mean of the training targets, phi_k are their principal components over all channels and nodes together,
+    m is the mean of the training targets. phi_k are their principal components over all channels and nodes together,
     each multiplied by the standard deviation of its coefficient:
 
         C = 1/N sum_i (u_i - m)(u_i - m)^T,    C e_k = lambda_k e_k,    phi_k = sqrt(lambda_k) e_k
 
     So the coefficients to be learned have mean square 1, and sum_k phi_kc(y)^2 is the variance of the target at y,
     about 1 in the normalised units of the network. The published code takes sqrt(n_nodes) e_k and divides the sum by
-    n_modes: the same space of functions, but with coefficients of very different sizes. A linear condition that all
-    targets meet, such as a fixed value at the boundary, the prediction meets too.
+    n_modes: the same space of functions, but with coefficients of very different sizes. If all targets satisfy a linear
+    condition, such as a fixed value at the boundary, so does the prediction.
 
     ``prepare`` computes mean and modes; until then the mean is zero and the modes are products of cosines. On another
-    grid both are interpolated linearly, so the prediction there is that on the training grid, interpolated.
+    grid both are interpolated linearly, so the prediction there is the interpolated prediction on the training grid.
 
     Args:
         in_channels, out_channels: channels of the input and output fields.
-        grid: the training grid: the modes live on it.
-        n_modes: modes kept, at most as many as training pairs and as values in an output.
+        grid: the training grid, on which the modes are computed.
+        n_modes: modes kept: at most as many as training pairs, and as values in an output.
         branch: ``mlp`` for dense layers, ``cnn`` for convolutions before them (``neuralop_bench.layers.branch``).
-        sensors: sensors per axis, one number or one for each axis. Inputs on other nodes are interpolated linearly.
+        sensors: sensors per axis: one number, or one for each axis. Inputs on other nodes are interpolated linearly.
         width: hidden width of the branch.
         n_branch_layers: dense layers of the branch.
-        cnn_channels: output channels of the branch's convolutions, if it has any.
+        cnn_channels: output channels of the branch's convolutions; used with ``cnn`` only.
         activation: ``gelu``, ``relu`` or ``tanh``.
 
     Shapes: [batch, in_channels, *space] to [batch, out_channels, *space].
@@ -82,7 +84,7 @@ class PODDeepONet(nn.Module):
         activation: Activation = "gelu",
     ) -> None:
         super().__init__()
-        require_sizes(n_modes=n_modes, width=width)
+        require_at_least(1, "A DeepONet", n_modes=n_modes, width=width)
         n_values = out_channels * grid.n_points
         if n_modes > n_values:
             raise ValueError(
@@ -107,12 +109,12 @@ class PODDeepONet(nn.Module):
     def prepare(
         self, inputs: Float[Tensor, "n in_channels *space"], targets: Float[Tensor, "n channel *space"]
     ) -> None:
-        """Fit mean and modes to the training targets. Computed in float64; the largest value of a mode is positive.
+        """Fit mean and modes to the training targets, in float64. The largest value of every mode is positive.
 
         Args:
-            inputs: not used.
-            targets: encoded training targets on the training grid, and no others: a basis that has seen the test set
-                leaks.
+            inputs: unused.
+            targets: encoded training targets on the training grid. Never pass others: a basis computed from test data
+                leaks them into the model.
 
         Raises:
             ValueError: fewer pairs than modes; targets of another shape than the network's outputs.
@@ -121,13 +123,13 @@ class PODDeepONet(nn.Module):
         n_modes, *shape = self.modes.shape
         if list(targets.shape[1:]) != shape:
             raise ValueError(
-                f"The modes have {tuple(shape)} channels and nodes, the training targets {tuple(targets.shape[1:])}: "
-                "PODDeepONet is prepared on the grid that it was built for."
+                f"The modes have {tuple(shape)} channels and nodes, the training targets {tuple(targets.shape[1:])}. "
+                "Prepare PODDeepONet on the grid that it was built for."
             )
         if len(targets) < n_modes:
             raise ValueError(
-                f"PODDeepONet keeps n_modes={n_modes}, but there are only {len(targets)} training pairs, which span no "
-                "more than that. Lower model.n_modes or raise splits.train."
+                f"PODDeepONet keeps n_modes={n_modes}, but there are only {len(targets)} training pairs, and no more "
+                "modes than that. Lower model.n_modes or raise splits.train."
             )
         values = targets.flatten(1).double()
         mean = values.mean(dim=0)
@@ -144,7 +146,7 @@ class PODDeepONet(nn.Module):
 
 
 def _principal_components(values: Float[Tensor, "n value"], n_modes: int) -> Float[Tensor, "n_modes value"]:
-    """sqrt(lambda_k) e_k of the covariance of centred rows, the largest first."""
+    """sqrt(lambda_k) e_k of the covariance of centred rows, largest first."""
     n_samples, n_values = values.shape
     # Eigenvectors of the smaller of the two Gram matrices. With Y Y^T v_k = N lambda_k v_k over the samples,
     # Y^T v_k / sqrt(N) is sqrt(lambda_k) e_k, without a division by an eigenvalue that may be zero.
@@ -160,7 +162,7 @@ def _principal_components(values: Float[Tensor, "n value"], n_modes: int) -> Flo
 
 
 def _cosines(n_modes: int, n_channels: int, grid: Grid) -> Float[Tensor, "n_modes channel *space"]:
-    """Products of one wave per axis, the longest first: linearly independent, and the same on every machine.
+    """Products of one wave per axis, longest first: linearly independent, and the same on every machine.
 
     Axis functions are cos(pi j x), and 1, cos 2 pi x, sin 2 pi x, cos 4 pi x ... if it is periodic. The channels count
     as an axis of cell centres.
@@ -176,7 +178,7 @@ def _cosines(n_modes: int, n_channels: int, grid: Grid) -> Float[Tensor, "n_mode
     modes = torch.ones(n_modes, *shape)
     column = (n_modes, *(1,) * len(shape))
     for position, waves, sine in zip(positions, half_waves[:, longest], is_sine[:, longest], strict=True):
-        # sin x = cos(x - pi/2). Tensors are made from lists because those made from arrays ignore the default device.
+        # sin x = cos(x - pi/2). Tensors are made from lists, because those made from arrays ignore the default device.
         shift = torch.tensor(sine.tolist(), dtype=modes.dtype).view(column) / 2
         modes = modes * torch.cos(math.pi * (torch.tensor(waves.tolist()).view(column) * position - shift))
     return modes

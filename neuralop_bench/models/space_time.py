@@ -1,4 +1,4 @@
-"""Any operator on space and time together."""
+"""An operator on space and time together."""
 
 from __future__ import annotations
 
@@ -11,33 +11,33 @@ from data_gen.grids import AXIS_NAMES, Grid
 
 
 class SpaceTime(nn.Module):
-    """Predict a bundle of steps at once: an operator on the space grid extended by a time axis.
+    """Predict a bundle of steps at once, with an operator on the space grid extended by a time axis.
 
         u(x, t_j) = G[a](x, t_j),    a(x, t) = a(x),    j = 1 ... n_steps
 
-    The input doesn't depend on time: it is repeated along the time axis, which comes last. The operator learns the
-    evolution from the coordinate that it appends for that axis, and from padding (time isn't periodic). With
-    ``neuralop_bench.models.fno.FNO`` on a plane this is FNO-3D (configs/model/fno_3d.yaml).
+    The input doesn't depend on time: it is repeated along the time axis, which comes last. The operator tells the steps
+    apart by the coordinate that it appends for that axis, and by padding (time isn't periodic). With
+    ``neuralop_bench.models.fno.FNO`` in two dimensions this is FNO-3D (configs/model/fno_3d.yaml).
 
-    The operator is given a grid whose time axis is open, of length 1 and with nodes at the centres of the ``n_steps``
-    intervals, t_j = (j - 1/2)/n_steps. The published code has t_j = j/n_steps; the constant between them is one that
-    the bias of a lifting absorbs.
+    The operator is given a grid whose time axis is open and has length 1, with nodes at the centres of the ``n_steps``
+    intervals, t_j = (j - 1/2)/n_steps. The published code has t_j = j/n_steps. The two differ by a constant, which the
+    bias of a lifting absorbs.
 
     Args:
         in_channels, out_channels: channels of the input, and of the output: ``n_steps`` times the state's channels.
         grid: the space grid, of one or two axes.
-        operator: constructor of the operator, ``operator(in_channels=..., out_channels=..., grid=...)``: in a
-            configuration a nested ``_target_`` with ``_partial_: true``.
+        operator: constructor of the operator, ``operator(in_channels=..., out_channels=..., grid=...)``. In a
+            configuration, a nested ``_target_`` with ``_partial_: true``.
         n_steps: points of the time axis; in a configuration ``${surrogate.bundle}``.
 
     Attributes:
-        resolution_free: as the operator is. The number of steps is fixed.
+        resolution_free: that of the operator. The number of steps is fixed.
 
     Shapes: [batch, in_channels, *space] to [batch, n_steps * channel, *space], all channels of the first step first.
 
     Raises:
-        ValueError: fewer than two steps; ``out_channels`` isn't a multiple of ``n_steps``; a grid of three axes; what
-            the operator raises.
+        ValueError: fewer than two steps; ``out_channels`` isn't a multiple of ``n_steps``; a grid of three axes;
+            whatever the operator refuses.
 
     Reference: Li et al. (2021), Fourier Neural Operator, section 5.3 (FNO-3D), arXiv 2010.08895.
 
@@ -68,12 +68,12 @@ class SpaceTime(nn.Module):
         if out_channels % n_steps:
             raise ValueError(
                 f"A bundle of n_steps={n_steps} has a multiple of {n_steps} channels, but out_channels is "
-                f"{out_channels}. Set model.n_steps to surrogate.bundle."
+                f"{out_channels}. Set model.n_steps to the value of surrogate.bundle."
             )
         if grid.n_dims == len(AXIS_NAMES):
             raise ValueError(
-                f"A space-time model adds a time axis to {len(AXIS_NAMES) - 1} space axes at most, but the grid has "
-                f"{grid.n_dims}. Predict step by step: surrogate.bundle=1 and another model."
+                f"A space-time model adds a time axis to at most {len(AXIS_NAMES) - 1} space axes, but the grid has "
+                f"{grid.n_dims}. Predict step by step: choose another model and surrogate.bundle=1."
             )
         self.n_steps = n_steps
         space_time = Grid(
@@ -86,8 +86,8 @@ class SpaceTime(nn.Module):
             self.operator = operator(in_channels=in_channels, out_channels=out_channels // n_steps, grid=space_time)
         except ValueError as error:
             raise ValueError(
-                f"{error} (The operator of a space-time model lies on {space_time.shape} points, time last; its "
-                "hyper-parameters are model.operator.<name>.)"
+                f"{error} (The operator of a space-time model acts on a grid of {space_time.shape} points, time last. "
+                "Its hyper-parameters are model.operator.<name>.)"
             ) from error
 
     @property
@@ -96,13 +96,13 @@ class SpaceTime(nn.Module):
 
     @property
     def needs_pairs(self) -> bool:
-        """Whether the operator asks for the training pairs."""
+        """Whether the operator needs the training pairs."""
         return hasattr(self.operator, "prepare") and bool(getattr(self.operator, "needs_pairs", True))
 
     def prepare(
         self, inputs: Float[Tensor, "n in_channels *space"], targets: Float[Tensor, "n out_channels *space"]
     ) -> None:
-        """Hand the training pairs on, on space and time, to an operator that asks for them."""
+        """Pass the training pairs, on space and time, to an operator that has a ``prepare`` of its own."""
         if (prepare := getattr(self.operator, "prepare", None)) is not None:
             prepare(self._over_time(inputs), targets.unflatten(1, (self.n_steps, -1)).movedim(1, -1))
 

@@ -11,6 +11,7 @@ from torch.nn.functional import gelu
 from data_gen.grids import Grid
 from neuralop_bench.layers.coordinates import append_coordinates
 from neuralop_bench.layers.mlp import Perceptron, Pointwise
+from neuralop_bench.layers.options import require_at_least
 from neuralop_bench.layers.precision import unrounded
 from neuralop_bench.layers.unet import Normalization, UNetBackbone
 
@@ -20,19 +21,19 @@ class UNet(nn.Module):
 
         u(x) = Q(U(P(a, x)))
 
-    U is ``neuralop_bench.layers.unet.UNetBackbone`` with nothing but its convolutions, Q has one hidden layer with
-    GELU. Coordinates are appended to the input inside the model. It is the baseline without neural spectral blocks of
-    ``neuralop_bench.models.lsm.LSM``, which has nine tenths of its parameters in this backbone.
+    U is ``neuralop_bench.layers.unet.UNetBackbone`` without blocks, Q has one hidden layer with GELU. The model appends
+    coordinates to its input. It is the baseline for ``neuralop_bench.models.lsm.LSM``, which adds neural spectral
+    blocks and has nine tenths of its parameters in this backbone.
 
-    Convolutions and pooling act on points, so what the network computes depends on the spacing: it is bound to the grid
-    it is trained on.
+    Convolutions and pooling act on points, so the map depends on the spacing: the network is bound to the grid it is
+    trained on.
 
     Args:
         in_channels, out_channels: channels of the input and output fields.
         grid: the training grid.
         width: channels of the finest scale. They double with every scale except the last.
         max_width: most channels of a scale; None for no bound.
-        n_scales: grids, the finest included. Axes are padded to a multiple of 2^(n_scales-1) points.
+        n_scales: grids, including the finest. Axes are padded to a multiple of 2^(n_scales-1) points.
         normalization: ``layer``, ``instance``, ``batch`` or ``none`` (``UNetBackbone``).
         projection_width: hidden channels of the projection.
 
@@ -66,10 +67,7 @@ class UNet(nn.Module):
         projection_width: int = 128,
     ) -> None:
         super().__init__()
-        if projection_width < 1:
-            raise ValueError(
-                f"UNet needs projection_width of at least 1, got {projection_width}. Raise model.projection_width."
-            )
+        require_at_least(1, "A U-Net", projection_width=projection_width)
         self._nodes = grid.nodes
         self.backbone = UNetBackbone(
             width, grid=grid, n_scales=n_scales, normalization=normalization, max_width=max_width

@@ -14,12 +14,12 @@ from neuralop_bench.batch import Batch
 
 class Augmentation(Protocol):
     def __call__(self, batch: Batch, before: int = 0, after: int = 0) -> Batch:
-        """A batch of the same shapes; random numbers come from torch's global stream, which checkpoints hold.
+        """A batch of the same shapes. Random numbers come from torch's global stream, whose state is in checkpoints.
 
         Args:
             batch: this process's part of a batch.
-            before, after: samples of the batch that other processes hold. Their random numbers are drawn, too, so that
-                a sample gets the same in whichever process it is.
+            before, after: number of samples that other processes hold before and after this part. Their random numbers
+                are drawn here, too, so that those of a sample don't depend on the process.
         """
         ...
 
@@ -31,38 +31,37 @@ def none(spec: DatasetSpec) -> Augmentation:
 
 
 class Symmetries:
-    """Move every sample by a random element of the symmetry group that the dataset's spec declares.
+    """Map every sample by a random element of the symmetry group that the dataset's spec declares.
 
-    The equation, its forcing and the law of its inputs are invariant under these maps, so an augmented trajectory is a
-    trajectory of the same problem. Known:
+    The equation, its forcing and the distribution of its inputs are invariant under these maps, so an augmented
+    trajectory is a trajectory of the same problem. Supported are:
 
-    - ``translation``, ``translation_along_x``, ``translation_along_y``: by any number of points of the periodic axes
-    - ``quarter_turn``: w(y, -x) and its powers, of a scalar on the torus
-    - ``odd_reflection``: -u(-x), of a velocity on the circle
-    - ``square_symmetries``: the eight maps of the closed square to itself, of the solution and its coefficients
+    - ``translation``, ``translation_along_x``, ``translation_along_y``: by any number of points along periodic axes
+    - ``quarter_turn``: w(y, -x) and its powers, for a scalar in a doubly periodic square
+    - ``odd_reflection``: -u(-x), for a velocity on a periodic interval
+    - ``square_symmetries``: the eight maps of the closed square to itself, for the solution and its coefficients
 
     and for vorticity with a force of the form f(x + y), f(s + 1/2) = -f(s), f(1/4 - s) = f(s):
 
     - ``translation_along_antidiagonal``: w(x + a, y - a)
     - ``rotation_by_pi``: w(1/4 - x, -y)
-    - ``reflection_with_sign``: -w(y + 1/2, x), which free flows have, too
+    - ``reflection_with_sign``: -w(y + 1/2, x), which is also a symmetry without a force
 
-    Names that aren't known here are left out: fewer symmetries are still symmetries.
+    Other names are ignored: what is left is still a set of symmetries.
 
     Args:
-        spec: of the training data.
+        spec: spec of the training data.
 
     Raises:
-        ValueError: the spec declares no symmetry that is known here, or has a grid or static fields that some of them
-            can't move.
+        ValueError: the spec declares no supported symmetry, or one of them can't map its grid or static fields.
     """
 
     def __init__(self, spec: DatasetSpec) -> None:
         known = {name: _MAPS[name] for name in spec.symmetries if name in _MAPS}
         if not known:
             raise ValueError(
-                f"{spec.name} declares the symmetries {spec.symmetries}, none of which augmentation=symmetries knows. "
-                "Use augmentation=none."
+                f"{spec.name} declares the symmetries {spec.symmetries}, but augmentation=symmetries supports none of "
+                "them. Use augmentation=none."
             )
         shape = spec.grid.shape
         for name, entry in known.items():
@@ -74,7 +73,7 @@ class Symmetries:
                 )
             if spec.static and not entry.moves_static:
                 raise ValueError(
-                    f"augmentation=symmetries can't move the static fields of {spec.name} by {name}. Use "
+                    f"augmentation=symmetries can't map the static fields of {spec.name} by {name}. Use "
                     "augmentation=none."
                 )
         self._draws = [entry.draw for entry in known.values()]
@@ -101,18 +100,18 @@ class Symmetries:
 
 
 class _Element(NamedTuple):
-    """One element of a symmetry group: how it moves a scalar field, space axes last, and what the state is times."""
+    """One element of a symmetry group: how it moves a scalar field, space axes last, and the sign of the state."""
 
     move: Callable[[Tensor], Tensor]
     sign: int = 1
 
 
 class _Map(NamedTuple):
-    """How elements are drawn for a grid's shape, and what they need."""
+    """How elements are drawn for a grid's shape, and what they require."""
 
     draw: Callable[[torch.Size], _Element]
     moves_static: bool
-    divisor: int = 0  # the grid is a square, and a multiple of it; 0 if any grid will do
+    divisor: int = 0  # the grid must be square, with a multiple of this many points per axis; 0 for any grid
 
 
 def _same(field: Tensor) -> Tensor:
@@ -152,7 +151,7 @@ def _turn(space: torch.Size) -> _Element:
 def _rotate_by_pi(space: torch.Size) -> _Element:
     if torch.rand(()) < 0.5:
         return _Element(_same)
-    # Flipping maps index i to n - 1 - i; rolling by one more cell than the shift makes that (shift - i) mod n.
+    # Flipping maps index i to n - 1 - i; rolling by one cell more than the shift makes that (shift - i) mod n.
     return _Element(lambda w: torch.roll(w.flip(-2, -1), (1 + space[-2] // 4, 1), dims=(-2, -1)))
 
 

@@ -1,4 +1,4 @@
-"""Training losses: differentiable, on physical fields, a mean over samples."""
+"""Training losses: differentiable means over samples, computed on physical fields."""
 
 from __future__ import annotations
 
@@ -24,21 +24,21 @@ def relative_l2(prediction: Trajectory, target: Trajectory, *, eps: float = 1e-1
 
 
 def relative_l2_per_step(prediction: Trajectory, target: Trajectory, *, eps: float = 1e-12) -> Float[Tensor, ""]:
-    """Mean over samples, steps and channels of ||p - u|| / ||u||, norms over space: the loss of the FNO paper's
-    rollouts. Arguments as in ``relative_l2``."""
+    """Mean over samples, steps and channels of ||p - u|| / ||u||, norms over space. It is the loss for rollouts in the
+    FNO paper. Arguments as in ``relative_l2``."""
     return _relative(prediction, target, space_axes(target), eps)
 
 
 def relative_h1(
     prediction: Trajectory, target: Trajectory, *, cutoff: int = 20, eps: float = 1e-12
 ) -> Float[Tensor, ""]:
-    """Mean over samples and channels of ||p - u|| / ||u||, in a norm that weighs gradients as well: the loss MgNO was
-    published with (He, Liu, Xu 2024, arXiv 2310.19809, and its code).
+    """Mean over samples and channels of ||p - u|| / ||u||, in a norm that includes gradients. It is the loss that MgNO
+    was published with (He, Liu, Xu 2024, arXiv 2310.19809, and its code).
 
         ||u||^2 = sum_k (1 + |k|^2) |u_hat_k|^2,    k in cycles per domain, without 2 pi
 
-    Components of k from ``cutoff`` on count as 0, so that high wavenumbers weigh as in L2. Fields are taken to be
-    periodic, with a jump at the edges if they aren't.
+    Components of k with modulus ``cutoff`` or more count as 0, so that high wavenumbers have the same weight as in L2.
+    Fields are treated as periodic; those that aren't have a jump at the edges.
 
     Args:
         prediction, target: [B, T, C, *S].
@@ -69,7 +69,7 @@ def _relative(prediction: Trajectory, target: Trajectory, axes: tuple[int, ...],
 
 
 def _ratio(error: Tensor, reference: Tensor, axes: tuple[int, ...], eps: float) -> Tensor:
-    """Of squares."""
+    """The ratio of norms, from squares."""
     norm = reference.mean(dim=axes).clamp(min=eps)
     # The small shift keeps the square root's gradient finite where the error vanishes.
     return (error.mean(dim=axes) / norm + torch.finfo(reference.dtype).tiny).sqrt().mean()

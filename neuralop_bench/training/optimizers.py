@@ -1,4 +1,4 @@
-"""Optimizers that torch doesn't have."""
+"""Optimizers that aren't part of torch."""
 
 from __future__ import annotations
 
@@ -19,24 +19,24 @@ def soap(
     max_precondition_dim: int = 1024,
     fused: bool = False,
 ) -> Optimizer:
-    """Adam in the eigenbasis of Shampoo's preconditioner, which has a factor for every axis of a weight; decoupled
-    weight decay (Vyas et al. 2024, SOAP, arXiv 2409.11321), as the package pytorch_optimizer has it.
+    """SOAP: Adam in the eigenbasis of Shampoo's preconditioner, which has a factor for every axis of a weight, with
+    decoupled weight decay (Vyas et al. 2024, arXiv 2409.11321). The implementation is that of pytorch_optimizer.
 
     Args:
-        params: what is trained.
-        lr: the rate.
-        betas: decay of the means of gradients, and of their squares and products.
-        weight_decay: part of a weight, in units of the rate, that every step takes away.
-        precondition_frequency: steps from one update of the eigenbases to the next.
-        max_precondition_dim: longest axis of a weight that gets an eigenbasis. They take time as its third power: a
-            dense layer of some thousand inputs would make every step wait.
-        fused: false. A recipe that names this optimizer takes it over from AdamW's settings.
+        params: the trained parameters.
+        lr: learning rate.
+        betas: decay rates of the running means of gradients, and of their squares and products.
+        weight_decay: every step shrinks weights by the fraction lr * weight_decay.
+        precondition_frequency: steps between updates of the eigenbases.
+        max_precondition_dim: longest axis of a weight that gets an eigenbasis. The time grows with its third power: for
+            a dense layer with some thousand inputs it would slow down every step.
+        fused: must be false. The argument exists because recipes that name this optimizer inherit it from AdamW.
 
     Raises:
-        ValueError: ``fused``, which the package hasn't.
+        ValueError: ``fused`` is true.
     """
     if fused:
-        raise ValueError("SOAP has no fused form. Set optimizer.fused=false.")
+        raise ValueError("SOAP has no fused implementation. Set optimizer.fused=false.")
     return pytorch_optimizer.SOAP(
         params,
         lr=lr,

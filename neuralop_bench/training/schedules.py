@@ -1,4 +1,4 @@
-"""Learning-rate schedules of torch behind one signature: stepped once per optimiser step, lengths in epochs."""
+"""torch's learning-rate schedules behind one signature. They advance every optimiser step; lengths are in epochs."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ def one_cycle(
     final_factor: float = 1e4,
     anneal: Literal["cos", "linear"] = "cos",
 ) -> LRScheduler:
-    """Warm-up from lr/start_factor to the optimizer's lr over the fraction ``warmup``, then decay to
-    lr/(start_factor final_factor), both along half a cosine or a line (Smith & Topin 2018, Super-convergence)."""
+    """Warm-up from lr/start_factor to the optimizer's lr during the fraction ``warmup`` of the training, then decay to
+    lr/(start_factor final_factor). Both follow half a cosine or a line (Smith & Topin 2018, Super-convergence)."""
     n_steps = n_epochs * steps_per_epoch
     return OneCycleLR(
         optimizer,
         max_lr=[group["lr"] for group in optimizer.param_groups],
         total_steps=n_steps,
-        # OneCycleLR divides by the length of its warm-up, which is zero if the fraction amounts to a single step.
+        # OneCycleLR divides by the length of its warm-up, which is zero if the fraction is a single step.
         pct_start=warmup if abs(warmup * n_steps - 1) > 1e-6 else 1.5 / n_steps,
         div_factor=start_factor,
         final_div_factor=final_factor,
@@ -41,17 +41,17 @@ def one_cycle(
 def step_decay(
     optimizer: Optimizer, *, n_epochs: int, steps_per_epoch: int, every: int = 100, factor: float = 0.5
 ) -> LRScheduler:
-    """Multiply the rate by ``factor`` every ``every`` epochs, whatever the length of the training."""
+    """Multiply the rate by ``factor`` every ``every`` epochs, regardless of the length of the training."""
     del n_epochs
     return StepLR(optimizer, step_size=every * steps_per_epoch, gamma=factor)
 
 
 def inverse_time(optimizer: Optimizer, *, n_epochs: int, steps_per_epoch: int, rate: float = 1e-4) -> LRScheduler:
-    """lr / (1 + rate * step): the decay DeepONet was published with (Lu et al. 2022, arXiv 2111.05512)."""
+    """lr / (1 + rate * step), the decay that DeepONet was published with (Lu et al. 2022, arXiv 2111.05512)."""
     del n_epochs, steps_per_epoch
     return LambdaLR(optimizer, lambda step: 1 / (1 + rate * step))
 
 
 def constant(optimizer: Optimizer, *, n_epochs: int, steps_per_epoch: int) -> LRScheduler:
-    """The optimizer's own rate throughout."""
+    """The optimizer's own rate in every step."""
     return ConstantLR(optimizer, factor=1.0, total_iters=n_epochs * steps_per_epoch)

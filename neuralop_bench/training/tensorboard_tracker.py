@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 class TensorBoardTracker:
     """Event files in ``<run directory>/tensorboard``; ``tensorboard --logdir <paths.outputs>`` compares all runs.
 
-    A resumed run goes on in the same folder.
+    A resumed run continues in the same folder.
     """
 
     def __init__(self) -> None:
@@ -27,12 +27,12 @@ class TensorBoardTracker:
         """Open the event file.
 
         Raises:
-            ImportError: TensorBoard is not installed.
+            ImportError: TensorBoard isn't installed.
         """
         try:
             from torch.utils.tensorboard import SummaryWriter
         except ImportError as error:
-            raise ImportError(f"TensorBoard is not installed ({error}): pip install tensorboard") from error
+            raise ImportError(f"TensorBoard isn't installed ({error}). Run `pip install tensorboard`.") from error
         self._writer = SummaryWriter(str(folder / "tensorboard"))
         text = json.dumps(config, indent=2, default=str)
         self._writer.add_text("config", f"{run_id}\n\n```\n{text}\n```")

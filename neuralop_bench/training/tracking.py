@@ -1,4 +1,4 @@
-"""Where a run is shown besides its own files: the Tracker protocol, and what keeps a tracker from harming a run."""
+"""Showing runs in other programs: the Tracker protocol, and a guard that keeps a failing tracker from harming a run."""
 
 from __future__ import annotations
 
@@ -22,29 +22,29 @@ class ResultTable(Protocol):
 
 
 class Tracker(Protocol):
-    """A view of a run in another program. The files of the run directory stay the truth, so a tracker may fail."""
+    """Shows a run in another program. A tracker may fail, since the run directory holds everything."""
 
     def start(self, run_id: str, folder: Path, config: Mapping[str, Any]) -> None:
-        """Begin, or go on with a run that was interrupted; called once, before the training.
+        """Begin a run, or continue one that was interrupted. Called once, before the training.
 
         Args:
             run_id: names the run.
-            folder: the run directory; what a tracker keeps locally lies in it.
-            config: the run's whole configuration, nested.
+            folder: the run directory; a tracker keeps its local files there.
+            config: the whole configuration of the run, nested.
         """
         ...
 
     def log(self, row: dict[str, float]) -> None:
-        """Take the numbers of one epoch: epoch (from 1), train_loss, valid_rel_l2, learning_rate, seconds."""
+        """Record one epoch: epoch (from 1), train_loss, valid_rel_l2, learning_rate, seconds."""
         ...
 
     def finish(
         self, metrics: Mapping[str, float | None], tables: Sequence[ResultTable], figures: Sequence[Path]
     ) -> None:
-        """Take the results on test and close everything; a run that diverged or failed has none to give.
+        """Record the results on test and close everything. A run that diverged or failed has no results.
 
         Args:
-            metrics: columns of the record; None for what was not measured.
+            metrics: columns of the record; None if they weren't measured.
             tables: the tables of the report.
             figures: PNG files.
         """
@@ -52,7 +52,7 @@ class Tracker(Protocol):
 
 
 class NoTracker:
-    """Files alone."""
+    """Shows the run nowhere."""
 
     def start(self, run_id: str, folder: Path, config: Mapping[str, Any]) -> None:
         del run_id, folder, config
@@ -67,14 +67,14 @@ class NoTracker:
 
 
 class Guarded:
-    """Another tracker, made harmless: the first call that raises is one warning on stderr, and from then on the tracker
-    is left alone. Time is not bounded here: a tracker that talks to a server does that itself.
+    """Keeps another tracker from harming a run: the first call that raises becomes a warning on stderr, and the tracker
+    isn't called again. Time isn't limited here; a tracker that talks to a server has to do that itself.
 
     Args:
         tracker: the tracker.
 
     Attributes:
-        failed: True once it has been given up.
+        failed: whether a call has failed.
     """
 
     def __init__(self, tracker: Tracker) -> None:
@@ -102,7 +102,7 @@ class Guarded:
             reason = next(iter(str(error).strip().splitlines()), "no message")
             print(
                 f"Warning: {type(self._tracker).__name__}.{step} failed: {type(error).__name__}: {reason}\n"
-                "  The run goes on without its tracker; its own files hold everything. tracker=none leaves it out.",
+                "  The run continues, and its own files hold everything. tracker=none turns the tracker off.",
                 file=sys.stderr,
                 flush=True,
             )

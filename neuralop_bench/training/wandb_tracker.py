@@ -16,11 +16,12 @@ from neuralop_bench.training.tracking import ResultTable
 if TYPE_CHECKING:
     import wandb
 
-# A server that is or becomes unreachable costs a run less than 15 s. It has this long for the first answer, ...
+# Time limits for the first answer of the server, ...
 _INIT_SECONDS = 6.0
-# ... this long to take the results, ...
+# ... for sending the results, ...
 _RESULTS_SECONDS = 8.0
-# ... and this long for what W&B still has to send when the run, or else the process, ends.
+# ... and for whatever W&B still has to send when the run or the process ends. With these, a server that is or becomes
+# unreachable costs a run less than 15 s.
 _SENDING_SECONDS = 5.0
 _ID_FILE = "run-id.txt"
 _MAX_ID = 110  # W&B takes 128 characters
@@ -29,17 +30,17 @@ _MAX_ID = 110  # W&B takes 128 characters
 class WandbTracker:
     """A run in W&B, kept in ``<run directory>/wandb``.
 
-    Offline it needs no account, no network and no answer; ``wandb sync <run directory>/wandb/offline-run-*`` sends it
-    later. Online it is sent while it goes on. A run that is interrupted and resumed stays one run there, one that is
-    repeated with ``force=true`` becomes another. The mode given here beats the variable WANDB_MODE.
+    Offline, no account and no network are needed; ``wandb sync <run directory>/wandb/offline-run-*`` sends the run
+    later. Online, the run is sent while it is running. A run that is interrupted and resumed remains one run in W&B; a
+    run that is repeated with ``force=true`` becomes another. The mode given here overrides the variable WANDB_MODE.
 
     Args:
         project: W&B project.
         mode: ``offline`` or ``online``.
-        entity: user or team; None takes the account's own.
+        entity: user or team; None for the account's default.
 
     Raises:
-        ValueError: another mode.
+        ValueError: an unknown mode.
     """
 
     def __init__(
@@ -49,7 +50,7 @@ class WandbTracker:
         entity: str | None = None,
     ) -> None:
         if mode not in ("offline", "online"):
-            raise ValueError(f"tracker.mode must be offline or online, got {mode!r}. tracker=none is without W&B.")
+            raise ValueError(f"tracker.mode must be offline or online, got {mode!r}. To run without W&B: tracker=none.")
         self._project, self._entity = project, entity
         self._mode: Literal["offline", "online"] = mode
         self._run: wandb.Run | None = None
@@ -60,16 +61,18 @@ class WandbTracker:
         """Begin the run.
 
         Raises:
-            wandb.Error: online, there is no key, or the server can't be reached or refuses.
+            wandb.Error: online, if there is no API key, or the server can't be reached or refuses.
         """
-        # For the user to overrule. Reports on W&B's own errors go to the server that may be the error, and the end of
-        # the process would wait for them.
+        # A default that the user can override. W&B reports its own errors to a server, which may be the very problem,
+        # and the process would wait for that at its end.
         os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
-        if "WANDB_CACHE_DIR" not in os.environ:  # else the home folder, which a compute node may not be able to write
+        if (
+            "WANDB_CACHE_DIR" not in os.environ
+        ):  # the default is in the home folder, which a compute node may be unable to write
             os.environ["WANDB_CACHE_DIR"] = _scratch().name
-        import wandb  # hooks into the process: only for those who ask for it
+        import wandb  # hooks into the process, so it is imported only when it is used
 
-        wandb.setup(wandb.Settings(silent=True))  # what is printed before there is a run
+        wandb.setup(wandb.Settings(silent=True))  # for what would be printed before there is a run
         settings = wandb.Settings(
             silent=True,
             console="off",
@@ -77,9 +80,9 @@ class WandbTracker:
             init_timeout=_INIT_SECONDS,
             finish_timeout=_SENDING_SECONDS,
             finish_timeout_raises=True,
-            reinit="finish_previous",  # one that an earlier job of this process left open must not take our rows
+            reinit="finish_previous",  # an earlier job in this process may have left a run open
         )
-        # An offline run can't look up what it resumes; its rows join the earlier ones by their steps when it is sent.
+        # An offline run can't look up the run that it resumes. When it is sent, rows are joined by their steps.
         self._folder = folder.resolve() / "wandb"
         self._run = wandb.init(
             project=self._project,
@@ -101,10 +104,10 @@ class WandbTracker:
     def finish(
         self, metrics: Mapping[str, float | None], tables: Sequence[ResultTable], figures: Sequence[Path]
     ) -> None:
-        """Send results and close the run.
+        """Send the results and close the run.
 
         Raises:
-            TimeoutError: online, not all could be sent in time; ``wandb sync`` sends the rest.
+            TimeoutError: online, if not everything could be sent in time; ``wandb sync`` sends the rest.
         """
         if self._run is None:
             return
@@ -123,7 +126,7 @@ class WandbTracker:
     ) -> None:
         import wandb
 
-        # Tables are staged in a folder that only this variable names; a later `wandb sync` wants to find them there.
+        # Only this variable sets the folder where tables are staged, and `wandb sync` looks for them there later.
         chosen = "WANDB_DATA_DIR" in os.environ
         if not chosen:
             os.environ["WANDB_DATA_DIR"] = str(self._folder)
@@ -143,12 +146,13 @@ class WandbTracker:
 
 
 def _within(seconds: float, action: Callable[[], None]) -> None:
-    """Do something in a thread that is abandoned when the time is over.
+    """Call a function in a thread that is abandoned when time is up.
 
-    W&B asks the server about every table, and no setting bounds that. The thread is a daemon: it ends with the process.
+    W&B asks the server about every table, and no setting limits how long. The thread is a daemon, so it ends with the
+    process.
 
     Raises:
-        TimeoutError: it took longer. Whatever ``action`` raises is raised here.
+        TimeoutError: it took longer. Exceptions of ``action`` are raised here, too.
     """
     raised: list[Exception] = []
 
@@ -163,7 +167,7 @@ def _within(seconds: float, action: Callable[[], None]) -> None:
     thread.join(seconds)
     if thread.is_alive():
         raise TimeoutError(
-            f"the server took longer than {seconds:g} s; wandb sync <run directory>/wandb/run-* sends it"
+            f"the server took longer than {seconds:g} s; send the rest with wandb sync <run directory>/wandb/run-*"
         )
     if raised:
         raise raised[0]
@@ -171,12 +175,12 @@ def _within(seconds: float, action: Callable[[], None]) -> None:
 
 @cache
 def _scratch() -> tempfile.TemporaryDirectory[str]:
-    """A folder that goes with the process."""
+    """A folder that is deleted when the process ends."""
     return tempfile.TemporaryDirectory(prefix="neuralop-bench-", ignore_cleanup_errors=True)
 
 
 def _own_id(run_id: str, folder: Path) -> str:
-    """The run's id in W&B: kept beside its files, so a resumed run has it again and a repeated run another."""
+    """The run's id in W&B. It is kept with the run's files: a resumed run has the same id, a repeated run another."""
     path = folder / "wandb" / _ID_FILE
     known = path.read_text() if path.exists() else ""
     if not known:

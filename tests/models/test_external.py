@@ -1,9 +1,6 @@
 """model=external: any nn.Module of any package. Tried with two models of the neuralop package."""
 
 import io
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +10,10 @@ from hydra.utils import instantiate
 from torch import Tensor, nn
 
 from data_gen.grids import Grid
+from neuralop_bench import pipeline
 from neuralop_bench.config import schema
 from neuralop_bench.config.compose import compose as composed
-from neuralop_bench.config.identity import identity
+from neuralop_bench.config.identity import identity, run_directory
 from neuralop_bench.config.schema import RunConfig
 from neuralop_bench.metrics.cost import count_parameters
 from neuralop_bench.models.external import External
@@ -25,7 +23,6 @@ from neuralop_bench.surrogate.rollout import rollout
 from neuralop_bench.surrogate.surrogate import Surrogate
 from neuralop_bench.training.losses import relative_l2
 
-ROOT = Path(__file__).parents[2]
 GRID = Grid.periodic(16)
 
 TFNO = (
@@ -130,16 +127,10 @@ def test_complex_weights_count_as_two_real_numbers() -> None:
     assert surrogate_of(operator).n_parameters == count_parameters(operator)
 
 
-@pytest.mark.slow
-def test_a_whole_run_from_the_command_line(data_folder: Path, tmp_path: Path) -> None:
-    paths = [f"paths.data={data_folder}", f"paths.outputs={tmp_path}"]
-    command = [sys.executable, str(ROOT / "run.py"), "model=external", *TFNO, "track=smoke", *paths]
-    done = subprocess.run(
-        command, cwd=ROOT, capture_output=True, text=True, check=False, env={**os.environ, "OMP_NUM_THREADS": "1"}
-    )
-    assert done.returncode == 0, done.stderr
-    (record,) = tmp_path.glob("smoke/ns2d/tfno/*/seed=0/record.json")
-    assert '"status": "finished"' in record.read_text()
+def test_a_whole_run(smoke) -> None:
+    cfg = smoke("model=external", *TFNO)
+    assert pipeline.run(cfg).status == "finished"
+    assert run_directory(cfg).parent.parent.name == "tfno"
 
 
 def test_the_board_shows_the_label_and_the_hash_knows_the_target() -> None:

@@ -216,16 +216,20 @@ def test_commutes_with_shifts_by_patches_of_the_coarsest_grid_without_coordinate
 @pytest.mark.parametrize(
     ("name", "value", "message"),
     [
-        ("width", 0, "width of at least 1, got 0. Raise model.width"),
-        ("patch", 0, "patch of at least 1, got 0. Raise model.patch"),
-        ("n_tokens", 0, "n_tokens of at least 1, got 0. Raise model.n_tokens"),
-        ("n_basis", 0, "n_basis of at least 1, got 0. Raise model.n_basis"),
-        ("n_heads", 0, "n_heads of at least 1, got 0. Raise model.n_heads"),
-        ("max_width", 20, "n_heads=8, but max_width=20 is no multiple of it. Change model.max_width or model.n_heads"),
-        ("projection_width", -1, "projection_width of at least 1, got -1"),
-        ("width", 20, "n_heads=8, but width=20 is no multiple of it. Change model.width or model.n_heads"),
-        ("n_scales", 1, "n_scales of at least 2, got 1. Raise model.n_scales"),
-        ("normalization", "group", "model.normalization in .*got 'group'"),
+        ("width", 0, "needs model.width to be at least 1, got 0"),
+        ("patch", 0, "needs model.patch to be at least 1, got 0"),
+        ("n_tokens", 0, "needs model.n_tokens to be at least 1, got 0"),
+        ("n_basis", 0, "needs model.n_basis to be at least 1, got 0"),
+        ("n_heads", 0, "needs model.n_heads to be at least 1, got 0"),
+        (
+            "max_width",
+            20,
+            "n_heads=8 heads, but max_width=20 isn't a multiple of that. Change model.max_width or model.n_h",
+        ),
+        ("projection_width", -1, "needs model.projection_width to be at least 1, got -1"),
+        ("width", 20, "n_heads=8 heads, but width=20 isn't a multiple of that. Change model.width or model.n_heads"),
+        ("n_scales", 1, "needs model.n_scales to be at least 2, got 1"),
+        ("normalization", "group", "model.normalization to be one of .*got 'group'"),
     ],
 )
 def test_impossible_options_are_refused_with_the_knob_to_turn(name: str, value: object, message: str) -> None:

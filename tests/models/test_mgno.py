@@ -1,4 +1,4 @@
-"""MgNO: published parameter counts, the V-cycle against formulas and against textbook multigrid, options, errors."""
+"""MgNO: published parameter counts, the V-cycle against formulas, options, errors."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -33,7 +33,6 @@ def v_cycle(
     edges: Sequence[Edge] = ("circular", "circular"),
     n_smoothing: Sequence[int] = (1, 2, 2),
     kernel: int = 4,
-    restrict_residual: bool = False,
     bias: bool = False,
 ) -> VCycle:
     torch.manual_seed(0)
@@ -43,7 +42,6 @@ def v_cycle(
         edges=edges,
         n_smoothing=n_smoothing,
         prolongation_kernels=[kernel] * (len(n_smoothing) - 1),
-        restrict_residual=restrict_residual,
         bias=bias,
     ).double()
 
@@ -108,10 +106,9 @@ def test_parameter_count_follows_the_closed_form(
 # The V-cycle
 
 
-@pytest.mark.parametrize("restrict_residual", [False, True])
 @pytest.mark.parametrize("edges", [("zeros", "zeros"), ("circular", "reflect")])
-def test_the_v_cycle_is_linear(edges: tuple[Edge, Edge], restrict_residual: bool) -> None:
-    cycle = v_cycle(edges=edges, restrict_residual=restrict_residual)
+def test_the_v_cycle_is_linear(edges: tuple[Edge, Edge]) -> None:
+    cycle = v_cycle(edges=edges)
     f, g = fields(2, 2, 17, 12), fields(2, 2, 17, 12, seed=2)
     torch.testing.assert_close(cycle(0.3 * f - 7 * g), 0.3 * cycle(f) - 7 * cycle(g), rtol=1e-12, atol=1e-12)
     assert not cycle(torch.zeros_like(f)).any()
@@ -145,7 +142,6 @@ def prolong(x: Tensor, weight: Tensor, edge: str, space: Sequence[int]) -> Tenso
     return CONV[n_dims](extended, weight.transpose(0, 1).flip(*range(2, weight.ndim)))
 
 
-@pytest.mark.parametrize("restrict_residual", [False, True])
 @pytest.mark.parametrize("kernel", [3, 4])
 @pytest.mark.parametrize(
     ("edge", "space"),
@@ -159,10 +155,8 @@ def prolong(x: Tensor, weight: Tensor, edge: str, space: Sequence[int]) -> Tenso
         ("reflect", (13,)),
     ],
 )
-def test_two_levels_equal_their_formula(
-    edge: Edge, space: tuple[int, ...], kernel: int, restrict_residual: bool
-) -> None:
-    cycle = v_cycle(edges=(edge,) * len(space), n_smoothing=[2, 2], kernel=kernel, restrict_residual=restrict_residual)
+def test_two_levels_equal_their_formula(edge: Edge, space: tuple[int, ...], kernel: int) -> None:
+    cycle = v_cycle(edges=(edge,) * len(space), n_smoothing=[2, 2], kernel=kernel)
     fine, coarse = cycle.smoothers
     S, A = ([conv.conv.weight for conv in convs] for convs in (fine.S, fine.A))
     S_coarse, A_coarse = ([conv.conv.weight for conv in convs] for convs in (coarse.S, coarse.A))
@@ -170,8 +164,7 @@ def test_two_levels_equal_their_formula(
 
     u = convolve(f, S[0], edge)
     u = u + convolve(f - convolve(u, A[0], edge), S[1], edge)
-    r = f - convolve(u, cycle.residuals[0].conv.weight, edge) if restrict_residual else f
-    f_coarse = convolve(r, cycle.restrictions[0].conv.weight, edge, stride=2)
+    f_coarse = convolve(f, cycle.restrictions[0].conv.weight, edge, stride=2)
     u_coarse = convolve(u, cycle.projections[0].conv.weight, edge, stride=2)
     for step in range(2):
         defect = f_coarse - convolve(u_coarse, A_coarse[step], edge)
@@ -210,54 +203,6 @@ def test_one_level_holds_the_identity() -> None:
         cycle.smoothers[0].S[0].conv.weight[range(3), range(3), 1, 1] = 1
     f = fields(2, 3, 7, 8)
     assert torch.equal(cycle(f), f)
-
-
-@pytest.mark.parametrize("n_dims", [1, 2])
-def test_the_v_cycle_holds_textbook_multigrid(n_dims: int) -> None:
-    # -Laplace u = f on a circle or torus: damped Jacobi steps, full weighting of the residual, the coarser operator a
-    # quarter of the finer one, linear interpolation. With two levels and many steps on the coarser one, a cycle shrinks
-    # the error by the square of the smoothing factor, as theory has it; more levels of two steps do little worse.
-    hat = torch.tensor([0.5, 1.0, 0.5], dtype=torch.float64)
-    interpolation = hat if n_dims == 1 else hat[:, None] * hat
-    delta, laplace = torch.zeros(2, *(3,) * n_dims, dtype=torch.float64)
-    centre = (1,) * n_dims
-    delta[centre] = 1
-    laplace[centre] = 2 * n_dims
-    for axis in range(n_dims):
-        for end in (0, 2):
-            laplace[(*centre[:axis], end, *centre[axis + 1 :])] = -1
-    damping, smoothing_factor = {1: (2 / 3, 1 / 3), 2: (4 / 5, 3 / 5)}[n_dims]
-
-    rates = []
-    for n, n_levels, n_coarsest in [(16, 2, 200), (16, 3, 40), (32, 4, 40)]:
-        cycle = v_cycle(
-            1,
-            1,
-            edges=("circular",) * n_dims,
-            n_smoothing=[2] * (n_levels - 1) + [n_coarsest],
-            kernel=3,
-            restrict_residual=True,
-        )
-        with torch.no_grad():
-            for level, smoother in enumerate(cycle.smoothers):
-                for S in smoother.S:
-                    S.conv.weight[:] = damping / (2 * n_dims) * 4**level * delta
-                for A in smoother.A:
-                    A.conv.weight[:] = laplace / 4**level
-            for level in range(n_levels - 1):
-                cycle.residuals[level].conv.weight[:] = laplace / 4**level
-                cycle.restrictions[level].conv.weight[:] = interpolation / 2**n_dims
-                cycle.projections[level].conv.weight[:] = 0  # a correction starts from zero
-                cycle.prolongations[level].conv.weight[:] = interpolation
-        space = (n,) * n_dims
-        modes = torch.eye(n**n_dims, dtype=torch.float64).view(-1, 1, *space)
-        with torch.no_grad():
-            left = modes - cycle(convolve(modes, laplace[None, None], "circular"))
-        # The Laplacian doesn't see constants.
-        left = left - left.mean(dim=tuple(range(1, n_dims + 2)), keepdim=True)
-        rates.append(float(torch.linalg.eigvals(left.flatten(1)).abs().max()))
-    assert rates[0] == pytest.approx(smoothing_factor**2, abs=1e-9)
-    assert max(rates) < smoothing_factor**2 + 0.1
 
 
 # The network
@@ -359,7 +304,6 @@ def test_maps_fields_to_fields_of_the_same_size(make: Callable[..., Grid], shape
 @pytest.mark.parametrize(
     "options",
     [
-        {"restrict_residual": True},
         {"bias": True, "pointwise": False},
         {"normalization": "layer"},
         {"normalization": "group"},
@@ -416,14 +360,14 @@ def test_layer_normalization_is_bound_to_its_grid_and_the_others_are_not() -> No
 
 def test_more_levels_than_the_grid_has_room_for_are_refused() -> None:
     message = (
-        "MgNO with 5 levels halves every axis 4 times and needs 17 points on each, but the grid has shape (64, 16). "
-        "Shorten model.n_smoothing to at most 4 numbers, one for each level, or raise the resolution."
+        "MgNO with 5 levels halves every axis 4 times and needs at least 17 points on each, but the grid has shape "
+        "(64, 16). Shorten model.n_smoothing to at most 4 numbers, one for each level, or raise the resolution."
     )
-    with pytest.raises(ValueError, match="needs 17 points") as error:
+    with pytest.raises(ValueError, match="needs at least 17 points") as error:
         MgNO(in_channels=1, out_channels=1, grid=periodic(64, 16))
     assert str(error.value) == message
     model = MgNO(in_channels=1, out_channels=1, grid=periodic(64, 64))
-    with pytest.raises(ValueError, match="needs 17 points"):
+    with pytest.raises(ValueError, match="needs at least 17 points"):
         model(torch.zeros(1, 1, 64, 16))
 
 
@@ -439,16 +383,16 @@ def test_as_many_levels_as_the_message_allows_work(n: int, n_levels: int, edges:
 @pytest.mark.parametrize(
     ("name", "value", "message"),
     [
-        ("width", 0, "width of at least 1, got 0. Raise model.width"),
-        ("n_layers", 0, "n_layers of at least 1, got 0. Raise model.n_layers"),
-        ("n_smoothing", [1, 0], "n_smoothing of at least 1, got 0. Raise model.n_smoothing"),
+        ("width", 0, "needs model.width to be at least 1, got 0"),
+        ("n_layers", 0, "needs model.n_layers to be at least 1, got 0"),
+        ("n_smoothing", [1, 0], "needs model.n_smoothing to be at least 1, got 0"),
         ("n_smoothing", [], "a list with one number for each level"),
         ("n_smoothing", 2, "a list with one number for each level, finest first, got 2"),
         ("prolongation_kernel", 5, "4 prolongation kernels of 3 or 4 points, got 5. Set model.prolongation_kernel"),
         ("prolongation_kernel", [3, 4], r"needs 4 prolongation kernels of 3 or 4 points, got \[3, 4\]"),
-        ("edges", "circular", "model.edges, .*, is zeros or reflect, got 'circular'"),
-        ("normalization", "batch", "model.normalization in .*got 'batch'"),
-        ("activation", "tanh", "model.activation in .*'gelu', 'relu'.*got 'tanh'"),
+        ("edges", "circular", "model.edges to be one of zeros, reflect, got 'circular'"),
+        ("normalization", "batch", "model.normalization to be one of none, layer, group, got 'batch'"),
+        ("activation", "sine", "model.activation to be one of gelu, relu, tanh, got 'sine'"),
     ],
 )
 def test_impossible_options_are_refused_with_the_knob_to_turn(name: str, value: Any, message: str) -> None:

@@ -24,6 +24,8 @@ from neuralop_bench.runtime.place import CONFIG_DIR
 MODELS = sorted(path.stem for path in (CONFIG_DIR / "model").glob("*.yaml"))
 DATASETS = sorted({path.stem for path in (CONFIG_DIR / "task" / "smoke").glob("*.yaml")} - {*GIVEN_AS_FILES})
 BATCH = 3
+# Models that need 15 s or more to overfit a batch. That a few steps lower their loss is tested in test_precision.py.
+SLOW_TO_FIT = {"deeponet", "fno_3d", "fourier_transformer", "galerkin", "lsm", "mgno", "tfno", "unet"}
 
 
 @pytest.fixture(scope="module", params=MODELS)
@@ -152,31 +154,20 @@ def test_a_gradient_reaches_every_parameter(cfg: RunConfig) -> None:
     assert not silent
 
 
-def test_trains_where_torch_chooses_the_precision(cfg: RunConfig) -> None:
-    model = stirred(build(trained(cfg)))
-    x = smooth_fields(grid_of(cfg), channels(cfg)[0])
-    with torch.autocast("cpu", dtype=torch.bfloat16):
-        output = model(x)
-    output.float().square().mean().backward()
-    assert all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters() if p.requires_grad)
-    with torch.no_grad():
-        exact = model(x)
-        assert (output - exact).norm() < 0.1 * exact.norm()
-
-
 def test_the_output_depends_on_every_block_and_on_every_input_channel(cfg: RunConfig) -> None:
     operator = stirred(build(trained(cfg), dtype=torch.float64)).eval()
     in_channels = channels(cfg)[0]
-    x = smooth_fields(grid_of(cfg), in_channels, dtype=torch.float64)
+    x = smooth_fields(grid_of(cfg), in_channels, dtype=torch.float64)[:1]
     with torch.no_grad():
         output = operator(x)
         scale = output.abs().max()
         for name, module in modules_with_parameters(operator):
-            kept = {key: value.clone() for key, value in operator.state_dict().items()}
-            for parameter in module.parameters(recurse=False):
+            own = [(parameter, parameter.clone()) for parameter in module.parameters(recurse=False)]
+            for parameter, _ in own:
                 parameter.zero_()
             change = (operator(x) - output).abs().max()
-            operator.load_state_dict(kept)
+            for parameter, value in own:
+                parameter.copy_(value)
             assert change > 1e-6 * scale, f"zeroing {name} changes nothing"
         for channel in range(in_channels):
             without = x.clone()
@@ -184,7 +175,11 @@ def test_the_output_depends_on_every_block_and_on_every_input_channel(cfg: RunCo
             assert (operator(without) - output).abs().max() > 1e-6 * scale, f"input channel {channel} has no effect"
 
 
-def test_one_batch_is_overfitted(cfg: RunConfig) -> None:
+@pytest.mark.parametrize(
+    "model", [pytest.param(name, marks=pytest.mark.exhaustive if name in SLOW_TO_FIT else ()) for name in MODELS]
+)
+def test_one_batch_is_overfitted(model: str) -> None:
+    cfg = smoke(model)
     operator = build(trained(cfg)).train()
     optimizer = instantiate(cfg.optimizer)(operator.parameters())
     in_channels, out_channels = channels(cfg)

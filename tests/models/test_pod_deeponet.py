@@ -225,9 +225,9 @@ def test_targets_on_another_grid_are_refused() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"n_modes": 0}, r"n_modes of at least 1, got 0\. Raise model\.n_modes"),
+        ({"n_modes": 0}, r"needs model\.n_modes to be at least 1, got 0"),
         ({"n_modes": 842}, r"n_modes=842, but an output has 841 values\. Lower model\.n_modes"),
-        ({"width": 0}, r"Raise model\.width"),
+        ({"width": 0}, r"needs model\.width to be at least 1, got 0"),
         ({"sensors": 0}, r"at least 2 sensors"),
         ({"branch": "fno"}, r"got 'fno'"),
         ({"activation": "sine"}, r"got 'sine'"),

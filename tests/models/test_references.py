@@ -233,7 +233,6 @@ def test_the_plain_form_has_copies_of_the_parameters() -> None:
         (lambda **kw: FNO(n_modes=3, width=4, factorization="cp", **kw), PlainFNO, "factors"),
         (lambda **kw: MgNO(n_smoothing=[1, 1], bias=True, **kw), PlainMgNO, "bias"),
         (lambda **kw: MgNO(n_smoothing=[1, 1], activation="relu", **kw), PlainMgNO, "GELU"),
-        (lambda **kw: MgNO(n_smoothing=[1, 1], restrict_residual=True, **kw), PlainMgNO, "residuals"),
         (lambda **kw: MgNO(n_smoothing=[1, 1], prolongation_kernel=3, **kw), PlainMgNO, "4 points"),
         (lambda **kw: LSM(width=8, n_scales=2, normalization="batch", **kw), PlainLSM, "layer normalisation"),
         (lambda **kw: DeepONet(activation="tanh", **kw), PlainDeepONet, "GELU"),

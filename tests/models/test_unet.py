@@ -246,11 +246,15 @@ def test_convolutions_have_a_bias_only_where_nothing_else_shifts() -> None:
 @pytest.mark.parametrize(
     ("name", "value", "message"),
     [
-        ("width", 0, "width of at least 1, got 0. Raise model.width"),
-        ("max_width", 8, "width=16 channels, which is above max_width=8. Lower model.width or raise model.max_width"),
-        ("n_scales", 1, "n_scales of at least 2, got 1. Raise model.n_scales"),
-        ("projection_width", 0, "projection_width of at least 1, got 0. Raise model.projection_width"),
-        ("normalization", "group", "model.normalization in .*'layer', 'instance', 'batch', 'none'.*got 'group'"),
+        ("width", 0, "needs model.width to be at least 1, got 0"),
+        (
+            "max_width",
+            8,
+            "width=16 channels, which is more than max_width=8. Lower model.width or raise model.max_width",
+        ),
+        ("n_scales", 1, "needs model.n_scales to be at least 2, got 1"),
+        ("projection_width", 0, "needs model.projection_width to be at least 1, got 0"),
+        ("normalization", "group", "model.normalization to be one of layer, instance, batch, none, got 'group'"),
     ],
 )
 def test_impossible_options_are_refused_with_the_knob_to_turn(name: str, value: object, message: str) -> None:

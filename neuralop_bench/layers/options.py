@@ -1,0 +1,59 @@
+"""Checks of the options that models and layers are given: one message for one mistake.
+
+Names are those of the configuration: ``width`` is ``model.width`` there. The messages begin with who asks, e.g. "FNO".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from typing import TypeVar
+
+_T = TypeVar("_T")
+
+
+def require_at_least(least: int, who: str, **sizes: int) -> None:
+    """Check sizes, given by name.
+
+    Raises:
+        ValueError: one of them is below ``least``.
+
+    >>> require_at_least(1, "FNO", width=32, n_layers=0)
+    Traceback (most recent call last):
+    ValueError: FNO needs model.n_layers to be at least 1, got 0.
+    """
+    for name, value in sizes.items():
+        if value < least:
+            raise ValueError(f"{who} needs model.{name} to be at least {least}, got {value}.")
+
+
+def require_known(who: str, name: str, value: str, known: Collection[str]) -> None:
+    """Check an option that takes one of a few words.
+
+    Raises:
+        ValueError: ``value`` isn't among ``known``.
+    """
+    if value not in known:
+        raise ValueError(f"{who} needs model.{name} to be one of {', '.join(known)}, got {value!r}.")
+
+
+def choose(who: str, name: str, value: str, table: Mapping[str, _T]) -> _T:
+    """The entry of a table that an option names.
+
+    Raises:
+        ValueError: the table has no such entry.
+
+    >>> choose("FNO", "activation", "sine", {"gelu": 1, "relu": 2})
+    Traceback (most recent call last):
+    ValueError: FNO needs model.activation to be one of gelu, relu, got 'sine'.
+    """
+    require_known(who, name, value, table)
+    return table[value]
+
+
+def one_for_each(value: int | Sequence[int], n: int) -> tuple[int, ...]:
+    """An option that is one number for all of n axes or levels, or one number for each.
+
+    >>> one_for_each(12, 2), one_for_each([12, 8], 2)
+    ((12, 12), (12, 8))
+    """
+    return (value,) * n if isinstance(value, int) else tuple(value)
