@@ -236,17 +236,20 @@ def test_committed_records_form_the_committed_board(tmp_path: Path) -> None:
     )
 
 
-def test_the_readme_shows_the_committed_records() -> None:
+def test_the_readme_and_the_results_show_the_committed_records(tmp_path: Path) -> None:
     root = Path(__file__).parents[2]
     spec = importlib.util.spec_from_file_location("write_readme_table", root / "scripts" / "write_readme_table.py")
     assert spec is not None
     assert spec.loader is not None
     script = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(script)
-    shown = (root / "README.md").read_text(encoding="utf-8")
     committed = board(collect([root / "leaderboard"]))
-    assert script.page(shown, committed) == shown, "run `make board-pages`"
     best = min(row["rel_l2_mean"] for row in committed.rows if (row["track"], row["dataset"]) == ("lite", "ns2d"))
-    assert f"**{best:.3f}**" in shown
+    assert set(script.PAGES) == {root / "README.md", root / "docs" / "results.md"}
+    for page, content in script.PAGES.items():
+        text = page.read_text(encoding="utf-8")
+        assert script.filled(page, content(script.shown(committed))) == text, "run `make board-pages`"
+        assert f"**{best:.3f}**" in text
+    (tmp_path / "page.md").write_text("# A page\n")
     with pytest.raises(ValueError, match="no place"):
-        script.page("# A page\n", committed)
+        script.filled(tmp_path / "page.md", "")
