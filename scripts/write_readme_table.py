@@ -74,9 +74,7 @@ def short(groups: Sequence[Group]) -> str:
 
 def full(groups: Sequence[Group]) -> str:
     """What docs/results.md shows."""
-    images = "".join(
-        f"![Error against time on {group.task}](images/{_picture_name(group)})\n" for group in groups
-    )
+    images = "".join(f"![Error against time on {group.task}](images/{_picture_name(group)})\n" for group in groups)
     return "\n".join([table(groups, details=True), _list(groups, None), images])
 
 

@@ -24,7 +24,7 @@ from neuralop_bench.batch import Batch
 from neuralop_bench.metrics.metric import MetricContext
 
 PAGES = sorted([*ROOT.glob("*.md"), *DOCS.rglob("*.md")])
-# The changelog has a line for each entry's history.
+# The changelog names what was there at the time.
 WRITTEN = [page for page in PAGES if page.name != "CHANGELOG.md"]
 FIRST_HOUR = blocks(DOCS / "first_hour.md")
 # What a page builds on: the files of another page.
@@ -57,12 +57,14 @@ def test_links_lead_somewhere(page: Path) -> None:
             assert anchor in {re.sub(r"[^\w -]", "", h).lower().replace(" ", "-") for h in headings}, target
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda path: path.relative_to(ROOT).as_posix())
+@pytest.mark.parametrize("page", WRITTEN, ids=lambda path: path.relative_to(ROOT).as_posix())
 def test_names_of_files_and_modules_are_right(page: Path) -> None:
-    text = page.read_text()
-    saved = {block.file[0] for block in blocks(page) if block.file} | {block.file[0] for block in FIRST_HOUR if block.file}
+    text = re.sub(r"```.*?```", "", page.read_text(), flags=re.DOTALL)
+    saved = {block.file[0] for block in [*blocks(page), *FIRST_HOUR] if block.file}
     for name in re.findall(r"`([\w./-]+)`", re.sub(r"```.*?```", "", text, flags=re.DOTALL)):
-        if re.match(r"(neuralop_bench|data_gen|configs|tests|scripts|benchmarks|docs|leaderboard|hydra_plugins)/", name):
+        if re.match(
+            r"(neuralop_bench|data_gen|configs|tests|scripts|benchmarks|docs|leaderboard|hydra_plugins)/", name
+        ):
             assert (ROOT / name).exists() or name in saved, name
         elif re.match(r"(neuralop_bench|data_gen)\.\w", name):
             resolve_name(name)
