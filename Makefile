@@ -71,8 +71,10 @@ lint: install ## style and import rules
 types: install ## static types
 	$(BIN)/pyright
 
-docs: install ## rewrite docs/metrics.md from the docstrings
+docs: install ## rewrite docs/metrics.md from the docstrings, and build the documentation into site/
+	$(BIN)/python -m pip install $(PIP_ARGS) -e '.[docs]'
 	$(BIN)/python scripts/write_metrics_page.py
+	$(BIN)/mkdocs build --strict
 
 board: install ## run what leaderboard/ lacks, file it there, rewrite its pages (about 6 hours on 2 cores if nothing is committed, minutes if all is; the same command goes on)
 	$(BIN)/python run.py experiment=leaderboard $(BOARD_ARGS)

@@ -30,26 +30,30 @@ LABELS = {
 }
 HEADER = """# Performance
 
-Made by benchmarks/report.py from benchmarks/results, where each machine that `make bench` ran on has a file with all
-figures, versions and commits. Alternatives are measured side by side in one process and take turns; ratios are those of
-their medians, and carry over to other machines better than seconds do. What misses what we ask for is **bold**.
+`python -m benchmarks.report` makes this page from `benchmarks/results`. Each machine that ran `make bench` has a file
+there with all figures, versions and commits. Alternatives are measured in one process and take turns. Ratios are those
+of their medians; they carry over to other machines better than seconds do. The column "target" is what we aim for, and
+figures that miss it are **bold**.
 """
-STEPS = """Forward, backward and AdamW in float32: how many times as fast as another implementation of the same network
-(benchmarks/references.py, and neuralop 2.0.0). `run.py` keeps the memory that it frees, other programs mostly don't:
-the first figure is with that setting for both sides, the second with the C library's own for both. AdamW is
-torch's fused one, which doesn't take the complex parameters of neuralop and of the plain FNO: they have the other.
-Memory is that of our step as a part of the other's, each in a process of its own. The last column is the share of the
-rate of a large matrix product in the same turns.
+STEPS = """\
+How many times as fast a training step (forward, backward and AdamW in float32) is as another implementation of the same
+network (`benchmarks/references.py`, and neuralop 2.0.0). `run.py` keeps the memory that it frees, which other programs
+mostly don't. The column "kept" has this setting for both sides, and "not kept" the C library's default for both. AdamW
+is torch's fused version, except for neuralop and the plain FNO, whose complex parameters it doesn't accept. The column
+"memory" is the memory of our step relative to the other's, each in its own process. The last column is the share of the
+rate of a large matrix product, measured in the same turns.
 """
-TRANSFORMS = """A layer of an FNO with 32 channels, forward and backward, by products with the kept modes and by fast
-transforms. Bold where `is_faster_as_product` chooses the slower.
+TRANSFORMS = """\
+A layer of an FNO with 32 channels, forward and backward, by products with the kept modes and by fast transforms.
+Figures are bold if `is_faster_as_product` chooses the slower way.
 """
-DATA = """One core. Ratios are of medians measured side by side; whole datasets (processes, lite data, peak memory) are
-made by `python -m benchmarks.datagen workers lite memory`, the rest by `make bench`.
+DATA = """\
+On one core. Ratios are of medians, measured in turns. Figures of whole datasets (processes, lite data, peak memory)
+come from `python -m benchmarks.datagen workers lite memory`, the others from `make bench`.
 """
 DATA_GROWTH = {"points per axis of the solver": "seconds_per_sample_by_resolution", "samples": "seconds_by_samples"}
-GROWTH = """Exponents of power laws through the last two points of each line. Twice the points per axis are four times
-the points.
+GROWTH = """\
+Exponents of power laws through the last two points of each line. Twice the points per axis means four times the points.
 """
 
 
@@ -87,7 +91,9 @@ def _steps(found: dict[str, Any], _: str) -> Iterator[str]:
     )
     if not kept:
         return
-    rows: list[Row] = [("network", "beside", "kept", "not kept", "asked", "memory (asked .8)", "of the product's rate")]
+    rows: list[Row] = [
+        ("network", "compared with", "kept", "not kept", "target", "memory (target .8)", "share of product")
+    ]
     for case, entry in kept.items():
         for i, (other, gain) in enumerate(entry["times_as_fast"].items()):
             asked = entry["asked"].get(other)
@@ -110,7 +116,7 @@ def _steps(found: dict[str, Any], _: str) -> Iterator[str]:
 def _transforms(found: dict[str, Any], _: str) -> Iterator[str]:
     if "transforms" not in found:
         return
-    rows: list[Row] = [("points", "modes kept per axis", "products are times as fast", "chosen")]
+    rows: list[Row] = [("points", "modes kept per axis", "speed-up by products", "chosen")]
     for entry in found["transforms"]["rows"]:
         space, gain = entry["space"], entry["gain_of_product"]
         chosen = is_faster_as_product(space, (entry["n_modes"],) * len(space))
@@ -121,15 +127,15 @@ def _transforms(found: dict[str, Any], _: str) -> Iterator[str]:
 
 
 def _around(found: dict[str, Any], _: str) -> Iterator[str]:
-    rows: list[Row] = [("what", "figure", "asked")]
+    rows: list[Row] = [("what", "figure", "target")]
     if entry := found.get("reading"):
         for workers, share in entry["share"].items():
-            text = f"random windows from a file that isn't in the page cache, {workers}, beside `numpy.fromfile`"
+            text = f"reading random windows of a file that isn't cached, relative to `numpy.fromfile`, {workers}"
             rows.append((text, _judged(share, entry["asked"]), f"{entry['asked']:g}"))
     if entry := found.get("memory of lazy data"):
         small, large = entry["megabytes of data"].values()
         for name, line in entry["peak megabytes"].items():
-            text = f"peak memory of a training on {large:.0f} MB of data, beside that on {small:.0f} MB, {name}"
+            text = f"peak memory of training on {large:.0f} MB of data, relative to {small:.0f} MB, {name}"
             asked = None if name == "held in memory" else entry["asked"]
             rows.append(
                 (
@@ -141,7 +147,7 @@ def _around(found: dict[str, Any], _: str) -> Iterator[str]:
     if entry := found.get("waiting for data"):
         for name, line in entry["of a step"].items():
             asked = entry["asked"] if name.startswith("0 workers") else None
-            text = f"share of a lite FNO's step in which a batch from 2 GiB of lazy data wasn't there, {name}"
+            text = f"share of a lite FNO's step spent waiting for a batch of 2 GiB of lazy data, {name}"
             rows.append(
                 (
                     text,
@@ -153,29 +159,29 @@ def _around(found: dict[str, Any], _: str) -> Iterator[str]:
         share = entry["share_of_a_prediction"]
         rows.append(
             (
-                "all standard metrics of a trajectory, in units of predicting it by the lite FNO",
+                "time of all standard metrics of a trajectory, relative to its prediction by the lite FNO",
                 _judged(share, entry["asked"], at_most=True),
                 f"at most {entry['asked']:g}",
             )
         )
     if entry := found.get("sweeps"):
         for launcher, seconds in entry["beside_the_run"].items():
-            text = f"seconds that a job of a sweep takes beside its run, {launcher} launcher"
+            text = f"seconds that a job of a sweep adds to its run, {launcher} launcher"
             rows.append((text, _judged(seconds, 1, at_most=True), "below 1"))
         for what, seconds in entry["skipped"].items():
-            text = f"seconds until {entry['n_skipped']} finished runs are left out, torch's import included, {what}"
+            text = f"seconds to skip {entry['n_skipped']} finished runs, including the import of torch, {what}"
             rows.append((text, _judged(seconds, 20, at_most=True, digits=1), "below 20"))
     for what, line in found.get("boards", {}).get("boards", {}).items():
         asked = line["asked_seconds"]
         rows.append(
             (
-                f"seconds of a board of {what}",
+                f"seconds to make a board of {what}",
                 _judged(line["seconds"], asked, at_most=True, digits=1),
                 f"below {asked:g}",
             )
         )
         memory = _judged(line["peak_mib"], line["asked_mib"], at_most=True, digits=0)
-        rows.append((f"peak memory of it, MiB, {what}", memory, f"below {line['asked_mib']}"))
+        rows.append((f"peak memory to make a board, MiB, {what}", memory, f"below {line['asked_mib']}"))
     if len(rows) > 1:
         yield from ("### Reading, measuring, sweeps and boards\n", _table(rows))
 
@@ -198,7 +204,7 @@ def _growth(found: dict[str, Any], machine: str) -> Iterator[str]:
 
 
 def _data(found: dict[str, Any], machine: str) -> Iterator[str]:
-    rows: list[Row] = [("what", "figure", "asked")]
+    rows: list[Row] = [("what", "figure", "target")]
 
     def row(what: str, value: float, asked: float | None, form: str, *, at_most: bool = False) -> None:
         text = form.format(value)
@@ -213,28 +219,34 @@ def _data(found: dict[str, Any], machine: str) -> Iterator[str]:
             ("with real transforms, float32", "real_float32", None),
             ("with real transforms, float64", "real_float64", None),
         ):
-            what = f"ns2d to T = 50 against the original scheme, {kind}"
+            what = f"ns2d to T = 50, speed-up over the original scheme, {kind}"
             row(what, entry[f"ratio_{key}"], asked, "{:.0f}x")
-        what = "its largest error (half the step, twice the resolution)"
+        what = "largest error of our ns2d data (half the step, twice the resolution)"
         row(what, entry["our_error"], 1e-7, "{:.1e}", at_most=True)
     if entry := found.get("data, burgers"):
         for name in ("nu=0.1", "nu=0.01"):
-            row(f"burgers1d, {name}, against dt = 1e-4", entry[name]["ratio"], 1500, "{:.0f}x")
-            row("its largest error (Cole-Hopf)", entry[name]["largest_error"], 1e-6, "{:.1e}", at_most=True)
+            row(f"burgers1d, {name}, speed-up over dt = 1e-4", entry[name]["ratio"], 1500, "{:.0f}x")
+            row(
+                f"burgers1d, {name}, largest error of our data (Cole-Hopf)",
+                entry[name]["largest_error"],
+                1e-6,
+                "{:.1e}",
+                at_most=True,
+            )
     if entry := found.get("data, darcy"):
-        row("darcy2d 12/3 against spsolve", entry["two_phase_12_3"]["ratio_spsolve"], 10, "{:.1f}x")
-        row("darcy2d smooth 1e6 against splu", entry["smooth_1e6"]["ratio_splu"], 1.5, "{:.1f}x")
+        row("darcy2d 12/3, speed-up over spsolve", entry["two_phase_12_3"]["ratio_spsolve"], 10, "{:.1f}x")
+        row("darcy2d smooth 1e6, speed-up over splu", entry["smooth_1e6"]["ratio_splu"], 1.5, "{:.1f}x")
     if entry := found.get("data, steps"):
         for name, asked in (("64x64, batch 16", 1.5), ("128x128, batch 4", 2), ("256x256, batch 4", 2)):
-            row(f"a step against exponax, {name}", entry[name]["ratio_exponax"], asked, "{:.2f}x")
+            row(f"a step, speed-up over exponax, {name}", entry[name]["ratio_exponax"], asked, "{:.2f}x")
         ratio = entry["256x256, batch 4"]["ratio_transforms"]
-        row("a step at 256x256 in units of its transforms", ratio, 1.6, "{:.2f}", at_most=True)
+        row("a step at 256x256, relative to its transforms", ratio, 1.6, "{:.2f}", at_most=True)
     if entry := found.get("data, workers"):
-        row("1 -> 2 processes", entry["ratio"], 1.8, "{:.2f}x")
+        row("speed-up by 2 processes instead of 1", entry["ratio"], 1.8, "{:.2f}x")
     if entry := found.get("data, lite"):
-        row("lite data of all datasets, 2 processes", entry["seconds_together"], 180, "{:.0f} s", at_most=True)
+        row("lite data of all datasets with 2 processes", entry["seconds_together"], 180, "{:.0f} s", at_most=True)
     if entry := found.get("data, memory"):
-        what = f"peak memory of {len(entry['tasks'])} full datasets, 2 workers"
+        what = f"peak memory of {len(entry['tasks'])} full datasets with 2 workers"
         row(what, entry["peak_gib"], 2, "{:.2f} GiB", at_most=True)
     if len(rows) > 1:
         yield from ("### Making data\n", DATA, _table(rows))
@@ -327,7 +339,7 @@ def training() -> str:
 
 def soap() -> str:
     """The other models with SOAP, dataset by dataset (benchmarks/training.py)."""
-    rows: list[Row] = [("dataset", "model", "epochs", "rate", "AdamW", "SOAP", "ratio", "an epoch takes")]
+    rows: list[Row] = [("dataset", "model", "epochs", "rate", "AdamW", "SOAP", "ratio", "time of an epoch")]
     for path in sorted(RESULTS.glob("*.json")):
         found = json.loads(path.read_text())
         for name in [section for section in found if section.startswith("SOAP, ")]:

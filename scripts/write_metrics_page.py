@@ -69,7 +69,7 @@ def page() -> str:
             f"Version {kind.version}. `{kind.__module__}.{kind.__qualname__}`\n",
             _prose(_without_columns(_doc(kind))),
             _table(("column", "what"), columns(_doc(kind)).items()),
-            f"Stored in `errors.nc`, per sample: {stored}.\n",
+            textwrap.fill(f"Stored in `errors.nc`, per sample: {stored}.", 120) + "\n",
         ]
     for title, module in (("Cost", cost), ("Elsewhere, and beside the solver", scoring)):
         text = _doc(module)

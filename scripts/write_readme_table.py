@@ -1,16 +1,17 @@
-"""Write what README.md shows of the lite track from the committed records: a table, pictures and verdicts.
+"""Write what README.md and docs/results.md show of the lite track, from the committed records.
 
     python scripts/write_readme_table.py
 
-The table has one line per model in its default recipe, best first: relative L2 on test of each dataset, the mean over
-its seeds and their standard deviation. The pictures are error against time, docs/images/board_<dataset>.svg.
+README.md gets a short table and one sentence per dataset. docs/results.md gets the table with deviations and training
+times, all verdicts, and pictures of error against time, docs/images/board_<dataset>.svg.
 """
 
 from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping, Sequence
+import textwrap
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from data_gen.files import replacing
@@ -21,11 +22,11 @@ from neuralop_bench.board.rows import Board, Entry, Group
 from neuralop_bench.board.verdicts import verdicts
 
 ROOT = Path(__file__).parents[1]
-PAGE = ROOT / "README.md"
 IMAGES = ROOT / "docs" / "images"
 RECORDS = ROOT / "leaderboard"
 TRACK = "lite"
 
+_LINE_LENGTH = 120
 _ROUNDING = 1e-3
 _PLACE = re.compile(r"(?<=<!-- lite board: made by `make board` -->\n\n).*?(?=\n<!-- end -->)", re.DOTALL)
 
@@ -35,8 +36,11 @@ def shown(found: Board) -> list[Group]:
     return [group for group in found.groups if group.track == TRACK]
 
 
-def table(groups: Sequence[Group]) -> str:
-    """Models down, datasets across, the best of each dataset in bold."""
+def table(groups: Sequence[Group], *, details: bool) -> str:
+    """Models down, best first; datasets across. Bold where no model of the dataset is significantly better.
+
+    ``details`` adds the standard deviation of seeds and the seconds of training.
+    """
     found = {
         (str(entry.cells["model"]), group.dataset): entry
         for group in groups
@@ -52,33 +56,40 @@ def table(groups: Sequence[Group]) -> str:
         ratios = [errors[model, name] / best[name] for name in datasets if (model, name) in errors]
         return sum(map(math.log, ratios)) / len(ratios), model
 
-    lines = [
-        "| model | " + " | ".join(datasets) + " | training, s |",
-        "| --- |" + " ---: |" * (len(datasets) + 1),
-    ]
+    heads = ["model", *datasets, *(["training, s"] if details else [])]
+    lines = ["| " + " | ".join(heads) + " |", "| --- |" + " ---: |" * (len(heads) - 1)]
     for model in sorted({model for model, _ in errors}, key=rank):
         entries = [found.get((model, name)) for name in datasets]
-        cells = [_cell(entry, best[name]) for entry, name in zip(entries, datasets, strict=True)]
-        times = " / ".join(_seconds(entry) for entry in entries)
-        lines.append(f"| `{model}` | " + " | ".join(cells) + f" | {times} |")
+        cells = [f"`{model}`", *(_cell(entry, details) for entry in entries)]
+        if details:
+            cells.append(" / ".join(map(_seconds, entries)))
+        lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines) + "\n"
 
 
-def page(text: str, found: Board) -> str:
-    """The page with what it shows of the board made anew.
+def short(groups: Sequence[Group]) -> str:
+    """What README.md shows."""
+    return table(groups, details=False) + "\n" + _list(groups, 1)
+
+
+def full(groups: Sequence[Group]) -> str:
+    """What docs/results.md shows."""
+    images = "".join(f"![Error against time on {group.task}](images/{_picture_name(group)})\n" for group in groups)
+    return "\n".join([table(groups, details=True), _list(groups, None), images])
+
+
+PAGES: Mapping[Path, Callable[[Sequence[Group]], str]] = {ROOT / "README.md": short, ROOT / "docs" / "results.md": full}
+
+
+def filled(path: Path, made: str) -> str:
+    """A page with what it shows of the board replaced by ``made``.
 
     Raises:
         ValueError: the page has no place for it.
     """
+    text = path.read_text(encoding="utf-8")
     if not _PLACE.search(text):
-        raise ValueError(f"{PAGE} has no place for the table: the two comments around it are missing.")
-    groups = shown(found)
-    pictures = "".join(
-        f'<img src="docs/images/{_picture_name(group)}" width="32%" alt="Error against time on {group.task}">\n'
-        for group in groups
-    )
-    words = "".join(f"- **{group.task}.** {' '.join(verdicts(group))}\n" for group in groups)
-    made = "\n".join([table(groups), pictures, words])
+        raise ValueError(f"{path} has no place for the table: the two comments around it are missing.")
     return _PLACE.sub(lambda _: made, text)
 
 
@@ -93,20 +104,29 @@ def pictures(found: Board) -> Mapping[str, str]:
     return made
 
 
+def _list(groups: Sequence[Group], n_sentences: int | None) -> str:
+    """The first sentences of each dataset's verdict, or all of them."""
+    items = (f"- **{group.task}.** {' '.join(verdicts(group)[:n_sentences])}" for group in groups)
+    return "".join(
+        textwrap.fill(item, _LINE_LENGTH, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False) + "\n"
+        for item in items
+    )
+
+
 def _picture_name(group: Group) -> str:
     return f"board_{group.dataset}.svg"
 
 
-def _cell(entry: Entry | None, best: float) -> str:
+def _cell(entry: Entry | None, details: bool) -> str:
     if entry is None:
         return ""
     error, deviation = float(str(entry.cells["rel_l2_mean"])), entry.cells["rel_l2_sd"]
     digits = 4 if error < 0.01 else 3
     text = f"{error:.{digits}f}"
-    text = f"**{text}**" if error == best else text
+    text = f"**{text}**" if entry.cells["rank"] == 1 else text
     # The seeds of a regression differ by rounding, if at all.
     differ = isinstance(deviation, float) and deviation > _ROUNDING * error
-    return f"{text} ± {deviation:.1g}" if differ else text
+    return f"{text} ± {deviation:.1g}" if details and differ else text
 
 
 def _seconds(entry: Entry | None) -> str:
@@ -116,9 +136,10 @@ def _seconds(entry: Entry | None) -> str:
 
 def main() -> None:
     found = Board.of(collect([RECORDS]))
-    text = page(PAGE.read_text(encoding="utf-8"), found)
-    with replacing(PAGE) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+    for path, content in PAGES.items():
+        text = filled(path, content(shown(found)))
+        with replacing(path) as temporary:
+            temporary.write_text(text, encoding="utf-8")
     for name, svg in pictures(found).items():
         with replacing(IMAGES / name) as temporary:
             temporary.write_text(svg, encoding="utf-8")

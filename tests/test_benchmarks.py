@@ -64,16 +64,16 @@ def test_what_misses_its_target_is_bold(tmp_path: Path, monkeypatch: pytest.Monk
     assert "| FNO | plain form | **1.50** |  | 1.9 |" in page
     assert "|  | neuralop's FNO, equal one to one | 2.60 |" in page
     assert "by the lite FNO | **0.60** |" in page
-    assert "0 workers, beside `numpy.fromfile` | **0.60** |" in page
-    assert "2 workers, beside `numpy.fromfile` | 0.80 |" in page
-    assert "beside that on 84 MB, read lazily, 1 workers | **1.060** | at most 1.05 |" in page
-    assert "beside that on 84 MB, held in memory | 2.500 |  |" in page
-    assert "wasn't there, 0 workers | **0.050** | at most 0.02 |" in page
-    assert "wasn't there, 1 workers | 0.004 |  |" in page
-    assert "| seconds of a board of 1,000 records, 3 of a row | **12.0** | below 10 |" in page
-    assert "| peak memory of it, MiB, 1,000 records, 3 of a row | 300 | below 1024 |" in page
-    assert "against splu | **1.4x** | 1.5x |" in page
-    assert "against spsolve | 12.6x | 10.0x |" in page
+    assert "relative to `numpy.fromfile`, 0 workers | **0.60** |" in page
+    assert "relative to `numpy.fromfile`, 2 workers | 0.80 |" in page
+    assert "relative to 84 MB, read lazily, 1 workers | **1.060** | at most 1.05 |" in page
+    assert "relative to 84 MB, held in memory | 2.500 |  |" in page
+    assert "lazy data, 0 workers | **0.050** | at most 0.02 |" in page
+    assert "lazy data, 1 workers | 0.004 |  |" in page
+    assert "| seconds to make a board of 1,000 records, 3 of a row | **12.0** | below 10 |" in page
+    assert "| peak memory to make a board, MiB, 1,000 records, 3 of a row | 300 | below 1024 |" in page
+    assert "speed-up over splu | **1.4x** | 1.5x |" in page
+    assert "speed-up over spsolve | 12.6x | 10.0x |" in page
 
 
 def test_figures_go_into_the_file_of_the_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -72,18 +72,21 @@ def test_committed_records_form_the_committed_board(committed: Board, tmp_path: 
         assert (tmp_path / name).read_bytes() == (ROOT / "leaderboard" / name).read_bytes(), "run `make board-pages`"
 
 
-def test_the_readme_shows_the_committed_records(committed: Board) -> None:
+def test_the_readme_and_the_results_show_the_committed_records(committed: Board, tmp_path: Path) -> None:
     spec = importlib.util.spec_from_file_location("write_readme_table", ROOT / "scripts" / "write_readme_table.py")
     assert spec is not None
     assert spec.loader is not None
     script = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(script)
-    shown = (ROOT / "README.md").read_text(encoding="utf-8")
-    assert script.page(shown, committed) == shown, "run `make board-pages`"
     best = min(row["rel_l2_mean"] for row in committed.rows if (row["track"], row["dataset"]) == ("lite", "ns2d"))
-    assert f"**{best:.3f}**" in shown
+    assert set(script.PAGES) == {ROOT / "README.md", ROOT / "docs" / "results.md"}
+    for page, content in script.PAGES.items():
+        text = page.read_text(encoding="utf-8")
+        assert script.filled(page, content(script.shown(committed))) == text, "run `make board-pages`"
+        assert f"**{best:.3f}**" in text
+    (tmp_path / "page.md").write_text("# A page\n")
     with pytest.raises(ValueError, match="no place"):
-        script.page("# A page\n", committed)
+        script.filled(tmp_path / "page.md", "")
 
 
 def test_the_files_are_the_same_to_the_byte_for_any_order_of_records(tmp_path: Path) -> None:
