@@ -12,21 +12,26 @@ BOARD_ARGS ?=
 HEX8 := [0-9a-f][0-9a-f][0-9a-f][0-9a-f][0-9a-f][0-9a-f][0-9a-f][0-9a-f]
 
 .DEFAULT_GOAL := help
-.PHONY: help install hooks cluster-packages browser-packages run data bench test test-all lint types docs board board-pages dist clean clean-data
+.PHONY: help install tools hooks cluster-packages browser-packages run data bench test test-all lint types docs board board-pages dist clean clean-data
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 18
 
-install: $(VENV)/installed ## make .venv with everything that running and testing need
+install: $(VENV)/installed ## make .venv with what running needs
 
-# First the runtime, then the test tools: some of those ask for packages without bounds, and must find torch in place.
 $(VENV)/installed: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install $(PIP_ARGS) -e .
+	touch $@
+
+tools: $(VENV)/tools ## add what testing and the documentation need
+
+# After the runtime: some of the tools ask for packages without bounds, and must find torch in place.
+$(VENV)/tools: $(VENV)/installed
 	$(BIN)/python -m pip install $(PIP_ARGS) -e '.[dev]'
 	touch $@
 
-hooks: install ## check every commit: style, types, import rules, no large files
+hooks: tools ## check every commit: style, types, import rules, no large files
 	$(BIN)/pre-commit install
 
 # Without them the tests of tests/cluster that need a Slurm are skipped; all others run.
@@ -57,22 +62,21 @@ bench: install ## time and weigh steps, data, reading, loading, metrics and grow
 	$(BIN)/python -m benchmarks.datagen
 	$(BIN)/python -m benchmarks.report
 
-test: install ## the tests, one process per core (about 17 minutes on 2 cores)
+test: tools ## the tests, one process per core (about 17 minutes on 2 cores)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -rs -n auto --dist loadfile --no-loadscope-reorder -m 'not exhaustive'
 
-test-all: install ## with those that try one mechanism at every place
+test-all: tools ## with those that try one mechanism at every place
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -rs -n auto --dist loadfile --no-loadscope-reorder
 
-lint: install ## style and import rules
+lint: tools ## style and import rules
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/lint-imports
 
-types: install ## static types
+types: tools ## static types
 	$(BIN)/pyright
 
-docs: install ## rewrite docs/metrics.md from the docstrings, and build the documentation into site/
-	$(BIN)/python -m pip install $(PIP_ARGS) -e '.[docs]'
+docs: tools ## rewrite docs/metrics.md from the docstrings, and build the documentation into site/
 	$(BIN)/python scripts/write_metrics_page.py
 	$(BIN)/mkdocs build --strict
 
@@ -84,7 +88,7 @@ board-pages: install ## rewrite the committed leaderboard and the README's table
 	$(BIN)/python -m neuralop_bench.leaderboard leaderboard -o leaderboard
 	$(BIN)/python scripts/write_readme_table.py
 
-dist: install ## build the sdist, and from it the wheel, into dist/
+dist: tools ## build the sdist, and from it the wheel, into dist/
 	$(BIN)/python -m build --no-isolation
 
 clean: ## remove the environment and caches; data and outputs stay
