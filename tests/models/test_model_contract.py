@@ -1,8 +1,8 @@
-"""What every model must do. A new file in configs/model is tested here without a further line.
+"""The contract of every model. A new file in configs/model is tested here without further changes.
 
-Models are built as a run on the smoke track builds them: the composed configuration, with its recipe, on the dataset's
-grid. ``external`` is a door rather than a model; our own FNO goes through it here and must come out whole. What foreign
-modules do is tested in test_external.py.
+Models are built as in a run on the smoke track: from the composed configuration, with its recipe, on the dataset's
+grid. ``external`` loads any module; here it loads our own FNO. Modules of other packages are tested in
+test_external.py.
 """
 
 import functools
@@ -62,7 +62,7 @@ def channels(cfg: RunConfig) -> tuple[int, int]:
 
 
 def build(cfg: RunConfig, *, seed: int = 0, dtype: torch.dtype = torch.float32, prepare: bool = True) -> nn.Module:
-    """The model; one without parameters is prepared with 24 made-up training pairs, since it is nothing before."""
+    """The model. One without parameters is prepared with 24 made-up training pairs, since it predicts nothing before."""
     in_channels, out_channels = channels(cfg)
     torch.manual_seed(seed)
     constructor = instantiate(compose.constructor(cfg.model))
@@ -77,14 +77,14 @@ def build(cfg: RunConfig, *, seed: int = 0, dtype: torch.dtype = torch.float32, 
 
 
 def trained(cfg: RunConfig) -> RunConfig:
-    """The configuration, of a model that has something to train."""
+    """The configuration, or a skipped test if the model has no parameters to train."""
     if not list(build(cfg, prepare=False).parameters()):
         pytest.skip("nothing to train; tests/models/test_baselines.py says what it does")
     return cfg
 
 
 def stirred(model: nn.Module) -> nn.Module:
-    """The model with every parameter moved a little, so that none is zero just because it starts there."""
+    """The model with every parameter changed a little, so that none has its initial value, which may be zero."""
     torch.manual_seed(1)
     with torch.no_grad():
         for parameter in model.parameters():
@@ -129,7 +129,7 @@ REPRESENTATIVE = [(dataset, torch.float32) for dataset in DATASETS if "_" not in
 @pytest.mark.parametrize("model", MODELS)
 def test_maps_fields_to_fields_in_single_and_double_precision(model: str, dataset: str, dtype: torch.dtype) -> None:
     if (model, dataset) in REFUSED:
-        with pytest.raises(Exception, match=REFUSED[model, dataset]):  # Hydra's, around the model's own
+        with pytest.raises(Exception, match=REFUSED[model, dataset]):  # Hydra's error, which wraps the model's
             build(smoke(model, f"dataset={dataset}"), dtype=dtype)
         return
     cfg = smoke(model, f"dataset={dataset}")
@@ -171,7 +171,7 @@ def test_a_gradient_reaches_every_parameter(cfg: RunConfig) -> None:
     output = operator(x)
     (output * smooth_fields(grid_of(cfg), output.shape[1], seed=1)).sum().backward()
     assert x.grad is not None
-    # Single numbers may be dead (the imaginary part of a mean mode); a whole tensor may not.
+    # Single entries may have no gradient (the imaginary part of a mean mode), but no whole tensor.
     gradients = {"input": x.grad, **{name: p.grad for name, p in operator.named_parameters()}}
     silent = [name for name, g in gradients.items() if g is None or not torch.isfinite(g).all() or not g.any()]
     assert not silent
@@ -207,7 +207,7 @@ def test_one_batch_is_overfitted(model: str) -> None:
     optimizer = instantiate(cfg.optimizer)(operator.parameters())
     in_channels, out_channels = channels(cfg)
     x = smooth_fields(grid_of(cfg), in_channels)
-    # Unrelated to the inputs, so only a model that tells the samples apart can fit them.
+    # The targets are unrelated to the inputs, so only a model that tells the samples apart can fit them.
     target = smooth_fields(grid_of(cfg), out_channels, seed=1)
     errors = []  # relative L2
     for _ in range(1500):  # LSM, the slowest, takes half as many
@@ -225,7 +225,7 @@ def test_one_batch_is_overfitted(model: str) -> None:
 def test_saving_and_loading_is_the_identity(cfg: RunConfig) -> None:
     operator, other = stirred(build(trained(cfg))), build(cfg, seed=1)
     x = smooth_fields(grid_of(cfg), channels(cfg)[0])
-    # One training pass moves whatever a model keeps beside its parameters (batch statistics).
+    # A pass in training mode changes what a model keeps beside its parameters (batch statistics).
     operator.train()(x)
     operator.eval()
     other.eval()

@@ -244,7 +244,7 @@ def test_every_compiled_model_equals_itself(model: str, rounded: bool) -> None:
     cfg = trained(smoke(model))
     operator, (x, target) = stirred(build(cfg)).train(), fields(cfg)
     compiled = copy.deepcopy(operator)
-    compiled.compile(fullgraph=model != "external")  # whose modules are anyone's
+    compiled.compile(fullgraph=model != "external")  # other people's modules may break the graph
     with torch.autocast("cpu", dtype=torch.bfloat16, enabled=rounded):
         output, exact = (part(x) for part in (compiled, operator))
     gradients = []

@@ -1,4 +1,4 @@
-"""Trackers: what they keep, and that a run never suffers from one."""
+"""Trackers: what they store, and that a failing tracker never harms a run."""
 
 from __future__ import annotations
 
