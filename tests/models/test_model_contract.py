@@ -62,7 +62,7 @@ def channels(cfg: RunConfig) -> tuple[int, int]:
 
 
 def build(cfg: RunConfig, *, seed: int = 0, dtype: torch.dtype = torch.float32, prepare: bool = True) -> nn.Module:
-    """The model. One without parameters is prepared with 24 made-up training pairs, since it predicts nothing before."""
+    """The model. One without parameters is prepared with 24 made-up training pairs, since it is useless before."""
     in_channels, out_channels = channels(cfg)
     torch.manual_seed(seed)
     constructor = instantiate(compose.constructor(cfg.model))
