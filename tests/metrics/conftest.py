@@ -1,4 +1,4 @@
-"""What the metric tests share: a spec for any grid, and a metric's columns for one batch of predictions."""
+"""Fixtures of the metric tests: a spec for any grid, and a metric's columns for a batch of predictions."""
 
 from collections.abc import Callable
 

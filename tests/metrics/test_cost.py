@@ -1,4 +1,4 @@
-"""What a prediction costs: what is timed, never how long it takes; operations against closed forms; memory."""
+"""Costs: which calls are timed (no test measures time itself), operations against closed forms, memory."""
 
 import mmap
 from collections import Counter

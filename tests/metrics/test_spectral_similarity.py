@@ -1,4 +1,4 @@
-"""What is read from the spectra besides the bands: relative bands, log-spectral distance, coherence."""
+"""Other metrics of the spectra: bands that move with the grid, log-spectral distance, coherence."""
 
 import math
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""Linear attention: the formulas, what it doesn't depend on, its cost and its initial weights."""
+"""Linear attention: formulas, invariances, cost and initial weights."""
 
 import math
 
@@ -93,7 +93,7 @@ def test_permuted_points_give_permuted_values(kind: Kind) -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_duplicated_points_change_nothing(kind: Kind) -> None:
-    # K^T V / n is a mean: it sees the distribution of the points, not their number.
+    # K^T V / n is a mean: it depends on the distribution of the points, not on their number.
     layer, (x, positions) = attention(kind), tokens()
     doubled = layer(x.repeat_interleave(2, dim=1), positions.repeat_interleave(2, dim=0))
     torch.testing.assert_close(doubled, layer(x, positions).repeat_interleave(2, dim=1))

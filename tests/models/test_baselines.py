@@ -1,4 +1,4 @@
-"""What every network must beat: a mean, standing still, and regressions between principal components."""
+"""Baselines for every network: the mean, persistence, and regressions between principal components."""
 
 import io
 from pathlib import Path
@@ -111,7 +111,7 @@ def test_the_kernel_finds_a_smooth_map_that_the_ridge_cant() -> None:
 
 @pytest.mark.parametrize("kernel", ["linear", "rbf"])
 def test_noise_is_answered_with_the_mean(kernel: str) -> None:
-    # The penalty is chosen by cross-validation: nothing that holds for new samples can be learnt here.
+    # Cross-validation chooses the penalty. There is nothing to learn here that holds for new samples.
     torch.manual_seed(0)
     inputs, targets = torch.randn(2, 60, 1, 8, 8).unbind()
     model = PCARegression(in_channels=1, out_channels=1, grid=GRID, n_components=16, kernel=kernel)  # pyright: ignore[reportArgumentType]

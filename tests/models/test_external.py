@@ -128,7 +128,8 @@ def test_complex_weights_count_as_two_real_numbers() -> None:
 
 
 def test_a_whole_run(smoke) -> None:
-    cfg = smoke("model=external", *TFNO)
+    small = "+model.arguments={n_modes: [8, 8], hidden_channels: 8}"
+    cfg = smoke("model=external", "model.target=neuralop.models.TFNO", small, "model.label=tfno")
     assert pipeline.run(cfg).status == "finished"
     assert run_directory(cfg).parent.parent.name == "tfno"
 

@@ -150,7 +150,7 @@ def test_batch_normalization_acts_on_every_block_and_uses_running_statistics_in_
     for norm in model.norms:
         assert norm.running_mean.abs().max() > 0
     model.eval()
-    # In evaluation a sample's prediction doesn't know the batch it came in.
+    # In evaluation a prediction doesn't depend on the other samples of the batch.
     torch.testing.assert_close(model(x)[:1], model(x[:1]))
 
 

@@ -120,7 +120,7 @@ def test_conv_is_torchs_on_the_continued_field(
     y = layer(x)
     assert y.shape == (2, 3, *(math.ceil(n / stride) for n in shape))
     torch.testing.assert_close(y, expected, rtol=0, atol=1e-13)
-    # A stride picks every so many points of the convolution without it, beginning with the first.
+    # With a stride, the output has every so many points of the convolution without it, beginning with the first.
     dense = Conv(2, 3, edges=edges, kernel=kernel).double()
     dense.load_state_dict(layer.state_dict())
     torch.testing.assert_close(y, dense(x)[(..., *(slice(None, None, stride),) * n_dims)], rtol=0, atol=1e-13)
@@ -294,7 +294,7 @@ def test_shared_nodes_keep_their_values_to_the_last_digit(nodes: Nodes, n: int, 
     assert shared or nodes == "centres"
     for i, j in shared:
         assert result[j] == x[0, 0, i]
-    # Linear interpolation goes beyond no value.
+    # Linear interpolation stays between the given values.
     assert x.min() <= result.min() <= result.max() <= x.max()
 
 
@@ -303,7 +303,7 @@ def test_shared_nodes_keep_their_values_to_the_last_digit(nodes: Nodes, n: int, 
 def test_resampling_is_scipys_linear_interpolation(axes: list[tuple[Nodes, int, int]]) -> None:
     nodes, shape, other = (tuple(values) for values in zip(*axes, strict=True))
     x = torch.randn(1, 2, *shape, dtype=torch.float64)
-    # A periodic axis is closed by its first point, so that scipy needn't know of it.
+    # scipy has no periodic axes, so the first point is repeated at the end.
     closing = [int(kind == "periodic") for kind in nodes]
     closed = x
     for axis, extra in enumerate(closing, start=2):

@@ -209,7 +209,7 @@ def test_one_level_holds_the_identity() -> None:
 
 
 def test_equals_its_formula() -> None:
-    # Every layer has its activation, the last too; the projection has no bias; coordinates come after the input.
+    # Every layer has an activation, including the last; the projection has no bias; coordinates come after the input.
     torch.manual_seed(0)
     model = MgNO(
         in_channels=2,

@@ -77,7 +77,7 @@ def test_a_step_in_bfloat16_is_near_one_in_float32(model: str, dataset: str) -> 
 @pytest.mark.parametrize("model", MODELS)
 def test_steps_in_bfloat16_lower_the_loss_as_those_in_float32_do(model: str) -> None:
     cfg = trained(smoke(model))
-    x, target = (field[:1] for field in fields(cfg))
+    x, target = fields(cfg)
     losses: dict[bool, list[float]] = {False: [], True: []}
     for rounded, values in losses.items():
         operator = build(cfg).train()
@@ -244,7 +244,7 @@ def test_every_compiled_model_equals_itself(model: str, rounded: bool) -> None:
     cfg = trained(smoke(model))
     operator, (x, target) = stirred(build(cfg)).train(), fields(cfg)
     compiled = copy.deepcopy(operator)
-    compiled.compile(fullgraph=model != "external")  # whose modules are anyone's
+    compiled.compile(fullgraph=model != "external")  # other people's modules may break the graph
     with torch.autocast("cpu", dtype=torch.bfloat16, enabled=rounded):
         output, exact = (part(x) for part in (compiled, operator))
     gradients = []

@@ -166,7 +166,7 @@ def test_every_scale_passes_its_block_before_it_goes_up_and_not_on_the_way_down(
     assert [block.channels for _, block in outputs] == [4, 8, 16, 16]
     for expected, block in outputs:
         torch.testing.assert_close(block.seen, expected)
-    # Nothing but what the blocks let through reaches the output.
+    # Only what the blocks return reaches the output.
     torch.testing.assert_close(with_blocks(v), with_blocks(torch.randn(1, 4, 16, 16)))
 
 
@@ -220,7 +220,7 @@ def test_batch_normalization_differs_between_training_and_evaluation() -> None:
     assert sum(isinstance(m, nn.BatchNorm2d) for m in model.modules()) == 2 * (3 + 2)
     x = 5 * torch.randn(3, 2, 16, 16) + 1
     assert not torch.allclose(model.train()(x), model.eval()(x), rtol=0.1)
-    # In evaluation a sample's prediction doesn't know the batch it came in.
+    # In evaluation a prediction doesn't depend on the other samples of the batch.
     torch.testing.assert_close(model(x)[:1], model(x[:1]))
 
 

@@ -1,4 +1,4 @@
-"""Symmetries: the maps by their formulas, and that they do take solutions to solutions."""
+"""Symmetries: the maps equal their formulas, and map solutions to solutions."""
 
 import math
 from collections.abc import Callable
