@@ -96,8 +96,8 @@ class Measured:
     Attributes:
         table: of a run, where the number is.
         combine: the numbers of the seeds into one.
-        metric: that measures it, for its version and its notes, unless it has the column's name.
-        key: of the number in the table, unless it is the column's name.
+        metric: that measures it, under whose name a run keeps a version and perhaps a note; empty for costs.
+        key: of the number in the table, if it isn't the column's name.
         thorough: whether only evaluator=thorough measures it.
         undefined: why it can be empty although its metric was measured.
     """
