@@ -1,4 +1,4 @@
-"""Training on samples that are solved during training: fresh samples replace the oldest in a reservoir of fixed size."""
+"""Solving samples during training: fresh ones replace the oldest in a reservoir of fixed size."""
 
 from __future__ import annotations
 

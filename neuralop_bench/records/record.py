@@ -34,7 +34,7 @@ class _Saved:
     """Content of one JSON file with a hash over it."""
 
     def save(self, path: Path) -> None:
-        """Write the file atomically. JSON has no number for infinity, so it becomes the string "inf"; NaN becomes null."""
+        """Write the file atomically. JSON has no infinity, so it becomes the string "inf"; NaN becomes null."""
         values = _to_json(asdict(self))
         with replacing(path) as temporary:
             text = json.dumps({**values, "sha256": _hash(values)}, indent=2, ensure_ascii=False, allow_nan=False)

@@ -42,7 +42,7 @@ class SweepFile:
 
 
 def sweeps(outputs: Path) -> Iterator[SweepFile]:
-    """The sweeps below the outputs, oldest first. It is a note for people: one that can't be read counts as none."""
+    """The sweeps below the outputs, oldest first. Unreadable files are skipped: they are only informative."""
     found = []
     for path in (outputs / FOLDER).glob("*.json"):
         try:
