@@ -56,7 +56,7 @@ COSINE, LINEAR = "++scheduler.anneal=cos", "++scheduler.anneal=linear"
 
 @dataclass(frozen=True)
 class Way:
-    """A way of training: overrides of the recipe, factors of its rate to choose from, fraction of the track's epochs."""
+    """A way of training: overrides of the recipe, factors of its rate to try, fraction of the track's epochs."""
 
     overrides: tuple[str, ...] = (*ADAMW, COSINE)
     rates: tuple[float, ...] = (1.0,)

@@ -111,7 +111,7 @@ class Sweep:
                 _file(job, job.board)
         left = [job for job in self.jobs if self._is_left(job)]
         if n_done:
-            print(f"{n_done} of {len(self.jobs)} runs are already done.", flush=True)
+            print(f"{n_done} of {len(self.jobs)} runs are done already.", flush=True)
         self._save()
         returned: list[JobReturn] = []
         step = most_at_once or max(1, len(left))
