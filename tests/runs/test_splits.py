@@ -318,7 +318,7 @@ def test_a_file_adds_test_sets_without_code(tmp_path: Path) -> None:
         (("generation.n_parts=0",), r"generation\.n_parts must be at least 1"),
         (
             ("generation.part=0", "generation.n_parts=2", "mode=run"),
-            r"generation\.part only has an effect with mode=gene",
+            r"generation\.part only has an effect with mode=",
         ),
     ],
 )
