@@ -1,10 +1,10 @@
-"""What surrounds the training steps: reading windows from a file, and measuring predictions.
+"""Times of the work around training steps: reading windows from a file, and computing metrics.
 
-    python -m benchmarks.around      a minute on 2 cores; let nothing else run
+    python -m benchmarks.around      takes a minute on 2 cores; run nothing else meanwhile
 
-Reading: random windows of a file, dropped from the page cache before each pass as if the file were larger than it, by
-the loader and by ``numpy.fromfile`` from a file that holds nothing but the same numbers. Metrics: those of
-``evaluator=standard`` on trajectories of the lite ns2d task, beside the network that predicts them.
+Reading: random windows of a file, read by the loader and, from a raw file with the same numbers, by ``numpy.fromfile``.
+The file is dropped from the page cache before each pass, as if it were larger than the cache. Metrics: those of
+``evaluator=standard`` on trajectories of the lite ns2d task, next to the network that predicts them.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ BATCH = 16
 
 
 def lite() -> tuple[Any, DatasetSpec]:
-    """The task: its configuration and what its files hold."""
+    """The lite ns2d task: its configuration and the spec of its files."""
     cfg = compose("model=fno", "dataset=ns2d", "track=lite")
     return cfg, plan.source_of(cfg).spec
 
@@ -59,7 +59,7 @@ def written(path: Path, spec: DatasetSpec, n_samples: int) -> None:
 
 
 def reading(folder: Path) -> dict[str, Any]:
-    """Samples per second of random windows: 10 frames of history and one to predict."""
+    """Samples per second for random windows of 10 history frames and one frame to predict."""
     cfg, spec = lite()
     path, raw = folder / "data.hdf5", folder / "data.raw"
     written(path, spec, N_SAMPLES)
@@ -106,7 +106,7 @@ def forget(path: Path) -> None:
 
 
 class _Noise:
-    """A predictor that costs next to nothing."""
+    """A predictor that takes almost no time."""
 
     def predict(self, batch: Batch, n_steps: int) -> Trajectory:
         del n_steps
@@ -114,7 +114,7 @@ class _Noise:
 
 
 def metrics(folder: Path) -> dict[str, Any]:
-    """Seconds per trajectory for all metrics, for one call of the network and for the prediction of a trajectory."""
+    """Seconds per trajectory for all metrics, for one call of the network, and for predicting a trajectory."""
     cfg, spec = lite()
     path = folder / "test.hdf5"
     written(path, spec, 64)

@@ -1,11 +1,11 @@
-"""How long boards of many records take, and how much memory.
+"""Time and memory of a board with many records.
 
     python -m benchmarks.board
     python -m benchmarks.board 500
 
-The records are made: models of three seeds on the three datasets, each with the size of a real one on lite ns2d (50
-test samples, 10 steps, 31 shells, a field of 64 x 64) and an evaluation of it, in two forms: spread over many models of
-three seeds, where every pair of a task is compared, and over few models of a hundred.
+The records are synthetic. They cover the three datasets, and each has the size of a real record on lite ns2d (50 test
+samples, 10 steps, 31 shells, a field of 64 x 64) and an evaluation. There are two cases: many models with three seeds
+each, where every pair of a task is compared, and few models with a hundred seeds each.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ from neuralop_bench.records.record import Evaluation, RunRecord
 ROOT = Path(__file__).parents[1]
 BOARD = ROOT / "leaderboard"
 DATASETS = ("burgers1d", "darcy2d", "ns2d")
-# Per record, and of up to 10,000.
+# Targets: seconds per record, and memory for up to 10,000 records.
 ASKED_SECONDS, ASKED_MIB = 0.01, 1024
 N_SAMPLES, N_STEPS, N_SHELLS, RESOLUTION = 50, 10, 31, 64
 
-# Run by itself, so that its memory is its own.
+# Run in its own process, so that its memory is measured separately.
 _CHILD = """
 import json, resource, sys, time
 from neuralop_bench import leaderboard
@@ -45,7 +45,7 @@ print("\\n" + json.dumps({"status": status, "seconds": seconds, "peak_mib": peak
 
 
 def make(folder: Path, n_records: int, n_seeds: int) -> None:
-    """Records and evaluations like the committed ones, as a committed board has them."""
+    """Write records and evaluations like the committed ones, in the layout of a committed board."""
     rng = np.random.default_rng(0)
     samples = rng.normal(size=N_SAMPLES)
     made = 0
@@ -73,7 +73,7 @@ def make(folder: Path, n_records: int, n_seeds: int) -> None:
 
 
 def measure(folder: Path) -> dict[str, float]:
-    """Seconds and MiB of a board of all records in a folder."""
+    """Seconds and MiB for a board of all records in a folder."""
     command = [sys.executable, "-c", _CHILD, str(folder), str(folder / "board")]
     done = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True)
     found = json.loads(done.stdout.splitlines()[-1])
@@ -101,7 +101,7 @@ def _profile(errors: np.ndarray, rng: np.random.Generator) -> Profile:
 
 
 def main() -> None:
-    """Measure and keep."""
+    """Measure and save the figures."""
     sizes = [int(n) for n in sys.argv[1:]] or [1000, 10_000]
     found: dict[str, Any] = {}
     for n_records in sizes:

@@ -1,11 +1,13 @@
-"""What making data costs, beside the schemes and packages that others use.
+"""The cost of generating data, compared with other schemes and packages.
 
-    python -m benchmarks.datagen                 what takes a few minutes together on 2 cores; let nothing else run
-    python -m benchmarks.datagen workers lite    sections by name: those and memory make whole datasets (15 minutes)
+    python -m benchmarks.datagen                 the quick sections: a few minutes on 2 cores
+    python -m benchmarks.datagen workers lite    sections by name; workers, lite and memory take 15 minutes
 
-Figures go to benchmarks/results with machine and versions; report.py makes a page of them. Targets are ratios of times
-measured side by side in one process on one core; where the slower one would run for hours, it runs for a stated number
-of steps and is scaled, which is said beside the figure.
+Run nothing else meanwhile. The sections workers, lite and memory make whole datasets.
+
+Figures go to benchmarks/results, with machine and versions; report.py makes a page from them. Targets are ratios of
+times that are measured side by side in one process on one core. If the slower alternative would run for hours, it runs
+for a stated number of steps and its time is scaled; the result says so.
 """
 
 from __future__ import annotations
@@ -23,7 +25,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-# One core for everything, before any library starts its threads; sections on processes and memory lift it for theirs.
+# One core for everything, set before any library starts its threads. Sections on processes and memory lift this limit.
 _CORES = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else set(range(os.cpu_count() or 1))
 for _name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
     os.environ[_name] = "1"
@@ -61,10 +63,10 @@ def _rngs(n: int, split: str = "test") -> list[np.random.Generator]:
 
 
 def navier_stokes(repeats: int = 5) -> dict[str, Any]:
-    """nu = 1e-3 to T = 50 on 64 x 64 against Crank-Nicolson and explicit Euler, dt = 1e-4, each at its best batch.
+    """nu = 1e-3 to T = 50 on 64 x 64, against Crank-Nicolson and explicit Euler with dt = 1e-4, each at its best batch.
 
-    The original runs 2000 steps, scaled to the 500,000 that T = 50 takes: with complex transforms, as released, and
-    with real ones.
+    The original runs 2000 steps; its time is scaled to the 500,000 steps that T = 50 needs. It runs with complex
+    transforms, as released, and with real ones.
     """
     problem = NavierStokes2D(
         viscosity=1e-3, resolution=64, oversampling=1, first_time=1.0, n_snapshots=50, cfl_safety=0.8, max_step=0.07
@@ -79,7 +81,7 @@ def navier_stokes(repeats: int = 5) -> dict[str, Any]:
             for batch in (8, 16, 32):
                 step, forward = vorticity_step(64, 1e-3, 1e-4, dtype, real=kind == "real")
                 start = forward(spectral.to_grid(PeriodicGaussianField().draw(_rngs(batch), 21), 64).to(dtype))
-                # A part of the steps in each turn.
+                # Each turn runs only a part of the steps.
                 alternatives[f"{kind}_{str(dtype)[6:]} {batch}"] = partial(_repeat, step, start, n_steps // repeats)
     seconds = interleaved(alternatives, repeats)
     scale = 50 / 1e-4 / (n_steps // repeats)
@@ -102,7 +104,7 @@ def _repeat(step: Callable[[torch.Tensor], torch.Tensor], state: torch.Tensor, n
 
 
 def burgers(repeats: int = 3) -> dict[str, Any]:
-    """8192 points against ETDRK4 with dt = 1e-4 on 8192 points at its best batch (200 steps, scaled to 10,000)."""
+    """8192 points, against ETDRK4 with dt = 1e-4 on 8192 points at its best batch (200 steps, scaled to 10,000)."""
     result: dict[str, Any] = {"original_is_scaled_from_steps": 200}
     for viscosity in (0.1, 0.01):
         problem = Burgers1D(viscosity=viscosity, resolution=8192, inner_batch=256)
@@ -191,8 +193,10 @@ def _matrix(faces: elliptic.Faces) -> scipy.sparse.csc_matrix:
 
 
 def steps(repeats: int = 9) -> dict[str, Any]:
-    """One step of order 4 in double precision against exponax's ETDRK4 (jitted, vmapped), and against the four inverse
-    and four forward transforms that ours can't do without."""
+    """One step of order 4 in double precision, against exponax's ETDRK4 (jitted, vmapped).
+
+    It is also compared with the four inverse and four forward transforms that ours needs at least.
+    """
     import exponax
     import jax
 
@@ -235,8 +239,10 @@ def steps(repeats: int = 9) -> dict[str, Any]:
 
 
 def workers(repeats: int = 1) -> dict[str, Any]:
-    """The thousand training trajectories of full ns2d, nu = 1e-3, with one and with two worker processes, their start
-    and the certificate included."""
+    """The thousand training trajectories of full ns2d, nu = 1e-3, with one and with two worker processes.
+
+    The times include the start of the processes and the certificate.
+    """
     job = ("dataset=ns2d", "track=full", "task=full/ns2d_nu1e-3", "generation.splits=[train]")
 
     def run(n_workers: int) -> None:
@@ -249,7 +255,7 @@ def workers(repeats: int = 1) -> dict[str, Any]:
 
 
 def lite() -> dict[str, Any]:
-    """All train, valid and test data of the lite track, made by two processes through the command that users type."""
+    """All train, valid and test data of the lite track, made by two processes with the command for users."""
     seconds = {}
     with _all_cores(), tempfile.TemporaryDirectory() as folder:
         for dataset in ("ns2d", "darcy2d", "burgers1d"):
@@ -260,8 +266,10 @@ def lite() -> dict[str, Any]:
 
 
 def memory() -> dict[str, Any]:
-    """Largest resident memory of all processes together (shared pages once) while two workers make a shard of each
-    split and the certificates of a full dataset. It doesn't grow with the number of shards."""
+    """Largest resident memory of all processes together, counting shared pages once, for full datasets.
+
+    Two workers make a shard of each split and the certificates. Memory doesn't grow with the number of shards.
+    """
     result = {}
     for task in FULL:
         dataset = max((name for name in DATASETS if task.startswith(name)), key=len)
@@ -317,7 +325,7 @@ def _members(family: Any) -> list[Any]:
 
 
 class _all_cores:
-    """A block whose child processes may use every core."""
+    """Within this block, child processes may use every core."""
 
     def __enter__(self) -> None:
         if hasattr(os, "sched_setaffinity"):
@@ -336,7 +344,7 @@ def _pin() -> None:
 
 
 def growth(repeats: int = 3) -> dict[str, Any]:
-    """Seconds per sample against resolution, and seconds against the number of samples, on one core."""
+    """Seconds per sample by resolution, and seconds by number of samples, on one core."""
     problems: dict[str, dict[int, Any]] = {
         "ns2d, nu=1e-3, T=5": {
             n: NavierStokes2D(
@@ -376,7 +384,7 @@ SECTIONS = {section.__name__: section for section in (*QUICK, workers, lite, mem
 def main() -> None:
     wanted = sys.argv[1:] or [section.__name__ for section in QUICK]
     if unknown := set(wanted) - set(SECTIONS):
-        raise SystemExit(f"Unknown section {', '.join(sorted(unknown))}: there are {', '.join(SECTIONS)}.")
+        raise SystemExit(f"Unknown section {', '.join(sorted(unknown))}. Known: {', '.join(SECTIONS)}.")
     _pin()
     torch.set_num_threads(1)
     keep_freed_memory()

@@ -1,10 +1,10 @@
 """How time and memory of a training step grow with resolution, batch, width, modes, tokens and samples.
 
-    python -m benchmarks.growth      four minutes on 2 cores; let nothing else run
+    python -m benchmarks.growth      takes four minutes on 2 cores; run nothing else meanwhile
 
-Every point is measured in a process of its own: memory first, where every tensor that is freed is handed back, then the
-time of a step with memory kept, the median of five (of an epoch, the second). Exponents are those of a power law
-through the last two points of each line.
+Every point is measured in its own process. Memory comes first, with freed tensors returned to the system. Then comes
+the time of a step with freed memory kept, the median of five (for an epoch: the time of the second epoch). Exponents
+are those of a power law through the last two points of each line.
 """
 
 from __future__ import annotations
@@ -46,14 +46,14 @@ MODELS: dict[str, Callable[..., nn.Module]] = {
 
 
 def model_step(name: str, n: int, batch: int, options: Mapping[str, Any]) -> tuple[float, float]:
-    """Seconds and 10^6 bytes of a step of a model on n x n points."""
+    """Seconds and 10^6 bytes for a step of a model on n x n points."""
     with DEVICE:
         network = MODELS[name](in_channels=1, out_channels=1, grid=Grid.periodic(n), **options)
         return _measured(network, torch.randn(batch, 1, n, n))
 
 
 def attention_step(kind: str, n: int) -> tuple[float, float]:
-    """Seconds and 10^6 bytes of a step of an attention layer over n x n tokens."""
+    """Seconds and 10^6 bytes for a step of an attention layer over n x n tokens."""
     with DEVICE:
         network: nn.Module = LinearAttention(width=128, n_heads=4, n_dims=2)
         if kind == "softmax":
@@ -70,7 +70,7 @@ def _measured(network: nn.Module, x: Tensor, *others: Tensor) -> tuple[float, fl
 
 
 def epoch(n_samples: int) -> tuple[float, float]:
-    """Seconds and 10^6 bytes of an epoch of one-step pairs of the lite ns2d task: loader, network and optimizer."""
+    """Seconds and 10^6 bytes for an epoch of one-step pairs of the lite ns2d task: loader, network and optimizer."""
     cfg, spec = lite()
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "train.hdf5"
@@ -94,7 +94,7 @@ def epoch(n_samples: int) -> tuple[float, float]:
 
 
 def sweeps() -> dict[str, dict[str, dict[int, tuple[Any, ...]]]]:
-    """What is measured: by what varies, by line, by its value."""
+    """The measurements, by varied quantity, by line, by value."""
     no: dict[str, Any] = {}
     return {
         "points per axis": {name: {n: (model_step, name, n, 2, no) for n in (32, 64, 128, 256)} for name in MODELS},

@@ -1,11 +1,13 @@
-"""Data larger than memory: what a training holds of them, and how long its steps wait for them.
+"""Data larger than memory: how much of them a training holds, and how long its steps wait for them.
 
-    python -m benchmarks.loading      ten minutes on 2 cores and 3 GB of disk; let nothing else run
+    python -m benchmarks.loading      takes ten minutes on 2 cores and 3 GB of disk; run nothing else meanwhile
 
 Memory: largest resident set of a process that opens a file, fits the normaliser, trains one epoch and validates, with
-the private part of the processes that read ahead, for a file and one of ten times its size. Wait: steps of the lite
-FNO on random windows of a file of 2 GiB that isn't in the page cache, read a batch ahead by a thread, with and without
-such a process, on every core and on all but the one that reads; the first batch, which waits for it, is told apart.
+the private memory of the processes that read ahead. It is measured for a file and for one of ten times its size.
+
+Wait: steps of the lite FNO on random windows of a file of 2 GiB that isn't in the page cache. A thread reads one batch
+ahead, with and without a worker process. Training uses every core, or all cores but the one that reads. The first
+batch, which always has to wait, is reported separately.
 """
 
 from __future__ import annotations
@@ -43,7 +45,7 @@ WORKERS = (0, 1)
 
 
 def memory(path: Path, n_samples: int, workers: int, preload_bytes: int) -> dict[str, float]:
-    """Largest resident memory of a training in 10^6 bytes: of its process, and of it and those that read for it."""
+    """Largest resident memory of a training in 10^6 bytes: without and with the processes that read for it."""
     hand_memory_back()
     torch.set_num_threads(1)
     processes = _Processes()
@@ -70,7 +72,7 @@ def memory(path: Path, n_samples: int, workers: int, preload_bytes: int) -> dict
 
 
 class _Processes:
-    """The memory of this process and its children, looked at 20 times a second."""
+    """The memory of this process and its children, sampled 20 times a second."""
 
     def __init__(self) -> None:
         self._own = self._all = 0
@@ -88,7 +90,7 @@ class _Processes:
             own = _bytes("self", "Rss")
             children = Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()
             self._own = max(self._own, own)
-            # What they share with this process is counted here.
+            # Memory shared with this process is already counted.
             self._all = max(self._all, own + sum(_bytes(pid, "Private_Dirty") for pid in children))
 
 
@@ -121,13 +123,13 @@ def growth(folder: Path) -> dict[str, Any]:
 
 
 def _alone(*arguments: Any) -> dict[str, float]:
-    # Unlike those of timing.alone, these processes may have others that read for them.
+    # Unlike the processes of timing.alone, these may start others that read for them.
     with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
         return pool.submit(memory, *arguments).result()
 
 
 def waiting(folder: Path) -> dict[str, Any]:
-    """Milliseconds of a step, and the share of it in which the next batch wasn't there."""
+    """Milliseconds of a step, and the share of it spent waiting for the next batch."""
     cfg, spec = lite()
     path = folder / "data.hdf5"
     written(path, spec, N_SAMPLES_OF_2_GIB)

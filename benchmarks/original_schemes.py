@@ -1,6 +1,6 @@
-"""The schemes behind the field's published data, as papers and scripts describe them: what ours are timed against.
+"""The schemes behind the field's published data, as described in papers and scripts. Ours are timed against them.
 
-Written from the mathematics, with the same care for speed as ours: whole batches, tensors in place, nothing computed
+Written from the mathematics, and optimised as carefully as ours: whole batches, in-place operations, nothing computed
 twice.
 """
 
@@ -18,19 +18,20 @@ from data_gen.solvers import etdrk4
 def vorticity_step(
     n: int, viscosity: float, dt: float, dtype: torch.dtype, *, real: bool
 ) -> tuple[Callable[[Tensor], Tensor], Callable[[Tensor], Tensor]]:
-    """Crank-Nicolson for the diffusion, explicit Euler for the advection, of Li et al. (2021), section 5.3, dealiased
-    by the 2/3 rule on the product.
+    """Crank-Nicolson for diffusion and explicit Euler for advection, dealiased by the 2/3 rule on the product.
+
+    Li et al. (2021), section 5.3.
 
     Args:
         n: points per axis.
         viscosity: nu.
         dt: the step.
         dtype: float32 or float64.
-        real: False transforms as the released script does, four complex inverse transforms of whole spectra and one
-            complex forward one per step; True takes real transforms of half spectra, which it could have done.
+        real: False transforms as the released script does: four complex inverse transforms of whole spectra and one
+            complex forward transform per step. True uses real transforms of half spectra, a possible improvement.
 
     Returns:
-        The step, from spectra to the next ones, and the transform of vorticities [sample, n, n] to spectra.
+        The step, which maps spectra to the next ones, and the transform of vorticities [sample, n, n] to spectra.
     """
     k1 = 2 * math.pi * torch.fft.fftfreq(n, 1 / n, dtype=torch.float64)[:, None]
     k2 = 2 * math.pi * torch.arange(n // 2 + 1, dtype=torch.float64)[None, :] if real else k1.T
@@ -65,8 +66,11 @@ def vorticity_step(
 
 
 def burgers_stepper(n: int, viscosity: float, dt: float) -> Callable[[Tensor, int], Tensor]:
-    """ETDRK4 with a fixed step on n points, as the published data of Burgers' equation were made (there by Chebfun,
-    8192 points, dt = 1e-4). Maps spectra [sample, n/2 + 1] to those after so many steps. No dealiasing, as there."""
+    """ETDRK4 with a fixed step on n points, the scheme of the published data of Burgers' equation.
+
+    These were made with Chebfun, on 8192 points with dt = 1e-4, and without dealiasing, as here. The function returned
+    maps spectra [sample, n/2 + 1] to those after a given number of steps.
+    """
     k = 2 * math.pi * torch.arange(n // 2 + 1, dtype=torch.float64)
     half_derivative = torch.complex(torch.zeros_like(k), -k / 2)
 

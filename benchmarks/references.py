@@ -1,10 +1,10 @@
-"""Plain forms of the models: each formula written straight down in torch's own layers.
+"""Plain forms of the models: each formula written directly with torch's own layers.
 
-Tests hold our implementations to them, in outputs and gradients; benchmarks compare step times and peak memory with
-theirs. So they are what one writes first, neither tuned nor slow on purpose: fields stay channels first, maps at a
-point are convolutions of one point, contractions are einsums. They know the default options of configs/model, on grids
-whose axes are all periodic or all closed. ``with_weights_of`` makes one from an instance of our model, with copies of
-its parameters; it raises a ValueError or RuntimeError if that has other options.
+Tests compare outputs and gradients of our implementations with them; benchmarks compare step times and peak memory. So
+they are straightforward code, neither tuned nor deliberately slow: fields stay channels first, pointwise maps are
+convolutions of one point, contractions are einsums. They support the default options of configs/model, on grids whose
+axes are all periodic or all closed. ``with_weights_of`` makes one from an instance of our model, with copies of its
+parameters; it raises a ValueError or RuntimeError if the instance has other options.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from neuralop_bench.models.lsm import LSM, NeuralSpectralBlock
 from neuralop_bench.models.mgno import MgNO, VCycle
 
 _CONV = {1: nn.Conv1d, 2: nn.Conv2d}
-# Where the name of a parameter isn't the same in our models and here.
+# Parameters with different names in our models and here.
 _RENAMED = (
     (r"\.conv\.", "."),
     (r"^backbone\.", ""),
@@ -42,7 +42,7 @@ _Plain = TypeVar("_Plain", bound=nn.Module)
 
 
 def translated(numbers: Mapping[str, Tensor], plain: nn.Module) -> dict[str, Tensor]:
-    """Parameters of one of our models, or their gradients, under the names and in the shapes that ``plain`` has."""
+    """Parameters of one of our models, or their gradients, with the names and shapes of ``plain``."""
     shapes = {name: parameter.shape for name, parameter in plain.named_parameters()}
     result = {}
     for name, tensor in numbers.items():
@@ -70,7 +70,7 @@ def _holding(plain: _Plain, ours: nn.Module) -> _Plain:
 
 def _require(condition: bool, what: str) -> None:
     if not condition:
-        raise ValueError(f"The plain form is written for {what} alone.")
+        raise ValueError(f"The plain form only supports {what}.")
 
 
 def _is_periodic(nodes: Sequence[Nodes]) -> bool:
@@ -80,7 +80,7 @@ def _is_periodic(nodes: Sequence[Nodes]) -> bool:
 
 
 def _positions(space: Sequence[int], periodic: bool, like: Tensor) -> Float[Tensor, "axis ..."]:
-    """Where the points are in [0, 1]; a periodic axis has no point at 1."""
+    """Coordinates of the points in [0, 1]; a periodic axis has no point at 1."""
     axes = [torch.linspace(0, 1, n + periodic, dtype=like.dtype, device=like.device)[:n] for n in space]
     return torch.stack(torch.meshgrid(*axes, indexing="ij"))
 
@@ -91,8 +91,10 @@ def _with_positions(x: Float[Tensor, "batch channel *space"], periodic: bool) ->
 
 
 def _interpolated(x: Float[Tensor, "batch channel *space"], shape: Sequence[int], periodic: bool) -> Tensor:
-    """Linear interpolation to ``shape`` points of the same domain; a periodic axis gets its first point as end point,
-    which is dropped again."""
+    """Linear interpolation to ``shape`` points of the same domain.
+
+    On a periodic axis the first point is repeated at the end, and dropped again afterwards.
+    """
     if periodic:
         x = pad(x, (0, 1) * len(shape), mode="circular")
     mode = "bilinear" if len(shape) == 2 else "linear"
@@ -106,7 +108,7 @@ def _interpolated(x: Float[Tensor, "batch channel *space"], shape: Sequence[int]
 class PlainSpectralConv(nn.Module):
     """v_hat_o(k) = sum_i W_io(k) u_hat_i(k) for the low modes, zero for the others; one or two axes.
 
-    Of two axes, the kept modes are two corners of the half spectrum: k_1 = 0 ... K_1 - 1 and k_1 = -K_1 ... -1.
+    With two axes, the kept modes are two corners of the half spectrum: k_1 = 0 ... K_1 - 1 and k_1 = -K_1 ... -1.
     Li et al. (2021), arXiv 2010.08895, equation 5.
     """
 
@@ -207,13 +209,13 @@ class _PlainVCycle(nn.Module):
             return nn.Conv2d(n_in, n_out, 3, stride, padding=1, padding_mode=edges, bias=False)
 
         n_coarser = len(n_smoothing) - 1
-        n_residuals = [n_smoothing[0] - 1, *n_smoothing[1:]]  # the very first step starts from u = 0 and has no A
+        n_residuals = [n_smoothing[0] - 1, *n_smoothing[1:]]  # the first step starts from u = 0 and has no A
         self.edges = edges
         self.S = nn.ModuleList(nn.ModuleList(conv(in_channels, width) for _ in range(n)) for n in n_smoothing)
         self.A = nn.ModuleList(nn.ModuleList(conv(width, in_channels) for _ in range(n)) for n in n_residuals)
         self.restrictions = nn.ModuleList(conv(in_channels, in_channels, stride=2) for _ in range(n_coarser))
         self.projections = nn.ModuleList(conv(width, width, stride=2) for _ in range(n_coarser))
-        # A transposed convolution knows zeros alone. For other edges ``forward`` adds a point at both ends, and two
+        # A transposed convolution only pads with zeros. For other edges ``forward`` adds a point at both ends, and two
         # more points of the output are dropped there.
         padding = 1 if edges == "zeros" else 3
         self.prolongations = nn.ModuleList(
@@ -331,7 +333,7 @@ class PlainNeuralSpectralBlock(nn.Module):
 
 
 class PlainLSM(nn.Module):
-    """u = Q(U(P(a, x))): a U-Net with layer normalisation whose features pass a block on every scale; two axes.
+    """u = Q(U(P(a, x))): a U-Net with layer normalisation whose features pass through a block on each scale; two axes.
 
     ``channels`` are those of the scales, finest first; the last two are equal. Wu et al. (2023), arXiv 2301.12664;
     Ronneberger et al. (2015), arXiv 1505.04597, for the U-Net.
@@ -410,8 +412,9 @@ class PlainLSM(nn.Module):
 
 
 class PlainDeepONet(nn.Module):
-    """u_c(y) = sum_k b_ck(a) t_ck(y) + d_c: dense branch on samples at sensors, trunk activated at its end; one or two
-    axes, a periodic one seen as cos 2 pi j x and sin 2 pi j x.
+    """u_c(y) = sum_k b_ck(a) t_ck(y) + d_c, with a dense branch on samples at sensors; one or two axes.
+
+    The trunk ends with an activation. Its input for a periodic axis is cos 2 pi j x and sin 2 pi j x.
 
     Lu et al. (2021), arXiv 1910.03193, equation 2; Lu et al. (2022), arXiv 2111.05512, for the waves.
     """
@@ -491,7 +494,7 @@ class _HeadNorm(nn.Module):
 
 
 class PlainGalerkinAttention(nn.Module):
-    """z = Q (K'^T V' / n) in every head, the coordinates of the points joined to Q, K' and V'; then the heads' merger.
+    """z = Q (K'^T V' / n) in every head, with the points' coordinates appended to Q, K' and V'; then heads are merged.
 
     Cao (2021), arXiv 2105.14995.
     """
@@ -520,8 +523,9 @@ class PlainGalerkinAttention(nn.Module):
 
 
 class SoftmaxAttention(nn.Module):
-    """z = softmax(Q K^T / sqrt(d)) V with the coordinates joined and the heads merged as in the attention above, at a
-    cost quadratic in the number of points.
+    """z = softmax(Q K^T / sqrt(d)) V, with coordinates appended and heads merged as in the attention above.
+
+    The cost is quadratic in the number of points.
 
     Vaswani et al. (2017), arXiv 1706.03762.
     """
@@ -534,7 +538,7 @@ class SoftmaxAttention(nn.Module):
 
     @classmethod
     def with_weights_of(cls, ours: LinearAttention) -> SoftmaxAttention:
-        """The affine maps of ``ours``; its normalisation has no counterpart."""
+        """Make one with the affine maps of ``ours``. The normalisation of ``ours`` has no counterpart here."""
         affine = nn.ModuleDict({name: ours.get_submodule(name) for name in ("query", "key", "value", "merge")})
         return _holding(cls(**_sizes(ours)), affine)
 

@@ -1,11 +1,12 @@
-"""Training steps beside the same networks in other implementations: forward, backward and AdamW, float32.
+"""Training steps compared with other implementations of the same networks: forward, backward and AdamW, float32.
 
-    python -m benchmarks.steps            with memory that is freed kept, as a run does (data_gen.generation.memory)
-    python -m benchmarks.steps default    with the C library's own allocator, as users of other packages have it
-    python -m benchmarks.steps memory     how much memory each step takes, in a process of its own
+    python -m benchmarks.steps            with freed memory kept, as in a run (data_gen.generation.memory)
+    python -m benchmarks.steps default    with the C library's default allocator, as users of other packages have it
+    python -m benchmarks.steps memory     memory of each step, in its own process
 
-Networks have equal parameter counts and outputs (tests/models), but for neuralop's defaults and softmax attention. They
-take turns in one process, on a GPU if there is one. A few minutes each on 2 cores; let nothing else run.
+The networks have equal parameter counts and outputs (tests/models), except neuralop's defaults and softmax attention.
+They take turns in one process, on a GPU if there is one. Each command takes a few minutes on 2 cores; run nothing else
+meanwhile.
 """
 
 from __future__ import annotations
@@ -39,13 +40,13 @@ from neuralop_bench.models.fno import FNO
 from neuralop_bench.models.lsm import LSM
 from neuralop_bench.models.mgno import MgNO
 
-WARM_UP = 6  # steps until the allocator has what it needs
+WARM_UP = 6  # steps until the allocator has all the memory it needs
 REPEATS = 15
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """Our network, others by name, what they are given, and how many times as fast we ask ours to be.
+    """Our network, others by name, their inputs, and how many times as fast ours should be.
 
     ``of_other_size`` names those that aren't the same network.
     """
@@ -58,7 +59,7 @@ class Comparison:
 
 
 class WithCoordinates(nn.Module):
-    """A network that is given the coordinates, which ours appends itself."""
+    """A network that gets the coordinates as input; ours appends them itself."""
 
     def __init__(self, network: nn.Module, grid: Grid) -> None:
         super().__init__()
@@ -69,7 +70,7 @@ class WithCoordinates(nn.Module):
 
 
 def fno(n: int, n_dims: int, batch: int, width: int, n_modes: int, asked: dict[str, float]) -> Comparison:
-    """One network in four implementations. neuralop is wrong on odd grids and only timed there."""
+    """One network in four implementations. neuralop's is wrong on odd grids, so it is only timed there."""
     grid = Grid.periodic(n, n_dims=n_dims)
     ours = FNO(in_channels=1, out_channels=1, grid=grid, n_modes=n_modes, width=width, n_layers=4, projection_width=128)
     theirs = partial(
@@ -100,13 +101,13 @@ def fno(n: int, n_dims: int, batch: int, width: int, n_modes: int, asked: dict[s
 
 
 def zoo(model: Any, plain: Any) -> Comparison:
-    """Another network in its default sizes on 64 x 64 points, beside its plain form."""
+    """Another network with its default sizes on 64 x 64 points, and its plain form."""
     ours = model(in_channels=1, out_channels=1, grid=Grid.periodic(64))
     return Comparison(ours, {"plain": plain.with_weights_of(ours)}, (torch.randn(20, 1, 64, 64),), {"plain": 1.2})
 
 
 def attention() -> Comparison:
-    """A layer of Galerkin attention over 64 x 64 points beside its formula in einsum form, and beside softmax."""
+    """A layer of Galerkin attention over 64 x 64 points, its formula in einsum form, and softmax attention."""
     ours = LinearAttention(width=128, n_heads=4, n_dims=2)
     others = {
         "plain": PlainGalerkinAttention.with_weights_of(ours),
@@ -136,18 +137,18 @@ if DEVICE.type == "cuda":
 
 
 def built(name: str) -> tuple[Comparison, dict[str, nn.Module]]:
-    """A comparison, and all its networks by name, on the device."""
+    """A comparison and all its networks, by name, on the device."""
     with DEVICE:
         comparison = CASES[name]()
     networks = {"ours": comparison.ours, **comparison.others}
     counts = {key: n_numbers(network) for key, network in networks.items() if key not in comparison.of_other_size}
     if len(set(counts.values())) > 1:
-        raise RuntimeError(f"The networks to compare differ in their numbers of parameters: {counts}.")
+        raise RuntimeError(f"The networks to compare have different numbers of parameters: {counts}.")
     return comparison, networks
 
 
 def n_numbers(network: nn.Module) -> int:
-    """Real parameters."""
+    """Number of real parameters."""
     return sum(p.numel() * (2 if p.is_complex() else 1) for p in network.parameters())
 
 
@@ -168,7 +169,7 @@ def step_of(network: nn.Module, *inputs: Tensor) -> Callable[[], None]:
 
 
 class _Given(nn.Module):
-    """A network of one input: its others are given."""
+    """A network with one input; its other inputs are fixed."""
 
     def __init__(self, network: nn.Module, *others: Tensor) -> None:
         super().__init__()
@@ -179,8 +180,10 @@ class _Given(nn.Module):
 
 
 def speed(name: str) -> dict[str, Any]:
-    """Medians of one comparison, and of a large matrix product. It takes turns with our step alone: whatever follows it
-    finds its data driven out of the caches."""
+    """Median times of one comparison, and of a large matrix product.
+
+    The product only takes turns with our step, because it evicts the data of the next alternative from the caches.
+    """
     comparison, networks = built(name)
     n = 1024 if DEVICE.type == "cpu" else 8192
     a, b = torch.randn(2, n, n, device=DEVICE)
@@ -201,7 +204,7 @@ def speed(name: str) -> dict[str, Any]:
 
 
 def memory_of(network: nn.Module, first: Tensor, *others: Tensor) -> float:
-    """By how many 10^6 bytes memory grows in the first steps of a network: activations, gradients, optimizer."""
+    """Growth of memory in 10^6 bytes during the first steps of a network: activations, gradients, optimizer."""
 
     def one_sample() -> None:
         step_of(network, first[:1], *others)()
@@ -236,7 +239,7 @@ def main() -> None:
     ways = {"kept": ("steps, freed memory kept", speed), "default": ("steps", speed), "memory": ("memory", memories)}
     way = sys.argv[1] if len(sys.argv) > 1 else "kept"
     if way not in ways:
-        sys.exit(f"There are {', '.join(ways)}, got {way!r}.")
+        sys.exit(f"Unknown argument {way!r}. Known: {', '.join(ways)}.")
     if way == "kept":
         keep_freed_memory()
     section, measure = ways[way]

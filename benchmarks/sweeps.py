@@ -1,9 +1,10 @@
-"""What a sweep costs beside its jobs: seconds per job that joblib launches, and seconds to skip jobs that are done.
+"""The overhead of a sweep: seconds per job that joblib launches, and seconds to skip jobs that are done.
 
     python -m benchmarks.sweeps
 
-Jobs are runs of a baseline that trains nothing. A sweep of one job pays for the import of torch and is taken off; what
-the others take is shown beside what their records say that the runs themselves took.
+Jobs are runs of a baseline without training. The time of a sweep of one job, which includes the import of torch, is
+subtracted. The time of the other jobs is shown next to the time that the runs themselves took according to their
+records.
 """
 
 from __future__ import annotations
@@ -34,12 +35,12 @@ def seconds(folder: Path, *arguments: str) -> float:
 
 
 def of_runs(folder: Path) -> float:
-    """Seconds that the runs themselves took, on average, by their records."""
+    """Average seconds that the runs themselves took, from their records."""
     return mean(RunRecord.load(path).wall_seconds for path in folder.rglob("record.json"))
 
 
 def main() -> None:
-    """Measure and keep."""
+    """Measure and save the figures."""
     per_job, beside = {}, {}
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -53,7 +54,7 @@ def main() -> None:
             first = seconds(folder, *chosen, "seed=0")
             per_job[launcher] = (seconds(folder, *chosen, f"seed=range({n})") - first) / (n - 2)
             beside[launcher] = per_job[launcher] - of_runs(folder / "outputs")
-        # The other values of the batch size name the same run, and are composed each by itself.
+        # The other batch sizes give the same run, but each is composed separately.
         skipped = {
             "seeds": seconds(folder, f"seed=range({N_SKIPPED})"),
             "configurations": seconds(folder, f"evaluator.batch_size=range(1,{N_SKIPPED + 1})"),

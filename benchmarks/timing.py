@@ -1,4 +1,4 @@
-"""Times of alternatives measured side by side, memory in processes of their own, and where the figures go."""
+"""Measure times of alternatives side by side and memory in separate processes, and save the figures."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def interleaved(alternatives: Mapping[str, Callable[[], Any]], repeats: int, warm_up: int = 1) -> dict[str, float]:
-    """Median seconds of each alternative; each runs ``warm_up`` times before, unmeasured, and then they take turns."""
+    """Median seconds of each alternative. Each first runs ``warm_up`` times unmeasured; then they take turns."""
     for _ in range(warm_up):
         for run in alternatives.values():
             run()
@@ -47,7 +47,7 @@ def _synchronize() -> None:
 
 
 def alone(measure: Callable[..., Any], *arguments: Any) -> Any:
-    """What a function returns in a fresh process, where nothing was allocated before. It must be one of a module."""
+    """The result of a function in a fresh process, without earlier allocations. It must be defined in a module."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["neuralop"])  # takes longest to import
     with context.Pool(1) as pool:
@@ -55,9 +55,9 @@ def alone(measure: Callable[..., Any], *arguments: Any) -> Any:
 
 
 def peak_megabytes(prepare: Callable[[], Any], run: Callable[[], Any]) -> float:
-    """By how much memory grows while ``run`` is called, in 10^6 bytes: of tensors on a GPU, of the process elsewhere.
+    """Growth of memory during a call of ``run``, in 10^6 bytes: of tensors on a GPU, otherwise of the process.
 
-    ``prepare`` is called before, so that libraries are loaded and have what they keep.
+    ``prepare`` is called first, so that libraries are loaded and have allocated what they keep.
     """
     hand_memory_back()
     prepare()
@@ -66,12 +66,12 @@ def peak_megabytes(prepare: Callable[[], Any], run: Callable[[], Any]) -> float:
     run()
     after = cost.peak_memory_mb(DEVICE)
     if before is None or after is None:
-        raise RuntimeError("This system doesn't tell how much memory a process takes.")
+        raise RuntimeError("This system doesn't report how much memory a process takes.")
     return after - before
 
 
 def machine() -> dict[str, Any]:
-    """What the figures depend on."""
+    """Hardware and versions that the figures depend on."""
     packages = ("torch", "numpy", "scipy", "h5py", "neuraloperator", "pytorch_optimizer", "exponax", "jax")
     commit, dirty = environment.commit()
     versions = {}
@@ -103,7 +103,7 @@ def results() -> Path:
 
 
 def save(section: str, result: Mapping[str, Any]) -> None:
-    """Put the figures of a section, with the machine's description, into the file of this machine."""
+    """Save the figures of a section, with the machine's description, in the file of this machine."""
     path = results()
     everything = json.loads(path.read_text()) if path.exists() else {}
     everything[section] = {**result, "machine": machine()}

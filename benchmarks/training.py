@@ -1,19 +1,21 @@
-"""Ways of training compared on lite data: which reaches the same error on valid in less time?
+"""Ways of training compared on lite data: which one reaches the same error on valid in less time?
 
-    python -m benchmarks.training [ns2d ...] [WAY ...] [paths.data=...]          train what isn't there yet: two hours
+    python -m benchmarks.training [ns2d ...] [WAY ...] [paths.data=...]          train the missing runs: two hours
     python -m benchmarks.training models [ns2d ...] [paths.data=...]             SOAP for the other models: an hour
     python -m benchmarks.training times [ns2d ...] [WAY ...] [paths.data=...]    time an epoch of each way
 
-WAY is a name below, such as 'linear decay, all epochs': only those are trained or timed, and put beside the results
-that there are. Every way trains the FNO with its recipe's settings, but by AdamW at a rate that falls along half a
-cosine, for half the track's epochs, unless its name says otherwise; steps that are unrolled or pushed forward cost as
-many calls of the network in fewer epochs. Ways with several rates take the one that is best on valid with seed 0.
-Those whose error is then within a tenth of that of AdamW, or below, are repeated with two more seeds. Runs are found
-again when the command is repeated. The time of a training is its epochs times the time of one, measured by itself while
-nothing else runs, so that trainings needn't run undisturbed. Test errors play no part and aren't read.
+WAY is a name below, such as 'linear decay, all epochs'. Then only these ways are trained or timed, and their results
+are added to the existing ones.
 
-The other models are trained by AdamW and by SOAP at the rate of their recipe, in a third of the epochs, with one seed.
-How many times as long an epoch with SOAP takes is roughly measured: both train at the same time, on a core each.
+Unless its name says otherwise, every way trains the FNO with its recipe's settings, but with AdamW, a rate that falls
+along half a cosine, and half the track's epochs. Ways with unrolled or pushed steps have fewer epochs, so that they
+call the network as often. Ways with several rates use the one that is best on valid with seed 0. If the error of a way
+is then at most a tenth above that of AdamW, it is repeated with two more seeds. Repeating the command reuses finished
+runs. The time of a training is its number of epochs times the time of one epoch. That time is measured separately while
+nothing else runs, so trainings may share the machine. Test errors aren't read.
+
+The other models are trained with AdamW and with SOAP at the rate of their recipe, for a third of the epochs, with one
+seed. The ratio of the times of an epoch is measured roughly: both train at the same time, on one core each.
 """
 
 from __future__ import annotations
@@ -45,7 +47,7 @@ from neuralop_bench.records.run_directory import CURVE_NAME
 ROOT = Path(__file__).parents[1]
 SEEDS = (0, 1, 2)
 DATASETS = {"ns2d": 22, "burgers1d": 60, "darcy2d": 20}  # epochs of the track
-MODELS = ("galerkin", "mgno", "unet", "lsm", "deeponet")  # beside the FNO
+MODELS = ("galerkin", "mgno", "unet", "lsm", "deeponet")  # models besides the FNO
 ADAMW = ("optimizer._target_=torch.optim.AdamW", "++optimizer.fused=true")
 SOAP = ("optimizer._target_=neuralop_bench.training.optimizers.soap", "++optimizer.fused=false")
 ALL = ", all epochs"
@@ -54,7 +56,7 @@ COSINE, LINEAR = "++scheduler.anneal=cos", "++scheduler.anneal=linear"
 
 @dataclass(frozen=True)
 class Way:
-    """How to train: overrides of the recipe, factors of its rate to choose from, part of the track's epochs."""
+    """A way of training: overrides of the recipe, factors of its rate to try, fraction of the track's epochs."""
 
     overrides: tuple[str, ...] = (*ADAMW, COSINE)
     rates: tuple[float, ...] = (1.0,)
@@ -62,7 +64,7 @@ class Way:
 
 
 def ways(dataset: str) -> dict[str, Way]:
-    """What is compared on a dataset."""
+    """The ways compared on a dataset, by name."""
     found = {
         "AdamW" + ALL: Way(epochs=1.0),
         "linear decay" + ALL: Way((*ADAMW, LINEAR), epochs=1.0),
@@ -72,8 +74,8 @@ def ways(dataset: str) -> dict[str, Way]:
         "SOAP": Way((*SOAP, COSINE), rates=(0.5, 1.0, 2.0) if dataset == "ns2d" else (0.5, 1.0)),
     }
     if dataset == "ns2d":
-        # About as much work as 11 epochs of ten pairs: a trajectory has nine stretches of two steps, and a step that is
-        # pushed, every second one, takes a third of one that is learned from.
+        # About as much work as 11 epochs of ten pairs. A trajectory has nine windows of two steps. Half of the batches
+        # have a pushed step, which takes a third of the time of a step with gradients.
         usual = (*ADAMW, COSINE)
         found |= {
             "SOAP, linear decay": Way((*SOAP, LINEAR)),
@@ -89,7 +91,7 @@ def ways(dataset: str) -> dict[str, Way]:
 
 
 def overrides(model: str, dataset: str, way: Way, rate: float, seed: int) -> tuple[str, ...]:
-    """Of one training; the rate is given as a factor of the recipe's."""
+    """Overrides of one training; the rate is given as a factor of the recipe's."""
     return (
         f"model={model}",
         f"dataset={dataset}",
@@ -109,17 +111,17 @@ def recipe_rate(model: str, dataset: str) -> float:
 
 @dataclass(frozen=True)
 class Trained:
-    """The best error on valid, infinite if it diverged, and the seconds of the training."""
+    """The best error on valid (infinite if the run diverged), and the seconds of the training."""
 
     valid_rel_l2: float
     seconds: float
 
 
 def trained(jobs: list[tuple[str, ...]], more: list[str]) -> list[Trained]:
-    """Every training, made now unless it is there.
+    """Do every training that hasn't been done yet.
 
     Raises:
-        RuntimeError: a training that ended otherwise than finished or diverged.
+        RuntimeError: a training neither finished nor diverged.
     """
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     folders = [run_directory(compose(*job, *more)) for job in jobs]
@@ -141,10 +143,10 @@ def trained(jobs: list[tuple[str, ...]], more: list[str]) -> list[Trained]:
 
 
 def compared(dataset: str, chosen: list[str], more: list[str]) -> dict[str, Any]:
-    """Errors of the ways on a dataset: all rates with the first seed, the best of them with the others."""
+    """Errors of the ways on a dataset: all rates with the first seed, the best rate with the others."""
     known = recorded(f"training, {dataset}") if chosen else {}
     if chosen and not known:
-        sys.exit(f"There are no results for {dataset} to put a single way beside: train all of them first.")
+        sys.exit(f"There are no results for {dataset} yet to compare a single way with: train all ways first.")
     todo = {name: way for name, way in ways(dataset).items() if not chosen or name in chosen}
     screened = [(name, rate) for name, way in todo.items() for rate in way.rates]
     jobs = [overrides("fno", dataset, todo[name], rate, SEEDS[0]) for name, rate in screened]
@@ -170,14 +172,14 @@ def compared(dataset: str, chosen: list[str], more: list[str]) -> dict[str, Any]
 
 
 def recorded(section: str) -> dict[str, Any]:
-    """The ways of a section as they were found before on this machine; none if they weren't."""
+    """Earlier results of a section on this machine, by way; empty if there are none."""
     path = results()
     sections = json.loads(path.read_text()) if path.exists() else {}
     return sections.get(section, {}).get("ways", {})
 
 
 def other_models(dataset: str, more: list[str]) -> dict[str, Any]:
-    """Errors of the models by AdamW and by SOAP."""
+    """Errors of the models with AdamW and with SOAP."""
     pair = (Way(epochs=1 / 3), Way((*SOAP, COSINE), epochs=1 / 3))
     runs = trained([overrides(model, dataset, way, 1.0, SEEDS[0]) for model in MODELS for way in pair], more)
     return {
@@ -193,8 +195,11 @@ def other_models(dataset: str, more: list[str]) -> dict[str, Any]:
 
 
 def times(dataset: str, chosen: list[str], more: list[str]) -> dict[str, float]:
-    """Seconds of an epoch of the ways, the median of three in turns: four times the second epoch of a quarter of the
-    training samples, for the first has to set everything up. It is the same however many epochs there are."""
+    """Seconds per epoch of each way, the median of three that take turns.
+
+    This is four times the second epoch on a quarter of the training samples, because the first epoch includes all
+    preparations. It doesn't depend on the number of epochs.
+    """
     known = recorded(f"seconds of an epoch, {dataset}") if chosen else {}
     todo = {
         name: way for name, way in ways(dataset).items() if not name.endswith(ALL) and (not chosen or name in chosen)
@@ -221,7 +226,7 @@ def main() -> None:
     names = {name: None for dataset in DATASETS for name in ways(dataset)}
     if unknown := set(words) - {"times", "models", *DATASETS, *names}:
         known = ", ".join(["times", "models", *DATASETS, *(f"'{name}'" for name in names)])
-        sys.exit(f"Unknown {', '.join(sorted(unknown))}: there are {known}.")
+        sys.exit(f"Unknown argument {', '.join(sorted(unknown))}. Known: {known}.")
     chosen = [name for name in names if name in words]
     for dataset in [name for name in DATASETS if name in words] or list(DATASETS):
         if "times" in words:

@@ -1,9 +1,9 @@
-"""Where matrix products compute the kept modes faster than fast transforms: what ``is_faster_as_product`` rests on.
+"""Where matrix products compute the kept modes faster than fast transforms: the basis of ``is_faster_as_product``.
 
-    python -m benchmarks.transforms     two minutes on 2 cores; let nothing else run
+    python -m benchmarks.transforms     takes two minutes on 2 cores; run nothing else meanwhile
 
-One layer of a Fourier neural operator, forward and backward, 32 channels, about 131,000 points in a batch. Figures go
-to benchmarks/results.
+Measures one layer of a Fourier neural operator, forward and backward, with 32 channels and about 131,000 points in a
+batch. Figures go to benchmarks/results.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""Hydra's grid of jobs, of which those alone are launched that aren't done.
+"""Hydra's grid sweeper, except that only jobs that aren't done are launched.
 
-Hydra finds sweepers in the namespace ``hydra_plugins`` alone. It imports all that lies there whatever it is asked for,
-``--help`` included: so nothing is imported here that takes time.
+Hydra looks for sweepers only in the namespace ``hydra_plugins``. It imports everything there for every command,
+including ``--help``, so this module imports nothing slow.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from hydra.core.config_store import ConfigStore
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.utils import JobReturn
 
-# Under the name of Hydra's own, so that every sweep has it that doesn't ask for another one (hydra/sweeper=optuna).
+# Under the name of Hydra's own sweeper, so that it is the default; hydra/sweeper=optuna still chooses another one.
 ConfigStore.instance().store(
     group="hydra/sweeper",
     name="basic",
@@ -24,11 +24,11 @@ ConfigStore.instance().store(
 
 
 class ResumingSweeper(BasicSweeper):
-    """The jobs of a grid, ``model=a,b seed=0,1``: leaves out those that are done, tells what became of the others.
+    """Runs the jobs of a grid, ``model=a,b seed=0,1``: skips those that are done and reports how the others ended.
 
     Args:
-        max_batch_size: most jobs that are handed to the launcher together; null for all.
-        params: further axes, as the command line would give them; an experiment sets these.
+        max_batch_size: largest number of jobs handed to the launcher together; null for all.
+        params: further axes of the grid, written as on the command line; experiments set these.
     """
 
     def sweep(self, arguments: list[str]) -> Sequence[JobReturn]:

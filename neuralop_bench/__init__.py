@@ -1,4 +1,4 @@
-"""Benchmarks of neural PDE surrogates: the names that a program needs; ``docs/glossary.md`` explains the words.
+"""Benchmarks for neural PDE surrogates: the public names. ``docs/glossary.md`` explains the terms.
 
 >>> from neuralop_bench import compose
 >>> compose("model=fno", "track=smoke").trainer.epochs
@@ -30,7 +30,7 @@ _HOMES = {
 
 
 def __getattr__(name: str) -> Any:
-    # Only when it is asked for (PEP 562): torch takes seconds to import, and --help does without it.
+    # Imported on first use (PEP 562): torch takes seconds to import, and --help doesn't need it.
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)

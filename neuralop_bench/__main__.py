@@ -9,7 +9,7 @@ import os
 import sys
 from typing import TYPE_CHECKING
 
-# Nothing else here: Ctrl-C during the other imports is answered as at any other time.
+# No other imports here, so that Ctrl-C is handled as usual even while they are loading.
 from neuralop_bench.runtime.signals import report_stops
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def _job(cfg: DictConfig) -> float | None:
-    """What a search minimises: the error on valid."""
+    """Run one job. Returns the value that a search minimises: the error on valid."""
     from hydra.core.hydra_config import HydraConfig
     from hydra.types import RunMode
 
@@ -27,18 +27,18 @@ def _job(cfg: DictConfig) -> float | None:
 
     hydra = HydraConfig.get()
     is_sweep = hydra.mode is RunMode.MULTIRUN
-    # Our own sweeper draws the board when all jobs have ended; after a trial of a search nobody else does.
+    # Our own sweeper draws the board when all jobs have ended. A search has no such step, so each of its trials does.
     draws = not (is_sweep and str(hydra.sweeper._target_).endswith(".ResumingSweeper"))
     with report_job_errors(is_sweep=is_sweep):
         run = from_hydra(cfg)
         from neuralop_bench import pipeline
-        from neuralop_bench.runtime import processes  # torch takes seconds to import: --help and --cfg do without
+        from neuralop_bench.runtime import processes  # torch takes seconds to import; --help and --cfg don't need it
 
         try:
             return pipeline.execute(run, draws=draws)
         except Exception as error:
             if not process_group.is_first():
-                report_and_end(error)  # at once: the others wait for what this one would have given
+                report_and_end(error)  # at once: the other processes are waiting for this one
             raise
         finally:
             if not is_sweep:
@@ -47,8 +47,8 @@ def _job(cfg: DictConfig) -> float | None:
 
 
 def main() -> None:
-    """Do what the command line says; exit with status 1 and a message if it can't be done."""
-    os.environ["HYDRA_FULL_ERROR"] = "1"  # config.report_errors prints errors itself
+    """Run the command line; exit with status 1 and a message if that fails."""
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # report_errors prints errors itself
     with report_stops():
         from neuralop_bench.runtime import command_line
 

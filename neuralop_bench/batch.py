@@ -1,4 +1,4 @@
-"""The one shape of an example, shared by loader, trainer, rollout and metrics."""
+"""The common shape of examples for loader, trainer, rollout and metrics."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ N_LEADING = 3
 
 
 class Batch(NamedTuple):
-    """One set of examples, in physical units.
+    """A batch of examples, in physical units.
 
     A steady problem is a trajectory with an empty history (K = 0) and one step, so Darcy, Burgers and Navier-Stokes
-    share everything that handles batches.
+    share all code that handles batches.
 
     history: [B, K, C, *S], the snapshots a model is given.
     static: [B, C_s, *S], coefficients and forcing; may have 0 channels.
@@ -34,18 +34,20 @@ class Batch(NamedTuple):
 
     @classmethod
     def given(cls, history: Trajectory, static: Field | None = None) -> Batch:
-        """What a predictor needs: an empty target, and no static fields unless they are given."""
+        """A batch for prediction: with an empty target, and without static fields unless they are given."""
         if static is None:
             static = history.new_zeros(history.shape[0], 0, *history.shape[N_LEADING:])
         return cls(history, static, history[:, :0])
 
 
 class Predictor(Protocol):
-    """What the evaluator knows of a model: a Surrogate, or a coarse solver."""
+    """A model for the evaluator: a Surrogate, or a coarse solver."""
 
     def predict(self, batch: Batch, n_steps: int) -> Trajectory:
-        """The ``n_steps`` snapshots [B, n_steps, C, *S] that follow the history, in physical units. The target isn't
-        read."""
+        """The ``n_steps`` snapshots [B, n_steps, C, *S] that follow the history, in physical units.
+
+        The target isn't used.
+        """
         ...
 
 

@@ -1,4 +1,4 @@
-"""What one does with a configuration: run it, evaluate a finished run again, make data, or tell what would be done."""
+"""What can be done with a configuration: run it, evaluate a finished run again, make data, or show a plan."""
 
 from __future__ import annotations
 
@@ -24,22 +24,22 @@ from neuralop_bench.runtime.processes import Processes, join
 
 
 def execute(cfg: RunConfig, *, draws: bool = True) -> float | None:
-    """Do what the command line asked for: a run, an evaluation of a finished run, data alone, or a dry run.
+    """Do what the command line asked for: a run, an evaluation of a finished run, only data, or a dry run.
 
     Args:
-        cfg: of the command.
-        draws: the page of the board in ``paths.outputs``, too, when its tables are rebuilt.
+        cfg: configuration of the command.
+        draws: whether to draw the page of the board in ``paths.outputs``, too, when its tables are rebuilt.
 
     Returns:
-        Of a run, its error on valid, ``valid_rel_l2``: what a search for hyper-parameters may look at.
+        For a run, its error on valid (``valid_rel_l2``), which a search for hyper-parameters may use. Otherwise None.
 
     Raises:
-        ConfigError: there is no dry run of what is asked for. Otherwise as ``run``, ``evaluate_again`` and
+        ConfigError: this mode has no dry run. Other errors are those of ``run``, ``evaluate_again`` and
             ``splits.generate``.
     """
     if cfg.mode == "evaluate":
         if cfg.dry_run:
-            raise ConfigError("dry_run=true tells what a run would take, not what mode=evaluate does. Leave it out.")
+            raise ConfigError("dry_run=true shows what a run would take; mode=evaluate has no dry run. Leave it out.")
         evaluate_again(cfg, draws=draws)
     elif cfg.mode == "generate":
         splits.generate(cfg)
@@ -51,18 +51,18 @@ def execute(cfg: RunConfig, *, draws: bool = True) -> float | None:
 
 
 def run(cfg: RunConfig, *, draws: bool = True) -> RunRecord:
-    """Do what a configuration describes, or return the record if it has been done.
+    """Run a configuration, or return its record if that has already been done.
 
-    Generates missing data, trains (or goes on from a checkpoint), evaluates on test with the weights that did best on
+    Generates missing data, trains (or resumes from a checkpoint), evaluates on test with the weights that did best on
     valid, and writes into the run directory: run.yaml, best.pt, last.pt, curve.csv, errors.nc, report.md, figures/ and,
-    last, record.json. Then the leaderboard of ``paths.outputs`` is rebuilt. If the evaluator measures more than errors
-    on test (``thorough``), it does so then, as ``evaluate_again`` would. With ``paths.board``, a run that is committed
-    there is done, and another is filed there in the end. ``draws`` is that of ``execute``.
+    last, record.json. Then it rebuilds the leaderboard of ``paths.outputs``. If the evaluator measures more than errors
+    on test (``thorough``), that follows, as in ``evaluate_again``. With ``paths.board``, a run that is committed there
+    counts as done, and any other is filed there at the end. ``draws`` is that of ``execute``.
 
     Raises:
-        RunError: the loss became non-finite, another process is at work on the same run, or the machine is too small.
-        ConfigError, ValueError, StoreError, WriteError, CheckpointError, FilingError: as their messages say; what is
-            whole is kept, and the same configuration goes on from there.
+        RunError: the loss became non-finite, another process is working on the same run, or the machine is too small.
+        ConfigError, ValueError, StoreError, WriteError, CheckpointError, FilingError: see their messages. Complete
+            files are kept, and the same configuration resumes from there.
 
     >>> from neuralop_bench import compose, run
     >>> cfg = compose("model=fno", "track=smoke")
@@ -89,14 +89,15 @@ def run(cfg: RunConfig, *, draws: bool = True) -> RunRecord:
 
 
 def evaluate_again(asked: RunConfig, *, draws: bool = True) -> Evaluation:
-    """Evaluate a finished run once more, perhaps with another evaluator, and write evaluations/<evaluator>.json beside
-    its record, with the errors (.nc) and the tables (.md). An evaluation that is there is returned. With
-    ``paths.board`` the run is then filed there.
+    """Evaluate a finished run again, perhaps with another evaluator.
+
+    Writes evaluations/<evaluator>.json beside the run's record, with the errors (.nc) and the tables (.md). If there is
+    such an evaluation, it is returned. With ``paths.board`` the run is then filed there.
 
     Raises:
-        ConfigError, RecordError, CheckpointError: the run can't be evaluated, as the message says.
-        RunError: the test data here aren't those of the record.
-        FilingError, WriteError: it can't be filed.
+        ConfigError, RecordError, CheckpointError: the run can't be evaluated; the message says why.
+        RunError: the test data here differ from those of the record.
+        FilingError, WriteError: the run can't be filed.
     """
     cfg, record = for_evaluation(asked)
     folder, processes = Path(cast(str, cfg.run)), join(cfg.device)
@@ -108,7 +109,7 @@ def evaluate_again(asked: RunConfig, *, draws: bool = True) -> Evaluation:
 
 
 def _tell(cfg: RunConfig) -> None:
-    """A dry run; a sweep prints one after another."""
+    """Print the plan of a run, for dry_run=true."""
     who = identity(cfg)
     if (found := finished.committed(cfg, who)) is not None:
         print(f"{'state':<14} finished ({found.reason}); the command returns that record\n")
@@ -122,7 +123,7 @@ def _run(cfg: RunConfig, who: Identity, processes: Processes, draws: bool) -> Ru
     keep_freed_memory()
     with ExitStack() as held:
         if processes.first_does(lambda: _taken(held, folder, cfg)):
-            return finished.returned(folder, cfg, processes, draws)  # others have finished it since
+            return finished.returned(folder, cfg, processes, draws)  # another process has finished it in the meantime
         try:
             record = train(planned, processes)
         except OtherProcessFailed:
@@ -139,8 +140,8 @@ def _run(cfg: RunConfig, who: Identity, processes: Processes, draws: bool) -> Ru
 
 
 def _taken(held: ExitStack, folder: Path, cfg: RunConfig) -> bool:
-    """Own the run directory until ``held`` is closed; whether the run has been done there since."""
-    if cfg.force and folder.exists():  # only now: an impossible run must not take a good one off the board
+    """Lock the run directory until ``held`` is closed. Returns whether the run has been finished in the meantime."""
+    if cfg.force and folder.exists():  # only now: an impossible run must not remove a good one from the board
         with sole_owner(folder):
             move_aside(folder, Path(cfg.paths.outputs))
     held.enter_context(sole_owner(folder))

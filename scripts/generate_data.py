@@ -1,7 +1,7 @@
-"""Make data and nothing else: ``python scripts/generate_data.py dataset=ns2d track=lite``.
+"""Only make data: ``python scripts/generate_data.py dataset=ns2d track=lite``.
 
-Takes what run.py takes, and ``generation.splits=[train,valid,test,test_long]`` or ``[all]``; what is there already is
-left as it is. ``dry_run=true`` tells what would be made. On several machines that share a file system:
+Takes the same arguments as run.py. ``generation.splits=[train,valid,test,test_long]`` or ``[all]`` chooses the splits;
+existing data are kept. ``dry_run=true`` shows what would be made. To use several machines that share a file system:
 
     python scripts/generate_data.py -m hydra/launcher=slurm dataset=ns2d track=full \\
         generation.n_parts=8 'generation.part=range(8)'

@@ -1,4 +1,4 @@
-"""Show what a dataset file holds: ``python scripts/inspect_data.py FILE`` (``--help``)."""
+"""Show the contents of a dataset file: ``python scripts/inspect_data.py FILE`` (see ``--help``)."""
 
 from neuralop_bench.inspection import main
 

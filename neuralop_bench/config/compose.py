@@ -1,6 +1,6 @@
 """From overrides to a checked configuration.
 
-Imports neither torch nor the project's own numerics, so ``--help`` and ``--cfg job`` answer at once.
+Imports neither torch nor the project's numerical code, so ``--help`` and ``--cfg job`` answer at once.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def from_hydra(cfg: DictConfig) -> RunConfig:
 
 
 def from_sweep(cfg: DictConfig) -> RunConfig:
-    """The typed configuration of a sweep's job, composed with Hydra's own node in it; that is taken out."""
+    """The typed configuration of a sweep's job. ``cfg`` includes Hydra's own node, which is removed."""
     hydra = cfg.hydra
     OmegaConf.set_struct(cfg, False)
     del cfg["hydra"]
@@ -69,7 +69,7 @@ def _composed(overrides: Sequence[str], like: RunConfig | None) -> RunConfig:
 
 def _resolve(cfg: DictConfig, hydra: DictConfig, like: RunConfig | None = None) -> RunConfig:
     choices: Mapping[str, str | None] = hydra.runtime.choices
-    # As they were typed: an interpolation among them is one of the run's configuration, not of Hydra's.
+    # As they were typed: an interpolation among them refers to the run's configuration, not to Hydra's.
     overrides = cast(list[str], OmegaConf.to_container(hydra.overrides.task, resolve=False))
     _requireknown_keys(cfg, RunConfig())
     for key in ("choices", "overrides"):
@@ -77,7 +77,7 @@ def _resolve(cfg: DictConfig, hydra: DictConfig, like: RunConfig | None = None) 
             raise ConfigError(f"{key} can't be set: the composition fills it in.")
     if cfg.trust and not any(override.lstrip("+").partition("=")[0] == "trust" for override in overrides):
         raise ConfigError(
-            "trust can be given on the command line alone: a file may be somebody else's and can't vouch for itself."
+            "trust can only be given on the command line: a file may come from someone else and can't vouch for itself."
         )
     _require_options(choices, overrides)
     _fill_in_imported(cfg, like)
@@ -90,12 +90,12 @@ def _resolve(cfg: DictConfig, hydra: DictConfig, like: RunConfig | None = None) 
     run.overrides = overrides
     validate(run)
     if run.run is not None and run.mode != "evaluate":
-        raise ConfigError(f"run={run.run} has an effect with mode=evaluate alone. Add mode=evaluate or leave it out.")
+        raise ConfigError(f"run={run.run} only has an effect with mode=evaluate. Add mode=evaluate or leave it out.")
     return run
 
 
 def _requireknown_keys(cfg: DictConfig, schema: Any, prefix: str = "") -> None:
-    """Refuse keys that "+key=value" added and the schema doesn't have: nothing would read them."""
+    """Refuse keys that "+key=value" added but the schema doesn't have: nothing would read them."""
     known = [entry.name for entry in fields(schema)]
     for key in cfg:
         if key not in known:
@@ -106,8 +106,11 @@ def _requireknown_keys(cfg: DictConfig, schema: Any, prefix: str = "") -> None:
 
 
 def _require_options(choices: Mapping[str, str | None], overrides: Sequence[str]) -> None:
-    """Refuse names that Hydra would pass over in silence: an experiment or a recipe that isn't there, because both are
-    optional, and detours to an option (model=fno.yaml), which recipes don't know."""
+    """Refuse names that Hydra would silently accept.
+
+    These are experiments and recipes that don't exist (both groups are optional), and other spellings of an option,
+    such as model=fno.yaml, for which no recipe would be found.
+    """
     for group in ("model", "dataset", "track"):
         if group in choices and not re.fullmatch(r"\w[\w-]*", str(choices[group])):
             raise ConfigError(f"{group} must be the name of an option, got {choices[group]!r}. --help lists them.")
@@ -125,17 +128,20 @@ def _require_options(choices: Mapping[str, str | None], overrides: Sequence[str]
 
 
 def _fill_in_imported(cfg: DictConfig, like: RunConfig | None) -> None:
-    """What a configuration with imported data leaves open follows from the files, or from another run on them: name,
-    hashes, sizes of the splits (all samples), history (one frame, none of a steady problem) and horizon (the rest)."""
+    """Fill in what a configuration with imported data leaves open, from the files or from another run on them.
+
+    That is: name, hashes, sizes of the splits (all samples), history (one frame, or none for a steady problem) and
+    horizon (the remaining frames).
+    """
     dataset = cfg.dataset
     if dataset.name is not None or dataset.content:
-        raise ConfigError("dataset.name and dataset.content can't be set: imported files tell them.")
+        raise ConfigError("dataset.name and dataset.content can't be set: they are read from the imported files.")
     if like is not None and like.dataset.path is not None:
         known, sizes = asdict(like.dataset), like.splits
     elif not dataset.path and not dataset.problem:
         raise ConfigError(
-            "dataset=file needs the folder of imported data: dataset.path=<folder>. How to import files is shown in "
-            "docs/importing_data.md."
+            "dataset=file needs the folder of imported data: dataset.path=<folder>. docs/importing_data.md shows how "
+            "to import files."
         )
     elif dataset.path is None:
         return
@@ -167,7 +173,7 @@ def _resolve_interpolations(cfg: DictConfig) -> None:
 
 
 def _unresolved(cfg: DictConfig | ListConfig, prefix: str = "") -> str:
-    """The first key whose interpolation has no value, as key=${...}; an empty string if there is none."""
+    """The first key whose interpolation can't be resolved, as key=${...}; an empty string if there is none."""
     container: Any = cfg
     for key in cfg if isinstance(cfg, DictConfig) else range(len(cfg)):
         if OmegaConf.is_missing(cfg, key):
@@ -183,8 +189,10 @@ def _unresolved(cfg: DictConfig | ListConfig, prefix: str = "") -> str:
 
 
 def _require_effect(cfg: DictConfig, choices: Mapping[str, str | None], overrides: Sequence[str]) -> None:
-    """Refuse an option chosen on the command line that a recipe undoes: a recipe's values win over any option's, so the
-    choice would be ignored without a word."""
+    """Refuse an option chosen on the command line that a recipe overrides.
+
+    A recipe's values take precedence over those of any option, so the choice would be silently ignored.
+    """
     for override in overrides:
         group, _, option = override.partition("=")
         path = CONFIG_DIR / group / f"{option}.yaml"
@@ -197,12 +205,12 @@ def _require_effect(cfg: DictConfig, choices: Mapping[str, str | None], override
             if set_to != content[key] and not given:
                 raise ConfigError(
                     f"{override} has no effect: the recipe {choices.get('recipe')} sets {group}.{key}={set_to}. "
-                    f"Write {group}.{key}={content[key]}, or ~recipe to do without the recipe."
+                    f"Write {group}.{key}={content[key]}, or ~recipe to leave the recipe out."
                 )
 
 
 def base_of_command_line() -> RunConfig:
-    """The configuration that the groups chosen on the command line give by themselves."""
+    """The configuration given by only the groups chosen on the command line."""
     choices = [argument for argument in sys.argv[1:] if re.fullmatch(r"(model|dataset|track)=[\w/]+", argument)]
     try:
         return compose(*choices)
@@ -219,6 +227,6 @@ def known_keys(base: RunConfig) -> list[str]:
 
 
 def first_line(error: BaseException) -> str:
-    """What an error says, without the details that other libraries append in lines of their own."""
+    """An error's message without the lines of detail that other libraries append."""
     text = next(iter(str(getattr(error, "msg", None) or error).strip().splitlines()), type(error).__name__)
     return text if text[-1:] in ".!?" else f"{text}."

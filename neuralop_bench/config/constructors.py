@@ -1,8 +1,8 @@
-"""Constructors named in configurations: imported only if they are trusted, checked against their signature, built.
+"""Constructors named in configurations: import them if they are trusted, check their arguments, build them.
 
-A node is a mapping with ``_target_`` (a dotted name) and the arguments of what it names. A configuration can come from
-somebody else, inside a record or a checkpoint, so a name decides what code is run: only the packages in ``TRUSTED``
-are imported without being asked for.
+A node is a mapping with ``_target_`` (a dotted name) and the arguments of the constructor it names. A configuration can
+come from someone else, inside a record or a checkpoint, and its names decide which code is run. So only the packages in
+``TRUSTED`` are imported without the user's permission.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from beartype.door import is_bearable
 from hydra.errors import InstantiationException
 from hydra.utils import get_object, instantiate
 
-# Where constructors may come from. Not all of torch: torch.hub.load, for one, downloads code and runs it.
+# Packages that constructors may come from. Not all of torch: torch.hub.load, for example, downloads code and runs it.
 TRUSTED = (
     "data_gen.permeability",
     "data_gen.problems",
@@ -36,8 +36,8 @@ _DIRECTIVES: dict[str, tuple[Any, ...]] = {
     "_recursive_": (True, False),
     "_convert_": ("none", "partial", "object", "all"),
 }
-# No model or problem has more layers, channels or points per axis. A larger number is a slip, and to try it out would
-# take the machine's memory or the user's day: a million layers are a million modules, even where they take no memory.
+# No model or problem has more layers, channels or points per axis. A larger number is a typing error, and building it
+# would exhaust memory or take hours: a million layers are a million modules, even on a device that takes no memory.
 _MOST = 2**16
 _LARGEST_SEED = 2**32 - 1
 
@@ -47,35 +47,35 @@ class ConfigError(ValueError):
 
 
 class InapplicableError(ConfigError):
-    """Parts that are each right and mean nothing together. A grid of a sweep leaves such a job out."""
+    """Parts that are each valid but make no sense together. A sweep leaves such a job out."""
 
 
 def build(node: Mapping[str, Any]) -> Any:
     """Call the constructor of a node that has been checked.
 
     Raises:
-        Exception: whatever the constructor raises.
+        Exception: any exception of the constructor.
     """
     try:
         return instantiate(dict(node))
     except InstantiationException as error:
         if isinstance(error.__cause__, ValueError | RuntimeError):
-            raise error.__cause__ from None  # the constructor's own words, without Hydra's around them
+            raise error.__cause__ from None  # the constructor's own message, without Hydra's around it
         raise
 
 
 def require_trusted(name: str, node: Any, trust: Sequence[str] = (), *, foreign: bool = False) -> None:
-    """Refuse constructors from packages that nobody has vouched for. Nothing is imported before they are all known.
+    """Refuse constructors from packages that aren't trusted. Nothing is imported before all of them are checked.
 
     Args:
         name: the node's key, for the message.
-        node: any part of a configuration; it is searched to the bottom.
+        node: any part of a configuration; it is searched recursively.
         trust: packages trusted besides ``TRUSTED``.
-        foreign: the configuration comes from a record or a checkpoint, so ``target`` (the foreign module of
-            ``model=external``) is no wish of the person at the keyboard and has to be trusted as well.
+        foreign: the configuration comes from a record or a checkpoint. Then the user didn't type ``target`` (the
+            foreign module of ``model=external``), so it has to be trusted as well.
 
     Raises:
-        ConfigError: naming the key and what ``trust`` must hold.
+        ConfigError: a constructor isn't trusted. The message names the key and what ``trust`` must contain.
     """
     for key, target in _targets(name, node, ("_target_", "target") if foreign else ("_target_",)):
         if not isinstance(target, str) or not re.fullmatch(r"[^\W\d]\w*(\.[^\W\d]\w*)+", target):
@@ -83,18 +83,18 @@ def require_trusted(name: str, node: Any, trust: Sequence[str] = (), *, foreign:
         if not _is_below(target, (*TRUSTED, *trust)) or any(part.startswith("_") for part in target.split(".")):
             package = target.split(".")[0]
             raise ConfigError(
-                f"{key}={target} isn't among the trusted constructors ({', '.join(TRUSTED)}), and to import it is to "
-                f"run its code. If you trust the package, say so: trust=[{package}]."
+                f"{key}={target} isn't among the trusted constructors ({', '.join(TRUSTED)}), and importing it would "
+                f"run its code. If you trust the package, add trust=[{package}]."
             )
 
 
 def check(name: str, node: Any, trust: Sequence[str] = ()) -> None:
-    """Check a node against the signature of its ``_target_``: unknown names and wrong types.
+    """Check the names and types of a node's arguments against the signature of its ``_target_``.
 
     Whole numbers given for floating-point arguments become floats in place, so that lr=1 and lr=1.0 are the same run.
 
     Raises:
-        ConfigError: naming the key, with the closest known name.
+        ConfigError: an argument is wrong. The message names the key and the closest known name.
     """
     if not isinstance(node, Mapping) or "_target_" not in node:
         raise ConfigError(f"{name} must name a constructor in {name}._target_, got {node!r}.")
@@ -142,7 +142,7 @@ def target(node: Mapping[str, Any]) -> Any:
 
 
 def parameters_of(name: str, node: Mapping[str, Any]) -> Iterator[str]:
-    """Keys of all arguments that the constructor of a node and of those inside it take, set or not."""
+    """Keys of all arguments that the constructors of a node and of its nested nodes accept, whether set or not."""
     nodes = {name: node, **{f"{name}.{key}": value for key, value in node.items() if isinstance(value, Mapping)}}
     for prefix, entry in nodes.items():
         if "_target_" in entry:
@@ -150,10 +150,10 @@ def parameters_of(name: str, node: Mapping[str, Any]) -> Iterator[str]:
 
 
 def suggestion(name: str, known: Sequence[str], prefix: str = "") -> str:
-    """ " Did you mean ...?" with the known names that come closest, or nothing."""
+    """ " Did you mean ...?" with the closest known names, or an empty string."""
     close = difflib.get_close_matches(name, known, n=3, cutoff=0.6)
     if not close:
-        # The last part may be right and its place wrong: lr is optimizer.lr.
+        # The last part may be right but in the wrong place: lr is optimizer.lr.
         close = [entry for entry in known if entry.split(".")[-1] == name.split(".")[-1]][:3]
     return f" Did you mean {' or '.join(prefix + entry for entry in close)}?" if close else ""
 
@@ -174,7 +174,7 @@ def _require_possible_numbers(name: str, node: Any) -> None:
 
 
 def _require_kind(name: str, node: Mapping[str, Any], hint: Any, trust: Sequence[str]) -> None:
-    """A nested constructor makes what its place asks for, where a class says what that is."""
+    """Check that a nested constructor makes an instance of the annotated class, if the annotation is a class."""
     target = _imported(name, str(node["_target_"]), trust)
     if inspect.isclass(hint) and inspect.isclass(target) and not issubclass(target, hint):
         raise ConfigError(f"{name} must be of type {_readable(hint)}, got a {target.__name__}.")
@@ -199,24 +199,24 @@ def _imported(name: str, dotted: str, trust: Sequence[str]) -> Any:
     except Exception as error:
         reason = " ".join(str(error).split())
         raise ConfigError(f"{name}._target_={dotted!r} can't be imported: {reason}") from error
-    # A trusted module has imported others: neuralop_bench.models.fno.nn.Module is torch's, not ours to vouch for.
+    # A trusted module imports others: neuralop_bench.models.fno.nn.Module belongs to torch, so it isn't trusted here.
     home = getattr(target, "__module__", None) or ""
     if not callable(target) or not _is_below(home, (*TRUSTED, *trust)):
         raise ConfigError(
-            f"{name}._target_={dotted!r} is no constructor of a trusted package: it comes from {home or 'nowhere'}."
+            f"{name}._target_={dotted!r} isn't a constructor of a trusted package: it comes from {home or 'nowhere'}."
         )
     return target
 
 
 def _fits(value: Any, hint: Any) -> bool:
-    # A bool is an int to Python, but width=true is a slip.
+    # In Python a bool is an int, but width=true is a mistake.
     flags = [entry for entry in (value if isinstance(value, list) else [value]) if isinstance(entry, bool)]
     if flags and not _admits_flags(hint):
         return False
     if value == "":
-        value = "text"  # an empty string is a sequence of anything, so it would pass for a list of numbers
+        value = "text"  # an empty string is a sequence of anything, so it would be accepted as a list of numbers
     if isinstance(value, list):
-        # YAML has no tuples. Of a list beartype looks at one entry, of a tuple of fixed length at each.
+        # YAML has no tuples. beartype checks one entry of a list, but every entry of a tuple of fixed length.
         as_lists = [is_bearable([entry], hint, conf=_INT_IS_FLOAT) for entry in value]
         return all(as_lists) if any(as_lists) else is_bearable(tuple(value), hint, conf=_INT_IS_FLOAT)
     return is_bearable(value, hint, conf=_INT_IS_FLOAT)

@@ -15,10 +15,10 @@ from omegaconf import MISSING
 from neuralop_bench.config.compose import compose, composed_like
 from neuralop_bench.config.schema import EvaluatorConfig, RunConfig, constructor, flattened, n_fresh
 
-# Its tasks are published ones, each set by an experiment.
+# Tasks of this track are published ones, each set by an experiment.
 PAPER_TRACK = "paper"
 
-# Folders of a run directory below paths.outputs.
+# Number of folder levels from paths.outputs down to a run directory.
 RUN_DIRECTORY_DEPTH = 5
 
 _HASH_LENGTH = 8
@@ -27,11 +27,12 @@ _MAX_LABEL = 40
 
 @dataclass(frozen=True)
 class Identity:
-    """The place of a run: which numbers it must produce, whatever the machine, paths or seed.
+    """The place of a run: everything that decides its numbers, except machine, paths and seed.
 
     track: the track, or ``custom`` if the run changes what the track's task file fixes.
-    label: the overrides that set it apart, readable, at most 40 safe characters; ``default`` if there are none.
-    config_hash: of everything that decides the numbers.
+    label: the overrides that distinguish it, in readable form, at most 40 safe characters; ``default`` if there are
+        none.
+    config_hash: hash of everything that decides the numbers.
     """
 
     track: str
@@ -47,7 +48,7 @@ class Identity:
 
     @property
     def configuration(self) -> str:
-        """What the names of all its seeds begin with."""
+        """Common beginning of the names of all its seeds."""
         return f"{self.track}-{self.dataset}-{self.model}-{self.config_hash}"
 
     def run_id(self, seed: int) -> str:
@@ -55,7 +56,7 @@ class Identity:
 
 
 def standard_overrides(run: RunConfig) -> list[str]:
-    """The groups whose options alone make the configuration that a run is compared with for its identity."""
+    """Overrides that choose only a run's groups. They give the configuration that the run is compared with."""
     groups = ("model", "dataset", "track", "task")
     if run.track == PAPER_TRACK:  # the experiment is the task
         groups = (*groups, "experiment")
@@ -67,10 +68,10 @@ def identity(run: RunConfig, base: RunConfig | None = None) -> Identity:
 
     Args:
         run: the run.
-        base: the configuration that ``standard_overrides`` compose, for who has it already.
+        base: the configuration that ``standard_overrides`` compose, if the caller already has it.
     """
     deciding = _deciding(run)
-    # Imported data, the samples used and the frames given are the task itself, so they set no run of it apart.
+    # Imported data, the samples used and the frames given define the task, so they don't distinguish its runs.
     base = base or composed_like(standard_overrides(run), like=run)
     standard = flattened(_deciding(base))
     changed = {key: value for key, value in flattened(deciding).items() if standard.get(key, MISSING) != value}
@@ -92,8 +93,11 @@ def run_directory(run: RunConfig, who: Identity | None = None) -> Path:
 
 
 def _task(run: RunConfig) -> str:
-    """Name of the task. No task file fixes what is asked of imported data, so their task's name holds a hash of it:
-    runs with another history, or on other files with the same name, are never ranked together."""
+    """Name of the task.
+
+    No task file fixes the task of imported data, so its name contains a hash: runs with another history, or on other
+    files with the same name, are never ranked together.
+    """
     if run.dataset.path is None:
         return run.task
     return f"{run.task}-{_hash({'dataset': _deciding(run)['dataset'], 'splits': run.splits})}"
@@ -104,17 +108,17 @@ def _deciding(run: RunConfig) -> dict[str, Any]:
     for key in ("workers", "checkpoint_seconds", "compile"):
         del trainer[key]
     for key, default in (("pushforward", 0), ("precision", "float32")):
-        if trainer[key] == default:  # runs made before there was such a key keep their names
+        if trainer[key] == default:  # runs made before this key existed keep their names
             del trainer[key]
     dataset = asdict(run.dataset)
-    for key in ("tolerance", "test_splits", "ladder"):  # what else is measured of a model decides nothing about it
+    for key in ("tolerance", "test_splits", "ladder"):  # further measurements don't change the model
         del dataset[key]
     for key in ("path", "problem", "seed") if run.dataset.path is not None else ("path", "name", "content"):
         del dataset[key]
     return {
         "model": constructor(run.model),
         "dataset": dataset,
-        # A stream has more samples than the track gives to others. Without one a run keeps the name it always had.
+        # A stream has more samples than the track allows. A run without a stream keeps its old name.
         **({"data": {"n_fresh": n_fresh(run)}} if run.data.stream else {}),
         "splits": run.splits,
         "surrogate": asdict(run.surrogate),
@@ -136,13 +140,13 @@ def _label(changed: Mapping[str, Any]) -> str:
         name = key.split(".")[-1] if not key.endswith("_target_") else key.split(".")[-2]
         text = str(value).split(".")[-1] if key.endswith("_target_") else str(value)
         parts.append(f"{name}={text}")
-    # Joined by a plus sign: a comma in run=<directory> would be a sweep to Hydra.
+    # Joined by a plus sign: Hydra would read a comma in run=<directory> as a sweep.
     text = re.sub(r"[^A-Za-z0-9=._+-]+", "_", "+".join(parts))
     return text[:_MAX_LABEL].rstrip("._+-") or "default"
 
 
 def evaluator_name(run: RunConfig) -> str:
-    """Name of an evaluation: the evaluator's, with a hash of what it measures if that was changed by hand."""
+    """Name of an evaluation: the evaluator's name, with a hash of what it measures if that differs from its file."""
     name = run.choices.get("evaluator", "standard")
     measured = [_measured(evaluator) for evaluator in (run.evaluator, compose(f"evaluator={name}").evaluator)]
     return name if measured[0] == measured[1] else f"{name}-{_hash(measured[0])}"

@@ -1,4 +1,4 @@
-"""Errors in words that say which knob to turn."""
+"""Error messages that say which key to change."""
 
 from __future__ import annotations
 
@@ -23,20 +23,20 @@ from neuralop_bench.runtime.place import CONFIG_DIR
 from neuralop_bench.runtime.process_group import OtherProcessFailed, n_processes
 from neuralop_bench.runtime.signals import report_stops
 
-# What plugins of Hydra bring, and the extra that installs them. Our slurm and local are made of submitit's.
+# Options that come from Hydra's plugins, and the extra that installs each. Our slurm and local build on submitit's.
 _LAUNCHERS = ("joblib", "slurm", "slurm_gpu", "local", "submitit_slurm", "submitit_local")
 _EXTRAS = {**{f"hydra/launcher/{name}": "cluster" for name in _LAUNCHERS}, "hydra/sweeper/optuna": "sweep"}
 
 
 class JobReported(Exception):
-    """A job of a sweep failed; the message, the job's own in words, has been printed."""
+    """A job of a sweep failed and its error message has been printed."""
 
 
 @contextmanager
 def report_errors() -> Iterator[None]:
     """Print an error as a message with a suggestion and exit with status 1; a traceback only with ``debug=true``.
 
-    SIGINT and SIGTERM end the process with a word about how to go on.
+    SIGINT and SIGTERM end the process with a message that says how to continue.
     """
     try:
         with report_stops():
@@ -52,7 +52,7 @@ def report_errors() -> Iterator[None]:
 
 @contextmanager
 def report_job_errors(*, is_sweep: bool) -> Iterator[None]:
-    """Print the error of a job at once: in a sweep the others go on, and exiting here would end them."""
+    """Print the error of a job at once. In a sweep the other jobs continue, so exiting here would end them too."""
     try:
         yield
     except BrokenPipeError:
@@ -66,7 +66,7 @@ def report_job_errors(*, is_sweep: bool) -> Iterator[None]:
 
 
 def report_and_end(error: Exception) -> NoReturn:
-    """Print an error, unless another process has, and end this process with status 1, whatever it holds."""
+    """Print an error, unless another process has printed it, and end this process at once with status 1."""
     if not isinstance(error, OtherProcessFailed):
         _report(error)
     os._exit(1)
@@ -79,7 +79,7 @@ def _report(error: Exception) -> None:
 
 
 def describe(error: BaseException) -> str:
-    """An error in words: Hydra's and OmegaConf's with the names that come closest to what was typed."""
+    """The message for an error; for those of Hydra and OmegaConf with the known names closest to what was typed."""
     chain = list(_chain(error))
     for cause in chain:
         if isinstance(cause, ConfigError):
@@ -88,8 +88,8 @@ def describe(error: BaseException) -> str:
             return _describe_missing(cause)
         if isinstance(cause, OverrideParseException):
             return (
-                f"The argument {cause.override!r} can't be read: {first_line(cause)} Write key=value, and quotes "
-                "around a value with anything but letters, digits and ._/:-+ in it: 'key=\"value\"'."
+                f"The argument {cause.override!r} can't be read: {first_line(cause)} Write key=value. Put quotes "
+                "around a value that contains anything but letters, digits and ._/:-+ : 'key=\"value\"'."
             )
         if isinstance(cause, YAMLError):
             return _describe_yaml(cause)
@@ -101,11 +101,11 @@ def describe(error: BaseException) -> str:
     root = next((cause for cause in chain if not isinstance(cause, InstantiationException)), chain[0])
     if isinstance(root, MemoryError) or _is_torchs_memory_error(root):
         return (
-            "Out of memory. Lower trainer.batch_size, model.width or preload_gib, or use a machine with more. A run "
-            "whose configuration stays the same goes on from its last checkpoint."
+            "Out of memory. Lower trainer.batch_size, model.width or preload_gib, or use a machine with more memory. "
+            "A run whose configuration stays the same resumes from its last checkpoint."
         )
     if n_processes() > 1 and re.search("gloo|nccl|peer|DistBackend", f"{type(root).__name__} {root}", re.IGNORECASE):
-        return "Another process of this run has ended; its own message, or that of what started it, says why."
+        return "Another process of this run has ended. Its own message, or that of its launcher, says why."
     if isinstance(root, HydraException) or re.match("Config group override must be|Unsupported .* defaults", str(root)):
         return _describe_hydra(root)
     if isinstance(root, ValueError | RuntimeError):
@@ -133,7 +133,7 @@ def _describe_os(error: OSError) -> str:
 
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:
-    seen: set[int] = set()  # "raise cause from None" in the handler of what it caused closes the chain to a circle
+    seen: set[int] = set()  # "raise cause from None" inside an exception handler can make the chain circular
     while error is not None and id(error) not in seen:
         seen.add(id(error))
         yield error
@@ -144,12 +144,12 @@ def _describe_missing(error: MissingConfigException) -> str:
     group, _, option = str(error.missing_cfg_file).rpartition("/")
     options = list(error.options or [])
     if group.split("/")[0] == "task":
-        # The task belongs to (track, dataset): the file is missing because that pair is not offered.
+        # A task belongs to a pair of track and dataset: the file is missing because the track lacks this dataset.
         known = sorted(path.stem for path in (CONFIG_DIR / group).glob("[!.]*.yaml"))
         offers = ", ".join(known) or "no dataset yet"
         return (
             f"There is no task {str(error.missing_cfg_file).removeprefix('task/')}: this track offers {offers}. "
-            "Choose track and dataset instead of the task."
+            "Choose a track and a dataset instead of the task."
         )
     known = f" Known: {', '.join(options)}." if options else ""
     if extra := _EXTRAS.get(str(error.missing_cfg_file)):
@@ -169,7 +169,7 @@ def _describe_hydra(error: BaseException) -> str:
 def _describe_yaml(error: YAMLError) -> str:
     mark = getattr(error, "problem_mark", None)
     where = f"{mark.name}, line {mark.line + 1}" if mark is not None else "A configuration file"
-    return f"{where}: this is no YAML ({getattr(error, 'problem', None) or first_line(error)})."
+    return f"{where}: this isn't valid YAML ({getattr(error, 'problem', None) or first_line(error)})."
 
 
 def _describe_omegaconf(error: OmegaConfBaseException) -> str:
@@ -178,7 +178,7 @@ def _describe_omegaconf(error: OmegaConfBaseException) -> str:
     if isinstance(error, ConfigAttributeError | ConfigKeyError):
         base = base_of_command_line()
         if key in _accepted(base):
-            return f"{key} is not set by the configuration, but its constructor takes it: write +{key}=<value>."
+            return f"{key} is not set by the configuration, but its constructor accepts it: write +{key}=<value>."
         return f"Unknown key {key}.{suggestion(key, known_keys(base))}"
     if key == "_dummy_":  # where Hydra resolves the names of files
         return f"model, dataset and track each need the name of one option, as in model=fno. {first}"
@@ -190,11 +190,11 @@ def _describe_omegaconf(error: OmegaConfBaseException) -> str:
 
 
 def _chosen() -> str:
-    """The files that the command line chooses; where an error doesn't name one, it is in one of them."""
+    """The options chosen on the command line: an error that names no file is in one of them."""
     groups = [argument for argument in sys.argv[1:] if re.match(r"\+?[a-z/]+(@[^=]*)?=[A-Za-z_/\[]", argument)]
     return " or ".join(groups) or "config.yaml"
 
 
 def _accepted(base: RunConfig) -> set[str]:
-    """Arguments that the configured constructors take, set or not."""
+    """Arguments that the configured constructors accept, whether set or not."""
     return {key for name, node in components(base).items() for key in constructors.parameters_of(name, node)}

@@ -1,4 +1,4 @@
-"""The configuration of a run that was made before, from its record."""
+"""The configuration of an earlier run, from its record."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from neuralop_bench.config.schema import RunConfig
 from neuralop_bench.records import published
 from neuralop_bench.records.record import RECORD_NAME, RunRecord
 
-# What may be given beside mode=evaluate: nothing that decides how the model was made.
+# Keys that may be given together with mode=evaluate: none of them decides how the model was made.
 _BESIDE_EVALUATE = ("mode", "run", "evaluator", "device", "paths", "workers", "preload_gib", "force", "trust", "debug")
 
 
 def of_record(record: RunRecord, folder: Path, trust: Sequence[str] = ()) -> RunConfig:
-    """The configuration in a record, which may come from somebody else: its constructors have to be trusted.
+    """The configuration in a record. It may come from someone else, so its constructors have to be trusted.
 
     Raises:
         ConfigError: a constructor outside the trusted packages, or keys that this version doesn't know.
@@ -37,30 +37,30 @@ def of_record(record: RunRecord, folder: Path, trust: Sequence[str] = ()) -> Run
         run = cast(RunConfig, OmegaConf.to_object(merged))
     except OmegaConfBaseException as error:
         raise ConfigError(
-            f"The configuration in {folder / RECORD_NAME} isn't one of this version: {describe(error)} "
-            f"Version {record.bench_version or 'unknown'} wrote it."
+            f"The configuration in {folder / RECORD_NAME} isn't valid in this version: {describe(error)} "
+            f"It was written by version {record.bench_version or 'unknown'}."
         ) from error
-    run.trust = list(trust)  # the record's own list is its writer's word
+    run.trust = list(trust)  # a record can't vouch for itself
     validate(run)
     return run
 
 
 def for_evaluation(asked: RunConfig) -> tuple[RunConfig, RunRecord]:
-    """The configuration that ``mode=evaluate run=DIR`` means: that of DIR's record, with what was asked for beside it.
+    """The configuration for ``mode=evaluate run=DIR``: that of DIR's record, with the keys given on the command line.
 
     Raises:
-        ConfigError: no run is named, or something is given that the run itself decides.
+        ConfigError: no run is named, or a key is given that the run itself decides.
         RecordError: the run has no readable record.
     """
     if asked.run is None:
         raise ConfigError("mode=evaluate needs the directory of a finished run: run=outputs/lite/ns2d/...")
     keys = {override.lstrip("+~").partition("=")[0].partition("@")[0] for override in asked.overrides}
     roots = {key: re.split(r"[./]", key)[0] for key in keys}
-    has_moved = asked.dataset.path is not None  # dataset=file dataset.path=<folder>: where the files are now
+    has_moved = asked.dataset.path is not None  # dataset=file dataset.path=<folder> says where the files are now
     for key, root in roots.items():
         if root not in (*_BESIDE_EVALUATE, "hydra") and not (has_moved and key in ("dataset", "dataset.path")):
             raise ConfigError(
-                f"mode=evaluate takes {key} from the run's own record, so it can't be given beside it. Leave it out; "
+                f"mode=evaluate takes {key} from the run's own record, so it can't be given as well. Leave it out; "
                 f"only {', '.join(_BESIDE_EVALUATE[2:])} may be given."
             )
     folder = Path(asked.run)
@@ -68,26 +68,26 @@ def for_evaluation(asked: RunConfig) -> tuple[RunConfig, RunRecord]:
     run = of_record(record, folder, asked.trust)
     if "evaluator" in roots.values():
         run.evaluator, run.choices["evaluator"] = asked.evaluator, asked.choices.get("evaluator", "standard")
-    if "paths" in keys:  # all of them, by an option
+    if "paths" in keys:  # an option sets all of them
         run.paths = asked.paths
     for name in ("data", "outputs"):
         if f"paths.{name}" in keys:
             setattr(run.paths, name, getattr(asked.paths, name))
-    run.paths.board = asked.paths.board  # the record may be somebody else's, and its board no longer the one meant
+    run.paths.board = asked.paths.board  # not the record's: it may come from someone else
     if asked.dataset.path is not None:
         move_data(run, Path(asked.dataset.path))
     for name in ("device", "workers", "preload_gib", "force", "debug"):
         setattr(run, name, getattr(asked, name))
     run.mode, run.run = asked.mode, asked.run
-    if "ladder" not in record.config["dataset"] and run.dataset.path is None:  # written before there were ladders
+    if "ladder" not in record.config["dataset"] and run.dataset.path is None:  # written before ladders existed
         run.dataset.ladder = compose(f"dataset={run.choices['dataset']}").dataset.ladder
     return run, record
 
 
 def move_data(run: RunConfig, folder: Path) -> None:
-    """Say where the data of a finished run are now: the folder of the imported dataset, or that of all generated ones.
+    """Set where the data of a finished run are now: the folder of the imported dataset, or of all generated ones.
 
-    What is found there is compared with the record's hashes when it is read.
+    The files there are compared with the record's hashes when they are read.
     """
     if run.dataset.path is None:
         run.paths.data = str(folder)

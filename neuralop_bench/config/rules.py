@@ -1,4 +1,4 @@
-"""What a configuration must fulfil: everything that can be checked without torch."""
+"""Rules that a configuration must satisfy: everything that can be checked without torch."""
 
 from __future__ import annotations
 
@@ -19,22 +19,22 @@ MODES = ("run", "evaluate", "generate")
 PRECISIONS = ("float32", "bf16")
 
 _SAFE_NAME = r"[A-Za-z0-9][A-Za-z0-9._+-]{0,39}"
-# Beyond these a number is a slip, and trying it out would take the machine's memory or the user's day.
+# A larger number is a typing error, and building it would exhaust memory or take hours.
 _MOST = 2**31 - 1
 _MOST_WORKERS = 1024
 _MOST_GIB = 2**20
 _MOST_POINTS = 8192  # per axis, of a solver's grid
-# torch takes 64 bits, and the order of an epoch's samples is drawn from a million times the seed.
+# torch accepts 64 bits, and the order of an epoch's samples is drawn with a million times the seed.
 _LARGEST_SEED = 2**32 - 1
 
 
 def validate(run: RunConfig) -> None:
-    """Check everything that can be checked without torch: names and types of constructor arguments, ranges.
+    """Check everything that can be checked without torch: names and types of constructor arguments, and ranges.
 
     Whole numbers given for floating-point arguments of constructors become floats in place.
 
     Raises:
-        ConfigError: naming the key.
+        ConfigError: a value is invalid. The message names the key.
     """
     names = {"model.label": run.model.get("label"), "task": run.task, "track": run.track}
     if run.dataset.path is not None:
@@ -59,7 +59,7 @@ def validate(run: RunConfig) -> None:
     for name, node in components(run).items():
         constructors.check(name, node, run.trust)
         if name == "model":
-            run.model.update(node)  # numbers whose type has been set right
+            run.model.update(node)  # numbers whose type has been corrected
     for node in components(run).values():
         _require_possible_grid(node)
     missing = {"train", "valid", "test"} - set(run.splits)
@@ -83,17 +83,17 @@ def validate(run: RunConfig) -> None:
     if run.surrogate.residual and run.dataset.history == 0:
         raise InapplicableError(
             "surrogate.residual=true predicts increments over the last history frame, but dataset.history is 0. "
-            "Use surrogate.residual=false, or another model in place of persistence, which is nothing without it."
+            "Use surrogate.residual=false. The model persistence needs it to be true: choose another model."
         )
     if run.trainer.pushforward % run.surrogate.bundle:
         raise ConfigError(
-            f"trainer.pushforward={run.trainer.pushforward} isn't a number of whole bundles: surrogate.bundle="
+            f"trainer.pushforward={run.trainer.pushforward} isn't a whole number of bundles: surrogate.bundle="
             f"{run.surrogate.bundle}. Set trainer.pushforward to a multiple of it."
         )
     if run.trainer.pushforward and run.dataset.history == 0:
         raise ConfigError(
             f"trainer.pushforward={run.trainer.pushforward} starts from predicted frames, but dataset.history is 0: "
-            "nothing predicted is fed back. Use trainer.pushforward=0 for a steady problem."
+            "no prediction is fed back. Use trainer.pushforward=0 for a steady problem."
         )
 
 
@@ -141,28 +141,28 @@ def _require_ranges(run: RunConfig) -> None:
 def _require_published(name: str | None) -> None:
     if name is not None and name not in (known := published.by_id()):
         raise ConfigError(
-            f"published.id={name} names no entry of {published.PATH.name}."
-            f"{suggestion(name, list(known))} That file in configs/ lists them."
+            f"published.id={name} isn't an entry of configs/{published.PATH.name}."
+            f"{suggestion(name, list(known))} That file lists all of them."
         )
 
 
 def _require_splits(run: RunConfig) -> None:
-    """Check the names of all splits, and that further test sets are made of something."""
+    """Check the names of all splits, and that each further test set says how it is made."""
     known = sorted({*run.splits, *run.dataset.test_splits})
     for name, extra in run.dataset.test_splits.items():
         key = f"dataset.test_splits.{name}"
         if not re.fullmatch(r"test_\w+", name, re.ASCII) or name in run.splits:
-            raise ConfigError(f"{key}: a further test set is called test_<name>, and no other split is called so.")
+            raise ConfigError(f"{key}: a further test set must be called test_<name>, unlike any other split.")
         if extra.source is None:
             if extra.refine != 1:
                 raise ConfigError(f"{key}.refine has no effect without {key}.source. Add {key}.source=test.")
             continue
         if extra.problem:
-            raise ConfigError(f"{key} has both source and problem: it is either regridded or solved. Leave one out.")
+            raise ConfigError(f"{key} has both source and problem, but it is either regridded or solved. Drop one.")
         if extra.tolerance is not None:
-            raise ConfigError(f"{key}.tolerance has no effect: the data are those of {extra.source}. Leave it out.")
+            raise ConfigError(f"{key}.tolerance has no effect: the data come from {extra.source}. Leave it out.")
         if extra.source not in known or not extra.source.startswith("test"):
-            raise ConfigError(f"{key}.source={extra.source} is no test set.{suggestion(extra.source, known)}")
+            raise ConfigError(f"{key}.source={extra.source} isn't a test set.{suggestion(extra.source, known)}")
         seen = {name}
         while (source := run.dataset.test_splits.get(extra.source or "")) is not None:
             if extra.source in seen:
@@ -177,52 +177,52 @@ def _require_splits(run: RunConfig) -> None:
         for name in names:
             if name != "all" and name not in choice:
                 raise ConfigError(
-                    f"{key} has {name!r}, which the configuration doesn't know.{suggestion(name, choice)} "
+                    f"{key} contains {name!r}, which the configuration doesn't define.{suggestion(name, choice)} "
                     f"Known: {', '.join(choice)}, and all."
                 )
     if run.generation.part is not None and run.mode != "generate":
-        raise ConfigError("generation.part has an effect with mode=generate alone. Leave it out.")
+        raise ConfigError("generation.part only has an effect with mode=generate. Leave it out.")
 
 
 def _require_nothing_to_solve(dataset: DatasetConfig) -> None:
     for name in ("problem", "seed", "tolerance", "test_splits", "ladder"):
         if getattr(dataset, name):
             raise ConfigError(
-                f"dataset.{name} goes with data that are generated, but dataset.path={dataset.path} names imported "
-                "data. Leave one of them out; imported data are chosen by dataset=file dataset.path=<folder>."
+                f"dataset.{name} is for generated data, but dataset.path={dataset.path} names imported data. Leave one "
+                "of them out; imported data are chosen by dataset=file dataset.path=<folder>."
             )
 
 
 def _require_streamable(run: RunConfig) -> None:
     if not run.data.stream:
         if run.data.n_fresh is not None:
-            raise ConfigError(f"data.n_fresh={run.data.n_fresh} has an effect with data=stream alone. Add data=stream.")
+            raise ConfigError(f"data.n_fresh={run.data.n_fresh} only has an effect with data=stream. Add data=stream.")
         return
     if run.dataset.path is not None:
         raise ConfigError(
-            "data=stream solves further samples, but dataset=file takes imported data, which have no solver. Use "
+            "data=stream solves further samples, but dataset=file uses imported data, which have no solver. Use "
             "data=fixed, or a dataset that is generated."
         )
     if run.generation.device != "cpu":
         raise ConfigError(
-            f"data=stream solves in processes on the CPU, but generation.device={run.generation.device}: fresh samples "
-            "would differ from the train split's continuation in their last digits. Use generation.device=cpu."
+            f"data=stream solves on the CPU, but generation.device={run.generation.device}: fresh samples would differ "
+            "from the continuation of the train split in their last digits. Use generation.device=cpu."
         )
     if run.trainer.workers:
         raise ConfigError(
-            f"trainer.workers={run.trainer.workers} loads data in processes of its own, which wouldn't see the fresh "
-            "samples of data=stream. Use trainer.workers=0: they are in memory; data.workers solve."
+            f"trainer.workers={run.trainer.workers} loads data in separate processes, which wouldn't see the fresh "
+            "samples of data=stream. Use trainer.workers=0; data.workers sets the number of processes that solve."
         )
     most = run.splits["train"] * run.trainer.epochs
     if n_fresh(run) > most:
         raise ConfigError(
-            f"data.n_fresh={n_fresh(run)} is more than splits.train x trainer.epochs = {most}: a sample would be "
-            f"replaced before an epoch is over, some unseen. Lower data.n_fresh to at most {most}."
+            f"data.n_fresh={n_fresh(run)} is more than splits.train x trainer.epochs = {most}: samples would be "
+            f"replaced within an epoch, some before they were used. Lower data.n_fresh to at most {most}."
         )
 
 
 def require_one_process(run: RunConfig, n_processes: int) -> None:
-    """Check that a training which several processes share doesn't stream.
+    """Check that a training with several processes doesn't use data=stream.
 
     Raises:
         ConfigError: it does.
@@ -235,7 +235,7 @@ def require_one_process(run: RunConfig, n_processes: int) -> None:
 
 
 def _require_possible_grid(problem: Mapping[str, Any]) -> None:
-    """A problem's spec may compute with its grid, so an impossible one has to be found before it is asked for."""
+    """Refuse an impossible grid. A problem may compute with its grid for its spec, so this comes before the spec."""
     resolution, finer = problem.get("resolution", 1), problem.get("oversampling", 1)
     points = [n for n in (resolution, finer) if isinstance(n, int | float) and n > 0]
     if math.prod(points) > _MOST_POINTS:

@@ -1,6 +1,6 @@
-"""What a run may be configured with: its keys and their types.
+"""The keys of a run's configuration and their types.
 
-Imports neither torch nor Hydra, so it answers at once.
+Imports neither torch nor Hydra, so it loads at once.
 """
 
 from __future__ import annotations
@@ -11,22 +11,22 @@ from typing import Any
 
 from omegaconf import MISSING
 
-# With data=stream: on lite ns2d, one core solves eight times the train split while another trains the FNO; half of
+# With data=stream. On lite ns2d, one core solves eight times the train split while another trains the FNO. Half of
 # that leaves room for slower solvers.
 FRESH_PER_SAMPLE = 4
 
 
 @dataclass
 class ExtraSplitConfig:
-    """Another test set: the samples of test, solved or given otherwise.
+    """A further test set: the samples of test, from another problem or on another grid.
 
     Attributes:
-        n: number of samples; null takes as many as test has.
-        problem: what differs from ``dataset.problem``.
-        source: name of the split whose stored fields are brought to another grid; null solves the samples.
+        n: number of samples; null means as many as test has.
+        problem: arguments that differ from ``dataset.problem``.
+        source: name of the split whose stored fields are interpolated to another grid; null solves the samples.
         refine: points per length of the grid, relative to the source's, e.g. 2 or 0.5.
-        horizon: frames to predict; null takes the dataset's.
-        tolerance: largest error of the data; null takes the dataset's.
+        horizon: frames to predict; null means the dataset's.
+        tolerance: largest error of the data; null means the dataset's.
     """
 
     n: int | None = None
@@ -39,17 +39,17 @@ class ExtraSplitConfig:
 
 @dataclass
 class DatasetConfig:
-    """What is learned.
+    """The data to learn from.
 
     Attributes:
         problem: constructor of a ``data_gen.spec.Problem``.
-        path: folder of imported data, in place of a problem.
+        path: folder of imported data, instead of a problem.
         history, horizon: frames given and predicted.
-        seed: of the data.
-        tolerance: generation fails if the data's measured error (relative L2) exceeds it, null accepts any.
+        seed: seed of the data.
+        tolerance: generation fails if the data's measured error (relative L2) exceeds it; null accepts any error.
         test_splits: further test sets by name (test_...), made on demand.
         ladder: fractions of the file's grid on which the solver is compared with models (evaluator ``thorough``).
-        name, content: of imported data, and a hash of each split's file; filled in by the composition.
+        name, content: name of imported data, and a hash of each split's file; filled in by the composition.
     """
 
     problem: dict[str, Any] = field(default_factory=dict)
@@ -66,13 +66,13 @@ class DatasetConfig:
 
 @dataclass
 class DataConfig:
-    """Which samples are trained on.
+    """The samples to train on.
 
     Attributes:
-        stream: solve further samples of the train split while training; each replaces the oldest in memory.
-        n_fresh: how many, evenly spread over the training; null takes four times the train split, or an epoch
-            for each sample if there are fewer epochs.
-        workers: processes that solve beside the training; 0 solves in between, in the training process.
+        stream: solve further samples of the train split while training; each replaces the oldest one in memory.
+        n_fresh: number of further samples, evenly spread over the training; null means four times the train split, or
+            the number of epochs times the train split if there are fewer than four epochs.
+        workers: processes that solve during the training; 0 solves in the training process, between steps.
     """
 
     stream: bool = False
@@ -105,13 +105,13 @@ class TrainerConfig:
 
 @dataclass
 class EvaluatorConfig:
-    """What is measured of a trained model.
+    """The measurements of a trained model.
 
     Attributes:
         metrics: constructors by name, for every test set.
         batch_size: samples predicted together.
         test_splits: further test sets of the dataset to measure on, or [all].
-        rollout_metrics: constructors by name, for the test set ``test_long`` alone.
+        rollout_metrics: constructors by name, only for the test set ``test_long``.
         ladder: compare with the solver itself on the grids of ``dataset.ladder``.
     """
 
@@ -123,7 +123,7 @@ class EvaluatorConfig:
 
     @property
     def is_thorough(self) -> bool:
-        """Whether more is measured than a record holds; that goes into an evaluation of its own."""
+        """Whether it measures more than a record holds. The rest goes into an evaluation file."""
         return bool(self.test_splits) or self.ladder
 
 
@@ -132,9 +132,9 @@ class PathsConfig:
     """Folders.
 
     Attributes:
-        data: of all datasets.
-        outputs: of all runs and of the user's leaderboard.
-        board: of a committed board; null for none. A run whose record lies there is done; others are filed there.
+        data: all datasets.
+        outputs: all runs and the user's leaderboard.
+        board: a committed board; null for none. A run whose record is there counts as done; other runs are filed there.
     """
 
     data: str = "data"
@@ -144,20 +144,20 @@ class PathsConfig:
 
 @dataclass
 class PublishedConfig:
-    """id: of what was printed for the task and the recipe of an experiment (``configs/published.yaml``)."""
+    """id: of the published value for an experiment's task and recipe (``configs/published.yaml``)."""
 
     id: str | None = None
 
 
 @dataclass
 class GenerationConfig:
-    """How data are made.
+    """How data are generated.
 
     Attributes:
-        splits: what mode=generate makes; [all] means every split that the configuration knows.
-        device: where solvers made of tensors work. Beside cpu, float32 values differ in their last digits, so their
-            hashes aren't those of other people's data.
-        part, n_parts: solve this share of the shards alone and leave the files to a later command without part.
+        splits: splits that mode=generate makes; [all] means every split that the configuration defines.
+        device: device for solvers that use torch. On other devices than cpu, float32 values differ in their last
+            digits, so their hashes differ from those of other people's data.
+        part, n_parts: solve only this share of the shards; a later command without part puts the files together.
     """
 
     splits: list[str] = field(default_factory=lambda: ["train", "valid", "test"])
@@ -172,22 +172,23 @@ class RunConfig:
 
     Attributes:
         splits: number of samples of train, valid and test.
-        tuning_trials: trainings that the recipe was chosen from, by their error on valid; null is untuned.
-        published: the result to compare with, of an experiment=paper/...
-        seed: of initial weights and shuffling; the data has its own.
+        tuning_trials: number of trainings among which the recipe was chosen, by their error on valid; null means
+            untuned.
+        published: the published result to compare with, set by experiment=paper/...
+        seed: seed of initial weights and shuffling; the data have their own.
         device: auto, cpu, cuda, or cuda:<index>.
-        workers: processes that generate data; null takes one per core.
+        workers: processes that generate data; null means one per core.
         preload_gib: splits up to this size are held in memory.
-        generation: of the data.
+        generation: how data are generated.
         mode: run; evaluate: evaluate the finished run in ``run`` again, perhaps with another evaluator; or generate:
-            make data and nothing else.
-        run: the run directory that mode=evaluate looks at.
-        dry_run: tell what would be done, and what it would take, without doing it.
-        force: run again although there is a record; the old run directory is moved aside.
+            only make data.
+        run: the run directory for mode=evaluate.
+        dry_run: print what would be done, and what it would take, without doing it.
+        force: run again even if there is a record; the old run directory is moved aside.
         trust: packages, besides the project's own, whose constructors may be imported and called.
         debug: show tracebacks.
         choices: the option chosen in each configuration group; filled in by the composition.
-        overrides: what the command line said; filled in by the composition.
+        overrides: arguments of the command line; filled in by the composition.
     """
 
     model: dict[str, Any] = field(default_factory=dict)
@@ -223,7 +224,7 @@ class RunConfig:
 
 
 def n_fresh(run: RunConfig) -> int:
-    """Fresh samples that a training with ``data=stream`` draws."""
+    """Number of fresh samples in a training with ``data=stream``."""
     if run.data.n_fresh is not None:
         return run.data.n_fresh
     return min(FRESH_PER_SAMPLE, run.trainer.epochs) * run.splits["train"]
@@ -249,26 +250,26 @@ def components(run: RunConfig) -> dict[str, dict[str, Any]]:
 
 
 def changed(node: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
-    """A constructor node with some arguments, perhaps of constructors among them, set otherwise.
+    """A constructor node with some arguments changed, including those of nested constructors.
 
     >>> changed({"viscosity": 1.0, "initial": {"tau": 7, "scale": 2}}, {"initial": {"tau": 10}})
     {'viscosity': 1.0, 'initial': {'tau': 10, 'scale': 2}}
     """
     merged = dict(node)
     for key, value in changes.items():
-        # Another constructor brings its own arguments.
+        # A different constructor has its own arguments.
         nested = isinstance(value, Mapping) and isinstance(merged.get(key), Mapping) and "_target_" not in value
         merged[key] = changed(merged[key], value) if nested else value
     return merged
 
 
 def constructor(model: Mapping[str, Any]) -> dict[str, Any]:
-    """A model node without its label: what ``constructors.build`` takes."""
+    """A model node without its label, as ``constructors.build`` expects it."""
     return {key: value for key, value in model.items() if key != "label"}
 
 
 def flattened(node: Any, prefix: str = "") -> dict[str, Any]:
-    """The leaves of nested mappings by their dotted key."""
+    """The leaves of nested mappings, by dotted key."""
     if not isinstance(node, Mapping):
         return {prefix: node}
     flat: dict[str, Any] = {}

@@ -1,6 +1,6 @@
-"""Datasets that were made elsewhere: a folder with one file of our format for each split.
+"""Datasets that were made elsewhere: a folder with one file in our format for each split.
 
-Imports no torch: the configuration looks at the files, for their name and sizes are its defaults.
+Doesn't import torch, because the configuration reads its defaults (name and sizes) from the files.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _HOW = "docs/importing_data.md shows how to import files (python scripts/import_
 class ImportedDataset:
     """``<folder>/<split>/<any name>.hdf5`` for each of train, valid and test.
 
-    A source of data (``neuralop_bench.data.sources``) that can't make any: there is no problem, so no solver either.
+    A source of data (``neuralop_bench.data.sources``) that can't make any, as it has neither a problem nor a solver.
 
     Args:
         folder: given by ``dataset.path``; relative to the working directory, ``~`` is the user's home.
@@ -29,8 +29,7 @@ class ImportedDataset:
     Attributes:
         spec: what all three files hold.
         sizes: samples per split.
-        content: hash of each split's file over its spec, its samples and their number. Where the file lies and what it
-            is called are no part of it.
+        content: for each split, a hash over the file's spec, its samples and their number, but not its name or folder.
 
     Raises:
         StoreError: the folder or a split is missing, a file is damaged, or the splits hold different things.
@@ -56,12 +55,12 @@ class ImportedDataset:
             differing = _differences(self.spec, specs[split])
             if differing:
                 raise StoreError(
-                    f"{self._paths[split]} holds something else than {self._paths['train']}: they differ in "
+                    f"{self._paths[split]} doesn't match {self._paths['train']}: they differ in "
                     f"{', '.join(differing)}. Import all splits with the same options."
                 )
 
     def n_missing(self, split: str, n_samples: int) -> int:
-        """0: what a run needs is there.
+        """0, as imported data can't be extended.
 
         Raises:
             StoreError: the file has fewer samples.
@@ -74,7 +73,7 @@ class ImportedDataset:
         return 0
 
     def ensure(self, splits: Mapping[str, int], *, workers: int | None = None) -> dict[str, Path]:
-        """Paths of the files, by split. Nothing is made.
+        """Paths of the files, by split. Nothing is generated.
 
         Raises:
             StoreError: a file has fewer samples than asked for.
@@ -85,7 +84,7 @@ class ImportedDataset:
         return {split: self._paths[split] for split in splits}
 
     def generation_seconds(self, split: str) -> float | None:
-        """None: how long others have solved isn't known."""
+        """None: the time that the original solver took isn't known."""
         del split
 
 
@@ -93,17 +92,17 @@ def _only_file(folder: Path, split: str) -> Path:
     if folder.is_file():
         raise StoreError(f"dataset.path={folder} is a file, expected a folder with train/, valid/, test/. {_HOW}")
     if not folder.is_dir():
-        raise StoreError(f"dataset.path={folder}: there is no such folder (seen from {Path.cwd()}). {_HOW}")
+        raise StoreError(f"dataset.path={folder}: there is no such folder (relative to {Path.cwd()}). {_HOW}")
     found = sorted((folder / split).glob("*.hdf5"))
     if not found:
         present = sorted(path.parent.name for path in folder.glob("*/*.hdf5")) or "no split at all"
         raise StoreError(
             f"dataset.path={folder} has no {split} split ({split}/<name>.hdf5); it has {present}. A run needs train, "
-            "valid and test. One file's samples can be cut: "
+            "valid and test. You can split the samples of one file: "
             f"python scripts/import_data.py FORMAT train=FILE:900 valid=FILE:100 test=OTHER. {_HOW}"
         )
     if len(found) > 1:
-        raise StoreError(f"{folder / split} holds several files, expected one: {', '.join(p.name for p in found)}.")
+        raise StoreError(f"{folder / split} contains several files, expected one: {', '.join(p.name for p in found)}.")
     return found[0]
 
 

@@ -23,22 +23,22 @@ class Source(Protocol):
 
     @property
     def problem(self) -> Problem | None:
-        """What makes the data; None for imported data, which have no solver."""
+        """The problem that the data solve; None for imported data, which have no solver."""
         ...
 
     @property
     def folder(self) -> Path:
-        """Of the dataset."""
+        """Folder of the dataset."""
         ...
 
     @property
     def root(self) -> Path:
-        """Records name files relative to this."""
+        """Records name files relative to this folder."""
         ...
 
     @property
     def kept_bytes(self) -> int:
-        """Disk space that an interrupted generation takes already."""
+        """Disk space already used by an interrupted generation."""
         ...
 
     def n_missing(self, split: str, n_samples: int) -> int:
@@ -46,7 +46,7 @@ class Source(Protocol):
         ...
 
     def ensure(self, splits: Mapping[str, int], *, workers: int | None = None) -> dict[str, Path]:
-        """Files with at least so many samples, made where they are missing."""
+        """Files with at least the given numbers of samples; missing ones are made."""
         ...
 
     def generation_seconds(self, split: str) -> float | None:
@@ -55,14 +55,14 @@ class Source(Protocol):
 
 
 class GeneratedDataset:
-    """Solutions of a problem, below a folder of all datasets.
+    """Solutions of a problem, in a subfolder of the folder of all datasets.
 
     Args:
-        problem: what to solve.
-        seed: of the dataset.
+        problem: the problem to solve.
+        seed: seed of the dataset.
         root: folder of all datasets.
         tolerance: largest measured error that is accepted; None accepts any.
-        device: where solvers made of tensors work.
+        device: device for solvers that use torch.
     """
 
     def __init__(
@@ -81,7 +81,7 @@ class GeneratedDataset:
         path = self._path(split)
         if not path.is_file():
             return n_samples
-        with DatasetFile(path) as file:  # a damaged one is an error here as it would be in the run
+        with DatasetFile(path) as file:  # a damaged file is an error here, as it would be in the run
             return max(0, n_samples - file.n_samples)
 
     def ensure(self, splits: Mapping[str, int], *, workers: int | None = None) -> dict[str, Path]:
@@ -96,7 +96,7 @@ class GeneratedDataset:
         )
 
     def solve_part(self, splits: Mapping[str, int], part: int, n_parts: int, *, workers: int | None = None) -> None:
-        """Solve one of several shares of the shards, for a later ``ensure`` to put together."""
+        """Solve one of several shares of the shards. A later ``ensure`` puts the file together."""
         cache.solve_part(
             self.problem,
             dict(splits),
@@ -120,9 +120,9 @@ class RegriddedDataset:
     """The samples of a test set on a finer or coarser grid (``data_gen.regrid``).
 
     Args:
-        origin: has the samples.
-        origin_split: under this name.
-        refine: points per length of the new grid relative to the origin's.
+        origin: the source of the samples.
+        origin_split: name of their split there.
+        refine: points per length of the new grid, relative to the origin's.
 
     Raises:
         ValueError: the grid has no such refinement.

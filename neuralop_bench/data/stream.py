@@ -1,4 +1,4 @@
-"""Training on samples that are solved meanwhile: a reservoir of fixed size in which fresh ones replace the oldest."""
+"""Solving samples during training: fresh ones replace the oldest in a reservoir of fixed size."""
 
 from __future__ import annotations
 
@@ -20,26 +20,27 @@ SOLVER_SECONDS, WAIT_SECONDS = "stream_seconds", "stream_wait_seconds"
 
 
 class StreamedWindows:
-    """Examples for training, cut from a reservoir that is in motion.
+    """Examples for training, cut from a reservoir of changing samples.
 
-    Before the first update the reservoir is the training split; a fresh sample replaces its oldest. Fresh samples are
-    the split's continuation: the j-th is the one that a longer file would hold at n_samples + j. Which of them have
-    come at an update is a function of its number alone; if the solver hasn't got so far, training waits. So its numbers
-    depend neither on the machine's speed nor on the number of workers, and a resumed training goes on to the bit.
+    Before the first update the reservoir holds the training split. Each fresh sample replaces the oldest one. Fresh
+    samples continue the split: the j-th is the one that a longer file would hold at n_samples + j. The number of fresh
+    samples that have arrived before an update depends only on the update's number; if the solver isn't that far yet,
+    training waits. So the results depend neither on the machine's speed nor on the number of workers, and a resumed
+    training gives the same bits.
 
-    An epoch still covers every (place in the reservoir, start) once, in the order of the fixed split: number of updates
-    and schedule are the same.
+    An epoch still covers every pair (place in the reservoir, start) once, in the same order as the fixed split. The
+    number of updates and the schedule are unchanged, too.
 
     Args:
-        train: the split that the reservoir starts with; it stays as it is.
+        train: the split that the reservoir starts with; it isn't changed.
         n_steps: steps that follow the history in an example.
-        problem, seed: what made the split.
+        problem, seed: the problem and the seed that the split was made from.
         n_fresh: fresh samples in the whole training, evenly spread.
-        epochs, batch_size: of the training.
+        epochs, batch_size: those of the training.
         workers: processes that solve, see ``data_gen.generation.streaming.SampleStream``.
 
     Raises:
-        GenerationError: while examples are read, a worker died or the memory doesn't suffice.
+        GenerationError: while examples are read, a worker died or ran out of memory.
     """
 
     def __init__(
@@ -64,7 +65,7 @@ class StreamedWindows:
         return self._n_examples
 
     def __getitem__(self, indices: Sequence[int] | NDArray[np.int64]) -> Batch:
-        """Examples by their numbers, from what the reservoir holds now."""
+        """Examples by number, from the current samples of the reservoir."""
         n_starts = self._n_examples // self.source.n_samples
         return cut(self._reservoir.read, indices, n_starts, self.source.history, self.n_steps)
 
@@ -79,15 +80,15 @@ class StreamedWindows:
         pinned: bool = False,
         processes: Processes = ALONE,
     ) -> Iterator[Batch]:
-        """As ``Examples`` says; each batch from what the reservoir holds at its update.
+        """See ``Examples``. Each batch is cut from the samples in the reservoir at its update.
 
         Raises:
-            ValueError: ``workers`` isn't 0, or there are several processes: each would have a reservoir of its own.
+            ValueError: ``workers`` isn't 0, or there are several processes, each of which would have its own reservoir.
         """
         if workers or processes.n > 1:
             raise ValueError(
-                f"A stream is read in one training process alone, got {workers} workers and {processes.n} processes. "
-                "Use trainer.workers=0 and a single process, or data=fixed."
+                f"data=stream needs a single training process that reads its own data, got trainer.workers={workers} "
+                f"and {processes.n} processes. Use trainer.workers=0 and one process, or data=fixed."
             )
         batches = order(self._n_examples, batch_size, seed, epoch)
         for number in range(skip, len(batches)):
@@ -96,12 +97,12 @@ class StreamedWindows:
             yield Batch(*(x.pin_memory() for x in examples)) if pinned else examples
 
     def close(self) -> None:
-        """End the processes that solve."""
+        """Stop the worker processes."""
         self._reservoir.close()
 
 
 class _Reservoir:
-    """As many samples as the training split has, in memory."""
+    """Samples in memory, as many as the training split has."""
 
     def __init__(
         self, train: Trajectories, problem: Problem, seed: int, n_fresh: int, n_updates: int, workers: int
@@ -113,7 +114,7 @@ class _Reservoir:
         self._states, self._static = self._fixed()
 
     def move_to(self, update: int, spent: dict[str, float]) -> None:
-        """Let the fresh samples in that come before an update of the training, counted from 0."""
+        """Put in the fresh samples that are due before an update of the training, counted from 0."""
         wanted = n_come(update, self._n_fresh, self._n_updates)
         started = time.monotonic()
         if self._stream is None or wanted < self._n_come:
@@ -139,12 +140,12 @@ class _Reservoir:
             self._stream.close()
 
     def _fixed(self) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """A copy of the training split, which itself stays as it is."""
+        """A copy of the training split."""
         every = np.arange(self._train.n_samples)
         return self._train.read(every, np.zeros_like(every), self._train.spec.n_snapshots)
 
     def _start(self, wanted: int) -> None:
-        """Solve from the first sample on that is still there when ``wanted`` have come: a resume needs no other."""
+        """Start solving at the oldest sample still in the reservoir after ``wanted``; a resume needs no earlier one."""
         self.close()
         n = self._train.n_samples
         if self._n_come:
@@ -161,8 +162,9 @@ class _Reservoir:
 
 
 def n_come(update: int, n_fresh: int, n_updates: int) -> int:
-    """How many of ``n_fresh`` samples have come before an update, counted from 0: none before the first, all before the
-    last.
+    """Number of fresh samples that have arrived before an update, counted from 0.
+
+    None arrive before the first update, all of them before the last.
 
     >>> [n_come(update, n_fresh=4, n_updates=9) for update in range(9)]
     [0, 0, 1, 1, 2, 2, 3, 3, 4]

@@ -31,19 +31,19 @@ class Trajectories:
 
     Args:
         path: a dataset file.
-        n_samples: samples used.
+        n_samples: number of samples used.
         history: frames given to a model, K.
         horizon: frames to predict in an evaluation, T.
-        preload_bytes: samples that need no more than this are held in memory; others are read when asked for.
+        preload_bytes: samples are held in memory if they need no more than this; otherwise they are read on demand.
         expected: the spec the file must have; None accepts any.
 
     Attributes:
-        spec: what the file holds.
+        spec: the file's spec.
         sha256: hash over the samples used.
-        error: largest relative L2 error of a snapshot that the file's certificate has measured; None without one.
+        error: largest relative L2 error of a snapshot, from the file's certificate; None without one.
 
     Raises:
-        StoreError: the file is damaged, or holds another problem than expected.
+        StoreError: the file is damaged, or its problem isn't the expected one.
         ValueError: the file has too few samples or frames.
     """
 
@@ -62,7 +62,7 @@ class Trajectories:
         with DatasetFile(self.path) as file:
             self.spec = file.spec
             if expected is not None and file.spec != expected:
-                raise StoreError(f"{path} doesn't hold the problem that the configuration describes. Delete the file.")
+                raise StoreError(f"{path} doesn't contain the configured problem. Delete the file.")
             require_frames(self.spec, history, horizon)
             self.sha256 = file.sha256(n_samples)
             self.error: float | None = file.certificate.get("error")
@@ -79,17 +79,17 @@ class Trajectories:
         return self._states is not None
 
     def windows(self, n_steps: int) -> Windows:
-        """Every stretch of ``history`` frames and ``n_steps`` following ones: the examples of training."""
+        """Training examples: all windows of ``history`` frames and the ``n_steps`` frames that follow."""
         require_frames(self.spec, self.history, n_steps)
         starts = self.spec.n_snapshots - self.history - n_steps + 1
         return Windows(self, n_steps, starts)
 
     def whole(self) -> Windows:
-        """One example per sample, from the first frame over the whole horizon: the examples of evaluation."""
+        """Evaluation examples: one per sample, from the first frame over the whole horizon."""
         return Windows(self, self.horizon, 1)
 
     def read(self, sample: NDArray[np.int64], start: NDArray[np.int64], n_frames: int) -> tuple[Any, Any]:
-        """States [B, n_frames, C, *S] from the given frames on, and static fields [B, C_s, *S]."""
+        """States [B, n_frames, C, *S] starting at the given frames, and static fields [B, C_s, *S]."""
         if self._states is not None and self._static is not None:
             frames = start[:, None] + np.arange(n_frames)
             return self._states[sample[:, None], frames], self._static[sample]
@@ -113,12 +113,12 @@ class Trajectories:
 
 
 class Examples(Protocol):
-    """What a training draws its batches from: ``Windows``, or a stream (``neuralop_bench.data.stream``).
+    """The examples of a training: ``Windows``, or a stream (``neuralop_bench.data.stream``).
 
     Attributes:
         source: the train split.
         n_steps: steps that follow the history in an example.
-        spent: what the examples have cost so far, columns of a record's cost; empty if they cost nothing.
+        spent: cost of the examples so far, as columns of a record's cost; empty if they cost nothing.
     """
 
     source: Trajectories
@@ -138,24 +138,25 @@ class Examples(Protocol):
         pinned: bool = False,
         processes: Processes = ALONE,
     ) -> Iterator[Batch]:
-        """All examples once, in an order that is a function of ``seed`` and ``epoch`` alone, without the first ``skip``
-        batches.
+        """All examples once, in batches, without the first ``skip`` batches.
+
+        The order depends only on ``seed`` and ``epoch``.
 
         Args:
             batch_size: examples in a batch.
-            seed: of the training.
-            epoch: counted from 0.
-            skip: batches left out.
-            workers: processes that read ahead, two batches each. The batches are the same, in the same order.
-            pinned: put batches where a GPU can fetch them from while it computes.
-            processes: of several, each gets its part of every batch, or one example where there are fewer examples
-                than processes.
+            seed: seed of the training.
+            epoch: number of the epoch, counted from 0.
+            skip: number of batches to leave out.
+            workers: processes that read ahead, two batches each. They change neither batches nor order.
+            pinned: put batches in pinned memory, from which a GPU can copy while it computes.
+            processes: if there are several, each gets its part of every batch, or one example if a batch has fewer
+                examples than there are processes.
         """
         ...
 
 
 class Windows(Dataset[Batch]):
-    """Examples cut from trajectories; indexed by a list of numbers, which gives a whole Batch at once."""
+    """Examples cut from trajectories. Indexing with a list of numbers gives a whole Batch."""
 
     def __init__(self, source: Trajectories, n_steps: int, n_starts: int) -> None:
         self.source, self.n_steps, self._n_starts = source, n_steps, n_starts
@@ -183,7 +184,7 @@ class Windows(Dataset[Batch]):
         pinned: bool = False,
         processes: Processes = ALONE,
     ) -> Iterator[Batch]:
-        """As ``Examples`` says. If the data aren't held in memory, the next batch is read while one is in use."""
+        """See ``Examples``. If the data aren't held in memory, the next batch is read while one is in use."""
         batches = order(len(self), batch_size, seed, epoch)[skip:]
         if processes.n > 1:
             parts = [batch[processes.part_of(len(batch))] for batch in batches]
@@ -192,11 +193,11 @@ class Windows(Dataset[Batch]):
         return loaded if self.source.is_preloaded else _read_ahead(loaded)
 
     def _loader(self, batches: Sequence[Any], workers: int = 0, pinned: bool = False) -> DataLoader[Batch]:
-        # The loader draws a base seed per pass; a generator of its own keeps it from advancing the global stream.
+        # The loader draws a base seed per pass. With its own generator it doesn't advance the global one.
         return DataLoader(
             self,
             batch_size=None,
-            sampler=batches,  # pyright: ignore[reportArgumentType]  (any collection of what is to be looked up)
+            sampler=batches,  # pyright: ignore[reportArgumentType]  (any collection of indices works)
             num_workers=workers,
             pin_memory=pinned,
             generator=torch.Generator(),
@@ -204,11 +205,11 @@ class Windows(Dataset[Batch]):
 
 
 def cut(read: Read, indices: Sequence[int] | NDArray[np.int64], n_starts: int, history: int, n_steps: int) -> Batch:
-    """Examples by their numbers: example i is sample i // n_starts from frame i % n_starts on.
+    """Examples by number: example i is sample i // n_starts, starting at frame i % n_starts.
 
     Args:
-        read: as ``Trajectories.read``.
-        indices: of the examples.
+        read: a function like ``Trajectories.read``.
+        indices: numbers of the examples.
         n_starts: examples per sample.
         history, n_steps: frames given, and frames that follow.
     """
@@ -221,13 +222,13 @@ def cut(read: Read, indices: Sequence[int] | NDArray[np.int64], n_starts: int, h
 def order(n_examples: int, batch_size: int, seed: int, epoch: int) -> list[NDArray[np.int64]]:
     """The batches of an epoch: numbers of examples, shuffled; the last batch may be smaller."""
     generator = torch.Generator().manual_seed(seed * _EPOCH_STRIDE + epoch)
-    # An array, whose parts are views: a list of numbers takes five times the memory, and grows with the dataset.
+    # An array, whose parts are views: a list of numbers would take five times the memory.
     shuffled = torch.randperm(n_examples, generator=generator).numpy()
     return [shuffled[i : i + batch_size] for i in range(0, n_examples, batch_size)]
 
 
 def _read_ahead(batches: Iterator[Batch]) -> Iterator[Batch]:
-    """The batches, each fetched by a thread while the one before it is in use."""
+    """The batches, each read by a thread while the one before it is in use."""
     with ThreadPoolExecutor(1) as thread:
         upcoming = thread.submit(next, batches, None)
         while (batch := upcoming.result()) is not None:
@@ -239,7 +240,7 @@ def require_frames(spec: DatasetSpec, history: int, n_steps: int) -> None:
     """Check that stored trajectories are long enough for a history and a number of predicted steps.
 
     Raises:
-        ValueError: they are not.
+        ValueError: they aren't.
     """
     needed, held = history + n_steps, spec.n_snapshots
     if needed > held:

@@ -1,10 +1,10 @@
-"""A committed board: the records that a repository keeps, with what was measured of the same runs later.
+"""A committed board: the records that a repository keeps, with later evaluations and verifications of the same runs.
 
     <board>/records/<track>/<task>_<model>_seed<k>.json       other variants: <task>_<model>_<variant>_seed<k>
     <board>/evaluations/<track>/<the record's name>.json      other evaluators than thorough: <name>.<evaluator>
     <board>/verifications/<track>/<the record's name>-<its own name>.json
 
-A run whose record lies there is done, whatever has been run on the machine at hand.
+A run whose record is there counts as done, whether or not it was run on this machine.
 """
 
 from __future__ import annotations
@@ -28,33 +28,33 @@ from neuralop_bench.records.record import (
     Verification,
 )
 
-# Its evaluation takes the record's own name.
+# An evaluation by this evaluator gets the record's own name.
 _MAIN_EVALUATOR = "thorough"
-# In the directory of a run that was forced: what the board has of it doesn't count until the new one is filed.
+# Marks the directory of a run that was forced: the board's record of it doesn't count until the new one is filed.
 _ANEW_NAME = ".anew"
-# Losses are reported like wins: a run that diverged has its place, and isn't run again.
+# A run that diverged is a result, too: it has its place on the board and isn't run again.
 _ENDED = ("finished", "diverged")
 _SAFE_NAME = r"[A-Za-z0-9][A-Za-z0-9=._+-]*"
-# Records and evaluations begin with it. Reading a thousand of them whole, with their hashes, would take seconds.
+# Records and evaluations begin with the run_id. Reading a thousand whole files, with their hashes, would take seconds.
 _RUN_ID = re.compile(rb'"run_id"\s*:\s*"([^"\\]+)"')
 _HEAD_BYTES = 1024
 _Kept = TypeVar("_Kept", RunRecord, Evaluation, Verification)
 
 
 class FilingError(RuntimeError):
-    """A run can't be filed into a committed board; the message says why and what to do."""
+    """A run can't be filed on a committed board. The message says why and what to do."""
 
 
 @dataclass(frozen=True)
 class Committed:
-    """A run on the board that has come to its end, finished or diverged; ``path`` is that of its record."""
+    """A run on the board that finished or diverged; ``path`` is the path of its record."""
 
     record: RunRecord
     path: Path
 
     @property
     def reason(self) -> str:
-        """Why the run is done, in words."""
+        """Why the run counts as done, in words."""
         if self.record.status != "finished":
             return f"committed: {self.path}, {self.record.status}"
         score = self.record.metrics.get("rel_l2")
@@ -62,33 +62,33 @@ class Committed:
 
 
 class CommittedBoard:
-    """A committed board. What lies there is looked at once, so one instance serves all jobs of a sweep.
+    """A committed board. It lists its files only once, so one instance serves all jobs of a sweep.
 
     Args:
-        folder: of the board; made when something is filed.
+        folder: the board's folder; it is created when something is filed.
 
     Raises:
-        FilingError: no such folder can be.
+        FilingError: there can't be such a folder.
     """
 
     def __init__(self, folder: Path) -> None:
         nearest = next(path for path in (folder, *folder.parents) if path.exists())
         if not nearest.is_dir():
             raise FilingError(
-                f"paths.board: {nearest} is a file, so no board can be in {folder}. Choose another folder, or "
-                "paths.board=null to do without a committed board."
+                f"paths.board: {nearest} is a file, so there can't be a board in {folder}. Choose another folder, or "
+                "paths.board=null for no committed board."
             )
         self.folder = folder
         self._indices: dict[tuple[str, str], dict[str, list[Path]]] = {}
 
     def find(self, track: str, run_id: str, evaluator: str | None = None, *, run: Path) -> Committed | None:
-        """The run, if the board has all of it. A warning names a file that can't be read.
+        """The run, if the board has all of it. A warning names each file that can't be read.
 
         Args:
-            track, run_id: of the run.
+            track, run_id: identify the run.
             evaluator: the name of an evaluation that has to be there, too.
-            run: its directory here. If it was forced there and hasn't been filed since, the board's record is the one
-                to be replaced.
+            run: its run directory. If the run was forced there and hasn't been filed since, the board's record doesn't
+                count, as it will be replaced.
         """
         if (run / _ANEW_NAME).exists():
             return None
@@ -96,33 +96,33 @@ class CommittedBoard:
             record = _readable(RunRecord, path)
             if record is None or record.run_id != run_id or record.status not in _ENDED:
                 continue
-            is_whole = evaluator is None or record.status == "diverged"  # then there is nothing to evaluate
+            is_whole = evaluator is None or record.status == "diverged"  # a run that diverged has nothing to evaluate
             if is_whole or self._has_evaluation(track, run_id, evaluator):
                 return Committed(record, path)
         return None
 
     def seeds(self, track: str, configuration: str) -> list[RunRecord]:
-        """Records of a configuration, that is of runs which differ in their seed alone."""
+        """Records of a configuration, i.e. of runs that differ only in their seed."""
         found = (paths for name, paths in self._index(RECORDS, track).items() if name.startswith(f"{configuration}-s"))
         return [record for paths in found for path in paths if (record := _readable(RunRecord, path)) is not None]
 
     def file(self, run: Path) -> list[str]:
         """Copy the record of a run directory, its evaluations and its verifications to the board, each atomically.
 
-        What lies under the same name is replaced if it is of the same row and seed, and what was measured of it goes
-        with it.
+        A record with the same name is replaced if it has the same row and seed. The old record's evaluations and
+        verifications are then removed.
 
         Returns:
-            What has changed, a line each; none if all was there.
+            A line for each change; empty if everything was already there.
 
         Raises:
-            FilingError: the run neither finished nor diverged, or its place is taken by a run of another row.
+            FilingError: the run neither finished nor diverged, or a run of another row has its name.
             RecordError: the record or an evaluation can't be read.
             WriteError: the board can't be written.
         """
         record = RunRecord.load(run / RECORD_NAME)
         if record.status not in _ENDED:
-            raise FilingError(f"{run} holds a run that {record.status}: a board takes those that finished or diverged.")
+            raise FilingError(f"The run in {run} {record.status}: only runs that finished or diverged can be filed.")
         evaluations = _evaluations(run, record)
         target = self._place(record)
         done, note = self._make_way(record, target)
@@ -148,29 +148,34 @@ class CommittedBoard:
         return self.folder / kind / track
 
     def _index(self, kind: str, track: str) -> dict[str, list[Path]]:
-        """Files of a kind by the run they are of."""
+        """Files of a kind, by the run they belong to."""
         if (kind, track) not in self._indices:
             index: dict[str, list[Path]] = {}
             for path in sorted(self._folder(kind, track).glob("*.json")):
                 if (run_id := _run_id(path)) is None:
-                    _warn(f"{path} names no run")
+                    _warn(f"{path} has no run_id")
                 else:
                     index.setdefault(run_id, []).append(path)
             self._indices[kind, track] = index
         return self._indices[kind, track]
 
     def _place(self, record: RunRecord) -> Path:
-        """Where a record goes: to the file that holds this run, whatever it is called, or to the name of its own."""
+        """The path for a record: that of the file that already holds this run, or else one with the default name."""
         name = stem(record)
-        for part in (record.track, name):  # the record may be somebody else's
+        for part in (record.track, name):  # the record may come from someone else
             if not re.fullmatch(_SAFE_NAME, part):
-                raise FilingError(f"The record of {record.run_id} can't be filed: {part!r} is no name for a file.")
+                raise FilingError(f"The record of {record.run_id} can't be filed: {part!r} isn't a safe file name.")
         known = self._index(RECORDS, record.track).get(record.run_id)
         return known[0] if known else self._folder(RECORDS, record.track) / f"{name}.json"
 
     def _make_way(self, record: RunRecord, target: Path) -> tuple[list[str], str]:
-        """Remove what was measured of the record that is to be replaced, before the new one takes its place: a board
-        must not join them. What was removed, a line each, and what has to be said of the replacement."""
+        """Remove the evaluations and verifications of a record that is about to be replaced.
+
+        This comes first, so that a board never joins them with the new record.
+
+        Returns:
+            A line for each removed file, and a remark about the replacement.
+        """
         if not target.exists():
             return [], ""
         old = _readable(RunRecord, target)
@@ -178,8 +183,8 @@ class CommittedBoard:
             return [], ", in place of a damaged file"
         if _row(old) != _row(record):
             raise FilingError(
-                f"{target} holds another run, {old.run_id}, and so can't take {record.run_id}. Move it away, or choose "
-                "another folder with paths.board."
+                f"{record.run_id} can't be filed as {target}, which holds another run, {old.run_id}. Move that file "
+                "away, or choose another folder with paths.board."
             )
         if old.fingerprint == record.fingerprint:
             return [], ""
@@ -188,7 +193,7 @@ class CommittedBoard:
             for path in self._index(kind, old.track).pop(old.run_id, []):
                 with write_errors(path):
                     path.unlink(missing_ok=True)
-                removed.append(f"Removed: {path}, which was measured of the record that was there")
+                removed.append(f"Removed: {path}, which belongs to the replaced record")
         return removed, f", in place of {old.run_id} of {old.date_utc}"
 
     def _copied(self, kind: str, source: Path, target: Path, record: RunRecord, note: str = "") -> list[str]:
@@ -205,14 +210,15 @@ class CommittedBoard:
 
 
 def stem(record: RunRecord) -> str:
-    """What the files of a run are called on a committed board."""
+    """The file name of a run's record on a committed board, without the suffix."""
     variant = "" if _label(record) == "default" else f"_{record.variant}"
     return f"{record.task}_{record.model}{variant}_seed{record.seed}"
 
 
 def ask_anew(run: Path) -> None:
-    """Note in a run directory that the run is to be made again: what a committed board has of it doesn't count until
-    the new one is filed, however often the run is interrupted.
+    """Mark a run directory because its run is to be repeated.
+
+    A committed board's record of the run doesn't count until the new one is filed, however often it is interrupted.
 
     Raises:
         WriteError: the directory can't be written.
@@ -223,7 +229,7 @@ def ask_anew(run: Path) -> None:
 
 
 def _row(record: RunRecord) -> tuple[str, str, str, str, str, int]:
-    """Row and seed. A default variant stays the same row when a recipe gives it another hash."""
+    """Row and seed. A default variant stays in the same row when a recipe changes its hash."""
     return record.track, record.dataset, record.task, record.model, _label(record), record.seed
 
 
@@ -232,7 +238,7 @@ def _label(record: RunRecord) -> str:
 
 
 def _run_id(path: Path) -> str | None:
-    """What a file says it is of, without a look at the rest."""
+    """The run_id in a file, without reading the rest of it."""
     try:
         with open(path, "rb") as handle:
             found = _RUN_ID.search(handle.read(_HEAD_BYTES)) or _RUN_ID.search(path.read_bytes())
@@ -255,4 +261,4 @@ def _readable(kind: type[_Kept], path: Path) -> _Kept | None:
 
 
 def _warn(text: str) -> None:
-    print(f"Warning: a file of the committed board doesn't count: {text}", file=sys.stderr)
+    print(f"Warning: a file of the committed board is ignored: {text}", file=sys.stderr)

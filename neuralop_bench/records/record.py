@@ -1,4 +1,4 @@
-"""The result of a run, as one JSON file that is written last and never changed."""
+"""The result of a run: one JSON file that is written last and never changed."""
 
 from __future__ import annotations
 
@@ -12,31 +12,29 @@ from typing import Any, Literal, Self
 
 from data_gen.files import replacing
 
-# 2 added the hash over the content; files of format 1 are read without that check. 3 added columns, cost, rungs and
-# notes to evaluations. 4 added samples and profile.
+# Format 2 added the hash over the content; files of format 1 are read without that check. Format 3 added columns, cost,
+# rungs and notes to evaluations. Format 4 added samples and profile.
 RECORD_FORMAT = 4
 RECORD_NAME = "record.json"
-# Folders of what belongs to records: beside them in a run directory, by track on a committed board, which keeps the
-# records themselves in the first.
+# Folders on a committed board, each with a subfolder per track. In a run directory, the last two are beside the record.
 RECORDS, EVALUATIONS, VERIFICATIONS = "records", "evaluations", "verifications"
 
-# Closer to the error of its test data, a score tells as much about these as about the model.
+# A score closer than this factor to the error of its test data says as much about the data as about the model.
 DATA_ERROR_MARGIN = 3.0
 
 Status = Literal["finished", "diverged", "failed"]
 
 
 class RecordError(RuntimeError):
-    """A record can't be read; the message names the file, the reason and the remedy."""
+    """A record can't be read. The message names the file, the reason and what to do."""
 
 
 @dataclass(frozen=True)
 class _Saved:
-    """What is kept as one JSON file with a hash over its content."""
+    """Content of one JSON file with a hash over it."""
 
     def save(self, path: Path) -> None:
-        """Write the file atomically. Infinities become the string "inf", which JSON has no number for; NaN becomes
-        null."""
+        """Write the file atomically. JSON has no infinity, so it becomes the string "inf"; NaN becomes null."""
         values = _to_json(asdict(self))
         with replacing(path) as temporary:
             text = json.dumps({**values, "sha256": _hash(values)}, indent=2, ensure_ascii=False, allow_nan=False)
@@ -47,36 +45,37 @@ class _Saved:
         """Read a file that ``save`` wrote.
 
         Raises:
-            RecordError: it has an unknown format, lacks a field, or doesn't match its hash.
+            RecordError: the file has an unknown format, lacks a field, or doesn't match its hash.
         """
         return cls(**_load(path, cls))
 
 
 @dataclass(frozen=True)
 class RunRecord(_Saved):
-    """What a run was and what came out of it; the leaderboard reads nothing else.
+    """A run and its results; the leaderboard reads nothing else.
 
     Attributes:
-        format: version of this layout.
+        format: version of the file format.
         run_id: track-dataset-model-config_hash-seed.
         model, variant, dataset, track, task, seed: the run's place on the board.
         status: finished, diverged (the loss became non-finite) or failed.
-        message: why, if it isn't finished.
-        metrics: column to number; None is "not measured".
-        metric_versions: metric to version.
+        message: the reason, if it isn't finished.
+        metrics: number by column; None means "not measured".
+        metric_versions: version by metric.
         cost: n_parameters, train_seconds, generation_seconds, latency_ms, throughput ... With data=stream also
-            stream_seconds, the part of generation_seconds that was spent while training, and stream_wait_seconds, the
-            part of train_seconds in which training waited for it.
-        data: split to file (below the data folder), sha256 over the samples used, and n; of train with data=stream also
-            n_fresh, how many samples after those were drawn.
-        config: the whole configuration; config_hash: of the part that is the run's identity.
+            stream_seconds, the part of generation_seconds spent during training, and stream_wait_seconds, the part of
+            train_seconds in which training waited for samples.
+        data: by split: file (relative to the data folder), sha256 over the samples used, and n. For train with
+            data=stream also n_fresh, the number of further samples drawn.
+        config: the whole configuration.
+        config_hash: hash of the part of config that is the run's identity.
         environment: versions, device, threads.
-        bench_version, commit, dirty: the code; dirty means uncommitted changes in what computes the result.
-        date_utc, wall_seconds: when it ended, and how long the last process took.
-        files: SHA-256 of errors.nc and report.md, which lie beside it.
+        bench_version, commit, dirty: the code; dirty means uncommitted changes in the code that computes the result.
+        date_utc, wall_seconds: when the run ended, and how long its last process took.
+        files: SHA-256 of errors.nc and report.md, which are beside the record.
         samples: columns of test before their mean over samples, in the order of the file: ``rel_l2``.
-        profile: curves and fields of test, as ``records.profile.Profile.to_json`` makes them; empty if the evaluator
-            measured no spectra.
+        profile: curves and fields of test, made by ``records.profile.Profile.to_json``; empty if the evaluator measured
+            no spectra.
     """
 
     run_id: str
@@ -107,7 +106,7 @@ class RunRecord(_Saved):
 
     @property
     def fingerprint(self) -> str:
-        """SHA-256 over what a verification confirms, the same in every format of the file."""
+        """SHA-256 over the values that a verification confirms; it doesn't depend on the file format."""
         return _hash({name: _to_json(getattr(self, name)) for name in ("run_id", "date_utc", "commit", "metrics")})
 
 
@@ -115,15 +114,15 @@ class RunRecord(_Saved):
 class Evaluation(_Saved):
     """A later evaluation of a finished run, joined to its record by ``run_id``.
 
-    The fields that it shares with a record mean the same.
+    Fields that it shares with a record have the same meaning.
 
     Attributes:
         evaluator: the name of the evaluator's configuration.
         metrics: columns of test, and those that boards take from further test sets.
-        columns: test set to column to number.
-        cost: what predictions took when this was measured, and how that compares with the solver.
-        rungs: the solver's curve, as ``records.rung.Rung`` tells.
-        notes: why a column is empty, or what has to be known of it; why a grid is missing from the curve.
+        columns: numbers by test set and column.
+        cost: cost of predictions at the time of this evaluation, and how it compares with the solver.
+        rungs: the solver's curve, each entry a ``records.rung.Rung``.
+        notes: why a column is empty or needs care; why a grid is missing from the curve.
     """
 
     run_id: str
@@ -150,15 +149,15 @@ class Evaluation(_Saved):
 
 @dataclass(frozen=True)
 class Verification(_Saved):
-    """What came out when the checkpoint of a finished run was evaluated again, perhaps by somebody else.
+    """The result of evaluating the checkpoint of a finished run again, perhaps by someone else.
 
     Attributes:
-        run_id, fingerprint: of the record.
-        confirmed: every number agreed to ``tolerance``.
-        tolerance: relative; tighter on the kind of device that made the record.
-        difference: the largest relative one; infinite if a number is missing on one side.
-        column: where it is.
-        environment, bench_version, commit, dirty, date_utc: of the verification.
+        run_id, fingerprint: those of the record.
+        confirmed: whether every number agrees within ``tolerance``.
+        tolerance: relative tolerance; tighter on the kind of device that made the record.
+        difference: the largest relative difference; infinite if a number is missing on one side.
+        column: the column with that difference.
+        environment, bench_version, commit, dirty, date_utc: those of the verification.
     """
 
     run_id: str
@@ -182,7 +181,7 @@ def load_record(place: Path | str) -> RunRecord:
         place: the run directory, or the file itself.
 
     Raises:
-        RecordError: there is none, or it can't be read.
+        RecordError: there is no record, or it can't be read.
     """
     path = Path(place)
     return RunRecord.load(path / RECORD_NAME if path.is_dir() else path)
@@ -194,8 +193,8 @@ def _load(path: Path, kind: type[_Saved]) -> dict[str, Any]:
         version = values["format"]
         if version not in range(1, RECORD_FORMAT + 1):
             raise RecordError(
-                f"{path} has format {version}, but this code reads 1 to {RECORD_FORMAT}. Use the release that wrote "
-                "it, or run again with force=true."
+                f"{path} has format {version}, but this code reads formats 1 to {RECORD_FORMAT}. Use the release that "
+                "wrote it, or run again with force=true."
             )
         expected = values.pop("sha256", None)
         if (version, expected) != (1, None) and expected != _hash(values):
@@ -209,8 +208,8 @@ def _load(path: Path, kind: type[_Saved]) -> dict[str, Any]:
         return {entry.name: values[entry.name] for entry in fields(kind)}
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise RecordError(
-            f"{path} is no readable record ({type(error).__name__}: {error}). Get back a sound copy, or delete it: the "
-            "command that wrote it writes it again, from the checkpoint that lies beside it."
+            f"{path} isn't a readable record ({type(error).__name__}: {error}). Restore an intact copy, or delete it: "
+            "the command that wrote it then writes it again, from the checkpoint beside it."
         ) from error
 
 

@@ -1,4 +1,4 @@
-"""The folder of a run: what lies in it, who may write there, and how far the run has come."""
+"""The folder of a run: its files, its lock, and the run's progress."""
 
 from __future__ import annotations
 
@@ -27,31 +27,32 @@ CURVE_NAME = "curve.csv"
 ERRORS_NAME = "errors.nc"
 REPORT_NAME = "report.md"
 FIGURES = "figures"
-FAILURE_NAME = "failure.json"  # why the last attempt ended; gone when the run is taken up again
+FAILURE_NAME = "failure.json"  # why the last attempt failed; removed when the run is resumed
 LOCK_NAME = ".lock"
-# Folder below the outputs for runs that force=true replaced; their records don't count.
+# Folder below the outputs for runs that force=true replaced. Their records are ignored.
 SUPERSEDED = ".superseded"
 
 # First line of run.yaml.
 _HASH_MARK = "# sha256 of the lines below: "
-# A look at the lock holds it for a moment: a run that starts just then waits that long.
+# Checking the lock holds it for a moment. A run that starts in that moment waits up to this long.
 _LOCK_PATIENCE_SECONDS = 1.0
 
 Progress = Literal["new", "running", "resumable", "failed", "finished", "diverged"]
 
 
 class RunError(RuntimeError):
-    """A run that can't start or didn't finish; the message says why and what to do."""
+    """A run can't start or didn't finish. The message says why and what to do."""
 
 
 @dataclass(frozen=True)
 class State:
-    """How far a run has come.
+    """The progress of a run.
 
-    progress: new (nothing is there), running (a process is at work), resumable, failed (the last attempt ended with an
-        error; the same command goes on), finished or diverged.
-    reason: in words.
-    command: what completes the run, or runs it again; empty if nothing needs to be done, or if run.yaml doesn't tell.
+    progress: new (no files yet), running (a process is working on it), resumable, failed (the last attempt ended with
+        an error; the same command resumes it), finished or diverged.
+    reason: an explanation in words.
+    command: the command that completes the run, or runs it again; empty if there is nothing to do, or if run.yaml is
+        missing or damaged.
     """
 
     progress: Progress
@@ -61,10 +62,10 @@ class State:
 
 @contextmanager
 def sole_owner(folder: Path) -> Iterator[None]:
-    """Hold the run directory; the system releases it when the process ends, however it ends.
+    """Lock the run directory. The system releases the lock when the process ends, for whatever reason.
 
     Raises:
-        RunError: another process holds it.
+        RunError: another process holds the lock.
     """
     make_folder(folder)
     lock = FileLock(folder / LOCK_NAME)
@@ -72,7 +73,7 @@ def sole_owner(folder: Path) -> Iterator[None]:
         with write_errors(folder / LOCK_NAME):
             lock.acquire(timeout=_LOCK_PATIENCE_SECONDS)
     except Timeout:
-        raise RunError(f"Another process is at work on this run in {folder}. Wait for it, or end it.") from None
+        raise RunError(f"Another process is working on this run in {folder}. Wait for it, or stop it.") from None
     try:
         yield
     finally:
@@ -80,7 +81,7 @@ def sole_owner(folder: Path) -> Iterator[None]:
 
 
 def write_config(folder: Path, text: str) -> None:
-    """Write run.yaml, with a hash over it: a command read from a damaged one would be another run's.
+    """Write run.yaml with a hash over it, so that no command is read from a damaged file.
 
     Raises:
         WriteError: as for ``replacing``.
@@ -90,7 +91,7 @@ def write_config(folder: Path, text: str) -> None:
 
 
 def note_failure(folder: Path, message: str) -> None:
-    """Leave word of why an attempt ended. What can't be written is let go: the error itself is reported anyway."""
+    """Write down why an attempt failed. If that isn't possible, nothing happens: the error is reported anyway."""
     entry = {"message": message, "date_utc": datetime.now(UTC).isoformat(timespec="seconds")}
     try:
         with replacing(folder / FAILURE_NAME) as temporary:
@@ -100,7 +101,7 @@ def note_failure(folder: Path, message: str) -> None:
 
 
 def clear_leftovers(folder: Path) -> None:
-    """Remove what an attempt that was killed left half written, and its note of failure. Needs the lock.
+    """Remove the half-written files of a killed attempt, and the note of its failure. Needs the lock.
 
     Raises:
         WriteError: the folder can't be written.
@@ -111,12 +112,12 @@ def clear_leftovers(folder: Path) -> None:
 
 
 def move_aside(folder: Path, outputs: Path) -> Path:
-    """Keep a run that is to be replaced, out of the board's sight; returns where it went."""
+    """Move a run that is to be replaced to a folder that boards ignore; returns its new path."""
     stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%S")
     place = folder.relative_to(outputs)
     attempt = 0
     while (target := outputs / SUPERSEDED / f"{stamp}-{attempt}" / place).exists():
-        attempt += 1  # two in one second, or a clock that was set back
+        attempt += 1  # two runs in the same second, or a clock that was set back
     make_folder(target.parent)
     with write_errors(target):
         folder.rename(target)
@@ -124,16 +125,16 @@ def move_aside(folder: Path, outputs: Path) -> Path:
 
 
 def state(folder: Path) -> State:
-    """How far the run in a directory has come."""
+    """The progress of the run in a directory."""
     if (folder / RECORD_NAME).exists():
         return _state_of_record(folder)
     if not any((folder / name).exists() for name in (CONFIG_NAME, LAST_NAME, FAILURE_NAME)):
-        return State("new", "nothing is there yet")
+        return State("new", "it hasn't started")
     command, n_epochs = _command_and_epochs(folder)
     done = _epochs_done(folder)
     where = f"{done} of {n_epochs or '?'} epochs done" if done else "before the end of the first epoch"
     if not command:
-        where += f"; {folder / CONFIG_NAME} is missing or damaged: the command that started the run goes on with it"
+        where += f"; {folder / CONFIG_NAME} is missing or damaged: repeat the command that started the run"
     if _is_held(folder):
         return State("running", where)
     if (folder / FAILURE_NAME).exists():
@@ -142,7 +143,7 @@ def state(folder: Path) -> State:
 
 
 def command_line(overrides: Sequence[str], *more: str) -> str:
-    """The command that runs a configuration: the overrides it was composed of, without those of the moment."""
+    """The command that runs a configuration: the overrides it was composed of, without force, dry_run and debug."""
     momentary = ("force=", "dry_run=", "debug=")
     kept = [override for override in overrides if not override.lstrip("+").startswith(momentary)]
     program = ["python", "run.py"] if IN_CHECKOUT else ["neuralop-bench"]
@@ -201,6 +202,6 @@ def _is_held(folder: Path) -> bool:
     except Timeout:
         return True
     except OSError:
-        return False  # a folder that can't be written: nobody can be at work there
+        return False  # the folder can't be written, so no process can be working there
     lock.release()
     return False

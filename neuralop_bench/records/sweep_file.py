@@ -1,4 +1,4 @@
-"""Which runs a sweep consists of, on disk: what the runs themselves can't tell before they have begun."""
+"""A file that lists the runs of a sweep, including those that haven't started and left no trace on disk."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from pathlib import Path
 
 from data_gen.files import replacing
 
-# Folder below the outputs, of what belongs to no single run.
+# Folder below the outputs for files that belong to no single run.
 FOLDER = ".sweeps"
 _FORMAT = 1
 
 
 @dataclass(frozen=True)
 class SweepFile:
-    """A sweep as it was asked for last.
+    """A sweep, as last started.
 
     Attributes:
-        command: what completes it.
-        date_utc: when it was given.
+        command: the command that completes it.
+        date_utc: when the command was given.
         runs: run directories, relative to the outputs.
     """
 
@@ -31,7 +31,7 @@ class SweepFile:
 
     @property
     def name(self) -> str:
-        """A hash of its runs: the same command again is the same sweep."""
+        """A hash of its runs, so that repeating a command gives the same sweep."""
         return hashlib.sha256("\n".join(sorted(self.runs)).encode()).hexdigest()[:8]
 
     def save(self, outputs: Path) -> Path:
@@ -42,7 +42,7 @@ class SweepFile:
 
 
 def sweeps(outputs: Path) -> Iterator[SweepFile]:
-    """The sweeps below the outputs, oldest first. It is a note for people: one that can't be read counts as none."""
+    """The sweeps below the outputs, oldest first. Unreadable files are skipped: they are only informative."""
     found = []
     for path in (outputs / FOLDER).glob("*.json"):
         try:

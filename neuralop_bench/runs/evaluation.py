@@ -1,4 +1,4 @@
-"""What is measured of a run after its record has been written."""
+"""Evaluations of a run after its record has been written."""
 
 from __future__ import annotations
 
@@ -27,18 +27,18 @@ Provenance = dict[str, dict[str, Any]]
 
 
 def evaluate(cfg: RunConfig, record: RunRecord, folder: Path, processes: Processes, draws: bool) -> Evaluation:
-    """Evaluate a finished run and write what came out beside its record, or return what is there.
+    """Evaluate a finished run and write the evaluation beside its record, or return an existing one.
 
     Args:
-        cfg: the run's configuration, with the evaluator asked for.
-        record: of the run.
+        cfg: the run's configuration, with the evaluator to use.
+        record: the run's record.
         folder: the run directory.
         processes: share the work; only the first writes and prints.
-        draws: the page of the board, too, if there is a board to rebuild.
+        draws: whether to draw the board's page, too, if there is a board to rebuild.
 
     Raises:
         RunError: the run isn't finished, or the data here differ from the record's.
-        WriteError: as its message says.
+        WriteError: a file can't be written.
     """
     name = evaluator_name(cfg)
     path, errors, report = (folder / EVALUATIONS / f"{name}.{kind}" for kind in ("json", "nc", "md"))
@@ -81,12 +81,11 @@ def evaluate(cfg: RunConfig, record: RunRecord, folder: Path, processes: Process
 
 
 def score_again(cfg: RunConfig, record: RunRecord, folder: Path) -> Score:
-    """What the checkpoint of a finished run scores on the record's own test data, with the valid error among the
-    columns.
+    """Score the checkpoint of a finished run on the record's own test data; the error on valid is among the columns.
 
     Args:
         cfg: the run's configuration, from its record.
-        record: of the run.
+        record: the run's record.
         folder: the run directory.
 
     Raises:
@@ -99,9 +98,9 @@ def score_again(cfg: RunConfig, record: RunRecord, folder: Path) -> Score:
 def _scored(
     cfg: RunConfig, record: RunRecord, folder: Path, processes: Processes, *, thorough: bool
 ) -> tuple[Score, Provenance]:
-    """What the checkpoint scores, and the provenance of the test sets."""
+    """The checkpoint's score, and the provenance of the test sets."""
     if record.status != "finished":
-        raise RunError(f"{folder} holds a run that {record.status}, so there is no model to evaluate.")
+        raise RunError(f"The run in {folder} {record.status}, so there is no model to evaluate.")
     surrogate = Surrogate.load(folder, device=processes.device, trust=cfg.trust)
     data = Data(cfg, source_of(cfg))
     opened = {split: data.open(split) for split in ("train", "valid", "test")}
@@ -109,8 +108,8 @@ def _scored(
         if samples.sha256 != record.data[split]["sha256"]:
             raise RunError(
                 f"The {split} data in {samples.path} aren't those of the record in {folder}: their hashes differ. "
-                "Generated with another version of the libraries, or changed since; paths.data (of imported data, "
-                "dataset=file dataset.path) points to other files."
+                "They were generated with another version of the libraries, or have changed since. To use other files, "
+                "set paths.data (for imported data: dataset=file dataset.path=<folder>)."
             )
     train, valid, test = opened.values()
     if thorough:
@@ -123,7 +122,7 @@ def _scored(
 
 
 def _spent_seconds(record: RunRecord) -> float | None:
-    """On data, tuning and training; each trial of the tuning counts as one training."""
+    """Seconds spent on data, tuning and training; each trial of the tuning counts as one training."""
     generation, training = (record.cost.get(name) for name in ("generation_seconds", "train_seconds"))
     if generation is None or training is None:
         return None

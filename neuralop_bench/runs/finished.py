@@ -1,4 +1,4 @@
-"""Runs that have come to their end: found again, shown, filed, and ranked with the others."""
+"""Finished runs: find, show, file and rank them."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from neuralop_bench.runtime.processes import Processes
 
 
 def committed(cfg: RunConfig, who: Identity) -> Committed | None:
-    """The run on the committed board, if there is one and all that is asked for lies there."""
+    """The run on the committed board, if there is a board and everything asked for is on it."""
     if cfg.paths.board is None or cfg.force:
         return None
     evaluator = evaluator_name(cfg) if cfg.evaluator.is_thorough else None
@@ -31,7 +31,7 @@ def committed(cfg: RunConfig, who: Identity) -> Committed | None:
 
 
 def returned_from_board(found: Committed, cfg: RunConfig) -> RunRecord:
-    """A committed run, with a word about whether it is still current.
+    """Return a committed run, and print whether it is still current.
 
     Raises:
         RunError: it diverged.
@@ -43,7 +43,7 @@ def returned_from_board(found: Committed, cfg: RunConfig) -> RunRecord:
 
 
 def returned(folder: Path, cfg: RunConfig, processes: Processes, draws: bool) -> RunRecord:
-    """The record in a run directory, with a word about whether it is still current.
+    """Return the record in a run directory, and print whether it is still current.
 
     Raises:
         RunError: the run diverged.
@@ -73,7 +73,7 @@ def file(board: str, folder: Path, processes: Processes) -> None:
 
 
 def diverged(record: RunRecord, folder: Path, cfg: RunConfig, processes: Processes) -> RunError | OtherProcessFailed:
-    """What to raise about a run that diverged; it has its place on a committed board all the same."""
+    """The exception for a run that diverged. Such a run is filed on a committed board, too."""
     if cfg.paths.board is not None and record.status == "diverged":
         file(cfg.paths.board, folder, processes)
     text = (
@@ -84,7 +84,7 @@ def diverged(record: RunRecord, folder: Path, cfg: RunConfig, processes: Process
 
 
 def rebuild_board(outputs: Path, draws: bool) -> str:
-    """Where the board lies. If it can't be rebuilt, a warning says why: the run itself is finished all the same."""
+    """Rebuild the board and return its path. If that fails, print a warning: the run itself is still finished."""
     try:
         return str(leaderboard.rebuild(outputs, draws=draws))
     except WriteError as error:
@@ -93,17 +93,19 @@ def rebuild_board(outputs: Path, draws: bool) -> str:
 
 
 def report(path: Path, files: Mapping[str, str]) -> str:
-    """The tables of a run that is done, or why they aren't shown.
+    """The tables of a finished run, or the reason why they aren't shown.
 
     Args:
-        path: of the report.
-        files: SHA-256 of what the run wrote, by file name.
+        path: the report.
+        files: SHA-256 of the files that the run wrote, by file name.
     """
     if not path.exists():
-        return f"  {path} is missing; the record has all numbers but those over time"
+        return f"  {path} is missing; the record has all numbers except those over time"
     content = path.read_bytes()
     if path.name in files and hashlib.sha256(content).hexdigest() != files[path.name]:
-        return f"  {path} isn't what the run wrote, so it isn't shown; the record has all numbers but those over time"
+        return (
+            f"  {path} has changed since the run, so it isn't shown; the record has all numbers except those over time"
+        )
     return f"\n{content.decode()}"
 
 
@@ -120,7 +122,7 @@ def _describe(what: str, record: RunRecord, cfg: RunConfig) -> None:
 
 
 def _changes_since(record: RunRecord, cfg: RunConfig) -> list[str]:
-    """What is no longer as it was when a record was made."""
+    """Changes since a record was made."""
     changes = []
     commit, dirty = environment.commit()
     if commit != record.commit:
@@ -140,7 +142,7 @@ def _changes_since(record: RunRecord, cfg: RunConfig) -> list[str]:
 def _age(date_utc: str) -> str:
     seconds = (datetime.now(UTC) - datetime.fromisoformat(date_utc)).total_seconds()
     if seconds < -1:
-        return f"on {date_utc}, which this machine's clock puts in the future,"
+        return f"on {date_utc}, which is in the future by this machine's clock,"
     for size, unit in ((86400, "days"), (3600, "hours"), (60, "minutes")):
         if seconds >= size:
             return f"{seconds / size:.1f} {unit} ago"

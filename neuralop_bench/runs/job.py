@@ -1,4 +1,4 @@
-"""One job of a sweep: its configuration, its place, and how far it has come."""
+"""One job of a sweep: its configuration, its folder, and its progress."""
 
 from __future__ import annotations
 
@@ -26,15 +26,15 @@ class Job:
     """One job.
 
     Attributes:
-        overrides: what Hydra's launchers take.
-        name: the overrides that set it apart from the sweep's other jobs.
-        run: its configuration; None if it can't be composed, or if it means nothing.
+        overrides: arguments for Hydra's launchers.
+        name: the overrides that distinguish it from the sweep's other jobs.
+        run: its configuration; None if it can't be composed or makes no sense.
         folder: run directory; None for a job that isn't a run (``mode=generate`` or ``evaluate``).
-        evaluation: file of the evaluation that a thorough evaluator leaves after the record; None without one.
+        evaluation: file of the evaluation that a thorough evaluator writes after the record; None without one.
         board: the committed board that the run is filed on; None without one.
-        committed: the run on that board, if all of it was there before.
+        committed: the run on that board, if the board had all of it before the sweep.
         problem: why it can't be run, or why it failed.
-        left_out: the problem is that its parts mean nothing together, so nobody expects it to be run.
+        left_out: its parts make no sense together, so it isn't expected to run.
     """
 
     overrides: tuple[str, ...]
@@ -56,7 +56,7 @@ class Job:
 
     @property
     def is_done(self) -> bool:
-        """Whether nothing is left to launch."""
+        """Whether there is nothing left to launch."""
         progress = self.state.progress
         is_evaluated = self.committed is not None or self.evaluation is None or self.evaluation.exists()
         return progress == "diverged" or (progress == "finished" and is_evaluated)
@@ -68,13 +68,13 @@ class Job:
 
 @dataclass
 class Known:
-    """What jobs of a sweep share, since each composition takes Hydra a tenth of a second.
+    """Values that the jobs of a sweep share, since each composition takes Hydra a tenth of a second.
 
     Attributes:
-        bases: configurations by the options chosen.
-        standards: what runs are compared with for their identity, by the groups that make it.
-        evaluations: names of evaluations, by the evaluator.
-        boards: committed ones, by their folder.
+        bases: configurations, by the options chosen.
+        standards: configurations that runs are compared with for their identity, by the groups chosen.
+        evaluations: names of evaluations, by evaluator.
+        boards: committed boards, by folder.
     """
 
     bases: dict[tuple[str, ...], DictConfig] = field(default_factory=dict)
@@ -84,16 +84,16 @@ class Known:
 
 
 def composed(overrides: tuple[str, ...], master: DictConfig, loader: Any, known: Known) -> Job:
-    """A job of a grid. What is wrong with it is its ``problem``; what Hydra itself refuses is an error.
+    """A job of a grid. A mistake in it becomes its ``problem``, but one that Hydra itself refuses is an error.
 
     Args:
-        overrides: of the job.
+        overrides: overrides of the job.
         master: the configuration that Hydra has composed for the sweep.
         loader: Hydra's loader of configurations.
-        known: what the jobs of this sweep share.
+        known: values shared by the jobs of this sweep.
 
     Raises:
-        HydraException: an option or a key that isn't there.
+        HydraException: an option or a key doesn't exist.
     """
     try:
         run = from_sweep(composed_job(overrides, master, loader, known.bases))
@@ -101,7 +101,7 @@ def composed(overrides: tuple[str, ...], master: DictConfig, loader: Any, known:
             return Job(overrides, run=run)
         groups = tuple(standard_overrides(run))
         base = None
-        if run.dataset.path is None:  # otherwise what it is compared with depends on the files
+        if run.dataset.path is None:  # for imported data, the configuration to compare with depends on the files
             base = known.standards.get(groups) or known.standards.setdefault(groups, compose(*groups))
         who = identity(run, base)
         job = Job(overrides, run=run, folder=(folder := run_directory(run, who)))

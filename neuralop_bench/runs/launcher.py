@@ -1,4 +1,4 @@
-"""Jobs that Hydra's launcher handed to submitit, when one of them, or Slurm itself, has let it down."""
+"""Failures of Hydra's launcher: what became of the jobs that it handed to submitit, and errors of Slurm in words."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from neuralop_bench.runtime.hydra_internals import submitted_jobs
 _ELSEWHERE = "use a login node of the cluster, or hydra/launcher=joblib or hydra/launcher=local on this machine."
 _ALIVE = ("CONFIGURING", "COMPLETING", "PENDING", "READY", "REQUEUE", "RESIZING", "RUNNING", "SUSPENDED")
 _PAUSE_SECONDS = 2.0
-# What Slurm's state of a job means for its owner.
+# What the state that Slurm reports for a job means for the user.
 _MEANING = {
     "OUT_OF_ME": "it took more memory than it asked for. Raise hydra.launcher.mem_gb or lower trainer.batch_size",
-    "TIMEOUT": "its time was over more often than hydra.launcher.max_num_timeout allows. Raise that or "
+    "TIMEOUT": "it ran out of time more often than hydra.launcher.max_num_timeout allows. Raise that or "
     "hydra.launcher.timeout_min",
-    "CANCELLED": "somebody cancelled it",
+    "CANCELLED": "it was cancelled",
     "NODE_FAIL": "its node failed",
 }
 _KILLED = "it was killed, most likely for lack of memory. Raise hydra.launcher.mem_gb or lower trainer.batch_size"
@@ -25,9 +25,9 @@ _REFUSED = (
     ("account|qos", "Set hydra.launcher.account or hydra.launcher.qos."),
     (
         "node configuration|memory|cpu|gres",
-        "Lower hydra.launcher.mem_gb, hydra.launcher.cpus_per_task or hydra.launcher.gpus_per_node to what a node has.",
+        "Lower hydra.launcher.mem_gb, hydra.launcher.cpus_per_task or hydra.launcher.gpus_per_node to fit a node.",
     ),
-    ("configuration source|slurm.conf", f"This machine belongs to no cluster that Slurm knows: {_ELSEWHERE}"),
+    ("configuration source|slurm.conf", f"This machine isn't part of a Slurm cluster: {_ELSEWHERE}"),
     ("contact|connect|timed out|socket", f"Slurm's controller doesn't answer: try sinfo, or {_ELSEWHERE}"),
 )
 
@@ -37,36 +37,36 @@ class LauncherError(RuntimeError):
 
 
 def outcomes(error: BaseException) -> list[Any] | None:
-    """What became of each job that was submitted: Hydra's JobReturn, or in words why there is none. Waits for them all.
+    """The outcome of each submitted job: Hydra's JobReturn, or a message that says why there is none. Waits for all.
 
-    The launcher waits for one job after the other, raises for the first that ended badly, and says nothing of the rest.
+    The launcher waits for one job after another, raises for the first that failed, and says nothing about the rest.
 
     Args:
-        error: what the launcher raised.
+        error: the exception that the launcher raised.
 
     Returns:
-        In the order of the jobs; None if no job was submitted.
+        Outcomes in the order of the jobs; None if no job was submitted.
     """
     jobs = submitted_jobs(error)
     return None if jobs is None else [_outcome(job) for job in jobs]
 
 
 def explained(error: Exception) -> Exception:
-    """An error of a launcher that could start no job, in words if it is known."""
+    """The error of a launcher that couldn't start any job, with a clearer message if the error is known."""
     text = " ".join(str(error).split())
     if 'detect "srun"' in text or 'detect "sbatch"' in text:
-        return LauncherError(f"There is no Slurm on this machine, srun isn't found: {_ELSEWHERE}")
+        return LauncherError(f"Slurm isn't installed on this machine (srun wasn't found): {_ELSEWHERE}")
     found = re.findall(r"(?:sbatch|srun): (?:error|fatal): (.+?)(?=(?:sbatch|srun): (?:error|fatal):|$)", text)
     if not found:
         return error
     remedy = next((words for pattern, words in _REFUSED if re.search(pattern, text, re.IGNORECASE)), "")
     return LauncherError(
-        f"Slurm took none of the jobs: {'; '.join(part.strip(' .') for part in found)}. {remedy}".strip()
+        f"Slurm accepted none of the jobs: {'; '.join(part.strip(' .') for part in found)}. {remedy}".strip()
     )
 
 
 def _state(job: Any) -> str:
-    """As Slurm, or the system, has it now."""
+    """The state that Slurm, or the system, reports now."""
     told = job.get_info()
     return str(told.get("State") or told.get("jobState") or "UNKNOWN").upper()
 
@@ -75,7 +75,7 @@ def _outcome(job: Any) -> Any:
     try:
         return job.results()[0]
     except Exception as error:
-        # submitit may take a job for dead that is being queued again, after a time limit or a preemption.
+        # submitit may report a job as failed while Slurm queues it again, after a time limit or a preemption.
         if _state(job).startswith(_ALIVE):
             while _state(job).startswith(_ALIVE):
                 time.sleep(_PAUSE_SECONDS)
@@ -90,5 +90,5 @@ def _outcome(job: Any) -> Any:
             meaning = _KILLED if is_killed else f"{type(error).__name__}: {last.strip()}"
         return (
             f"Job {job.job_id} ended without a result: {meaning}. Its log is {job.paths.stderr}; the "
-            "same command goes on from the last checkpoint."
+            "same command resumes from the last checkpoint."
         )

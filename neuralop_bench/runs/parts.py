@@ -1,4 +1,4 @@
-"""The parts of a run from their nodes in a configuration; an error names the key that it comes from."""
+"""Build the parts of a run from their nodes in a configuration. An error names the key that caused it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from neuralop_bench.training.trainer import Recipe, Trainer
 
 
 def operator(cfg: RunConfig, spec: DatasetSpec, device: torch.device) -> nn.Module:
-    """The network of a configuration, for the fields and the grid of a dataset."""
+    """The configured network, for the fields and the grid of a dataset."""
     return build_operator(
         constructor(cfg.model), spec, n_history=cfg.dataset.history, bundle=cfg.surrogate.bundle, device=device
     )
@@ -29,7 +29,7 @@ def trainer(cfg: RunConfig) -> Trainer:
 
 
 def recipe(cfg: RunConfig, spec: DatasetSpec) -> Recipe:
-    """How the weights change, for the fields of a dataset."""
+    """The configured training recipe, for the fields of a dataset."""
     return Recipe(
         optimizer=constructors.build(cfg.optimizer),
         schedule=constructors.build(cfg.scheduler),
@@ -39,19 +39,19 @@ def recipe(cfg: RunConfig, spec: DatasetSpec) -> Recipe:
 
 
 def built(name: str, node: Mapping[str, Any]) -> Any:
-    """What the constructor of a node makes.
+    """Build the object that a node describes.
 
     Raises:
-        ConfigError: naming the key, whatever went wrong.
+        ConfigError: the constructor failed. The message names the key.
     """
     return called(name, constructors.build, node)
 
 
 def called(name: str, function: Any, *arguments: Any, **options: Any) -> Any:
-    """Call what a key of the configuration names.
+    """Call a function that was built from a key of the configuration.
 
     Raises:
-        ConfigError: naming the key, whatever went wrong.
+        ConfigError: the call failed. The message names the key.
     """
     try:
         return function(*arguments, **options)
@@ -65,7 +65,7 @@ def called(name: str, function: Any, *arguments: Any, **options: Any) -> Any:
 
 
 def require_offers(name: str, made: Any, *attributes: str) -> None:
-    """Check that a constructor made what its place in the configuration asks for, as far as names tell.
+    """Check that an object has the attributes that its key in the configuration requires.
 
     Raises:
         ConfigError: an attribute is missing.

@@ -1,4 +1,4 @@
-"""What a run would do and what it would take, found out before anything is generated, allocated or written."""
+"""Plan a run: what it would do and need, before anything is generated, allocated or written."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ from neuralop_bench.runs.splits import source_of
 from neuralop_bench.runtime import environment
 
 _GIB = 2**30
-# Adam keeps two numbers beside each weight and its gradient.
+# Adam stores two numbers for each weight, besides the weight and its gradient.
 _COPIES_OF_WEIGHTS = 4
 
 
 @dataclass(frozen=True)
 class SplitPlan:
-    """One split: samples asked for, bytes they take, and how many of them have to be generated."""
+    """One split: number of samples, their size in bytes, and how many of them have to be generated."""
 
     n_samples: int
     n_bytes: int
@@ -42,15 +42,15 @@ class SplitPlan:
 
 @dataclass(frozen=True)
 class Plan:
-    """A run whose parts have all been put together once, on a device that takes no memory.
+    """A run whose parts have all been built once, on a device that takes no memory.
 
     Attributes:
         who, folder: identity and run directory.
-        device, source: what it would run on, and where its data come from.
+        device, source: the device it would run on, and where its data come from.
         splits: by name.
         n_parameters: trainable real numbers.
-        activation_bytes: tensors that one training step keeps for its backward pass; None if the model can't tell
-            without computing.
+        activation_bytes: size of the tensors that one training step keeps for its backward pass; None if that can't be
+            determined without computing.
     """
 
     cfg: RunConfig
@@ -68,26 +68,28 @@ class Plan:
 
     @property
     def title(self) -> str:
-        """The run in words."""
+        """One line that names the run."""
         return f"{self.who.model} on {self.who.dataset}, track {self.who.track}, seed {self.cfg.seed}"
 
     @property
     def data_folder(self) -> Path:
-        """Of the dataset."""
+        """Folder of the dataset."""
         return self.source.folder
 
     @property
     def memory_bytes(self) -> int:
-        """Memory that training needs at least: weights with gradients and optimiser, activations, data held."""
+        """Memory that training needs at least: weights with gradients and optimiser, activations, data in memory."""
         held = sum(entry.n_bytes for entry in self.splits.values() if entry.n_bytes <= self.cfg.preload_gib * _GIB)
         if self.cfg.data.stream:
-            held += self.splits["train"].n_bytes  # the reservoir, beside the split that it started with
+            held += self.splits["train"].n_bytes  # the reservoir, in addition to the split that it started with
         return 4 * _COPIES_OF_WEIGHTS * self.n_parameters + (self.activation_bytes or 0) + held
 
     @property
     def missing_bytes(self) -> int:
-        """Disk space for what has to be generated; shards are kept beside the file until it is whole, and those of an
-        interrupted generation take theirs already."""
+        """Disk space that is still needed for data to be generated.
+
+        Shards are kept beside a file until it is complete. Those of an interrupted generation are already on disk.
+        """
         whole = sum(2 * e.n_bytes * e.n_missing // e.n_samples for e in self.splits.values())
         return max(0, whole - self.source.kept_bytes)
 
@@ -97,16 +99,16 @@ class Plan:
 
 
 def make(cfg: RunConfig, who: Identity | None = None, *, must_fit: bool = True) -> Plan:
-    """Put every part of a run together on the device ``meta``, and try one training step there.
+    """Build every part of a run on the device ``meta``, and try one training step there.
 
     Args:
-        cfg: of the run.
-        who: its identity, for who knows it already.
-        must_fit: it is to run on this machine, so what that lacks is an error.
+        cfg: the run's configuration.
+        who: its identity, if the caller already has it.
+        must_fit: the run is for this machine, so it is an error if the machine is too small.
 
     Raises:
-        ConfigError, ValueError, RuntimeError: a part that can't be built, or parts that don't fit each other.
-        RunError: more memory or disk than this machine has.
+        ConfigError, ValueError, RuntimeError: a part can't be built, or parts don't fit together.
+        RunError: the run needs more memory or disk space than this machine has.
     """
     device = environment.resolve_device(cfg.device) if must_fit else torch.device("cpu")
     source = source_of(cfg)
@@ -135,14 +137,14 @@ def make(cfg: RunConfig, who: Identity | None = None, *, must_fit: bool = True) 
 
 
 def describe(plan: Plan) -> str:
-    """The plan in words, for ``dry_run=true``. Measures how long one sample takes to solve if nothing tells."""
+    """The text that ``dry_run=true`` prints. Measures how long one sample takes to solve if that isn't known."""
     cfg, where = plan.cfg, state(plan.folder)
     progress = {
         "new": "new",
         "finished": f"already finished ({where.reason}); the command returns its record",
         "diverged": "already done: it diverged; the command returns its record",
-        "running": f"another process is at work on it ({where.reason})",
-        "resumable": f"goes on where it stopped ({where.reason})",
+        "running": f"another process is working on it ({where.reason})",
+        "resumable": f"resumes where it stopped ({where.reason})",
         "failed": f"failed, and would be tried again: {where.reason}",
     }[where.progress]
     if cfg.force and where.progress in ("finished", "diverged"):
@@ -161,7 +163,7 @@ def describe(plan: Plan) -> str:
         ("parameters", f"{plan.n_parameters:,}"),
         (
             "memory",
-            f"about {size(plan.memory_bytes)} beside the libraries' own (weights, gradients and optimizer {weights}, "
+            f"about {size(plan.memory_bytes)} besides the libraries' own (weights, gradients and optimizer {weights}, "
             f"activations {activations}, the rest data)",
         ),
         *_describe_evaluation(cfg),
@@ -189,18 +191,18 @@ def _require_room(plan: Plan) -> None:
     for name, wanted in (("outputs", plan.folder), ("data", plan.data_folder)):
         nearest = _nearest(wanted)
         if not nearest.is_dir():
-            raise RunError(f"paths.{name}: {nearest} is a file, so {wanted} can't be made. Choose another folder.")
+            raise RunError(f"paths.{name}: {nearest} is a file, so {wanted} can't be created. Choose another folder.")
     root = _nearest(plan.data_folder)
     free = shutil.disk_usage(root).free
     if plan.missing_bytes > free:
         raise RunError(
-            f"Generating the data needs about {size(plan.missing_bytes)} in {plan.data_folder}, but {size(free)} are "
-            "free there. Choose another folder with paths.data, or lower splits or dataset.problem.resolution."
+            f"Generating the data needs about {size(plan.missing_bytes)} in {plan.data_folder}, but only {size(free)} "
+            "are free there. Choose another folder with paths.data, or lower splits or dataset.problem.resolution."
         )
 
 
 def _nearest(path: Path) -> Path:
-    """The path itself, or the first above it that is there."""
+    """The path itself, or its closest parent that exists."""
     return next(folder for folder in (path, *path.parents) if folder.exists())
 
 
@@ -210,7 +212,7 @@ def _describe_split(entry: SplitPlan) -> str:
 
 
 def _describe_evaluation(cfg: RunConfig) -> list[tuple[str, str]]:
-    """What is measured after the record has been written."""
+    """Measurements that follow after the record has been written."""
     names = cfg.dataset.test_splits if "all" in cfg.evaluator.test_splits else cfg.evaluator.test_splits
     grids = f"the solver on {len(cfg.dataset.ladder)} grids" if cfg.evaluator.ladder else ""
     text = " and ".join(part for part in (", ".join(names), grids) if part)
@@ -230,7 +232,7 @@ def _describe_stream(plan: Plan) -> str:
     n, n_fresh = plan.cfg.splits["train"], schema.n_fresh(plan.cfg)
     workers = plan.cfg.data.workers
     seconds, source = _seconds_per_sample(plan)
-    how = f"by data.workers={workers} beside the training" if workers else "in the training process"
+    how = f"by data.workers={workers} during training" if workers else "in the training process"
     return (
         f"{n_fresh} fresh samples, each in memory for {min(1, n / n_fresh):.2g} of the training; solved in about "
         f"{duration(seconds * n_fresh / max(1, workers))} {how} ({seconds:.2g} s per sample and core, {source})"
@@ -256,7 +258,7 @@ def _seconds_of_one(plan: Plan) -> float:
 
 
 def size(n_bytes: int) -> str:
-    """Bytes in words."""
+    """A number of bytes as text."""
     for unit, size in (("TiB", 2**40), ("GiB", _GIB), ("MiB", 2**20)):
         if n_bytes >= size:
             return f"{n_bytes / size:.3g} {unit}"
@@ -264,7 +266,7 @@ def size(n_bytes: int) -> str:
 
 
 def duration(seconds: float) -> str:
-    """Seconds in words."""
+    """A number of seconds as text."""
     for unit, size in (("days", 86400), ("h", 3600), ("min", 60)):
         if seconds >= 2 * size:
             return f"{seconds / size:.1f} {unit}"

@@ -1,4 +1,4 @@
-"""A training rehearsed on the device ``meta``, which takes no memory: every part is built and used once."""
+"""Rehearse a training on the device ``meta``, which takes no memory: build and use every part once."""
 
 from __future__ import annotations
 
@@ -25,22 +25,22 @@ _META = torch.device("meta")
 
 
 def rehearse(cfg: RunConfig, spec: DatasetSpec) -> tuple[Surrogate, int | None]:
-    """Build and use all parts of a training once, without memory.
+    """Build and use all parts of a training once, without allocating memory.
 
     Args:
-        cfg: of the run.
-        spec: of its data.
+        cfg: the run's configuration.
+        spec: the spec of its data.
 
     Returns:
-        The surrogate, and the bytes that one training step keeps for its backward pass; None if the model can't tell
-        without computing.
+        The surrogate, and the number of bytes that one training step keeps for its backward pass; None instead of the
+        number if it can't be determined without computing.
 
     Raises:
-        ConfigError: naming the key of a part that can't be built or doesn't fit the others.
+        ConfigError: a part can't be built or doesn't fit the others. The message names its key.
     """
     operator = called("model", parts.operator, cfg, spec, _META)
     if not isinstance(operator, nn.Module):
-        raise ConfigError(f"model makes a {type(operator).__name__}, but has to make a torch.nn.Module.")
+        raise ConfigError(f"model makes a {type(operator).__name__}, but must make a torch.nn.Module.")
     n_state, n_static = len(spec.state), len(spec.static)
     lags = min(cfg.surrogate.bundle, cfg.dataset.history + cfg.dataset.horizon - 1)
     sizes = ((n_state,), (n_state,), (n_static,), (n_static,), (lags, n_state))
@@ -53,8 +53,8 @@ def rehearse(cfg: RunConfig, spec: DatasetSpec) -> tuple[Surrogate, int | None]:
         _try_optimizer(cfg, trainer, -(-n_windows // trainer.batch_size))
     elif cfg.data.stream:
         raise ConfigError(
-            f"data=stream feeds a training of many steps, but model={cfg.model['label']} has no parameters to train. "
-            "Use data=fixed, or a larger splits.train."
+            f"data=stream is for models trained in many steps, but model={cfg.model['label']} has no parameters to "
+            "train. Use data=fixed, or a larger splits.train."
         )
     loss = built("loss", cfg.loss)
     called("augmentation", built("augmentation", cfg.augmentation), spec)
@@ -67,15 +67,15 @@ def rehearse(cfg: RunConfig, spec: DatasetSpec) -> tuple[Surrogate, int | None]:
 
 
 def _try_optimizer(cfg: RunConfig, trainer: Trainer, n_batches: int) -> None:
-    """One step of optimiser and schedule on a single number: their arguments don't depend on how many there are."""
+    """One step of optimiser and schedule on a single parameter, which is enough to check their arguments."""
     number = nn.Parameter(torch.zeros(1))
     number.grad = torch.zeros(1)
     optimizer = called("optimizer", built("optimizer", cfg.optimizer), [number])
     require_offers("optimizer", optimizer, "step", "zero_grad", "state_dict", "param_groups")
     if cfg.data.stream and trainer.epochs * n_batches < 2:
         raise ConfigError(
-            "data=stream brings fresh samples in between updates, but the training has one. Raise trainer.epochs "
-            "or lower trainer.batch_size."
+            "data=stream adds fresh samples between updates, but the training has only one update. Raise "
+            "trainer.epochs or lower trainer.batch_size."
         )
     make_schedule = built("scheduler", cfg.scheduler)
     schedule = called("scheduler", make_schedule, optimizer, n_epochs=trainer.epochs, steps_per_epoch=n_batches)
@@ -101,12 +101,12 @@ def _empty_batch(spec: DatasetSpec, n: int, history: int, n_steps: int) -> Batch
 
 
 def _kept_bytes(surrogate: Surrogate, batch: Batch, n_steps: int, loss: Any) -> int | None:
-    """Bytes that autograd keeps between forward and backward pass of one training step."""
+    """Bytes that autograd keeps between the forward and the backward pass of one training step."""
     own = {p.untyped_storage()._cdata for p in surrogate.parameters()}
     kept: dict[int, Tensor] = {}
 
     def keep(tensor: Tensor) -> Tensor:
-        storage = tensor.untyped_storage()._cdata  # several saved tensors may be views of one
+        storage = tensor.untyped_storage()._cdata  # several saved tensors may be views of the same one
         if storage not in own:
             kept.setdefault(storage, tensor)
         return tensor
@@ -116,7 +116,7 @@ def _kept_bytes(surrogate: Surrogate, batch: Batch, n_steps: int, loss: Any) -> 
             value = loss(rollout(surrogate, batch.history, batch.static, n_steps), batch.target)
     except (NotImplementedError, RuntimeError) as error:
         if isinstance(error, NotImplementedError) or "meta" in str(error).lower():
-            return None  # a foreign operation that can't do without values
+            return None  # an operation of a foreign model needs actual values
         raise
     if not isinstance(value, Tensor) or value.numel() != 1:
         raise ConfigError(f"loss must give one number, got {getattr(value, 'shape', value)}. Change loss._target_.")

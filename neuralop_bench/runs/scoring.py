@@ -1,29 +1,29 @@
-"""What a trained surrogate scores: on test, on further test sets, and beside the dataset's own solver.
+"""Scores of a trained surrogate: on test, on further test sets, and against the dataset's own solver.
 
-On other resolutions stands the control beside the model: the prediction made on the training grid, interpolated. The
-solver is given what the model is given, on the fractions ``dataset.ladder`` of the file's grid, with the longest steps
-(or the loosest iterations) that change its error by less than 5 %. It goes through the same evaluator and is timed on
-the same device with the same threads; what it takes for an error between two grids is interpolated in logarithms
-along the lower envelope of its curve. That curve is measured once per test data, device, threads and libraries, and
-kept beside the data.
+On other resolutions, the model is shown next to a control: its prediction on the training grid, interpolated. The
+solver starts from the same inputs as the model. It runs on fractions of the file's grid, given by ``dataset.ladder``,
+with the longest steps (or the loosest iterations) that change its error by less than 5 %. The same evaluator measures
+its errors, and it is timed on the same device with the same number of threads. Its time for an error between those of
+two grids is interpolated in logarithms along the lower envelope of its curve of error against time. That curve is
+measured once for each combination of test data, device, threads and libraries, and kept beside the data.
 
 Columns:
-    transfer_half, transfer_double: rel_l2 on the samples of test, given on half and on double the resolution. Empty for
-        a model that works on the grid of its training alone.
+    transfer_half, transfer_double: rel_l2 on the samples of test, given at half and at double the resolution. Empty for
+        a model that only works on the grid it was trained on.
     transfer_half_interpolated, transfer_double_interpolated: rel_l2 of the control.
-    ood_factor: rel_l2 on a test set out of distribution (another law of inputs, another parameter) over that on test;
-        the geometric mean over all such sets, each of which has its own in runs.csv. Small isn't good by itself:
-        a model that is bad on test can hardly get worse, so errors are to be compared, not factors.
-    speedup_at_equal_error: seconds that the solver takes for an error as large as the model's rel_l2, over the model's
-        own seconds; per trajectory, each at its best batch size.
-    speedup_at_equal_error_batch_1: the same for one trajectory alone.
+    ood_factor: rel_l2 on a test set out of distribution (another distribution of inputs, another parameter) divided by
+        rel_l2 on test; the geometric mean over all such sets. runs.csv has the factor of each set. A small factor isn't
+        good in itself: a model that is bad on test can hardly get worse. So compare errors, not factors.
+    speedup_at_equal_error: seconds that the solver takes to reach the model's rel_l2, divided by the model's own
+        seconds; per trajectory, each at its best batch size.
+    speedup_at_equal_error_batch_1: the same for a single trajectory.
     speedup_is_bound: whether the model's error lies beyond the solver's curve, so that the true speed-up is larger (>)
         or smaller (<); 1 and -1 in records, otherwise 0.
-    breakeven_solves: predictions after which data and training are paid for, (seconds to generate train and valid on
-        one core + training seconds times 1 + tuning_trials) / (the solver's seconds - the model's seconds); infinite if
-        the solver is faster.
+    breakeven_solves: number of predictions after which data and training have paid for themselves, (seconds to generate
+        train and valid on one core + training seconds times 1 + tuning_trials) / (the solver's seconds - the model's
+        seconds); infinite if the solver is faster.
     data_error: largest relative L2 error of a snapshot of the test data, found by solving samples again. A rel_l2
-        below three times it tells as much about the data as about the model, and is marked.
+        below three times this value says as much about the data as about the model, and is marked.
 """
 
 from __future__ import annotations
@@ -65,30 +65,30 @@ from neuralop_bench.surrogate.surrogate import Surrogate
 
 Columns = dict[str, float | None]
 
-# Test sets that boards know by name (docs/decisions/016-thorough-evaluation.md).
+# Test sets with columns of their own on boards (docs/decisions/016-thorough-evaluation.md).
 TEST, LONG, OUT_OF_DISTRIBUTION = "test", "test_long", "test_ood_"
 TRANSFER = {"transfer_half": "test_half", "transfer_double": "test_double"}
-# Of the control: the prediction made on the training grid, interpolated.
+# Suffix for the control: the prediction on the training grid, interpolated.
 INTERPOLATED = "_interpolated"
 
 
 @dataclass
 class Score:
-    """An evaluation, to which one measurement after the other is added.
+    """An evaluation; its measurements are added one after another.
 
     Attributes:
         errors: statistics per sample, by test set; ``test`` is among them.
-        columns: of each test set.
+        columns: columns, by test set.
         metrics: the columns of ``test``, and those that boards take from other test sets.
-        versions: of the metrics.
-        cost: what predictions take, beside the solver if there is a ladder.
+        versions: versions of the metrics.
+        cost: cost of predictions, and how it compares with the solver if there is a ladder.
         rungs: the solver's curve of error against time.
-        notes: why a column is empty or what has to be known of it, by its name; why a rung was left out.
+        notes: why a column is empty or needs care, by column; why a rung was left out.
         published: a relative L2 to compare with and its source.
-        data_error: measured error of the test data, as their certificate tells.
+        data_error: measured error of the test data, from their certificate.
         data: provenance of the further test sets.
         samples: columns of test before their mean over samples.
-        profile: curves and fields of test; None if the evaluator doesn't measure what they are made of.
+        profile: curves and fields of test; None if the evaluator doesn't measure the quantities they need.
     """
 
     errors: dict[str, xr.Dataset]
@@ -106,7 +106,7 @@ class Score:
 
     @property
     def tables(self) -> list[Table]:
-        """For terminal and report."""
+        """Tables for the terminal and the report."""
         return result_tables(
             self.metrics,
             self.errors[TEST],
@@ -119,8 +119,11 @@ class Score:
         )
 
     def write(self, errors: Path, report: Path) -> dict[str, str]:
-        """The errors of each test set as NetCDF, with checksums that every reader compares, and the tables as markdown;
-        the SHA-256 of these files. Those of test are written to ``errors``, others beside it."""
+        """Write the errors of each test set as NetCDF and the tables as markdown; return the SHA-256 of these files.
+
+        The NetCDF files have checksums that every reader compares. The errors on test are written to ``errors``, others
+        beside it.
+        """
         written = [report]
         for name, found in self.errors.items():
             path = errors if name == TEST else errors.with_name(f"{errors.stem}.{name}{errors.suffix}")
@@ -134,7 +137,7 @@ class Score:
 
 
 def score(cfg: RunConfig, surrogate: Surrogate, train: Trajectories, test: Trajectories, processes: Processes) -> Score:
-    """Errors of free-running predictions on test; of train only the variance of its targets is used."""
+    """Errors of free-running predictions on test. Only the variance of its targets is used from train."""
     return _score(cfg, surrogate, _context(cfg, train, test), test, processes)
 
 
@@ -175,15 +178,15 @@ def score_thoroughly(
     *,
     spent_seconds: float | None,
 ) -> Score:
-    """``score`` with ``prediction_costs``, and what ``evaluator.test_splits`` and ``evaluator.ladder`` ask for.
+    """``score`` with ``prediction_costs``, and the measurements of ``evaluator.test_splits`` and ``evaluator.ladder``.
 
     Args:
-        cfg: of the run.
-        surrogate: trained.
-        train: for the variance of its targets.
-        test: for the errors that others are compared with.
-        processes: share the predictions; the first alone measures times, so that nothing disturbs it, and solves.
-        spent_seconds: on data, tuning and training; None if that isn't known.
+        cfg: the run's configuration.
+        surrogate: the trained surrogate.
+        train: the train split, for the variance of its targets.
+        test: the test split, whose errors the others are compared with.
+        processes: share the predictions; only the first measures times and solves, so that nothing disturbs it.
+        spent_seconds: seconds spent on data, tuning and training; None if that isn't known.
     """
     context = _context(cfg, train, test)
     found = _score(cfg, surrogate, context, test, processes)
@@ -201,7 +204,7 @@ def score_thoroughly(
 
 
 def prediction_costs(surrogate: Surrogate, test: Trajectories, device: torch.device) -> Columns:
-    """Parameters, operations, and time of predicting whole trajectories (``metrics.cost``)."""
+    """Parameters, operations, and the time to predict whole trajectories (``metrics.cost``)."""
     windows = test.whole()
     first = Batch(*(x.to(device) for x in windows[[0]]))
     return {
@@ -216,7 +219,7 @@ def prediction_costs(surrogate: Surrogate, test: Trajectories, device: torch.dev
 
 
 class _Interpolating:
-    """The control of a transfer: predicts on its own grid and interpolates the prediction."""
+    """The control for a transfer to another grid: predicts on the training grid and interpolates the prediction."""
 
     def __init__(self, surrogate: Surrogate, source: Grid, target: Grid) -> None:
         self._surrogate, self._source, self._target = surrogate, source, target
@@ -259,15 +262,17 @@ def _settings(
     there: Trajectories,
     processes: Processes,
 ) -> dict[str, dict[str, Any]]:
-    """Who predicts a test set, by the name of the setting, with the arguments of ``evaluate``: the surrogate, and on
-    another grid than that of test its interpolated predictions beside it."""
+    """The predictors for a test set, by name of the setting, as arguments of ``evaluate``.
+
+    These are the surrogate and, if the grid isn't that of test, the surrogate's interpolated predictions.
+    """
     origin = splits.split_of(cfg, TEST)
     grid, nodes = origin.source.spec.grid, there.spec.grid
     if nodes == grid:
         return {split.name: {"predictor": surrogate}}
     inputs = splits.opened(cfg, replace(origin, n_samples=split.n_samples)).whole()
     control = {"predictor": _Interpolating(surrogate, grid, nodes), "inputs": inputs}
-    reason = processes.first_does(lambda: _why_not(surrogate, there))  # all of them must try the same
+    reason = processes.first_does(lambda: _why_not(surrogate, there))  # all processes must try the same
     if reason:
         found.notes[split.name] = reason
         return {split.name + INTERPOLATED: control}
@@ -275,7 +280,7 @@ def _settings(
 
 
 def _why_not(surrogate: Surrogate, there: Trajectories) -> str:
-    """Why a surrogate can't predict on another grid than that of its training; empty if it can."""
+    """Why a surrogate can't predict on a grid it wasn't trained on; an empty string if it can."""
     if not getattr(surrogate.operator, "resolution_free", False):
         return "the model isn't resolution_free: it works on the grid of its training alone"
     device = surrogate.normalizer.state_mean.device
@@ -287,7 +292,7 @@ def _why_not(surrogate: Surrogate, there: Trajectories) -> str:
 
 
 def _add_board_columns(found: Score, cfg: RunConfig) -> None:
-    """What boards take from further test sets, and why a column is empty."""
+    """Add the columns that boards take from further test sets, and why a column is empty."""
 
     def missing(name: str) -> str:
         if name in found.notes:
@@ -320,7 +325,7 @@ def _add_board_columns(found: Score, cfg: RunConfig) -> None:
 def _add_solver(
     found: Score, cfg: RunConfig, test: Trajectories, device: torch.device, spent_seconds: float | None
 ) -> None:
-    """The solver's own curve of error against time, and where the surrogate lies."""
+    """Add the solver's own curve of error against time, and compare the surrogate with it."""
     columns = ("speedup_at_equal_error", "speedup_at_equal_error_batch_1", "speedup_is_bound", "breakeven_solves")
     found.cost |= dict.fromkeys(columns)
     source = splits.split_of(cfg, TEST).source

@@ -1,4 +1,4 @@
-"""The datasets of a configuration: those of a run, and further test sets made on demand."""
+"""The data of a configuration: the splits of a run, and further test sets made on demand."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from neuralop_bench.runtime.table import Table, show
 
 @dataclass(frozen=True)
 class Split:
-    """Where the samples of a split come from, how many there are, and how many frames are predicted of each."""
+    """A split: the source of its samples, their number, and the number of frames to predict for each."""
 
     name: str
     source: Source
@@ -33,13 +33,13 @@ def split_of(cfg: RunConfig, name: str) -> Split:
 
     Raises:
         ConfigError: there is no such split, or its problem can't be built.
-        ValueError: its grid can't be made from that of its source.
+        ValueError: its grid can't be derived from that of its source.
     """
     if name in cfg.splits:
         return Split(name, source_of(cfg), cfg.splits[name], cfg.dataset.horizon)
     if name not in cfg.dataset.test_splits:
         known = ", ".join((*cfg.splits, *cfg.dataset.test_splits))
-        raise ConfigError(f"There is no split {name}: the configuration knows {known}.")
+        raise ConfigError(f"There is no split {name}: the configuration defines {known}.")
     extra = cfg.dataset.test_splits[name]
     horizon = cfg.dataset.horizon if extra.horizon is None else extra.horizon
     n_samples = cfg.splits["test"] if extra.n is None else extra.n
@@ -55,11 +55,11 @@ def split_of(cfg: RunConfig, name: str) -> Split:
 
 
 def source_of(cfg: RunConfig) -> Source:
-    """Where the data of a run come from.
+    """The source of a run's data.
 
     Raises:
-        ConfigError: a problem that can't be built.
-        StoreError: imported files that are missing or damaged.
+        ConfigError: the problem can't be built.
+        StoreError: imported files are missing or damaged.
     """
     if cfg.dataset.path is not None:
         return ImportedDataset(cfg.dataset.path)
@@ -108,7 +108,7 @@ class Data:
 
 
 def provenance(split: Split, samples: Trajectories) -> dict[str, Any]:
-    """What a record says of a split."""
+    """A record's entry for a split."""
     return {
         "file": samples.path.relative_to(split.source.root).as_posix(),
         "sha256": samples.sha256,
@@ -120,16 +120,16 @@ def provenance(split: Split, samples: Trajectories) -> dict[str, Any]:
 
 
 def generate(cfg: RunConfig) -> list[Path]:
-    """Make the splits that ``generation.splits`` names, or with ``generation.part`` a share of their shards.
+    """Make the splits named by ``generation.splits``, or a share of their shards if ``generation.part`` is set.
 
-    With ``dry_run=true`` nothing is made and a table tells what would be.
+    With ``dry_run=true`` nothing is made; a table shows what would be.
 
     Raises:
         ConfigError: there is nothing to generate, e.g. because the data are imported.
         StoreError, CertificateError, GenerationError, WriteError: as their messages say.
     """
     if cfg.dataset.path is not None:
-        raise ConfigError("mode=generate has nothing to do: dataset=file takes imported data. Choose another dataset.")
+        raise ConfigError("mode=generate has nothing to do: dataset=file uses imported data. Choose another dataset.")
     names = [*cfg.splits, *cfg.dataset.test_splits] if "all" in cfg.generation.splits else cfg.generation.splits
     splits = [split_of(cfg, name) for name in dict.fromkeys(names)]
     if cfg.dry_run:
@@ -138,12 +138,12 @@ def generate(cfg: RunConfig) -> list[Path]:
     if cfg.generation.part is not None:
         for group in _grouped(splits):
             source = group[0].source
-            if isinstance(source, GeneratedDataset):  # what is regridded takes no time and waits for its origin
+            if isinstance(source, GeneratedDataset):  # regridding takes no time and needs its source first
                 wanted = {split.name: split.n_samples for split in group}
                 source.solve_part(wanted, cfg.generation.part, cfg.generation.n_parts, workers=cfg.workers)
         print(
-            f"Part {cfg.generation.part} of {cfg.generation.n_parts} is solved. When all are, the same command without "
-            "generation.part puts the files together."
+            f"Part {cfg.generation.part} of {cfg.generation.n_parts} is solved. When all parts are, run the same "
+            "command without generation.part to put the files together."
         )
         return []
     paths: list[Path] = []
@@ -156,7 +156,7 @@ def generate(cfg: RunConfig) -> list[Path]:
 
 
 def _grouped(splits: Sequence[Split]) -> list[list[Split]]:
-    """Splits of one dataset together, so that its workers solve them side by side; what is regridded comes last."""
+    """Splits grouped by dataset, so that its workers solve them in parallel; regridded splits come last."""
     groups: dict[tuple[bool, str, object], list[Split]] = {}
     for split in splits:
         regridded = isinstance(split.source, RegriddedDataset)

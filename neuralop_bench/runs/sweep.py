@@ -1,6 +1,6 @@
-"""A sweep: which of its jobs are left to do, what they would take, and what became of each.
+"""A sweep: which jobs are left to do, what they would take, and how each of them ended.
 
-Launchers are Hydra's plugins; this is what happens before and after them, in the process that the command line starts.
+Launchers are Hydra's plugins. This module does the work before and after them, in the process that the command starts.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from neuralop_bench.runs.plan import Plan
 from neuralop_bench.runtime.place import CONFIG_DIR
 from neuralop_bench.runtime.table import Table, show
 
-# Hands jobs to a launcher: lists of overrides, the number of the first.
+# Hands jobs to a launcher: lists of overrides, and the number of the first job.
 Launch = Callable[..., Sequence[JobReturn]]
 
 _FORCE = re.compile(r"\+{0,2}force=true", re.IGNORECASE)
@@ -46,16 +46,16 @@ _HERE = ("basic", "joblib", "local", "submitit_local")
 
 
 class SweepError(RuntimeError):
-    """Some jobs of a sweep didn't finish; the message counts them and says how to go on."""
+    """Some jobs of a sweep didn't finish; the message lists them and says how to continue."""
 
 
 class Sweep:
     """The jobs of one command.
 
     Args:
-        jobs: in the order of the grid.
-        command: the command line, which completes the sweep when it is given again.
-        is_here: the jobs will run on this machine.
+        jobs: the jobs in the order of the grid.
+        command: the command line; running it again completes the sweep.
+        is_here: whether the jobs will run on this machine.
     """
 
     def __init__(self, jobs: Sequence[Job], command: str, *, is_here: bool = True) -> None:
@@ -71,7 +71,8 @@ class Sweep:
             grid: overrides of each job.
 
         Raises:
-            HydraException: an option or a key that isn't there. What only we can find wrong with a job is its problem.
+            HydraException: an option or a key doesn't exist. Mistakes that only our own rules find are stored in
+                ``Job.problem``.
         """
         known = Known()
         jobs = [composed(tuple(overrides), master, loader, known) for overrides in grid]
@@ -92,15 +93,15 @@ class Sweep:
         return any(job.run.dry_run for job in self.jobs if job.run is not None)
 
     def run(self, launch: Launch, most_at_once: int | None = None) -> Sequence[JobReturn]:
-        """Launch what isn't done, wait, and tell what became of it.
+        """Launch the jobs that aren't done, wait, and print how each of them ended.
 
         Args:
             launch: hands jobs to a launcher and returns when they have ended.
-            most_at_once: jobs handed over together; None for all.
+            most_at_once: largest number of jobs handed over together; None for all.
 
         Raises:
-            SweepError: a job failed, was interrupted, or is at work elsewhere.
-            Exception: the launcher's own, if it couldn't start a single job.
+            SweepError: a job failed, was interrupted, or is running elsewhere.
+            Exception: the launcher's own error, if it couldn't start any job.
         """
         n_done = sum(job.is_done and not job.is_forced for job in self.jobs)
         for job in self.jobs:
@@ -127,15 +128,15 @@ class Sweep:
         return returned
 
     def rehearse(self) -> None:
-        """Print the jobs with their state and what they would take; do nothing.
+        """Print the jobs with their state and what they would take, without launching any.
 
         Raises:
-            ConfigError: the jobs aren't runs.
+            ConfigError: the jobs have another mode than run.
             SweepError: a job can't be run.
         """
         runs = [job for job in self.jobs if job.run and job.folder is not None and job.committed is None]
         if any(job.run is not None and job.run.mode != "run" for job in self.jobs):
-            raise ConfigError("dry_run=true of a sweep tells what runs would take: use it without mode, or without -m.")
+            raise ConfigError("dry_run=true with -m shows what runs would take. Leave out mode, or leave out -m.")
         table, totals = _plan_table(self.jobs, _plans(runs, self._is_here))
         show([table])
         print(totals, flush=True)
@@ -171,20 +172,22 @@ class Sweep:
     def _one_by_one(
         self, jobs: Sequence[Job], launch: Launch, first: int, error: BrokenProcessPool, started: float
     ) -> Sequence[JobReturn]:
-        """Jobs of a launcher that was broken by one of them: those that haven't ended, each by itself, so that the one
-        at fault takes no other with it."""
+        """Launch the unfinished jobs again, one at a time, after one of them broke the launcher.
+
+        So the faulty job can't end any other.
+        """
         if len(jobs) == 1:
             jobs[0].problem = (
                 "Its process was killed, most likely for lack of memory. Lower trainer.batch_size or "
-                "hydra.launcher.n_jobs; the same command goes on from the last checkpoint."
+                "hydra.launcher.n_jobs; the same command resumes from the last checkpoint."
             )
             return []
-        print(f"A job has died ({type(error).__name__}): those that haven't ended go on one by one.", file=sys.stderr)
+        print(f"A job has died ({type(error).__name__}): unfinished jobs continue one at a time.", file=sys.stderr)
         left = [job for job in jobs if not (job.is_done or _has_failed_since(job, started))]
         return [result for job in left for result in self._launch([job], launch, first)]
 
     def _save(self) -> None:
-        """Note what the sweep consists of, for ``neuralop_bench.status``."""
+        """Write down which runs the sweep consists of, for ``neuralop_bench.status``."""
         by_outputs: dict[str, list[str]] = {}
         for job in self.jobs:
             is_elsewhere = job.committed is not None and job.folder is not None and not job.folder.exists()
@@ -217,18 +220,21 @@ class Sweep:
         lines = [f"  {job.name}: {_what_became(job)[1]}" for job in incomplete]
         raise SweepError(
             f"{len(incomplete)} of {len(self.jobs)} jobs {what}:\n" + "\n".join(lines) + "\n"
-            f"Once this is fixed, the same command does these and leaves the others as they are:\n  {self.command}"
+            f"Once this is fixed, the same command runs only these jobs:\n  {self.command}"
         )
 
 
 def _begin_anew(job: Job) -> None:
-    """Move a run that is to be replaced aside and launch it without ``force``: a job that Slurm interrupts is launched
-    again as it was, and would else begin anew each time."""
+    """Move a run that is to be replaced aside, and launch its job without ``force``.
+
+    Slurm launches an interrupted job again with the same arguments, so with ``force`` it would restart from scratch
+    each time.
+    """
     assert job.run is not None
     assert job.folder is not None
     job.overrides = tuple(override for override in job.overrides if not _FORCE.fullmatch(override))
     try:
-        plan.make(job.run)  # an impossible run must not take a good one off the board
+        plan.make(job.run)  # an impossible run must not remove a good one from the board
         if job.folder.exists():
             with sole_owner(job.folder):
                 move_aside(job.folder, Path(job.run.paths.outputs))
@@ -239,7 +245,7 @@ def _begin_anew(job: Job) -> None:
 
 
 def _file(job: Job, board: CommittedBoard) -> None:
-    """Put a run that ended here before on the committed board: nothing would be launched for that."""
+    """File a run that ended here earlier on the committed board, since no job is launched for it."""
     if job.problem or job.folder is None or job.state.progress not in ("finished", "diverged"):
         return
     try:
@@ -255,20 +261,20 @@ def _has_failed_since(job: Job, started: float) -> bool:
 
 
 def _what_became(job: Job) -> tuple[str, str]:
-    """State and reason of a job, for people."""
+    """State of a job and its reason, for the table."""
     if job.left_out:
         return "left out", job.problem.partition(". ")[0] + "."
     if job.problem:
         return "failed", job.problem
     where = job.state
     if where.progress == "finished" and not job.is_done:
-        return "waiting", f"{where.reason}; its evaluation is left"
+        return "waiting", f"{where.reason}; its evaluation is still to do"
     if where.progress == "running":
-        return "running", f"another process is at work on it ({where.reason})"
+        return "running", f"another process is working on it ({where.reason})"
     if where.progress == "resumable":
-        return "interrupted", f"{where.reason}; the same command goes on from there"
+        return "interrupted", f"{where.reason}; the same command continues from there"
     if where.progress == "new":
-        return "waiting", "it hasn't begun"
+        return "waiting", "it hasn't started"
     return where.progress, where.reason
 
 
@@ -280,8 +286,11 @@ def _result_table(jobs: Sequence[Job]) -> Table:
 
 
 def _plans(jobs: Sequence[Job], is_here: bool) -> dict[Path, Plan]:
-    """Of each run. Those that differ in their seed alone take the same, so one of them is planned; what jobs elsewhere
-    need may be more than this machine has."""
+    """The plan of each run, by folder.
+
+    Runs that differ only in their seed need the same, so only one of them is planned. Jobs that run elsewhere may need
+    more than this machine has.
+    """
     plans: dict[Path, Plan] = {}
     for job in jobs:
         assert job.run is not None
@@ -316,8 +325,8 @@ def _plan_table(jobs: Sequence[Job], plans: dict[Path, Plan]) -> tuple[Table, st
             )
         )
     table = Table(f"{len(jobs)} jobs", ("job", "state", "reason", "memory", "training"), rows, wraps=True)
-    total = f"Training what is left, one after the other: {plan.duration(seconds)} as other seeds took"
-    total += f", and {unknown} runs of which no other seed is known" if unknown else ""
+    total = f"Training the rest, one run after another: {plan.duration(seconds)}, judging by other seeds"
+    total += f"; without {unknown} runs of which no other seed is known" if unknown else ""
     left = [plans[job.folder] for job in jobs if job.folder in plans and (job.is_forced or not job.is_done)]
     missing = {planned.data_folder: planned for planned in left if planned.n_missing}
     lines = [
@@ -328,7 +337,7 @@ def _plan_table(jobs: Sequence[Job], plans: dict[Path, Plan]) -> tuple[Table, st
 
 
 def _training_seconds(planned: Plan, board: CommittedBoard) -> float | None:
-    """What training took with other seeds of the same configuration, here or, if none was run here, on the board."""
+    """Training time of other seeds of the same configuration, here or, if none was run here, on the board."""
     for records in (_records(planned.folder.parent), board.seeds(planned.who.track, planned.who.configuration)):
         taken = [seconds for record in records if (seconds := record.cost.get("train_seconds")) is not None]
         if taken:
@@ -337,7 +346,7 @@ def _training_seconds(planned: Plan, board: CommittedBoard) -> float | None:
 
 
 def _records(variant: Path) -> list[RunRecord]:
-    """Of all seeds, as far as they can be read."""
+    """The readable records of all seeds."""
     found = []
     for path in variant.glob(f"*/{RECORD_NAME}"):
         with suppress(RecordError):

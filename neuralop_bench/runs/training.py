@@ -1,4 +1,4 @@
-"""One run, from its data to its record."""
+"""Training: one run, from its data to its record."""
 
 from __future__ import annotations
 
@@ -34,17 +34,17 @@ from neuralop_bench.training.trainer import Diverged, Progress
 
 
 def train(plan: Plan, processes: Processes) -> RunRecord:
-    """Train what a plan describes, or go on from its checkpoint; score it on test; write the record last.
+    """Train the run of a plan, or resume it from its checkpoint; score it on test; write the record last.
 
     Args:
-        plan: of the run.
+        plan: the plan of the run.
         processes: share the work; only the first writes and prints.
 
     Returns:
-        The record, which has the status "diverged" if the loss became non-finite.
+        The record. Its status is "diverged" if the loss became non-finite.
 
     Raises:
-        RuntimeError, ValueError, StoreError, WriteError, CheckpointError: as their messages say.
+        RuntimeError, ValueError, StoreError, WriteError, CheckpointError: see their messages.
     """
     cfg, started = plan.cfg, time.monotonic()
     print(f"{plan.title}{f', {processes.n} processes' if processes.n > 1 else ''} -> {plan.folder}")
@@ -52,11 +52,11 @@ def train(plan: Plan, processes: Processes) -> RunRecord:
     if processes.is_first:
         run_directory.write_config(plan.folder, config)
     with _tracked(plan, processes) as tracker:
-        # Only train and valid are open while the model is fitted; test is opened once, after that.
+        # Only train and valid are open while the model is fitted. test is opened once, afterwards.
         data = Data(cfg, plan.source)
         train, valid = data.open("train"), data.open("valid")
         provenance = {"train": data.provenance("train", train), "valid": data.provenance("valid", valid)}
-        if cfg.data.stream:  # each a function of the dataset and its number, so nothing else need be noted
+        if cfg.data.stream:  # each sample follows from the dataset and its number
             provenance["train"]["n_fresh"] = n_fresh(cfg)
         cost.reset_peak_memory(processes.device)
         surrogate, trainer = _surrogate(plan, train, processes), parts.trainer(cfg)
@@ -100,7 +100,7 @@ def train(plan: Plan, processes: Processes) -> RunRecord:
 
 @contextmanager
 def _tracked(plan: Plan, processes: Processes) -> Iterator[Guarded]:
-    """The tracker of a run, told of its start, and of its end if that is an error."""
+    """The tracker of a run. It is started here, and finished here if the run ends with an error."""
     tracker = Guarded(constructors.build(plan.cfg.tracker) if processes.is_first else NoTracker())
     tracker.start(plan.run_id, plan.folder, asdict(plan.cfg))
     try:
@@ -120,7 +120,7 @@ def _surrogate(plan: Plan, train: Trajectories, processes: Processes) -> Surroga
 
 @contextmanager
 def _examples(plan: Plan, train: Trajectories, n_steps: int) -> Iterator[Examples]:
-    """What is trained on: the train split, or the stream that starts with it."""
+    """The training examples: the train split, or the stream that starts with it."""
     cfg = plan.cfg
     if not cfg.data.stream:
         yield train.windows(n_steps)

@@ -1,4 +1,4 @@
-"""The command line before Hydra takes it: what is answered at once, what is escaped, and what is refused."""
+"""The command line before Hydra reads it: answer --help, escape arguments, refuse unsafe ones."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ import yaml
 from neuralop_bench.runtime.place import CONFIG_DIR
 from neuralop_bench.runtime.process_group import n_processes
 
-# What Hydra itself may build from the node ``hydra``: launchers, sweepers (Optuna's has a sampler) and log handlers.
+# What Hydra may build from the node ``hydra``: launchers, sweepers (Optuna's has a sampler) and log handlers.
 _HYDRAS_OWN = ("hydra._internal.core_plugins", "hydra.experimental.callbacks", "hydra_plugins", "optuna.samplers")
 _LOGGING = ("logging", "colorlog")
 _DEEPEST = 32
 
 
 class InvocationError(ValueError):
-    """A command line that is refused; the message says why."""
+    """A command line is refused. The message says why."""
 
 
 def help_text() -> str:
-    """What ``--help`` prints. Hydra's own takes a second: it composes anew for every group that it lists."""
+    """The text that ``--help`` prints. Hydra's own help takes a second, since it composes again for every group."""
     shown = yaml.safe_load((CONFIG_DIR / "config.yaml").read_text(encoding="utf-8"))["hydra"]["help"]
     folders = sorted({path.parent for path in CONFIG_DIR.rglob("*.yaml")} - {CONFIG_DIR})
     groups = [
@@ -36,8 +36,7 @@ def help_text() -> str:
 
 
 def escaped(arguments: Sequence[str]) -> list[str]:
-    """Arguments of a command line, with the = inside folder names escaped and a leading ~ quoted, which Hydra's grammar
-    asks for.
+    """Arguments with any = inside folder names escaped and a leading ~ quoted, as Hydra's grammar requires.
 
     >>> escaped(["run=outputs/smoke/seed=0", "model.width=8"])
     ['run=outputs/smoke/seed\\\\=0', 'model.width=8']
@@ -53,26 +52,25 @@ def escaped(arguments: Sequence[str]) -> list[str]:
 
 
 def refuse_pickles(arguments: Sequence[str]) -> None:
-    """Refuse Hydra's --experimental-rerun, which takes a configuration from a pickle: to read one is to run its code.
+    """Refuse Hydra's --experimental-rerun, which reads a configuration from a pickle: reading one runs its code.
 
     Raises:
-        InvocationError: it is asked for, perhaps abbreviated.
+        InvocationError: the option is given, perhaps abbreviated.
     """
     for argument in arguments:
         if len(argument) > 2 and "--experimental-rerun".startswith(argument.partition("=")[0]):
             raise InvocationError(
-                f"{argument} would unpickle a file, which runs whatever code is in it. Give the overrides instead; "
+                f"{argument} would unpickle a file, which runs any code that is in it. Give the overrides instead; "
                 "those of a finished run are in its record.json."
             )
 
 
 @contextmanager
 def guarded_composition() -> Iterator[None]:
-    """Refuse configurations whose node ``hydra`` names code that isn't Hydra's, and put what Hydra stumbles over in
-    words.
+    """Refuse configurations whose node ``hydra`` names code that isn't Hydra's, and explain errors inside Hydra.
 
-    Hydra builds callbacks, launchers, sweepers and log handlers on its own, before a job sees its configuration. An
-    experiment file of somebody else can name any function there.
+    Hydra builds callbacks, launchers, sweepers and log handlers itself, before a job sees its configuration. An
+    experiment file that comes from someone else could name any function there.
     """
     from hydra.types import RunMode
     from omegaconf.errors import OmegaConfBaseException
@@ -86,7 +84,7 @@ def guarded_composition() -> Iterator[None]:
             except (AssertionError, AttributeError, LookupError, TypeError) as error:
                 if isinstance(error, OmegaConfBaseException):
                     raise
-                # Hydra takes for granted that an option is a name and a key isn't empty.
+                # Hydra assumes that an option is a name and that a key isn't empty.
                 typed = [text for text in map(str, options.get("overrides", ())) if not text.startswith("hydra.mode=")]
                 given = " ".join(map(repr, typed))
                 raise InvocationError(f"Hydra can't compose {given}: look for a malformed argument or file.") from error
@@ -102,15 +100,15 @@ def guarded_composition() -> Iterator[None]:
 
 
 def _require_possible_sweep(cfg: Any) -> None:
-    """Refuse what would launch every job several times, or launch jobs although nothing is to be done."""
+    """Refuse a sweep that would launch every job several times, or that would launch jobs in a dry run."""
     if (n := n_processes()) > 1:
         raise InvocationError(
-            f"A sweep can't be started by {n} processes at once: each would start every job. Start it by one, and let "
-            "the launcher give each job several tasks: hydra.launcher.tasks_per_node=2."
+            f"A sweep can't be started by {n} processes at once: each would start every job. Start it with one process "
+            "and let the launcher give each job several tasks: hydra.launcher.tasks_per_node=2."
         )
     if cfg.get("dry_run") is True and not str(cfg.hydra.sweeper._target_).endswith(".ResumingSweeper"):
         raise InvocationError(
-            "dry_run=true can't tell the trials of a search, which are chosen one after another. Try it with one set "
+            "dry_run=true can't show the trials of a search, which are chosen one after another. Try it with one set "
             "of values: without the sweeper and -m."
         )
 
@@ -120,12 +118,12 @@ def _require_hydras_own(node: Any, name: str, depth: int = 0) -> None:
     from omegaconf.errors import OmegaConfBaseException
 
     if depth > _DEEPEST:
-        raise InvocationError(f"{name} is too deep: does it contain itself?")
+        raise InvocationError(f"{name} is nested too deeply. Does it contain itself?")
     for key in node if isinstance(node, DictConfig) else range(len(node)):
         try:
             value = None if OmegaConf.is_missing(node, key) else node[key]  # follows interpolations
         except OmegaConfBaseException:
-            continue  # a value that only a job has
+            continue  # a value that only exists in a job
         if OmegaConf.is_config(value):
             _require_hydras_own(value, f"{name}.{key}", depth + 1)
         allowed = _HYDRAS_OWN if key == "_target_" else _LOGGING if key in ("()", "class", "factory") else None
@@ -133,6 +131,6 @@ def _require_hydras_own(node: Any, name: str, depth: int = 0) -> None:
             text = str(value)
             if not any(text == package or text.startswith(f"{package}.") for package in allowed):
                 raise InvocationError(
-                    f"{name}.{key}={text} isn't Hydra's own, and Hydra would call it: only {', '.join(allowed)} are "
+                    f"{name}.{key}={text} isn't part of Hydra, but Hydra would call it. Only {', '.join(allowed)} are "
                     "trusted there. Remove it from the command line or the experiment file."
                 )

@@ -1,4 +1,4 @@
-"""Seeds, device, and a description of code and machine for the record."""
+"""Seeds, devices, and a description of code and machine for records."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ import torch
 
 from neuralop_bench.runtime.place import ROOT
 
-# What computes a result: changes elsewhere (docs, tests) don't make a record dirty.
+# Paths with code that computes results. Changes elsewhere (docs, tests) don't make a record dirty.
 _COMPUTING = ("neuralop_bench", "data_gen", "configs", "run.py")
-# What decides the last bits of a result on a CPU, by its entry in the environment.
+# Entries of the environment that decide the last bits of a result on a CPU.
 _DECIDE_BITS = ["libraries", "processor", "vector_instructions", "threads", "processes", "precision", "compiled"]
 _LIBRARIES = ("torch", "numpy", "scipy", "h5py", "xarray", "hydra-core")
 
 
 def seed_everything(seed: int) -> None:
-    """Seed the generator that initial weights and dropout draw from; NumPy's global generator is never used."""
+    """Seed the generator for initial weights and dropout. NumPy's global generator is never used."""
     torch.manual_seed(seed)
 
 
@@ -29,19 +29,19 @@ def resolve_device(name: str) -> torch.device:
     """The device for ``cpu``, ``cuda``, ``cuda:1``, or ``auto``: CUDA if there is one, else the CPU.
 
     Raises:
-        ValueError: no such device here.
+        ValueError: there is no such device on this machine.
     """
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         device = torch.device(name)
     except RuntimeError as error:
-        raise ValueError(f"device={name!r} is no device: use auto, cpu, cuda or cuda:<index>.") from error
+        raise ValueError(f"device={name!r} isn't a device: use auto, cpu, cuda or cuda:<index>.") from error
     if device.type == "cuda":
         count = torch.cuda.device_count() if torch.cuda.is_available() else 0
         if (device.index or 0) >= count:
             raise ValueError(
-                f"device={name} asks for a CUDA device, but {count} can be used here. Use device=cpu or device=auto."
+                f"device={name} isn't available: {count} CUDA devices can be used here. Use device=cpu or device=auto."
             )
     elif device.type != "cpu":
         raise ValueError(f"device={name} isn't supported: use auto, cpu, cuda or cuda:<index>.")
@@ -51,17 +51,17 @@ def resolve_device(name: str) -> torch.device:
 def environment(
     device: torch.device, *, processes: int = 1, precision: str = "float32", compiled: bool = False
 ) -> dict[str, Any]:
-    """Versions, device and threads of this process, and what its numbers depend on to the last bit.
+    """Versions, device and threads of this process, and everything that decides the last bits of its numbers.
 
     Args:
-        device: of this process.
-        processes: how many shared the work.
-        precision: of the products in training.
+        device: device of this process.
+        processes: number of processes that shared the work.
+        precision: precision of the products in training.
         compiled: whether torch.compile translated the operator.
 
-    ``bit_equal_with_the_same`` names the other entries in which a repetition must agree to give the same bits; None
-    says that even the same machine may differ (CUDA adds in an order that isn't fixed). Elsewhere sums are rounded in
-    another order: 1e-7 in one step, which training amplifies.
+    ``bit_equal_with_the_same`` names the other entries that must be equal for a repetition to give the same bits. None
+    means that even the same machine may give others, since CUDA adds in an order that isn't fixed. With different
+    entries, sums are rounded in another order: a difference of 1e-7 in one step, which training amplifies.
     """
     return {
         "python": platform.python_version(),
@@ -81,8 +81,10 @@ def environment(
 def provenance(
     device: torch.device, *, processes: int = 1, precision: str = "float32", compiled: bool = False
 ) -> dict[str, Any]:
-    """Where, when and by which code something was measured: the fields that records, evaluations and verifications
-    share. Arguments as for ``environment``."""
+    """The fields that records, evaluations and verifications share: where, when and by which code they were made.
+
+    The arguments are those of ``environment``.
+    """
     code, dirty = commit()
     return {
         "environment": environment(device, processes=processes, precision=precision, compiled=compiled),
@@ -94,7 +96,7 @@ def provenance(
 
 
 def _processor() -> str:
-    """The processor's name: libraries choose their code by it."""
+    """The processor's name, by which libraries choose their code."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:
@@ -108,9 +110,9 @@ def bench_version() -> str:
 
 
 def commit() -> tuple[str, bool]:
-    """Hash of the checked-out commit ("" outside our repository), and whether computing code has changes since."""
+    """Hash of the checked-out commit ("" outside our repository), and whether computing code has changed since."""
     top, head = _git("rev-parse", "--show-toplevel"), _git("rev-parse", "HEAD")
-    # Installed into an environment that lies in somebody's own repository, the commit would be theirs.
+    # If the package is installed inside another repository, the commit would be that repository's.
     if top is None or head is None or Path(top.strip()).resolve() != ROOT:
         return "", False
     return head.strip(), bool((_git("status", "--porcelain", "--", *_COMPUTING) or "").strip())

@@ -1,7 +1,7 @@
-"""Every reach into the internals of Hydra and of its launchers, which have no public door for these things.
+"""All uses of the internals of Hydra and of its launchers, where there is no public interface.
 
-A new version of either may close one of them: tests/runtime/test_hydra_internals.py tries each with the version that
-constraints.txt pins.
+A new version of either may break them. tests/runtime/test_hydra_internals.py tries each with the versions pinned in
+constraints.txt.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from omegaconf import DictConfig, open_dict
 
 @contextmanager
 def wrapped_composition(wrap: Callable[[Callable[..., DictConfig]], Callable[..., DictConfig]]) -> Iterator[None]:
-    """Let every composition in the block, those of a sweep's jobs included, pass through ``wrap``.
+    """Wrap every composition in the block, including those of a sweep's jobs.
 
     Args:
-        wrap: takes the method ``load_configuration`` of Hydra's loader and returns what is called in its place.
+        wrap: gets the method ``load_configuration`` of Hydra's loader and returns its replacement.
     """
     from hydra._internal.config_loader_impl import ConfigLoaderImpl
 
@@ -33,7 +33,7 @@ def wrapped_composition(wrap: Callable[[Callable[..., DictConfig]], Callable[...
 
 
 def group_options(group: str) -> list[str]:
-    """Names of a group's options in the composition at work."""
+    """Names of a group's options in the current composition."""
     from hydra.core.global_hydra import GlobalHydra
 
     return GlobalHydra.instance().config_loader().get_group_options(group)
@@ -42,16 +42,16 @@ def group_options(group: str) -> list[str]:
 def composed_job(
     overrides: Sequence[str], master: DictConfig, loader: Any, bases: dict[tuple[str, ...], DictConfig]
 ) -> DictConfig:
-    """The configuration of a sweep's job, with interpolations that aren't resolved.
+    """The configuration of a sweep's job, with unresolved interpolations.
 
-    Hydra takes a tenth of a second for one, nearly all of it for the files of the options that are chosen. Jobs that
-    choose the same share that; then, as Hydra does, values are put in.
+    Hydra takes a tenth of a second to compose one, nearly all of it to read the files of the chosen options. Jobs with
+    the same options share that work. Then values are set, as Hydra does.
 
     Args:
-        overrides: of the job.
+        overrides: overrides of the job.
         master: the configuration that Hydra has composed for the sweep.
         loader: Hydra's loader of configurations.
-        bases: configurations by the options chosen; filled in.
+        bases: configurations by the options chosen; entries are added.
     """
     from hydra.core.override_parser.overrides_parser import OverridesParser
 
@@ -70,7 +70,7 @@ def composed_job(
 def submitted_jobs(error: BaseException) -> Sequence[Any] | None:
     """The jobs that Hydra's launcher had handed to submitit when it raised; None if there are none.
 
-    They are a local variable of the launcher, which hands them to nobody.
+    They are in a local variable of the launcher, which doesn't expose them.
     """
     for frame, _ in traceback.walk_tb(error.__traceback__):
         jobs = frame.f_locals.get("jobs")

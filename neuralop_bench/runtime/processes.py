@@ -1,7 +1,7 @@
-"""The processes that share one run: one alone, or those that torchrun, ``accelerate launch`` or Slurm have started.
+"""The processes that share one run: a single one, or several started by torchrun, ``accelerate launch`` or Slurm.
 
-Every process does the same work on its part of the samples; the first alone writes and prints. They find each other by
-Accelerate, which is imported only where there are several.
+Every process does the same work on its part of the samples. Only the first one writes and prints. Accelerate connects
+them; it is only imported if there are several.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from neuralop_bench.runtime.environment import resolve_device
 from neuralop_bench.runtime.process_group import OtherProcessFailed, n_processes
 
-# Others wait as long for the first, which draws pictures and times predictions alone.
+# The others wait this long for the first process, which draws figures and times predictions alone.
 _PATIENCE = timedelta(hours=6)
 _T = TypeVar("_T")
 
@@ -29,8 +29,8 @@ _T = TypeVar("_T")
 class Processes:
     """Attributes:
     rank: number of this process; 0 is the first.
-    n: how many there are.
-    device: of this process.
+    n: number of processes.
+    device: device of this process.
     """
 
     rank: int = 0
@@ -42,7 +42,7 @@ class Processes:
         return self.rank == 0
 
     def part_of(self, n_items: int) -> slice:
-        """This process's share of ``n_items`` consecutive items; of sizes that differ by one at most, perhaps empty.
+        """This process's share of ``n_items`` consecutive items. Sizes differ by at most one; a share may be empty.
 
         >>> [Processes(rank, 3).part_of(4) for rank in range(3)]
         [slice(0, 2, None), slice(2, 3, None), slice(3, 4, None)]
@@ -52,7 +52,7 @@ class Processes:
         return slice(first, first + size + (self.rank < longer))
 
     def gathered(self, items: Sequence[_T]) -> list[_T]:
-        """The items of all processes, in the order of their ranks; every process gets them all."""
+        """The items of all processes, in the order of ranks. Every process gets all of them."""
         if self.n == 1:
             return list(items)
         from accelerate.utils import gather_object
@@ -60,14 +60,14 @@ class Processes:
         return gather_object(list(items))
 
     def interleaved(self, items: Sequence[_T]) -> list[_T]:
-        """The items of all processes, each of which has every so many-th, in their order."""
+        """The items of all processes in their original order, where each of the n processes has every n-th item."""
         if self.n == 1:
             return list(items)
         numbered = [(self.rank + self.n * i, item) for i, item in enumerate(items)]
         return [item for _, item in sorted(self.gathered(numbered), key=lambda entry: entry[0])]
 
     def summed(self, value: Tensor) -> Tensor:
-        """The sum over the processes."""
+        """The sum over all processes."""
         if self.n == 1:
             return value
         from accelerate.utils import reduce
@@ -75,18 +75,18 @@ class Processes:
         return cast(Tensor, reduce(value, "sum"))
 
     def wait(self) -> None:
-        """Until all have come this far."""
+        """Wait until all processes have reached this point."""
         if self.n > 1:
             from accelerate import PartialState
 
             PartialState().wait_for_everyone()
 
     def first_does(self, action: Callable[[], _T]) -> _T:
-        """What ``action`` returns in the first process, which alone calls it; a picklable value.
+        """Call ``action`` only in the first process, and return its (picklable) result in all of them.
 
         Raises:
-            OtherProcessFailed: in the others, if it failed there.
-            Exception: its own, in the first.
+            OtherProcessFailed: in the other processes, if ``action`` failed.
+            Exception: in the first process, the error of ``action``.
         """
         if self.n == 1:
             return action()
@@ -96,7 +96,7 @@ class Processes:
         if not self.is_first:
             value, failed = broadcast_object_list(outcome)
             if failed:
-                raise OtherProcessFailed("The first process can't go on; its message says why.")
+                raise OtherProcessFailed("The first process failed; its message says why.")
             return value
         try:
             outcome = [action(), False]
@@ -107,14 +107,14 @@ class Processes:
         return outcome[0]
 
     def sharing(self, module: nn.Module) -> nn.Module:
-        """The module with gradients averaged over the processes; itself if there is one process alone."""
+        """The module with gradients averaged over the processes; the module itself if there is only one process."""
         if self.n == 1:
             return module
         devices = [self.device] if self.device.type == "cuda" else None
         return nn.parallel.DistributedDataParallel(module, device_ids=devices)
 
     def align(self, module: nn.Module) -> None:
-        """Give every process the first one's buffers: running statistics differ where the samples do."""
+        """Copy the first process's buffers to all: running statistics differ, as each process sees other samples."""
         if self.n > 1:
             from accelerate.utils import broadcast
 
@@ -123,7 +123,7 @@ class Processes:
 
     @contextmanager
     def first_alone_speaks(self) -> Iterator[None]:
-        """Nothing that the other processes print in the block is shown; an error is reported after it."""
+        """Hide the output of all processes but the first within the block. Errors are reported after it."""
         if self.is_first:
             yield
             return
@@ -135,15 +135,15 @@ ALONE = Processes()
 
 
 def join(device: str) -> Processes:
-    """The processes that this one belongs to, with a device for each.
+    """Join the processes that this one belongs to, each with its device.
 
     Args:
-        device: auto, cpu, cuda, or cuda:<index>. With several processes on a node each takes the CUDA device of its
-            number there.
+        device: auto, cpu, cuda, or cuda:<index>. With several processes on a node, each takes the CUDA device with its
+            local number.
 
     Raises:
-        ValueError: no such device here, several processes without Accelerate, or an earlier job in them had a device
-            of another kind.
+        ValueError: the device doesn't exist here, there are several processes but no Accelerate, or an earlier job in
+            these processes used another kind of device.
     """
     _tell_torch_of_slurm()
     n = n_processes()
@@ -153,21 +153,21 @@ def join(device: str) -> Processes:
         from accelerate import PartialState
     except ImportError:
         raise ValueError(
-            f"{n} processes were started for one run, which takes Accelerate: pip install 'neuralop-bench[cluster]'. "
+            f"{n} processes were started for one run, which needs Accelerate: pip install 'neuralop-bench[cluster]'. "
             "Or start one process."
         ) from None
     if device.startswith("cuda:"):
-        raise ValueError(f"device={device} is one device, but {n} processes share this run. Use device=cuda or auto.")
+        raise ValueError(f"device={device} is a single device, but {n} processes share this run. Use cuda or auto.")
     on_cpu = resolve_device(device).type == "cpu"
     state = PartialState(cpu=on_cpu, timeout=_PATIENCE)
     own = torch.device("cpu") if on_cpu else cast(torch.device, state.device)
     if resolve_device(device).type != cast(torch.device, state.device).type:
-        raise ValueError(f"device={device}, but an earlier job in these processes took {state.device}. Start anew.")
+        raise ValueError(f"device={device}, but an earlier job here used {state.device}. Start new processes.")
     return Processes(state.process_index, state.num_processes, own)
 
 
 def leave() -> None:
-    """Part from the other processes, so that none waits for this one at its end."""
+    """Leave the process group, so that no other process waits for this one when it ends."""
     if n_processes() > 1 and "accelerate" in sys.modules:
         from accelerate import PartialState
 
@@ -175,15 +175,15 @@ def leave() -> None:
 
 
 def _tell_torch_of_slurm() -> None:
-    """Say in torch's terms which of several tasks of a Slurm step, or of submitit's local executor, this process is."""
+    """Set torch's variables to the number of this task in a Slurm step or in submitit's local executor."""
     if "WORLD_SIZE" in os.environ or n_processes() == 1:
         return
     try:
         from submitit.helpers import TorchDistributedEnvironment
     except ImportError:
         raise ValueError(
-            f"{n_processes()} tasks were started for one run, which takes submitit and Accelerate: "
+            f"{n_processes()} tasks were started for one run, which needs submitit and Accelerate: "
             "pip install 'neuralop-bench[cluster]'. Or start one task."
         ) from None
-    os.environ.setdefault("SUBMITIT_EXECUTOR", "slurm")  # submitit looks for its own mark, which a plain srun hasn't
+    os.environ.setdefault("SUBMITIT_EXECUTOR", "slurm")  # submitit needs it, but plain srun doesn't set it
     TorchDistributedEnvironment().export(set_cuda_visible_devices=False)

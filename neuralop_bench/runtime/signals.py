@@ -1,5 +1,4 @@
-"""How a process answers SIGINT (Ctrl-C) and SIGTERM. Imports nothing that takes time: it is in force before the rest
-is loaded."""
+"""Handle SIGINT (Ctrl-C) and SIGTERM. Imports nothing slow, so that it works before everything else is loaded."""
 
 from __future__ import annotations
 
@@ -17,22 +16,24 @@ from types import FrameType
 
 from neuralop_bench.runtime.process_group import is_first
 
-# ``timeout`` and some schedulers send a signal twice in one breath.
+# ``timeout`` and some schedulers send a signal twice in quick succession.
 _SAME_BREATH_SECONDS = 1.0
 
 
 class Terminated(BaseException):
-    """The process was asked to end (SIGTERM)."""
+    """The process was told to end (SIGTERM)."""
 
 
 @contextmanager
 def report_stops() -> Iterator[None]:
-    """SIGINT and SIGTERM end the block, and the process with a word about how to go on; a second one at once.
+    """On SIGINT or SIGTERM, end the block and then the process, with a message that says how to continue.
+
+    A second signal ends the process at once.
 
     Raises:
         SystemExit: with status 130 or 143.
     """
-    if threading.current_thread() is not threading.main_thread():  # signals are for the main thread
+    if threading.current_thread() is not threading.main_thread():  # only the main thread can handle signals
         yield
         return
     stops: list[tuple[int, float]] = []
@@ -49,13 +50,13 @@ def report_stops() -> Iterator[None]:
                 os._exit(128 + signum)
             raise KeyboardInterrupt if signum == signal.SIGINT else Terminated
 
-    # What is ignored stays ignored: a shell starts background jobs so.
+    # Ignored signals stay ignored: that is how a shell starts background jobs.
     handled = [s for s in (signal.SIGINT, signal.SIGTERM) if signal.getsignal(s) is not signal.SIG_IGN]
     before = {signum: signal.signal(signum, stop) for signum in handled}
     try:
         yield
     except BaseException as error:
-        # An import or a library in C may have made another exception of it.
+        # An import or a C library may have turned the signal's exception into another one.
         signum = stops[0][0] if stops else signal.SIGINT if isinstance(error, KeyboardInterrupt) else None
         if signum is None:
             raise
@@ -67,8 +68,11 @@ def report_stops() -> Iterator[None]:
 
 
 def _is_in_an_import(frame: FrameType | None) -> bool:
-    """An exception there may be taken for a missing module, for which a library has a second choice (PyYAML goes on
-    without its parser in C), and the process would go on. Nothing is lost: see :func:`_say`."""
+    """Whether the signal arrived during an import. Then the process must end without an exception.
+
+    A library may take the exception for a missing module and continue with a fallback (PyYAML does so for its C
+    parser), so the process wouldn't end. Nothing is lost: see :func:`_say`.
+    """
     while frame is not None:
         if frame.f_code.co_filename.startswith("<frozen importlib"):
             return True
@@ -80,10 +84,10 @@ def _say(signum: int) -> None:
     if not is_first():
         return
     again = [argument for argument in sys.argv if not re.fullmatch(r"\+{0,2}force=true", argument, re.IGNORECASE)]
-    anew = "" if again == sys.argv else " (force=true would start anew)"
+    anew = "" if again == sys.argv else " (force=true would start from scratch)"
     print(
-        f"\nStopped by {signal.Signals(signum).name}. What was done until the last checkpoint is kept; the same "
-        f"command goes on from there{anew}:\n  {shlex.join([Path(sys.executable).name, *again])}",
+        f"\nStopped by {signal.Signals(signum).name}. Everything up to the last checkpoint is kept; the same "
+        f"command continues from there{anew}:\n  {shlex.join([Path(sys.executable).name, *again])}",
         file=sys.stderr,
         flush=True,
     )

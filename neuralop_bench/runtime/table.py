@@ -13,14 +13,14 @@ from rich.table import Table as RichTable
 
 from data_gen.progress import printable
 
-# Columns of a terminal that tables of results fit into.
+# Width, in characters, that tables of results fit into.
 WIDTH = 100
 _ENDLESS = 10_000
 
 
 @dataclass(frozen=True)
 class Table:
-    """Rows of text; ``wraps`` breaks long cells instead of widening their column."""
+    """Rows of text. ``wraps`` breaks long cells into lines instead of widening their column."""
 
     title: str
     header: Sequence[str]
@@ -42,9 +42,9 @@ class Table:
 
 
 def show(tables: Sequence[Table]) -> None:
-    """Print tables to stdout, with ``?`` for what its encoding can't write.
+    """Print tables to stdout, with ``?`` for characters that its encoding doesn't have.
 
-    A log file gets plain text, as wide as a table is.
+    A log file gets plain text at the table's full width.
     """
     for table in tables:
         drawn = table.to_rich()
@@ -64,7 +64,7 @@ def _console(table: Table, drawn: RichTable) -> Console:
 
 
 def number(value: float | None) -> str:
-    """Four significant digits; empty for what was not measured.
+    """A number with four significant digits; an empty string if it wasn't measured.
 
     >>> number(0.0345678), number(None), number(float("inf")), number(3.0)
     ('0.03457', '', 'inf', '3')
@@ -79,5 +79,5 @@ def _line(cells: Sequence[str]) -> str:
 
 
 def _plain(cell: str) -> str:
-    """As one cell of markdown, whatever a name holds."""
+    """A text as one cell of a markdown table, with special characters escaped."""
     return " ".join(cell.split()).replace("\\", "\\\\").replace("|", "\\|").replace("<", "&lt;")

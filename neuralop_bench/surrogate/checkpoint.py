@@ -1,4 +1,4 @@
-"""Checkpoints: plain dicts of tensors, numbers and strings, written atomically, read without unpickling code."""
+"""Checkpoints: plain dicts of tensors, numbers and strings, written atomically and read without running code."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ CHECKPOINT_FORMAT = 1
 
 
 class CheckpointError(RuntimeError):
-    """A checkpoint can't be read; the message names the file and the remedy."""
+    """A checkpoint can't be read. The message names the file and what to do."""
 
 
 def save(path: Path, content: dict[str, Any]) -> None:
-    """Write a checkpoint; ``path`` is always either the previous one or the whole new one."""
+    """Write a checkpoint atomically: ``path`` is always either the previous one or the complete new one."""
     with replacing_stream(path) as stream:
         torch.save({"format": CHECKPOINT_FORMAT, **content}, stream)
 
@@ -29,13 +29,13 @@ def save(path: Path, content: dict[str, Any]) -> None:
 def load(path: Path, device: torch.device | str = "cpu") -> dict[str, Any]:
     """Read a checkpoint.
 
-    Nothing in the file is run: it may hold tensors, numbers, strings and containers of those, and nothing else.
+    No code in the file is run: it may only contain tensors, numbers, strings and containers of these.
 
     Raises:
-        CheckpointError: the file is missing, damaged, of another format, or holds something else.
+        CheckpointError: the file is missing or damaged, has another format, or contains anything else.
     """
     try:
-        # torch doesn't compare the checksums that it writes: a flipped bit would be a slightly different model.
+        # torch doesn't verify the checksums that it writes, so a flipped bit would silently change the model.
         with zipfile.ZipFile(path) as archive:
             damaged = archive.testzip()
         if damaged is not None:
@@ -43,34 +43,34 @@ def load(path: Path, device: torch.device | str = "cpu") -> dict[str, Any]:
         content = torch.load(path, map_location=device, weights_only=True)
         version = content.pop("format", CHECKPOINT_FORMAT)
         if version != CHECKPOINT_FORMAT:
-            raise ValueError(f"it has format {version}, this code reads {CHECKPOINT_FORMAT}")
+            raise ValueError(f"it has format {version}, but this code reads format {CHECKPOINT_FORMAT}")
         return content
-    except Exception as error:  # damage can raise anything
+    except Exception as error:  # a damaged file can raise any exception
         raise CheckpointError(
             f"The checkpoint {path} can't be read ({type(error).__name__}: {error}). "
-            "Run the same command with force=true to start the run anew."
+            "Run the same command with force=true to start the run from scratch."
         ) from error
 
 
 def load_weights(module: nn.Module, weights: Mapping[str, Tensor], path: Path) -> None:
-    """Put the weights of a checkpoint into a module.
+    """Load the weights of a checkpoint into a module.
 
     Args:
-        module: of the architecture that was saved.
+        module: a module of the architecture that was saved.
         weights: its state.
-        path: of the checkpoint, for the message.
+        path: the checkpoint's path, for the message.
 
     Raises:
-        CheckpointError: they are of another architecture.
+        CheckpointError: the weights belong to another architecture.
     """
     try:
         module.load_state_dict(weights)
     except RuntimeError as error:
         lines = str(error).splitlines()
-        first, *others = lines[1:] or lines  # torch heads its list with a line of its own
+        first, *others = lines[1:] or lines  # torch's first line is a heading
         first = shorten(first, 200, placeholder=" ...")
         more = f" ({len(others)} more such lines)" if others else ""
         raise CheckpointError(
-            f"The checkpoint {path} is of another architecture than the configuration beside it: {first}{more}. Put "
-            "back the file that belongs to the run, or run the same command with force=true to start it anew."
+            f"The checkpoint {path} doesn't fit the configured architecture: {first}{more}. Restore the file that "
+            "belongs to the run, or run the same command with force=true to start from scratch."
         ) from error

@@ -12,11 +12,11 @@ from neuralop_bench.batch import CHANNEL, TIME, Batch, Field, Trajectory
 
 
 class Normalizer(nn.Module):
-    """Means and standard deviations per channel, never per pixel: per-pixel statistics would tie a model to one grid.
+    """Means and standard deviations per channel. Statistics per pixel would tie a model to one grid.
 
     Attributes:
-        state_mean, state_std: of the state fields over all samples, frames and points, [C].
-        static_mean, static_std: of the static fields, [C_s].
+        state_mean, state_std: statistics of the state fields over all samples, frames and points, [C].
+        static_mean, static_std: statistics of the static fields, [C_s].
         increment_std: root mean square of state(t + j) - state(t) for j = 1 ... bundle, [bundle, C]; empty for steady
             problems.
 
@@ -38,7 +38,7 @@ class Normalizer(nn.Module):
         increment_std: Float64[Tensor, "lag channel"],
     ) -> None:
         super().__init__()
-        # Kept in float64 and cast to the data's precision at use.
+        # Stored in float64 and cast to the data's precision when used.
         self.register_buffer("state_mean", state_mean)
         self.register_buffer("state_std", _positive(state_std))
         self.register_buffer("static_mean", static_mean)
@@ -87,10 +87,10 @@ class Normalizer(nn.Module):
         return increments / self._increment_std(increments)
 
     def decode_increment(self, encoded: Trajectory) -> Trajectory:
-        """Increments over the last history frame, in physical units, of the first steps of a bundle.
+        """Increments over the last history frame, in physical units, for the first steps of a bundle.
 
         Raises:
-            ValueError: a bundle longer than the increments that were measured.
+            ValueError: the bundle has more steps than increments were measured for.
         """
         return encoded * self._increment_std(encoded)
 
@@ -105,13 +105,13 @@ class Normalizer(nn.Module):
 
 
 class Moments:
-    """Mean and standard deviation per row, from batches, by Chan's pairwise update (no cancellation)."""
+    """Mean and standard deviation per row, from batches, by Chan's pairwise update, which avoids cancellation."""
 
     def __init__(self) -> None:
         self._count, self._mean, self._squares = 0, torch.zeros(()), torch.zeros(())
 
     def add(self, values: Tensor) -> None:
-        """Take in more values, [row, value]."""
+        """Add values, [row, value]."""
         if values.shape[0] == 0:
             self._mean = self._squares = values.new_zeros(0)
             return
@@ -129,7 +129,7 @@ class Moments:
 
 
 def _as(statistics: Tensor, fields: Tensor, channel_axis: int = CHANNEL) -> Tensor:
-    """Statistics [..., C] shaped and cast to multiply fields whose channels lie on the given axis."""
+    """Statistics [..., C], reshaped and cast to broadcast with fields whose channels are on the given axis."""
     return statistics.to(fields).view(*statistics.shape, *(1,) * (fields.ndim - 1 - channel_axis))
 
 

@@ -8,7 +8,7 @@ import torch
 
 from neuralop_bench.batch import TIME, Field, Trajectory
 
-# Maps a history [B, K, C, *S] and static fields to the next b snapshots, the bundle [B, b, C, *S].
+# Maps a history [B, K, C, *S] and static fields to the next b snapshots, a bundle [B, b, C, *S].
 Step = Callable[[Trajectory, Field], Trajectory]
 
 
@@ -18,7 +18,7 @@ def rollout(step: Step, history: Trajectory, static: Field, n_steps: int) -> Tra
     A steady problem has an empty history (K = 0) and takes a single call.
 
     Raises:
-        ValueError: several calls from an empty history, which would all be the same.
+        ValueError: an empty history would need several calls, which would all give the same.
     """
     bundles: list[Trajectory] = []
     n_done = 0
@@ -27,7 +27,7 @@ def rollout(step: Step, history: Trajectory, static: Field, n_steps: int) -> Tra
         n_new = prediction.shape[TIME]
         if history.shape[TIME] == 0 and n_new < n_steps:
             raise ValueError(
-                f"From an empty history a model predicts {n_new} steps, not {n_steps}. Raise surrogate.bundle."
+                f"With an empty history a model can only predict {n_new} steps, not {n_steps}. Raise surrogate.bundle."
             )
         bundles.append(prediction)
         n_done += n_new

@@ -22,24 +22,25 @@ from neuralop_bench.surrogate.rollout import rollout
 
 
 class Surrogate(nn.Module):
-    """decode . operator . encode: the one place of normalisation and of the layout of time in channels.
+    """decode . operator . encode: the only place that normalises fields and puts time into channels.
 
-    The operator sees [B, K C + C_s, *S]: the normalised history, oldest frame first, then the normalised static fields.
+    The operator gets [B, K C + C_s, *S]: the normalised history, oldest frame first, then the normalised static fields.
     It returns [B, b C, *S], the bundle of b steps predicted per call.
 
     Args:
         operator: an ``nn.Module`` that maps fields to fields.
         normalizer: statistics of the training split.
-        bundle: steps per call, b. 1 is autoregressive; the horizon predicts the whole trajectory at once.
+        bundle: steps per call, b. With 1, the model is autoregressive; with the horizon, it predicts the whole
+            trajectory at once.
         residual: predict increments: step j of a bundle is the last history frame plus increment_std[j] times the
             output.
 
     Attributes:
-        spec: of the training data; None unless it was loaded from a run.
-        n_history: frames it was trained to be given, K; None unless it was loaded from a run.
+        spec: spec of the training data; None unless the surrogate was loaded from a run.
+        n_history: number of history frames it was trained with, K; None unless it was loaded from a run.
 
     Raises:
-        ValueError: in ``forward``, ``residual`` without a history; an operator whose output has another shape.
+        ValueError: in ``forward``: ``residual`` without a history, or an operator whose output has the wrong shape.
     """
 
     def __init__(self, operator: nn.Module, normalizer: Normalizer, *, bundle: int = 1, residual: bool = False) -> None:
@@ -56,13 +57,13 @@ class Surrogate(nn.Module):
         """The surrogate of a run with the weights that did best on valid, in evaluation mode.
 
         Args:
-            run: a run directory; its best.pt alone is read.
-            device: where the surrogate is to compute.
-            trust: packages, besides the project's own, whose constructors may be called: a foreign model is code.
+            run: a run directory; only its best.pt is read.
+            device: the device to compute on.
+            trust: packages, besides the project's own, whose constructors may be called, since they run code.
 
         Raises:
             CheckpointError: best.pt is missing, damaged, or of another architecture.
-            ConfigError: a constructor that isn't trusted, or whose arguments have changed since.
+            ConfigError: a constructor isn't trusted, or its arguments have changed since.
 
         >>> from neuralop_bench import Surrogate, compose, run
         >>> from neuralop_bench.config.identity import run_directory
@@ -101,7 +102,7 @@ class Surrogate(nn.Module):
         expected = (history.shape[0], self.bundle * n_channels, *static.shape[2:])
         if output.shape != expected:
             raise ValueError(f"The operator returned fields of shape {tuple(output.shape)}, expected {expected}.")
-        bundle = widened(output).unflatten(1, (self.bundle, n_channels))  # what follows has units
+        bundle = widened(output).unflatten(1, (self.bundle, n_channels))  # physical units from here on
         if self.residual:
             return history[:, -1:] + self.normalizer.decode_increment(bundle)
         return self.normalizer.decode_state(bundle)
@@ -112,19 +113,20 @@ class Surrogate(nn.Module):
         return torch.cat([states, self.normalizer.encode_static(static)], dim=1)
 
     def encode_target(self, history: Trajectory, target: Trajectory) -> Field:
-        """What the operator has to return for the surrogate to predict a bundle of physical fields, [B, b C, *S]."""
+        """The operator's output for which the surrogate predicts a given bundle of physical fields, [B, b C, *S]."""
         if self.residual:
             return self.normalizer.encode_increment(target - history[:, -1:]).flatten(1, 2)
         return self.normalizer.encode_state(target).flatten(1, 2)
 
     @torch.no_grad()
     def prepare(self, batches: Iterable[Batch]) -> None:
-        """Show the operator the encoded training pairs, if it asks for them: a basis of the targets, a regression.
+        """Call the operator's ``prepare``, if it has one, with the encoded training pairs.
+
+        Operators use them to compute a basis of the targets or a regression.
 
         Args:
-            batches: of the training split, with targets of a bundle's length. They are held in memory together,
-                so an operator that has ``prepare`` for some of its options alone says in ``needs_pairs`` whether it
-                wants them.
+            batches: batches of the training split, with targets of a bundle's length. All of them are held in memory,
+                so an operator that needs ``prepare`` only for some of its options says so in ``needs_pairs``.
         """
         prepare = getattr(self.operator, "prepare", None)
         if prepare is None or not getattr(self.operator, "needs_pairs", True):
@@ -151,9 +153,9 @@ class Surrogate(nn.Module):
 def build_operator(
     model: Mapping[str, Any], spec: DatasetSpec, *, n_history: int, bundle: int, device: torch.device
 ) -> nn.Module:
-    """The bare network of a constructor node, for the channels and the grid of a dataset.
+    """Build the network of a model node for the channels and the grid of a dataset.
 
-    On the device ``meta`` it takes no memory, so impossible sizes fail before any work.
+    On the device ``meta`` it takes no memory, so impossible sizes fail before any work is done.
     """
     with device:
         return constructors.build(model)(

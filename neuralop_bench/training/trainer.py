@@ -1,4 +1,4 @@
-"""The training loop: one for every model, dataset and way of training."""
+"""The training loop: the same for every model, dataset and way of training."""
 
 from __future__ import annotations
 
@@ -40,9 +40,9 @@ class Diverged(RuntimeError):
 
 @dataclass
 class Progress:
-    """Where a training stands; every checkpoint holds it.
+    """The progress of a training, stored in every checkpoint.
 
-    ``spent`` holds what a stream of examples has cost, columns of a record's cost.
+    ``spent`` holds the cost of a stream of examples, as columns of a record's cost.
     """
 
     epoch: int = 0
@@ -51,14 +51,14 @@ class Progress:
     best_epoch: int = -1
     best_valid: float = math.inf
     seconds: float = 0.0
-    waited: float = 0.0  # seconds of those, for the next batch
+    waited: float = 0.0  # the part of these spent waiting for the next batch
     curve: list[dict[str, float]] = field(default_factory=list)
     spent: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """How weights change; each is described in the module of its name (``optimizers``, ``schedules`` ...)."""
+    """How weights are updated. Each part has its own module (``optimizers``, ``schedules`` ...)."""
 
     optimizer: Callable[[Iterable[nn.Parameter]], Optimizer]
     schedule: Schedule
@@ -70,27 +70,28 @@ class Recipe:
 class Trainer:
     """Fit a surrogate: shuffle, unroll, clip, step, validate, keep the best epoch.
 
-    The loss compares ``unroll`` free-running steps with the reference and is differentiated through all of them; 1
-    trains on one-step pairs. With ``pushforward`` they start from states that the surrogate has predicted itself, in a
-    number of steps drawn anew for every batch, which the gradient doesn't go through: it learns to correct its own
-    errors for little more than the cost of pairs (Brandstetter, Worrall, Welling 2022, arXiv 2202.03376, section 3.1).
+    The loss compares ``unroll`` free-running steps with the reference and is differentiated through all of them; with
+    1, it trains on one-step pairs. With ``pushforward``, these steps start from states that the surrogate has predicted
+    itself. The number of steps up to there is drawn for every batch, and gradients don't flow through them. So the
+    surrogate learns to correct its own errors for little more than the cost of pairs (Brandstetter, Worrall, Welling
+    2022, arXiv 2202.03376, section 3.1).
 
-    Each epoch's order of samples is a function of (seed, epoch), so a training that was
-    interrupted and resumed equals an uninterrupted one to the bit on CPU.
+    The order of samples in an epoch depends only on (seed, epoch), so on a CPU a training that was interrupted and
+    resumed gives the same bits as an uninterrupted one.
 
     Attributes:
         epochs: passes over the training windows.
         batch_size: windows per step.
         unroll: predicted steps per window that are compared with the reference.
-        pushforward: most steps before those, a multiple of the surrogate's bundle.
-        clip_norm: bound on the gradient's norm; None for none.
-        seed: of the samples' order.
-        checkpoint_seconds: longest time without a checkpoint.
-        precision: of the products of a training step, float32 or bf16 (torch's autocast; weights, loss, transforms and
-            predictions stay float32).
-        compile: let torch.compile translate the operator.
-        workers: processes that read data that aren't held in memory (``preload_gib``), for where a step takes less
-            time than the thread that reads a batch ahead in any case. Results don't depend on it.
+        pushforward: largest number of steps before these, a multiple of the surrogate's bundle.
+        clip_norm: bound on the gradient's norm; None for no bound.
+        seed: seed of the samples' order.
+        checkpoint_seconds: longest time between checkpoints.
+        precision: precision of the products in a training step, float32 or bf16 (torch's autocast; weights, loss,
+            transforms and predictions stay float32).
+        compile: whether torch.compile translates the operator.
+        workers: processes that read data that aren't held in memory (``preload_gib``). A thread always reads one batch
+            ahead; use workers if it is slower than a training step. Results don't depend on it.
     """
 
     epochs: int
@@ -123,25 +124,25 @@ class Trainer:
     ) -> Progress:
         """Train to the last epoch and leave the surrogate with the weights that did best on ``valid``.
 
-        Writes last.pt (resumable), best.pt and curve.csv into ``folder``; goes on from last.pt if it is there. Before
-        that, the operator's ``prepare`` gets the training pairs, if it has such a method. If it has no parameters, that
-        is the whole training: there is best.pt alone, of epoch 0.
+        Writes last.pt (resumable), best.pt and curve.csv into ``folder``; resumes from last.pt if it exists. Before
+        training, the operator's method ``prepare`` gets the training pairs, if it has one. For an operator without
+        parameters that is the whole training: it only writes best.pt, as epoch 0.
 
         Args:
             surrogate: on the device of ``processes``, with its normaliser fitted.
             train: examples with ``window_steps`` steps.
-            valid: whole trajectories, predicted freely for the selection of the best epoch.
-            recipe: how weights change.
-            tracker: is told of every epoch.
+            valid: whole trajectories; free-running predictions of them select the best epoch.
+            recipe: how weights are updated.
+            tracker: receives the numbers of every epoch.
             folder: the run directory.
             config: the configuration as YAML, stored in every checkpoint.
-            processes: those that share the training, each with a part of every batch; only the first writes.
+            processes: the processes that share the training, each with a part of every batch; only the first writes.
 
         Raises:
             Diverged: the loss became non-finite; last.pt and best.pt stay as they were.
         """
         clock = _Clock()
-        if not (folder / LAST_NAME).exists():  # a checkpoint holds what was prepared
+        if not (folder / LAST_NAME).exists():  # a checkpoint already contains the result of prepare
             pairs = train.source.windows(surrogate.bundle).in_order(self.batch_size)
             surrogate.prepare(_to(batch, processes.device) for batch in pairs)
         files = _Files(folder, config, train.source.spec.to_json(), processes)
@@ -153,7 +154,7 @@ class Trainer:
         training = _Training(surrogate, optim, scheduler, files)
         at = training.resume()
         train.spent.update(at.spent)
-        at.spent = train.spent  # one dict: a stream goes on counting, and every checkpoint holds the sums
+        at.spent = train.spent  # the same dict, so the stream keeps adding to it and every checkpoint holds the sums
         if self.compile:
             surrogate.operator.compile()
         objective = processes.sharing(_Objective(surrogate, recipe.loss, self.unroll))
@@ -183,7 +184,7 @@ class Trainer:
     def _keep_prepared(
         self, surrogate: Surrogate, valid: Windows, tracker: Tracker, files: _Files, clock: _Clock
     ) -> Progress:
-        """A surrogate without trainable parameters is what ``prepare`` has made of it: epoch 0 is the best."""
+        """Keep a surrogate without trainable parameters as ``prepare`` left it: epoch 0 is the best."""
         at = Progress(best_epoch=0, best_valid=validate(surrogate, valid, self.batch_size, files.processes))
         clock.tick(at)
         if not math.isfinite(at.best_valid):
@@ -195,7 +196,7 @@ class Trainer:
     def _steps(
         self, training: _Training, train: Examples, objective: nn.Module, augmentation: Augmentation
     ) -> Iterator[float]:
-        """What is left of an epoch, step by step; the loss of each."""
+        """Do the remaining steps of an epoch and yield the loss of each."""
         at, processes = training.at, training.processes
         training.surrogate.train()
         batches = train.shuffled(
@@ -224,7 +225,7 @@ class Trainer:
         weight: float,
         processes: Processes,
     ) -> float:
-        """The loss of the whole batch, of which this process has a part of the given weight."""
+        """Do one step and return the loss of the whole batch, of which this process has a part of the given weight."""
         optim.zero_grad(set_to_none=True)
         with torch.autocast(processes.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
             history, target = self._pushed(surrogate, batch)
@@ -239,7 +240,7 @@ class Trainer:
 
     @torch.no_grad()
     def _pushed(self, surrogate: Surrogate, batch: Batch) -> tuple[Trajectory, Trajectory]:
-        """The history that the loss starts from, and the steps that follow it."""
+        """The history that the loss starts from, and the target steps that follow it."""
         n_calls = self.pushforward // surrogate.bundle
         n_pushed = surrogate.bundle * int(torch.randint(n_calls + 1, ())) if n_calls else 0
         history = batch.history
@@ -273,8 +274,11 @@ class Trainer:
 
 
 def validate(predictor: Predictor, valid: Windows, batch_size: int, processes: Processes) -> float:
-    """Mean relative L2 of free-running predictions over whole trajectories (``rel_l2``); infinite if any isn't
-    finite. Every process predicts its part of the batches and gets the whole result."""
+    """Mean relative L2 of free-running predictions over whole trajectories (``rel_l2``).
+
+    It is infinite if any prediction isn't finite. Every process predicts its part of the batches and gets the mean
+    over all of them.
+    """
     errors: list[NDArray[np.float64]] = []
     for batch in valid.in_order(batch_size, processes):
         prediction = predictor.predict(_to(batch, processes.device), valid.n_steps)
@@ -283,7 +287,7 @@ def validate(predictor: Predictor, valid: Windows, batch_size: int, processes: P
 
 
 class _Objective(nn.Module):
-    """The loss of a batch as a module: gradients can be shared of what is called once for each backward pass."""
+    """The loss of a batch as a module: to share gradients, a module must be called once per backward pass."""
 
     def __init__(self, surrogate: Surrogate, loss: Loss, unroll: int) -> None:
         super().__init__()
@@ -294,7 +298,7 @@ class _Objective(nn.Module):
 
 
 class _Clock:
-    """Adds the time that passes to the seconds of a training, and tells how long ago the last checkpoint was."""
+    """Adds elapsed time to the seconds of a training, and measures the time since the last checkpoint."""
 
     def __init__(self) -> None:
         self._read = self._saved = time.monotonic()
@@ -312,7 +316,7 @@ class _Clock:
 
 
 class _Share(NamedTuple):
-    """The part of a batch that one process has: examples before it, its weight, and examples of the whole batch."""
+    """One process's part of a batch: number of examples before it, its weight, and size of the whole batch."""
 
     n_before: int
     weight: float
@@ -321,13 +325,13 @@ class _Share(NamedTuple):
     @classmethod
     def of(cls, processes: Processes, n_whole: int) -> _Share:
         part = processes.part_of(n_whole)
-        # A process without a part has one example, of no weight.
+        # A process without a part gets one example with weight 0.
         return cls(min(part.start, n_whole - 1), processes.n * (part.stop - part.start) / n_whole, n_whole)
 
 
 @dataclass
 class _Files:
-    """What a training leaves in its run directory; only the first process writes."""
+    """The files of a training in its run directory. Only the first process writes them."""
 
     folder: Path
     config: str
@@ -346,13 +350,13 @@ class _Files:
             checkpoint.save(self.folder / BEST_NAME, content)
 
     def load_best(self, at: Progress) -> dict[str, Any]:
-        """The checkpoint of the best epoch, or of the epoch that was cut off when it had just become the best."""
+        """The checkpoint of the best epoch. It may be of an epoch that was interrupted just after becoming the best."""
         path = self.folder / BEST_NAME
         content = checkpoint.load(path, self.processes.device)
         if content.get("epoch") not in (at.best_epoch, at.epoch + 1):
             raise CheckpointError(
-                f"The checkpoint {path} is of epoch {content.get('epoch')}, but the best one was {at.best_epoch}. "
-                "Run the same command with force=true to start the run anew."
+                f"The checkpoint {path} is from epoch {content.get('epoch')}, but the best one was {at.best_epoch}. "
+                "Run the same command with force=true to start the run from scratch."
             )
         return content
 
@@ -367,7 +371,7 @@ class _Files:
 
 @dataclass
 class _Training:
-    """What a resumable checkpoint holds."""
+    """The content of a resumable checkpoint."""
 
     surrogate: Surrogate
     optim: Optimizer
@@ -398,7 +402,7 @@ class _Training:
         checkpoint.save(self.files.folder / LAST_NAME, content)
 
     def resume(self) -> Progress:
-        """Go on from the checkpoint, if there is one."""
+        """Resume from the checkpoint, if there is one."""
         path = self.files.folder / LAST_NAME
         if not path.exists():
             return self.at
@@ -415,12 +419,12 @@ class _Training:
             raise
         except (KeyError, ValueError, TypeError, RuntimeError) as error:
             raise CheckpointError(
-                f"The checkpoint {path} isn't one of this training ({' '.join(str(error).split())}). Another version "
-                "of the code wrote it, perhaps. Run the same command with force=true to start the run anew."
+                f"The checkpoint {path} doesn't fit this training ({' '.join(str(error).split())}). It may come from "
+                "another version of the code. Run the same command with force=true to start the run from scratch."
             ) from error
-        if at.best_epoch >= 0:  # now: at the end of the training it would be too late
+        if at.best_epoch >= 0:  # check now: at the end of the training it would be too late
             best = self.files.load_best(at)
-            # Killed after writing best.pt and before writing last.pt: the epoch that is repeated now is the best.
+            # Killed between writing best.pt and last.pt: the epoch that is repeated now is the best.
             at.best_epoch, at.best_valid = best["epoch"], best["valid_rel_l2"]
         self.files.write_curve(at)
         print(f"Resuming {self.files.folder} after {at.epoch} epochs and {at.batch} steps.", flush=True)
@@ -433,7 +437,7 @@ def _require_finite(loss: float, at: Progress, n_batches: int) -> None:
 
 
 def _waiting(batches: Iterator[Batch], at: Progress) -> Iterator[Batch]:
-    """The batches, with the time that each let wait for it added up."""
+    """The batches; the time spent waiting for them is added up."""
     while True:
         started = time.monotonic()
         batch = next(batches, None)

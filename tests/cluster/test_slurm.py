@@ -138,7 +138,7 @@ def test_a_preempted_job_is_queued_again_and_a_killed_one_by_the_same_command(
     assert launching.returncode == 1
     assert "Traceback" not in err
     assert "1 of 2 jobs didn't finish" in err, "the sweep waited for the other"
-    assert re.search("seed=1: Job .* it was killed.* hydra.launcher.mem_gb .* the same command goes on", err)
+    assert re.search("seed=1: Job .* it was killed.* hydra.launcher.mem_gb .* the same command resumes", err)
     assert [seed for _, _, seed in sweep.records] == [0]
     assert sweep.has_resumed(0)
     assert not sweep.has_resumed(1)

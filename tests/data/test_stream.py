@@ -203,7 +203,7 @@ def test_the_order_of_examples_and_their_number_are_those_of_the_fixed_split(spl
 
 
 def test_processes_that_load_data_are_refused(splits: dict[str, Trajectories]) -> None:
-    with pytest.raises(ValueError, match="training process alone"):
+    with pytest.raises(ValueError, match="a single training process"):
         next(streamed(splits["train"]).shuffled(BATCH_SIZE, seed=0, workers=1))
 
 
@@ -341,7 +341,7 @@ def test_by_default_a_sample_stays_for_an_epoch_at_least() -> None:
 @pytest.mark.parametrize(
     ("overrides", "expected"),
     [
-        (("data.n_fresh=10",), r"data\.n_fresh=10 has an effect with data=stream alone"),
+        (("data.n_fresh=10",), r"data\.n_fresh=10 only has an effect with data=stream"),
         (("data=stream", "data.n_fresh=0"), r"data\.n_fresh must be at least 1"),
         (("data=stream", "data.n_fresh=-3"), r"data\.n_fresh must be at least 1"),
         (("data=stream", "trainer.epochs=2", "splits.train=16", "data.n_fresh=33"), "Lower data.n_fresh to at most 32"),
@@ -375,7 +375,7 @@ def test_imported_data_cant_be_streamed() -> None:
         (("model=persistence",), "model=persistence has no parameters to train"),
         (("model=pca_ridge",), "has no parameters to train"),
         (("preload_gib=0",), "Raise preload_gib"),
-        (("trainer.epochs=1", "trainer.batch_size=1000"), "the training has one"),
+        (("trainer.epochs=1", "trainer.batch_size=1000"), "the training has only one update"),
     ],
 )
 def test_a_run_that_a_stream_doesnt_suit_is_refused(smoke: Smoke, overrides: Sequence[str], expected: str) -> None:

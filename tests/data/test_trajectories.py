@@ -253,7 +253,7 @@ def test_spec_is_the_files(ns2d: Path) -> None:
 
 def test_a_file_of_another_problem_is_refused(coupled: Path) -> None:
     for change in ({"version": 2}, {"times": COUPLED.times[:-1]}, {"parameters": {"viscosity": 1e-3}}):
-        with pytest.raises(StoreError, match="doesn't hold the problem that the configuration describes"):
+        with pytest.raises(StoreError, match="doesn't contain the configured problem"):
             Trajectories(coupled, n_samples=1, history=1, horizon=1, expected=replace(COUPLED, **change))
 
 

@@ -229,7 +229,7 @@ with FileLock(sys.argv[1]):
         ("device=tpu9", "device"),
         pytest.param(
             "device=cuda",
-            "asks for a CUDA device",
+            "isn't available: 0 CUDA devices",
             marks=pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device"),
         ),
     ],

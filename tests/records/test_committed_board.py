@@ -103,7 +103,7 @@ def test_a_damaged_file_does_not_count_and_is_named(tmp_path: Path, capsys: pyte
         ):
             path.write_text(damaged)
             assert CommittedBoard(board.folder).find("lite", SCORED.run_id, "thorough", run=run) is None
-            assert f"doesn't count: {path}" in capsys.readouterr().err
+            assert f"is ignored: {path}" in capsys.readouterr().err
         path.write_text(text)
     record.write_text("{")
     assert CommittedBoard(board.folder).file(run) == [f"Filed: {record}, in place of a damaged file"]
@@ -143,7 +143,7 @@ def test_a_run_never_takes_the_place_of_another_row(tmp_path: Path) -> None:
     with pytest.raises(FilingError, match=r"holds another run, lite-burgers1d.*with paths\.board"):
         board.file(run_folder(tmp_path / "other", other))
     for foreign in (replace(SCORED, track="../../x"), replace(SCORED, model="../../x")):
-        with pytest.raises(FilingError, match="is no name for a file"):
+        with pytest.raises(FilingError, match="isn't a safe file name"):
             board.file(run_folder(tmp_path / "foreign", replace(foreign, run_id="x")))
     with pytest.raises(FilingError, match="failed: a board takes those"):
         board.file(run_folder(tmp_path / "diverged", replace(SCORED, status="failed")))
@@ -348,7 +348,7 @@ def test_a_sweep_leaves_out_what_is_committed_and_files_the_rest(
     next((place.board / "evaluations" / "smoke").glob("*seed1.*.json")).unlink()
     dry = sweep(*there, "dry_run=true")
     assert dry.states == {"seed=0": "waiting", "seed=1": "waiting"}
-    assert f"doesn't count: {path}" in dry.err
+    assert f"is ignored: {path}" in dry.err
     assert "Data to generate" in dry.out
     # Where the runs are, they are filed again from what lies there.
     told = sweep(*grid)
@@ -374,7 +374,7 @@ def test_a_board_that_cannot_be_is_refused(tmp_path: Path, place: Place, sweep: 
         pipeline.run(compose(*place()))
     told = sweep(*place("seed=0,1"))
     assert told.status == 1
-    assert "is a file, so no board can be in" in told.err
+    assert "is a file, so there can't be a board in" in told.err
     assert not place.folder.exists()
 
 

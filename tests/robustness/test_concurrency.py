@@ -73,8 +73,8 @@ def test_a_run_at_work_is_left_alone(runs: Runs, alone: Place, place: Place, mor
     second = runs.finish(*place.arguments(*more))
     first.send(signal.SIGCONT)
     assert second.status == 1
-    assert f"Another process is at work on this run in {place.run_directory}" in second.err
-    assert "Wait for it, or end it" in second.err
+    assert f"Another process is working on this run in {place.run_directory}" in second.err
+    assert "Wait for it, or stop it" in second.err
     assert first.wait() == 0, first.err
     assert place.record.metrics == alone.record.metrics
     assert not (place.outputs / ".superseded").exists()

@@ -345,7 +345,7 @@ def test_a_checkpoint_of_another_training_is_refused(stopped: Place, tmp_path: P
     content = torch.load(path, weights_only=True)
     del content["optimizer"]["param_groups"]
     torch.save(content, path)
-    with pytest.raises(CheckpointError, match=r"isn't one of this training .*force=true"):
+    with pytest.raises(CheckpointError, match=r"doesn't fit this training .*force=true"):
         _run(place)
 
 
@@ -364,7 +364,7 @@ def test_weights_of_another_architecture_are_refused_in_a_line(
     else:
         weights[weight] = weights[weight].new_zeros(3, *weights[weight].shape)
     torch.save(content, path)
-    with pytest.raises(CheckpointError, match=rf"{name} is of another architecture .*: {difference}.*force=true"):
+    with pytest.raises(CheckpointError, match=rf"{name} doesn't fit the configured .*: {difference}.*force=true"):
         Surrogate.load(place.run_directory) if name == "best.pt" else _run(place)
 
 

@@ -272,7 +272,7 @@ def test_a_clock_that_jumps_between_runs_changes_nothing(runs: Runs, alone: Plac
     _assert_completed(runs.finish(*place.arguments(), strikes=(jump,)), place, alone)
     run = runs.finish(*place.arguments())
     assert run.status == 0
-    expected = "which this machine's clock puts in the future" if days > 0 else "made 24.0 hours ago"
+    expected = "which is in the future by this machine's clock" if days > 0 else "made 24.0 hours ago"
     assert expected in run.out.replace("1.0 days", "24.0 hours")
 
 

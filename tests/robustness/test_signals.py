@@ -28,7 +28,7 @@ from neuralop_bench.training import trainer
 
 def _command(err: str) -> list[str]:
     """The command of the message, which ends the output."""
-    assert re.search(r"Stopped by SIG\w+\. What was done until the last checkpoint is kept", err), err
+    assert re.search(r"Stopped by SIG\w+\. Everything up to the last checkpoint is kept", err), err
     assert "Traceback" not in err
     assert "Error" not in err
     return shlex.split(err.strip().splitlines()[-1])

@@ -175,7 +175,7 @@ def test_a_stopped_sweep_goes_on_with_the_same_command(tmp_path: Path) -> None:
         process.send_signal(signal.SIGTERM)
         out, _ = process.communicate(timeout=60)
     assert process.returncode == 143, out
-    assert "the same command goes on from there" in out
+    assert "the same command continues from there" in out
     found = status.states(outputs)
     assert [where.progress for where in found.values()] == ["resumable"]
     (entry,) = sweeps(outputs)
@@ -219,5 +219,5 @@ def test_a_sweep_asks_for_what_a_finished_run_lacks(tmp_path: Path) -> None:
 def test_a_search_has_no_dry_run(tmp_path: Path) -> None:
     done = sweep(tmp_path, "experiment=search/fno", "track=smoke", "dry_run=true")
     assert done.returncode == 1
-    assert "dry_run=true can't tell the trials of a search" in done.stderr
+    assert "dry_run=true can't show the trials of a search" in done.stderr
     assert not (tmp_path / "outputs").exists()
