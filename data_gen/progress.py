@@ -20,7 +20,7 @@ SILENCE_SECONDS = 60.0
 _WIDTH_OF_TEXT, _WIDTH_FOR_BAR = 90, 100
 
 
-class Tracker(Protocol):
+class Bar(Protocol):
     def advance(self, amount: int, note: str = "", *, milestone: bool = True) -> None:
         """Count ``amount`` more units as done and show ``note`` beside them.
 
@@ -31,23 +31,23 @@ class Tracker(Protocol):
 
 
 @contextmanager
-def track(description: str, total: int, unit: str, done: int = 0) -> Iterator[Tracker]:
+def track(description: str, total: int, unit: str, done: int = 0) -> Iterator[Bar]:
     """Follow work of ``total`` units, ``done`` of which are done already, with its rate and the remaining time.
 
     >>> with track("solving", total=4, unit="samples") as progress:
     ...     progress.advance(4)
     """
-    work = _Work(description, total, unit, done)
+    counter = _Counter(description, total, unit, done)
     console = Console(stderr=True)
     # With FORCE_COLOR, rich takes a file for a terminal. A dumb terminal can't redraw a line.
     if not sys.stderr.isatty() or not console.is_terminal or console.is_dumb_terminal:
-        yield _LogTracker(work)
+        yield _LogBar(counter)
         return
     # Cropped if it doesn't fit, because an ellipsis isn't ASCII.
     text = TextColumn("{task.description}", table_column=Column(no_wrap=True, overflow="crop"), markup=False)
     bar = [BarColumn(bar_width=min(40, console.width - _WIDTH_OF_TEXT))] if console.width >= _WIDTH_FOR_BAR else []
     with Progress(*bar, text, console=console) as bars:
-        yield _BarTracker(work, bars, bars.add_task(work.line(), total=total, completed=done))
+        yield _TerminalBar(counter, bars, bars.add_task(counter.line(), total=total, completed=done))
 
 
 def printable(text: str, encoding: str | None) -> str:
@@ -60,7 +60,7 @@ def printable(text: str, encoding: str | None) -> str:
     return text.encode(encoding, errors="replace").decode(encoding)
 
 
-class _Work:
+class _Counter:
     """Describes the progress in words."""
 
     def __init__(self, description: str, total: int, unit: str, done: int) -> None:
@@ -86,27 +86,27 @@ class _Work:
         return printable(", ".join([*parts, note] if note else parts), self._encoding)
 
 
-class _BarTracker:
-    def __init__(self, work: _Work, bars: Progress, task: TaskID) -> None:
-        self._work, self._bars, self._task = work, bars, task
+class _TerminalBar:
+    def __init__(self, counter: _Counter, bars: Progress, task: TaskID) -> None:
+        self._counter, self._bars, self._task = counter, bars, task
 
     def advance(self, amount: int, note: str = "", *, milestone: bool = True) -> None:
         del milestone
-        self._work.advance(amount)
-        self._bars.update(self._task, advance=amount, description=self._work.line(note))
+        self._counter.advance(amount)
+        self._bars.update(self._task, advance=amount, description=self._counter.line(note))
 
 
-class _LogTracker:
-    def __init__(self, work: _Work) -> None:
-        self._work, self._printed = work, time.monotonic()
+class _LogBar:
+    def __init__(self, counter: _Counter) -> None:
+        self._counter, self._printed = counter, time.monotonic()
 
     def advance(self, amount: int, note: str = "", *, milestone: bool = True) -> None:
-        self._work.advance(amount)
+        self._counter.advance(amount)
         now = time.monotonic()
-        last = milestone and self._work.is_done
+        last = milestone and self._counter.is_done
         if last or now - self._printed >= (LOG_INTERVAL_SECONDS if milestone else SILENCE_SECONDS):
             self._printed = now
-            print(self._work.line(note), file=sys.stderr, flush=True)
+            print(self._counter.line(note), file=sys.stderr, flush=True)
 
 
 def _duration(seconds: float) -> str:

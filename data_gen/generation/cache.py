@@ -90,7 +90,7 @@ def ensure(
         GenerationError: a worker process died, or there isn't enough memory.
         WriteError: the disk is full, or the folder can't be written.
     """
-    work = _Work(problem, dict(splits), seed, folder(problem, seed, root), tolerance, device)
+    work = _Request(problem, dict(splits), seed, folder(problem, seed, root), tolerance, device)
     if work.is_done():
         if (work.base / _SCRATCH).exists():
             # An OSError means that another process is at work, or that the folder can't be written: tidy another time.
@@ -130,7 +130,7 @@ def solve_part(
     """
     if not 0 <= part < n_parts:
         raise ValueError(f"There is no part {part} of {n_parts}: parts count from 0. Change part or n_parts.")
-    work = _Work(problem, dict(splits), seed, folder(problem, seed, root), tolerance, device)
+    work = _Request(problem, dict(splits), seed, folder(problem, seed, root), tolerance, device)
     # The part's lock tells ``ensure`` to wait. It is taken while the dataset's lock is held: a process that generated
     # the whole dataset has finished by then, and one that starts later sees the part's lock.
     own = locks.part(work.base, part, n_parts)
@@ -146,7 +146,7 @@ def solve_part(
 
 
 @dataclass(frozen=True)
-class _Work:
+class _Request:
     """A request for some splits of one dataset."""
 
     problem: Problem
@@ -167,7 +167,7 @@ class _Work:
     def is_done(self) -> bool:
         return not self.missing().splits
 
-    def missing(self) -> _Work:
+    def missing(self) -> _Request:
         """The splits whose files don't exist or are too short."""
         spec = self.problem.spec
         lacking = {
@@ -216,7 +216,7 @@ def file_holds(path: Path, spec: DatasetSpec, seed: int, n_samples: int, toleran
         return file.n_samples >= n_samples
 
 
-def _generate(work: _Work, workers: int | None) -> None:
+def _generate(work: _Request, workers: int | None) -> None:
     """Make the files of all splits of the work. Needs the lock."""
     make_folder(work.base / _SCRATCH)
     errors = _solve(work, workers)
@@ -239,7 +239,7 @@ def _generate(work: _Work, workers: int | None) -> None:
         print(f"{path}: {n} samples\n{_indented(found.describe(work.problem.spec))}", file=sys.stderr, flush=True)
 
 
-def _solve(work: _Work, workers: int | None, share: range | None = None) -> dict[str, list[list[float]]]:
+def _solve(work: _Request, workers: int | None, share: range | None = None) -> dict[str, list[list[float]]]:
     """Solve the missing shards and measure the missing certificates.
 
     Args:
@@ -285,12 +285,12 @@ def _solve(work: _Work, workers: int | None, share: range | None = None) -> dict
     return errors
 
 
-def _require(work: _Work, split: str, errors: list[list[float]]) -> None:
+def _require(work: _Request, split: str, errors: list[list[float]]) -> None:
     if errors:
         certificate.require(float(np.max(errors)), work.tolerance, f"{work.base.name}, {split}")
 
 
-def _known_errors(work: _Work, split: str) -> list[list[float]]:
+def _known_errors(work: _Request, split: str) -> list[list[float]]:
     """Errors that were measured before, [sample][time]; empty if there are none."""
     with suppress(OSError, ValueError):
         measured = json.loads(_errors_path(work, split).read_text())
@@ -302,7 +302,7 @@ def _known_errors(work: _Work, split: str) -> list[list[float]]:
     return []
 
 
-def _measure(work: _Work, split: str) -> tuple[str, list[list[float]]]:
+def _measure(work: _Request, split: str) -> tuple[str, list[list[float]]]:
     keep_freed_memory()
     first, again = ([generator(work.seed, split, index) for index in range(certificate.N_CHECKED)] for _ in range(2))
     with _on(work.device):
@@ -317,11 +317,11 @@ def _on(device: str) -> AbstractContextManager[Any]:
     return nullcontext() if device == "cpu" else torch.device(device)
 
 
-def _errors_path(work: _Work, split: str) -> Path:
+def _errors_path(work: _Request, split: str) -> Path:
     return work.base / _SCRATCH / f"{split}-errors.json"
 
 
-def _shard_path(work: _Work, split: str, shard: int) -> Path:
+def _shard_path(work: _Request, split: str, shard: int) -> Path:
     return work.base / _SCRATCH / f"{split}-{shard:05d}.npz"
 
 
@@ -369,7 +369,7 @@ def _solve_shard(problem: Problem, seed: int, split: str, shard: int, path: Path
     shards.write(path, *shards.solve(problem, seed, split, shard))
 
 
-def _solve_shards(work: _Work, split: str, numbers: Sequence[int]) -> int:
+def _solve_shards(work: _Request, split: str, numbers: Sequence[int]) -> int:
     """Solve several shards at once, because one alone can't keep a device busy. Returns how many."""
     started = time.perf_counter()
     indices = [shard * SHARD_SIZE + i for shard in numbers for i in range(SHARD_SIZE)]
@@ -383,7 +383,7 @@ def _solve_shards(work: _Work, split: str, numbers: Sequence[int]) -> int:
     return len(numbers)
 
 
-def _groups(work: _Work, todo: Sequence[tuple[str, int]]) -> Iterator[tuple[str, list[int]]]:
+def _groups(work: _Request, todo: Sequence[tuple[str, int]]) -> Iterator[tuple[str, list[int]]]:
     """Shards of one split that are solved together on a device, as many as fit in its memory."""
     n_bytes = 8 * work.problem.spec.grid.n_points * work.problem.spec.n_snapshots * _COPIES_ON_DEVICE * SHARD_SIZE
     free = torch.cuda.mem_get_info(work.device)[0] if work.device.startswith("cuda") else 0

@@ -269,7 +269,7 @@ def _require_equal(specs: Mapping[str, DatasetSpec], kept: Mapping[str, Path]) -
 
 
 def _shards(
-    source: Contents, spec: DatasetSpec, samples: NDArray[np.int64], bar: progress.Tracker, hashes: list[bytes]
+    source: Contents, spec: DatasetSpec, samples: NDArray[np.int64], bar: progress.Bar, hashes: list[bytes]
 ) -> Iterator[Fields]:
     """The samples, one shard at a time. A hash of each sample's input is appended to ``hashes``."""
     frames = spec.n_snapshots * len(spec.state) + len(spec.static) + len(spec.state)

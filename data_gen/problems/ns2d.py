@@ -27,7 +27,7 @@ from torch import Tensor
 from data_gen import spectral
 from data_gen.grids import Grid
 from data_gen.random_fields import PeriodicGaussianField
-from data_gen.solvers.integrating_factor import Solution, StepBound, integrate
+from data_gen.solvers.integrating_factor import Integration, StepBound, integrate
 from data_gen.spec import DatasetSpec, FieldSpec, Samples, Scalar
 
 # RK4 is stable for purely imaginary eigenvalues up to 2.83 i; advection's largest is k_max max(|u| + |v|).
@@ -298,7 +298,9 @@ class NavierStokes2D:
         diagnostics = {name: torch.cat(parts).double().cpu().numpy() for name, parts in noted.items()}
         return Samples(initial, static, trajectory, diagnostics)
 
-    def _integrate(self, w_hat: Complex[Tensor, "sample rows columns"], times: Sequence[float]) -> Iterator[Solution]:
+    def _integrate(
+        self, w_hat: Complex[Tensor, "sample rows columns"], times: Sequence[float]
+    ) -> Iterator[Integration]:
         """Solutions of consecutive samples, ``inner_batch`` at a time."""
         dynamics = VorticityDynamics(
             self.viscosity,
@@ -377,7 +379,7 @@ class VorticityDynamics:
 
     def integrate(
         self, w_hat: Complex[Tensor, "sample rows columns"], times: Sequence[float], step_bound: StepBound
-    ) -> Solution:
+    ) -> Integration:
         """Solutions from given states at t = 0 (``data_gen.solvers.integrating_factor``)."""
         solution = integrate(
             spectral.centred(self.linear),

@@ -54,7 +54,7 @@ class Faces(NamedTuple):
     y: NDArray[np.float64]
 
 
-class Solution(NamedTuple):
+class EllipticSolution(NamedTuple):
     """Solutions and how they were computed, per sample.
 
     values: [sample, n, n], zero on the boundary.
@@ -132,7 +132,7 @@ def solve(
     tolerance: float = 1e-8,
     method: int | None = None,
     max_iterations: int | None = None,
-) -> Solution:
+) -> EllipticSolution:
     """Solve A u = f, h^2 (A u)_ij = sum over the four neighbours of face coefficient times (u_ij - u_neighbour).
 
     Args:
@@ -154,7 +154,7 @@ def solve(
     norms[norms == 0] = 1.0  # without a force the solution is 0, and the iteration ends at once
     b /= norms[:, None, None]
     n_samples = len(b)
-    result = Solution(
+    result = EllipticSolution(
         np.zeros(b.shape), np.empty(n_samples, np.int64), np.zeros(n_samples, np.int64), np.empty(n_samples)
     )
     kappa, jump = contrast(faces), roughness(faces)

@@ -20,7 +20,7 @@ Nonlinearity = Callable[[Tensor, Tensor], Tensor]
 StepBound = Callable[[Tensor], Tensor]
 
 
-class Solution(NamedTuple):
+class Integration(NamedTuple):
     """Result of an integration.
 
     Attributes:
@@ -44,7 +44,7 @@ def integrate(
     *,
     start: float = 0.0,
     max_substeps: int = 100_000,
-) -> Solution:
+) -> Integration:
     """States at the given output times, and how many steps they took.
 
     Every output interval is divided into equal substeps, as few as ``step_bound`` (evaluated at the start of the
@@ -94,7 +94,7 @@ def integrate(
             ratio = torch.maximum(ratio, (end - now) / n_substeps.to(linear.dtype) / bound)
         outputs[:, index] = state
         now = end
-    return Solution(outputs, n_steps, ratio)
+    return Integration(outputs, n_steps, ratio)
 
 
 class _Factors(NamedTuple):

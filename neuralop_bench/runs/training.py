@@ -29,8 +29,9 @@ from neuralop_bench.runtime.processes import Processes
 from neuralop_bench.runtime.table import show
 from neuralop_bench.surrogate.normalization import Normalizer
 from neuralop_bench.surrogate.surrogate import Surrogate
+from neuralop_bench.training.state import Progress
 from neuralop_bench.training.tracking import Guarded, NoTracker
-from neuralop_bench.training.trainer import Diverged, Progress
+from neuralop_bench.training.trainer import Diverged
 
 
 def train(plan: Plan, processes: Processes) -> RunRecord:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import csv
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -17,43 +16,24 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from data_gen import progress
-from data_gen.files import replacing
 from neuralop_bench.batch import TIME, Batch, Field, Predictor, Trajectory
 from neuralop_bench.data.trajectories import Examples, Windows
 from neuralop_bench.metrics.metric import mean
 from neuralop_bench.metrics.relative import per_sample_relative_l2
-from neuralop_bench.records.run_directory import BEST_NAME, CURVE_NAME, LAST_NAME
+from neuralop_bench.records.run_directory import BEST_NAME, LAST_NAME
 from neuralop_bench.runtime.processes import Processes
 from neuralop_bench.surrogate import checkpoint
-from neuralop_bench.surrogate.checkpoint import CheckpointError
 from neuralop_bench.surrogate.rollout import rollout
 from neuralop_bench.surrogate.surrogate import Surrogate
 from neuralop_bench.training.augmentation import Augmentation
 from neuralop_bench.training.losses import Loss
 from neuralop_bench.training.schedules import Schedule
+from neuralop_bench.training.state import Files, Progress, State
 from neuralop_bench.training.tracking import Tracker
 
 
 class Diverged(RuntimeError):
     """The loss became non-finite."""
-
-
-@dataclass
-class Progress:
-    """The progress of a training, stored in every checkpoint.
-
-    ``spent`` holds the cost of a stream of examples, as columns of a record's cost.
-    """
-
-    epoch: int = 0
-    batch: int = 0
-    loss_sum: float = 0.0
-    best_epoch: int = -1
-    best_valid: float = math.inf
-    seconds: float = 0.0
-    waited: float = 0.0  # the part of these spent waiting for the next batch
-    curve: list[dict[str, float]] = field(default_factory=list)
-    spent: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -145,13 +125,13 @@ class Trainer:
         if not (folder / LAST_NAME).exists():  # a checkpoint already contains the result of prepare
             pairs = train.source.windows(surrogate.bundle).in_order(self.batch_size)
             surrogate.prepare(_to(batch, processes.device) for batch in pairs)
-        files = _Files(folder, config, train.source.spec.to_json(), processes)
+        files = Files(folder, config, train.source.spec.to_json(), processes)
         parameters = [p for p in surrogate.parameters() if p.requires_grad]
         if not parameters:
             return self._keep_prepared(surrogate, valid, tracker, files, clock)
         optim, n_batches = recipe.optimizer(parameters), -(-len(train) // self.batch_size)
         scheduler = recipe.schedule(optim, n_epochs=self.epochs, steps_per_epoch=n_batches)
-        training = _Training(surrogate, optim, scheduler, files)
+        training = State(surrogate, optim, scheduler, files)
         at = training.resume()
         train.spent.update(at.spent)
         at.spent = train.spent  # the same dict, so the stream keeps adding to it and every checkpoint holds the sums
@@ -182,7 +162,7 @@ class Trainer:
         return at
 
     def _keep_prepared(
-        self, surrogate: Surrogate, valid: Windows, tracker: Tracker, files: _Files, clock: _Clock
+        self, surrogate: Surrogate, valid: Windows, tracker: Tracker, files: Files, clock: _Clock
     ) -> Progress:
         """Keep a surrogate without trainable parameters as ``prepare`` left it: epoch 0 is the best."""
         at = Progress(best_epoch=0, best_valid=validate(surrogate, valid, self.batch_size, files.processes))
@@ -194,7 +174,7 @@ class Trainer:
         return at
 
     def _steps(
-        self, training: _Training, train: Examples, objective: nn.Module, augmentation: Augmentation
+        self, training: State, train: Examples, objective: nn.Module, augmentation: Augmentation
     ) -> Iterator[float]:
         """Do the remaining steps of an epoch and yield the loss of each."""
         at, processes = training.at, training.processes
@@ -253,7 +233,7 @@ class Trainer:
         valid = f", valid {at.curve[-1]['valid_rel_l2']:.4g}" if at.curve else ""
         return f"epoch {epoch}/{self.epochs}, loss {loss:.4g}{valid}"
 
-    def _end_epoch(self, training: _Training, valid: Windows, tracker: Tracker, n_batches: int) -> None:
+    def _end_epoch(self, training: State, valid: Windows, tracker: Tracker, n_batches: int) -> None:
         at, files = training.at, training.files
         files.processes.align(training.surrogate)
         error = validate(training.surrogate, valid, self.batch_size, files.processes)
@@ -327,108 +307,6 @@ class _Share(NamedTuple):
         part = processes.part_of(n_whole)
         # A process without a part gets one example with weight 0.
         return cls(min(part.start, n_whole - 1), processes.n * (part.stop - part.start) / n_whole, n_whole)
-
-
-@dataclass
-class _Files:
-    """The files of a training in its run directory. Only the first process writes them."""
-
-    folder: Path
-    config: str
-    spec: str
-    processes: Processes
-
-    def save_best(self, surrogate: Surrogate, at: Progress) -> None:
-        content = {
-            "model": surrogate.state_dict(),
-            "epoch": at.best_epoch,
-            "valid_rel_l2": at.best_valid,
-            "config": self.config,
-            "spec": self.spec,
-        }
-        if self.processes.is_first:
-            checkpoint.save(self.folder / BEST_NAME, content)
-
-    def load_best(self, at: Progress) -> dict[str, Any]:
-        """The checkpoint of the best epoch. It may be of an epoch that was interrupted just after becoming the best."""
-        path = self.folder / BEST_NAME
-        content = checkpoint.load(path, self.processes.device)
-        if content.get("epoch") not in (at.best_epoch, at.epoch + 1):
-            raise CheckpointError(
-                f"The checkpoint {path} is from epoch {content.get('epoch')}, but the best one was {at.best_epoch}. "
-                "Run the same command with force=true to start the run from scratch."
-            )
-        return content
-
-    def write_curve(self, at: Progress) -> None:
-        if not self.processes.is_first or not at.curve:
-            return
-        with replacing(self.folder / CURVE_NAME) as temporary, open(temporary, "w", newline="") as handle:
-            writer = csv.DictWriter(handle, fieldnames=list(at.curve[0]))
-            writer.writeheader()
-            writer.writerows(at.curve)
-
-
-@dataclass
-class _Training:
-    """The content of a resumable checkpoint."""
-
-    surrogate: Surrogate
-    optim: Optimizer
-    scheduler: Any
-    files: _Files
-    at: Progress = field(default_factory=Progress)
-
-    @property
-    def processes(self) -> Processes:
-        return self.files.processes
-
-    @property
-    def device(self) -> torch.device:
-        return self.processes.device
-
-    def save(self) -> None:
-        if not self.processes.is_first:
-            return
-        content = {
-            "model": self.surrogate.state_dict(),
-            "optimizer": self.optim.state_dict(),
-            "scheduler": self.scheduler.state_dict(),
-            "progress": asdict(self.at),
-            "rng": torch.get_rng_state(),
-            "rng_cuda": torch.cuda.get_rng_state(self.device) if self.device.type == "cuda" else None,
-            "config": self.files.config,
-        }
-        checkpoint.save(self.files.folder / LAST_NAME, content)
-
-    def resume(self) -> Progress:
-        """Resume from the checkpoint, if there is one."""
-        path = self.files.folder / LAST_NAME
-        if not path.exists():
-            return self.at
-        content = checkpoint.load(path, self.device)
-        try:
-            checkpoint.load_weights(self.surrogate, content["model"], path)
-            self.optim.load_state_dict(content["optimizer"])
-            self.scheduler.load_state_dict(content["scheduler"])
-            torch.set_rng_state(content["rng"].cpu())
-            if content["rng_cuda"] is not None:
-                torch.cuda.set_rng_state(content["rng_cuda"].cpu(), self.device)
-            at = self.at = Progress(**content["progress"])
-        except CheckpointError:
-            raise
-        except (KeyError, ValueError, TypeError, RuntimeError) as error:
-            raise CheckpointError(
-                f"The checkpoint {path} doesn't fit this training ({' '.join(str(error).split())}). It may come from "
-                "another version of the code. Run the same command with force=true to start the run from scratch."
-            ) from error
-        if at.best_epoch >= 0:  # check now: at the end of the training it would be too late
-            best = self.files.load_best(at)
-            # Killed between writing best.pt and last.pt: the epoch that is repeated now is the best.
-            at.best_epoch, at.best_valid = best["epoch"], best["valid_rel_l2"]
-        self.files.write_curve(at)
-        print(f"Resuming {self.files.folder} after {at.epoch} epochs and {at.batch} steps.", flush=True)
-        return at
 
 
 def _require_finite(loss: float, at: Progress, n_batches: int) -> None:

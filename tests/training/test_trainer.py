@@ -24,8 +24,9 @@ from neuralop_bench.surrogate.normalization import Normalizer
 from neuralop_bench.surrogate.surrogate import Surrogate
 from neuralop_bench.training import augmentation, losses, schedules
 from neuralop_bench.training.optimizers import soap
+from neuralop_bench.training.state import Progress
 from neuralop_bench.training.tracking import NoTracker
-from neuralop_bench.training.trainer import Diverged, Progress, Recipe, Trainer, validate
+from neuralop_bench.training.trainer import Diverged, Recipe, Trainer, validate
 
 PROBLEM = NavierStokes2D(viscosity=1e-2, resolution=16, oversampling=1.0, n_snapshots=5)
 
