@@ -13,11 +13,12 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from neuralop_bench.batch import Batch
     from neuralop_bench.config.compose import compose
+    from neuralop_bench.config.identity import run_directory
     from neuralop_bench.pipeline import run
     from neuralop_bench.records.record import RunRecord, load_record
     from neuralop_bench.surrogate.surrogate import Surrogate
 
-__all__ = ["Batch", "RunRecord", "Surrogate", "compose", "load_record", "run"]
+__all__ = ["Batch", "RunRecord", "Surrogate", "compose", "load_record", "run", "run_directory"]
 
 _HOMES = {
     "Batch": "batch",
@@ -26,6 +27,7 @@ _HOMES = {
     "compose": "config.compose",
     "load_record": "records.record",
     "run": "pipeline",
+    "run_directory": "config.identity",
 }
 
 

@@ -65,8 +65,7 @@ class Surrogate(nn.Module):
             CheckpointError: best.pt is missing, damaged, or of another architecture.
             ConfigError: a constructor isn't trusted, or its arguments have changed since.
 
-        >>> from neuralop_bench import Surrogate, compose, run
-        >>> from neuralop_bench.config.identity import run_directory
+        >>> from neuralop_bench import Surrogate, compose, run, run_directory
         >>> cfg = compose("model=fno", "track=smoke", "seed=1")
         >>> record = run(cfg)  # doctest: +ELLIPSIS
         fno on ns2d, track smoke, seed 1 -> ...
