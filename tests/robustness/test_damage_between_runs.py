@@ -334,9 +334,7 @@ def test_a_checkpoint_of_a_newer_format_is_left_alone_with_a_word(stopped: Place
     path = place.run_directory / name
     torch.save({**torch.load(path, weights_only=True), "format": 2}, path)
     before = path.read_bytes()
-    with pytest.raises(
-        CheckpointError, match=rf"{name} can't be read .*format 2, but this code reads format 1.*force=true"
-    ):
+    with pytest.raises(CheckpointError, match=rf"{name} can't be read .*but this code reads format 1.*force=true"):
         _run(place)
     assert path.read_bytes() == before
 

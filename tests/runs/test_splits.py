@@ -285,7 +285,7 @@ def test_a_file_adds_test_sets_without_code(tmp_path: Path) -> None:
         (("generation.splits=[test_lnog]",), r"generation\.splits contains 'test_lnog'.* Did you mean .*test_long"),
         (
             ("generation.splits=[train,nothing]",),
-            r"generation\.splits contains 'nothing'.*Known: .*test_half.*, and all",
+            r"generation\.splits contains 'nothing'.*Known: .*test_half.*and all",
         ),
         (("dataset.test_splits.test_half.source=test_haf",), r"test_half\.source=test_haf isn't a test set"),
         (("dataset.test_splits.test_half.source=train",), r"test_half\.source=train isn't a test set"),
