@@ -362,4 +362,4 @@ def test_what_is_no_run_is_explained(tmp_path: Path, fno: Path, run: Printed) ->
         assert "resumable" in message
         assert "neuralop_bench.status" in message
     (started / "record.json").write_text("{")
-    assert "no readable record" in run(fno, started)[2]
+    assert "isn't a readable record" in run(fno, started)[2]

@@ -39,7 +39,7 @@ def test_what_is_no_record_is_named_and_the_others_stand(tmp_path: Path, damage:
     found = collect([tmp_path])
     assert [run.record.seed for run in found.runs] == [1]
     assert found.refusals[0].path == str(path)
-    assert "no readable record" in only_reason(found)
+    assert "isn't a readable record" in only_reason(found)
 
 
 def test_a_newer_format_is_named(tmp_path: Path) -> None:

@@ -220,7 +220,7 @@ def test_pushforward_needs_a_history() -> None:
 
 
 def test_pushforward_is_of_whole_bundles() -> None:
-    with pytest.raises(ConfigError, match=r"trainer\.pushforward=3 isn't a number of whole bundles"):
+    with pytest.raises(ConfigError, match=r"trainer\.pushforward=3 isn't a whole number of bundles"):
         compose("surrogate.bundle=2", "trainer.unroll=2", "trainer.pushforward=3")
 
 
@@ -265,7 +265,7 @@ def test_the_hashes_of_runs_that_exist_are_kept(track: str, variant: str) -> Non
         ("seed=-1", "seed must be at least 0"),
         (
             "published.id=fno_darcy58",
-            "published.id=fno_darcy58 names no entry of published.yaml. Did you mean fno_darcy85",
+            "published.id=fno_darcy58 isn't an entry of configs/published.yaml. Did you mean fno_darcy85",
         ),
         ("trainer.clip_norm=0", "trainer.clip_norm must be positive"),
         ("~splits.test", "splits lacks ['test']"),

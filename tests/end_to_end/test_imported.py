@@ -272,10 +272,10 @@ def _without(imported: Path, to: Path, split: str) -> Path:
         (("dataset=file", "dataset.path=NOVALID"), "has no valid split"),
         (("dataset=file", "dataset.path=DIR", "splits.test=13"), "holds 12 samples, but splits.test=13"),
         (("dataset=file", "dataset.path=DIR", "dataset.history=1"), "need 2 frames, but darcy16 stores 1"),
-        (("dataset=file", "dataset.path=DIR", "dataset.seed=1"), "dataset.seed goes with data that are generated"),
+        (("dataset=file", "dataset.path=DIR", "dataset.seed=1"), "dataset.seed is for generated data"),
         (("dataset=file", "dataset.path=DIR", "dataset.name=x"), "dataset.name and dataset.content can't be set"),
         (("dataset=file", "dataset.path=DIR", "surrogate.residual=true"), "surrogate.residual=false"),
-        (("dataset=ns2d", "dataset.path=DIR"), "dataset.problem goes with data that are generated"),
+        (("dataset=ns2d", "dataset.path=DIR"), "dataset.problem is for generated data"),
     ],
 )
 def test_mistakes_are_explained(overrides: tuple[str, ...], message: str, imported: Path, tmp_path: Path) -> None:

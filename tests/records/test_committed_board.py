@@ -145,7 +145,7 @@ def test_a_run_never_takes_the_place_of_another_row(tmp_path: Path) -> None:
     for foreign in (replace(SCORED, track="../../x"), replace(SCORED, model="../../x")):
         with pytest.raises(FilingError, match="isn't a safe file name"):
             board.file(run_folder(tmp_path / "foreign", replace(foreign, run_id="x")))
-    with pytest.raises(FilingError, match="failed: a board takes those"):
+    with pytest.raises(FilingError, match="failed: only runs that finished or diverged"):
         board.file(run_folder(tmp_path / "diverged", replace(SCORED, status="failed")))
     assert files(board.folder) == {f"records/lite/{NAME}.json"}
     assert (board.folder / "records" / "lite" / f"{NAME}.json").read_bytes() == before

@@ -286,7 +286,7 @@ def test_a_record_of_a_newer_format_is_left_alone_with_a_word(finished: Place, t
     path.write_text(json.dumps({**json.loads(path.read_text()), "format": 99}))
     before = path.read_bytes()
     with pytest.raises(
-        RecordError, match=r"record\.json has format 99, but this code reads 1 to 4.*the release that wrote it"
+        RecordError, match=r"record\.json has format 99, but this code reads formats 1 to 4.*the release that wrote it"
     ):
         _run(place, "trainer.epochs=1")
     assert path.read_bytes() == before
@@ -334,7 +334,7 @@ def test_a_checkpoint_of_a_newer_format_is_left_alone_with_a_word(stopped: Place
     path = place.run_directory / name
     torch.save({**torch.load(path, weights_only=True), "format": 2}, path)
     before = path.read_bytes()
-    with pytest.raises(CheckpointError, match=rf"{name} can't be read .*format 2, this code reads 1.*force=true"):
+    with pytest.raises(CheckpointError, match=rf"{name} can't be read .*but this code reads format 1.*force=true"):
         _run(place)
     assert path.read_bytes() == before
 
@@ -374,7 +374,7 @@ def test_the_best_weights_are_those_of_the_best_epoch(stopped: Place, tmp_path: 
     path = place.run_directory / "best.pt"
     content = torch.load(path, weights_only=True)
     torch.save({**content, "epoch": 7}, path)
-    with pytest.raises(CheckpointError, match=r"best\.pt is of epoch 7, but the best one was 1\. .*force=true"):
+    with pytest.raises(CheckpointError, match=r"best\.pt is from epoch 7, but the best one was 1\. .*force=true"):
         _run(place)
 
 

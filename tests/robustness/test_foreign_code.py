@@ -367,4 +367,4 @@ def test_an_experiment_file_cannot_hand_code_to_hydra(
         with pytest.raises(SystemExit) as stop:
             program.main()
         assert stop.value.code == 1
-        assert "os.mkdir isn't Hydra's own" in capsys.readouterr().err
+        assert "os.mkdir isn't part of Hydra" in capsys.readouterr().err

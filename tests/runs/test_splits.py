@@ -122,7 +122,7 @@ def test_a_regridded_test_set_lies_beside_its_origin(tiny: Compose) -> None:
 
 
 def test_an_unknown_split_is_named(tiny: Compose) -> None:
-    with pytest.raises(ConfigError, match="There is no split test_ood: the configuration knows train, valid, test, te"):
+    with pytest.raises(ConfigError, match="There is no split test_ood: the configuration defines train, valid, test,"):
         split_of(tiny(), "test_ood")
 
 
@@ -282,8 +282,11 @@ def test_a_file_adds_test_sets_without_code(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("overrides", "expected"),
     [
-        (("generation.splits=[test_lnog]",), r"generation\.splits has 'test_lnog'.* Did you mean .*test_long"),
-        (("generation.splits=[train,nothing]",), r"generation\.splits has 'nothing'.*Known: .*test_half.*, and all"),
+        (("generation.splits=[test_lnog]",), r"generation\.splits contains 'test_lnog'.* Did you mean .*test_long"),
+        (
+            ("generation.splits=[train,nothing]",),
+            r"generation\.splits contains 'nothing'.*Known: .*test_half.*and all",
+        ),
         (("dataset.test_splits.test_half.source=test_haf",), r"test_half\.source=test_haf isn't a test set"),
         (("dataset.test_splits.test_half.source=train",), r"test_half\.source=train isn't a test set"),
         (("dataset.test_splits.test_half.source=test_half",), r"test_half\.source leads back to test_half itself"),
@@ -298,11 +301,11 @@ def test_a_file_adds_test_sets_without_code(tmp_path: Path) -> None:
         (("+dataset.test_splits.test_half.problem.viscosity=1",), r"test_half has both source and problem"),
         (
             ("dataset.test_splits.test_half.tolerance=1",),
-            r"test_half\.tolerance has no effect: the data are those of test",
+            r"test_half\.tolerance has no effect: the data come from test",
         ),
         (("dataset.test_splits.test_long.refine=2",), r"test_long\.refine has no effect without .*source=test"),
-        ((_extra("long", n=2),), r"test_splits\.long: a further test set is called test_<name>"),
-        ((_extra("test", n=2),), r"test_splits\.test: a further test set is called test_<name>"),
+        ((_extra("long", n=2),), r"test_splits\.long: a further test set must be called test_<name>"),
+        ((_extra("test", n=2),), r"test_splits\.test: a further test set must be called test_<name>"),
         ((_extra("test_a-b", n=2),), r"test_splits\.test_a-b: a further test set"),
         (("+splits.test_half=3",), r"test_splits\.test_half: .*unlike any other split"),
         (("dataset.test_splits.test_half.n=0",), r"test_half\.n must be at least 1, got 0"),

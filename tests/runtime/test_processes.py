@@ -180,7 +180,7 @@ def test_a_lost_companion_is_told_in_words(monkeypatch: pytest.MonkeyPatch) -> N
 
 def test_what_several_processes_lack_is_said(no_tasks: pytest.MonkeyPatch) -> None:
     no_tasks.setenv("WORLD_SIZE", "2")
-    with pytest.raises(ValueError, match="device=cuda:1 is one device, but 2 processes share this run"):
+    with pytest.raises(ValueError, match="device=cuda:1 is a single device, but 2 processes share this run"):
         processes.join("cuda:1")
     no_tasks.setitem(sys.modules, "accelerate", None)
     with pytest.raises(ValueError, match=r"2 processes were started .* pip install 'neuralop-bench\[cluster\]'"):
