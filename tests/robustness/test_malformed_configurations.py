@@ -3,9 +3,6 @@ generated, any memory taken or any folder made."""
 
 from __future__ import annotations
 
-import contextlib
-import io
-import logging
 import os
 import resource
 import subprocess
@@ -17,12 +14,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hydra.core.global_hydra import GlobalHydra
+from helpers.command import Told, told
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from data_gen.generation import cache
-from neuralop_bench import __main__ as program
 from neuralop_bench.config.compose import compose
 from neuralop_bench.runs import plan
 
@@ -33,13 +29,6 @@ MOST_MIB = 400
 
 
 @dataclass
-class Outcome:
-    status: int
-    out: str
-    err: str
-
-
-@dataclass
 class CommandLine:
     """The program in this process, in a folder of its own."""
 
@@ -47,33 +36,23 @@ class CommandLine:
     files: Path
     generated: list[Any] = field(default_factory=list)
 
-    def run(self, *arguments: str, dry: bool = True) -> Outcome:
+    def run(self, *arguments: str, dry: bool = True) -> Told:
         """What a command line comes to. As a dry run, a valid one does nothing either."""
-        out, err = io.StringIO(), io.StringIO()
-        GlobalHydra.instance().clear()
-        with pytest.MonkeyPatch.context() as patch, warnings.catch_warnings(), _logging_kept():
+        with pytest.MonkeyPatch.context() as patch, warnings.catch_warnings():
             warnings.simplefilter("ignore")  # a process prints them; only here are they errors
-            patch.setattr(sys, "argv", ["run.py", *arguments, *(["dry_run=true"] if dry else [])])
-            patch.setenv("HYDRA_FULL_ERROR", "0")
             patch.chdir(self.folder)
             patch.setattr(cache, "ensure", lambda *given, **_: self.generated.append(given))
             patch.setattr(plan, "_seconds_of_one", lambda _: 1.0)
-            with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-                try:
-                    program.main()
-                    status = 0
-                except SystemExit as stop:
-                    status = stop.code if isinstance(stop.code, int) else -1
-        return Outcome(status, out.getvalue(), err.getvalue())
+            return told(*arguments, *(["dry_run=true"] if dry else []))
 
-    def with_experiment(self, text: str | bytes, *arguments: str) -> Outcome:
+    def with_experiment(self, text: str | bytes, *arguments: str) -> Told:
         """The same with an experiment file of the user's."""
         file = self.files / "experiment" / "mine.yaml"
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_bytes(text.encode() if isinstance(text, str) else text)
         return self.run("--config-dir", str(self.files), "track=smoke", "experiment=mine", *arguments)
 
-    def require_harmless(self, outcome: Outcome, memory_before: int) -> None:
+    def require_harmless(self, outcome: Told, memory_before: int) -> None:
         """It was accepted, or refused in words; and it left nothing behind."""
         shown = outcome.err
         assert list(self.folder.iterdir()) == [], f"files were left: {shown}"
@@ -92,17 +71,6 @@ class CommandLine:
 
 def _most_memory() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-
-
-@contextlib.contextmanager
-def _logging_kept() -> Iterator[None]:
-    root = logging.getLogger()
-    before = root.handlers[:], root.level
-    try:
-        yield
-    finally:
-        root.handlers[:], level = before
-        root.setLevel(level)
 
 
 @pytest.fixture
