@@ -378,9 +378,7 @@ def test_a_dry_run_tells_and_does_nothing(tmp_path: Path, capsys: pytest.Capture
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_dry_run_of_a_finished_run_says_so(
-    finished_run: RunConfig, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_dry_run_of_a_finished_run_says_so(finished_run: RunConfig, capsys: pytest.CaptureFixture[str]) -> None:
     paths = (f"paths.data={finished_run.paths.data}", f"paths.outputs={finished_run.paths.outputs}")
     pipeline.execute(compose("track=smoke", "trainer.epochs=1", "dry_run=true", *paths))
     printed = capsys.readouterr().out

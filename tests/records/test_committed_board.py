@@ -270,9 +270,7 @@ def test_an_evaluation_files_a_run_of_ones_own(place: Place, tmp_path: Path) -> 
 # Sweeps --------------------------------------------------------------------------------------------------------------
 
 
-def test_a_sweep_leaves_out_what_is_committed_and_files_the_rest(
-    place: Place, clone: Callable[[], Place]
-) -> None:
+def test_a_sweep_leaves_out_what_is_committed_and_files_the_rest(place: Place, clone: Callable[[], Place]) -> None:
     """With an evaluation of a single further test set, which is cheap."""
     further = ("evaluator=thorough", "evaluator.test_splits=[test_half]")
     grid = (*place(*further), "seed=0,1")
