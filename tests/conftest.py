@@ -1,25 +1,24 @@
-"""Shared fixtures: the smoke dataset is generated once per session, threads are few."""
+"""Shared fixtures: the smoke dataset is generated and a run on it made once per process, threads are few."""
 
 from __future__ import annotations
 
+import shutil
 import signal
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 
+from neuralop_bench import pipeline
 from neuralop_bench.config.compose import compose as composed
+from neuralop_bench.config.identity import run_directory
 from neuralop_bench.config.schema import RunConfig
+from neuralop_bench.runs import training
 
 # Started in the background by a shell, pytest ignores Ctrl-C, and so would the programs that the tests start and stop.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Files with slow tests first: the last one to be given out keeps a single core busy."""
-    slow = {item.path for item in items if item.get_closest_marker("slow")}
-    items.sort(key=lambda item: item.path not in slow)
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -42,3 +41,34 @@ def smoke(data_folder: Path, tmp_path: Path):
         return composed("track=smoke", *paths, *overrides)
 
     return compose
+
+
+@pytest.fixture
+def no_figures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Figures take as long as all else of a small run. Tests that look at none leave them out."""
+    monkeypatch.setattr(training, "_draw", lambda *_: [])
+
+
+@pytest.fixture(scope="session")
+def finished_run(data_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> RunConfig:
+    """A run of the smoke track, of one epoch and without figures. Tests that change something take a copy."""
+    outputs = tmp_path_factory.mktemp("finished")
+    cfg = composed("track=smoke", "trainer.epochs=1", f"paths.data={data_folder}", f"paths.outputs={outputs}")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(training, "_draw", lambda *_: [])
+        pipeline.run(cfg)
+    return cfg
+
+
+@pytest.fixture
+def finished(finished_run: RunConfig) -> Path:
+    """The directory of the finished run."""
+    return run_directory(finished_run)
+
+
+@pytest.fixture
+def repeated(finished_run: RunConfig, smoke: Callable[..., RunConfig]) -> RunConfig:
+    """A copy of the finished run where ``smoke("trainer.epochs=1")`` finds it."""
+    cfg = smoke("trainer.epochs=1")
+    shutil.copytree(finished_run.paths.outputs, cfg.paths.outputs)
+    return cfg

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import re
 import shutil
@@ -24,6 +23,7 @@ from neuralop_bench.compare import CompareError
 from neuralop_bench.config.compose import compose
 from neuralop_bench.config.constructors import ConfigError
 from neuralop_bench.config.identity import run_directory
+from neuralop_bench.config.schema import RunConfig
 from neuralop_bench.predict import InputError
 from neuralop_bench.records.record import Evaluation, RecordError, RunRecord, Verification
 from neuralop_bench.records.run_directory import RunError
@@ -31,15 +31,7 @@ from neuralop_bench.records.standing import standing
 from neuralop_bench.surrogate.surrogate import Surrogate
 
 Change = Callable[[h5py.File], None]
-
-
-@pytest.fixture(scope="module")
-def finished(data_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The directory of a finished run; tests that change something copy it."""
-    outputs = tmp_path_factory.mktemp("finished")
-    cfg = compose("track=smoke", "trainer.epochs=1", f"paths.data={data_folder}", f"paths.outputs={outputs}")
-    pipeline.run(cfg)
-    return run_directory(cfg)
+pytestmark = pytest.mark.usefixtures("no_figures")
 
 
 @pytest.fixture
@@ -386,15 +378,12 @@ def test_a_dry_run_tells_and_does_nothing(tmp_path: Path, capsys: pytest.Capture
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_dry_run_of_a_finished_run_says_so(
-    finished: Path, data_folder: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    outputs = json.loads((finished / "record.json").read_text())["config"]["paths"]["outputs"]
-    paths = (f"paths.data={data_folder}", f"paths.outputs={outputs}")
+def test_a_dry_run_of_a_finished_run_says_so(finished_run: RunConfig, capsys: pytest.CaptureFixture[str]) -> None:
+    paths = (f"paths.data={finished_run.paths.data}", f"paths.outputs={finished_run.paths.outputs}")
     pipeline.execute(compose("track=smoke", "trainer.epochs=1", "dry_run=true", *paths))
     printed = capsys.readouterr().out
     assert "already finished" in printed
     assert "nothing to do" in printed
     pipeline.execute(compose("track=smoke", "trainer.epochs=1", "dry_run=true", "force=true", *paths))
     assert "force=true moves it aside" in capsys.readouterr().out
-    assert (finished / "record.json").is_file()
+    assert (run_directory(finished_run) / "record.json").is_file()

@@ -35,6 +35,7 @@ MODELS = sorted(path.stem for path in (CONFIG_DIR / "model").glob("*.yaml"))
 SMALL = ("model.n_modes=4", "model.width=6", "model.n_layers=2", "model.projection_width=8")
 
 Compose = Callable[..., RunConfig]
+pytestmark = pytest.mark.usefixtures("no_figures")
 
 
 def _darcy(n: int, resolution: int, seed: int) -> tuple[NDArray[np.bool_], NDArray[np.float64]]:
@@ -149,7 +150,14 @@ def test_a_run_on_imported_data_does_all_that_a_run_does(
     assert found.progress == "finished"
 
 
-@pytest.mark.parametrize("model", MODELS)
+# One of those with parameters, one without, and one that takes several frames at once: make test-all tries the others.
+@pytest.mark.parametrize(
+    "model",
+    [
+        name if name in ("unet", "pca_ridge", "fno_3d") else pytest.param(name, marks=pytest.mark.exhaustive)
+        for name in MODELS
+    ],
+)
 def test_every_model_fits_imported_trajectories(model: str, on: Compose, waves: Path) -> None:
     cfg = on(waves, f"model={model}", *NEEDED.get(model, ()), "dataset.history=10")
     made = plan.make(cfg)

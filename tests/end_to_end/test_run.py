@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import csv
-import json
-import os
 import shutil
 import subprocess
 import sys
@@ -15,6 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 import xarray as xr
+from helpers.command import told
 
 from data_gen.store import DatasetFile, StoreError
 from neuralop_bench import pipeline
@@ -29,26 +28,6 @@ from neuralop_bench.records.run_directory import RunError
 ROOT = Path(__file__).parents[2]
 
 Smoke = Callable[..., RunConfig]
-
-
-def _command(folder: Path, data: Path, *overrides: str) -> list[str]:
-    paths = [f"paths.outputs={folder}", f"paths.data={data}"]
-    flags = [override for override in overrides if override.startswith("-")]  # Hydra wants them before the overrides
-    values = [override for override in overrides if not override.startswith("-")]
-    return [sys.executable, str(ROOT / "run.py"), *flags, "track=smoke", *paths, *values]
-
-
-def _start(command: list[str], **options: object) -> subprocess.Popen[str]:
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    return subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment, **options
-    )  # pyright: ignore[reportCallIssue]
-
-
-def _finish(command: list[str]) -> tuple[int, str, str]:
-    process = _start(command)
-    out, err = process.communicate(timeout=300)
-    return process.returncode, out, err
 
 
 def _same_numbers(one: RunRecord, two: RunRecord) -> bool:
@@ -105,6 +84,7 @@ def test_a_run_leaves_everything_it_promises(smoke: Smoke, capsys: pytest.Captur
     assert (row["rank"], row["track"], row["model"], row["seeds"]) == ("1", "smoke", "fno", "0")
 
 
+@pytest.mark.usefixtures("no_figures")
 def test_no_machine_path_enters_a_record_with_the_default_folders(
     tmp_path: Path, data_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -117,47 +97,46 @@ def test_no_machine_path_enters_a_record_with_the_default_folders(
     assert str(data_folder) not in path.read_text()
 
 
-def test_the_same_run_again_returns_the_record(smoke: Smoke, capsys: pytest.CaptureFixture[str]) -> None:
-    cfg = smoke("trainer.epochs=1")
-    first = pipeline.run(cfg)
-    before = (run_directory(cfg) / "record.json").stat().st_mtime_ns
-    capsys.readouterr()
-    assert pipeline.run(cfg) == first
-    assert (run_directory(cfg) / "record.json").stat().st_mtime_ns == before
+def test_the_same_run_again_returns_the_record(repeated: RunConfig, capsys: pytest.CaptureFixture[str]) -> None:
+    path = run_directory(repeated) / "record.json"
+    before = path.stat().st_mtime_ns
+    assert pipeline.run(repeated) == RunRecord.load(path)
+    assert path.stat().st_mtime_ns == before
     printed = capsys.readouterr().out
     assert "This run is done" in printed
     assert "relative L2 (mean)" in printed
 
 
-def test_repeating_with_force_gives_the_same_numbers_and_keeps_the_old_run(smoke: Smoke) -> None:
-    cfg = smoke("trainer.epochs=1")
-    first = pipeline.run(cfg)
-    second = pipeline.run(smoke("trainer.epochs=1", "force=true"))
+@pytest.mark.usefixtures("no_figures")
+def test_repeating_with_force_gives_the_same_numbers_and_keeps_the_old_run(repeated: RunConfig) -> None:
+    outputs = Path(repeated.paths.outputs)
+    first = RunRecord.load(run_directory(repeated) / "record.json")
+    second = pipeline.run(replace(repeated, force=True))
     assert _same_numbers(first, second)
-    kept = list((Path(cfg.paths.outputs) / ".superseded").rglob("record.json"))
+    kept = list((outputs / ".superseded").rglob("record.json"))
     assert [RunRecord.load(path) for path in kept] == [first]
-    with open(Path(cfg.paths.outputs) / "leaderboard" / "runs.csv", newline="") as handle:
+    with open(outputs / "leaderboard" / "runs.csv", newline="") as handle:
         rows = [(row["setting"], row["metric"]) for row in csv.DictReader(handle)]
     assert len(set(rows)) == len(rows), "the old run must not count twice"
-    with open(Path(cfg.paths.outputs) / "leaderboard" / "leaderboard.csv", newline="") as handle:
+    with open(outputs / "leaderboard" / "leaderboard.csv", newline="") as handle:
         (row,) = csv.DictReader(handle)
     assert row["date_utc"] == second.date_utc
 
 
-def test_an_impossible_run_with_force_leaves_the_old_run_in_place(smoke: Smoke) -> None:
-    cfg = smoke("trainer.epochs=1")
-    record = pipeline.run(cfg)
+def test_an_impossible_run_with_force_leaves_the_old_run_in_place(repeated: RunConfig) -> None:
+    path = run_directory(repeated) / "record.json"
+    before = path.read_bytes()
     with pytest.raises(ValueError, match="device"):
-        pipeline.run(smoke("trainer.epochs=1", "force=true", "device=nowhere"))
-    assert RunRecord.load(run_directory(cfg) / "record.json") == record
-    assert not (Path(cfg.paths.outputs) / ".superseded").exists()
+        pipeline.run(replace(repeated, force=True, device="nowhere"))
+    assert path.read_bytes() == before
+    assert not (Path(repeated.paths.outputs) / ".superseded").exists()
 
 
-@pytest.mark.slow
+@pytest.mark.usefixtures("no_figures")
 def test_a_sweep_over_seeds_gives_three_records_and_one_row(tmp_path: Path, data_folder: Path) -> None:
-    command = _command(tmp_path / "out", data_folder, "-m", "model=fno", "dataset=ns2d", "seed=0,1,2")
-    status, _, err = _finish(command)
-    assert status == 0, err
+    paths = (f"paths.outputs={tmp_path / 'out'}", f"paths.data={data_folder}")
+    done = told("-m", "track=smoke", "model=fno", "dataset=burgers1d", "trainer.epochs=1", "seed=0,1,2", *paths)
+    assert done.status == 0, done.err
     records = [RunRecord.load(path) for path in (tmp_path / "out").rglob("record.json")]
     assert sorted(record.seed for record in records) == [0, 1, 2]
     errors = {record.metrics["rel_l2"] for record in records}
@@ -169,12 +148,13 @@ def test_a_sweep_over_seeds_gives_three_records_and_one_row(tmp_path: Path, data
     assert float(row["rel_l2_sd"]) > 0
 
 
-@pytest.mark.slow
-def test_one_bad_job_of_a_sweep_leaves_the_others_running(tmp_path: Path, data_folder: Path) -> None:
-    status, _, err = _finish(_command(tmp_path, data_folder, "-m", "trainer.epochs=1", "optimizer.lr=1e30,1e-3"))
-    assert status == 1
-    assert "loss became" in err
-    assert "Traceback" not in err
+@pytest.mark.usefixtures("no_figures")
+def test_one_diverged_job_of_a_sweep_leaves_the_others_running(tmp_path: Path, data_folder: Path) -> None:
+    paths = (f"paths.outputs={tmp_path}", f"paths.data={data_folder}")
+    done = told("-m", "track=smoke", "trainer.epochs=1", "optimizer.lr=1e30,1e-3", *paths)
+    assert done.status == 1
+    assert "loss became" in done.err
+    assert "Traceback" not in done.err
     statuses = sorted(RunRecord.load(path).status for path in tmp_path.rglob("record.json"))
     assert statuses == ["diverged", "finished"]
 
@@ -192,11 +172,14 @@ def test_divergence_is_recorded_and_shown(smoke: Smoke) -> None:
     assert (row["status"], row["rank"], row["rel_l2_mean"]) == ("diverged", "", "")
 
 
+@pytest.mark.usefixtures("no_figures")
 def test_a_second_process_in_the_same_run_says_so(smoke: Smoke) -> None:
     cfg = smoke("trainer.epochs=1")
     folder = run_directory(cfg)
     folder.mkdir(parents=True)
-    holder = _start([sys.executable, "-c", _HOLD_LOCK, str(folder / ".lock")])
+    holder = subprocess.Popen(
+        [sys.executable, "-c", _HOLD_LOCK, str(folder / ".lock")], stdout=subprocess.PIPE, text=True
+    )
     try:
         assert holder.stdout is not None
         assert holder.stdout.readline() == "held\n"
@@ -243,19 +226,24 @@ def test_impossible_runs_fail_before_any_data_is_made(tmp_path: Path, override: 
 
 
 def test_command_line_errors_have_no_traceback(tmp_path: Path, data_folder: Path) -> None:
-    status, _, err = _finish(_command(tmp_path, data_folder, "model.n_modes=17"))
-    assert status == 1
-    assert "Error: FNO keeps n_modes=17" in err
-    assert "Traceback" not in err
+    paths = (f"paths.outputs={tmp_path}", f"paths.data={data_folder}")
+    command = [sys.executable, str(ROOT / "run.py"), "track=smoke", *paths, "model.n_modes=17"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 1
+    assert "Error: FNO keeps n_modes=17" in done.stderr
+    assert "Traceback" not in done.stderr
     assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("damage", [pytest.param("truncated", marks=pytest.mark.exhaustive), "flipped"])
-def test_damaged_data_is_reported_and_left_alone(smoke: Smoke, tmp_path: Path, damage: str) -> None:
-    cfg = smoke("trainer.epochs=1")
-    pipeline.run(cfg)
+@pytest.mark.usefixtures("no_figures")
+def test_damaged_data_is_reported_and_left_alone(
+    finished_run: RunConfig, smoke: Smoke, tmp_path: Path, damage: str
+) -> None:
+    before = RunRecord.load(run_directory(finished_run) / "record.json")
     copied = tmp_path / "data"
-    shutil.copytree(cfg.paths.data, copied)
+    dataset = Path(before.data["test"]["file"]).parts[0]
+    shutil.copytree(Path(finished_run.paths.data) / dataset, copied / dataset)
     (test_file,) = copied.glob("*/test/ns2d.hdf5")
     content = bytearray(test_file.read_bytes())
     if damage == "truncated":
@@ -271,9 +259,10 @@ def test_damaged_data_is_reported_and_left_alone(smoke: Smoke, tmp_path: Path, d
     test_file.unlink()
     record = pipeline.run(smoke("trainer.epochs=1", "seed=1", f"paths.data={copied}"))
     assert record.status == "finished"
-    assert json.loads((run_directory(cfg) / "record.json").read_text())["data"]["test"] == record.data["test"]
+    assert record.data["test"] == before.data["test"]
 
 
+@pytest.mark.usefixtures("no_figures")
 def test_bf16_is_another_run_and_is_recorded(smoke: Smoke) -> None:
     plain, coarse = smoke("dataset=burgers1d"), smoke("dataset=burgers1d", "trainer.precision=bf16")
     assert identity(plain).config_hash != identity(coarse).config_hash

@@ -6,16 +6,13 @@ import os
 import signal
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from multiprocessing.synchronize import Barrier
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from data_gen.problems.ns2d import NavierStokes2D
 from data_gen.spec import Samples
-from neuralop_bench import leaderboard
-from neuralop_bench.records.record import RunRecord
 
 
 def fail(error: Exception) -> None:
@@ -40,14 +37,3 @@ class Breaking(NavierStokes2D):
 
     def simulate(self, rngs: Sequence[np.random.Generator]) -> Samples:
         raise ArithmeticError(f"the solver broke down with {len(rngs)} samples")
-
-
-def finish_runs(folder: str, number: int, start: Barrier) -> None:
-    """The ends of four runs: a record, then the board. Begins when all others are there, too."""
-    outputs = Path(folder)
-    record = RunRecord.load(outputs / "first.json")
-    start.wait(60)
-    for seed in range(number, 32, 8):
-        (outputs / f"seed={seed}").mkdir()
-        replace(record, seed=seed, run_id=f"run-s{seed}").save(outputs / f"seed={seed}" / "record.json")
-        leaderboard.rebuild(outputs)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -10,11 +9,9 @@ from pathlib import Path
 from typing import NoReturn
 
 import pytest
-from helpers.sweeps import table
-from hydra.core.global_hydra import GlobalHydra
+from helpers.command import told
 
 from data_gen.generation import cache
-from neuralop_bench import __main__ as program
 from neuralop_bench import pipeline
 from neuralop_bench.board.collect import collect
 from neuralop_bench.config.compose import compose
@@ -25,7 +22,8 @@ from neuralop_bench.records.committed_board import CommittedBoard, FilingError, 
 from neuralop_bench.records.record import Evaluation, RecordError, RunRecord, Verification
 from neuralop_bench.records.run_directory import RunError
 from neuralop_bench.records.sweep_file import sweeps
-from neuralop_bench.runs import training
+
+pytestmark = pytest.mark.usefixtures("no_figures")
 
 COMMITTED = Path(__file__).parents[2] / "leaderboard"
 NAME = "burgers1d_mean_field_seed0"
@@ -206,43 +204,6 @@ def clone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[], Place
     return make
 
 
-@dataclass
-class Told:
-    status: int
-    out: str
-    err: str
-
-    @property
-    def states(self) -> dict[str, str]:
-        return table(self.out)
-
-
-@pytest.fixture
-def sweep(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., Told]:
-    """A sweep in this process."""
-
-    def run(*overrides: str) -> Told:
-        GlobalHydra.instance().clear()
-        monkeypatch.setattr(sys, "argv", ["run.py", "-m", *overrides])
-        capsys.readouterr()
-        try:
-            program.main()
-            status = 0
-        except SystemExit as stop:
-            status = int(stop.code or 0)
-        out, err = capsys.readouterr()
-        return Told(status, out, err)
-
-    monkeypatch.setenv("HYDRA_FULL_ERROR", "1")
-    return run
-
-
-@pytest.fixture(autouse=True)
-def _no_figures(monkeypatch: pytest.MonkeyPatch) -> None:
-    """They take longer than all else of a mean field."""
-    monkeypatch.setattr(training, "_draw", lambda *_: [])
-
-
 @contextmanager
 def stopped_runs() -> Iterator[None]:
     """Whatever would train ends at once, as if it were killed."""
@@ -256,7 +217,7 @@ def stopped_runs() -> Iterator[None]:
 
 
 def test_a_committed_run_is_returned_and_a_forced_one_replaces_it(
-    place: Place, clone: Callable[[], Place], sweep: Callable[..., Told], capsys: pytest.CaptureFixture[str]
+    place: Place, clone: Callable[[], Place], capsys: pytest.CaptureFixture[str]
 ) -> None:
     first = pipeline.run(compose(*place()))
     path = place.board / "records" / "smoke" / f"{NAME}.json"
@@ -283,8 +244,8 @@ def test_a_committed_run_is_returned_and_a_forced_one_replaces_it(
     assert not elsewhere.folder.exists()
     # What is committed and was never here isn't among the runs that a sweep is noted to have.
     with stopped_runs():
-        told = sweep(*elsewhere(), "seed=0,1")
-    assert told.states == {"seed=0": "finished", "seed=1": "failed"}
+        done = told("-m", *elsewhere(), "seed=0,1")
+    assert done.states == {"seed=0": "finished", "seed=1": "failed"}
     (note,) = sweeps(elsewhere.outputs)
     assert [Path(run).name for run in note.runs] == ["seed=1"]
 
@@ -309,50 +270,48 @@ def test_an_evaluation_files_a_run_of_ones_own(place: Place, tmp_path: Path) -> 
 # Sweeps --------------------------------------------------------------------------------------------------------------
 
 
-def test_a_sweep_leaves_out_what_is_committed_and_files_the_rest(
-    place: Place, clone: Callable[[], Place], sweep: Callable[..., Told]
-) -> None:
+def test_a_sweep_leaves_out_what_is_committed_and_files_the_rest(place: Place, clone: Callable[[], Place]) -> None:
     """With an evaluation of a single further test set, which is cheap."""
     further = ("evaluator=thorough", "evaluator.test_splits=[test_half]")
     grid = (*place(*further), "seed=0,1")
     # What was finished before, without a board, is filed without a launch.
-    assert sweep(*place(*further, "paths.board=null"), "seed=0").status == 0
+    assert told("-m", *place(*further, "paths.board=null"), "seed=0").status == 0
     assert not place.board.exists()
-    told = sweep(*grid)
-    assert told.status == 0, told.err
-    assert "1 of 2 runs are done already." in told.out
+    done = told("-m", *grid)
+    assert done.status == 0, done.err
+    assert "1 of 2 runs are done already." in done.out
     for seed in (0, 1):
-        assert f"Filed: {place.board}/records/smoke/burgers1d_mean_field_seed{seed}.json" in told.out
+        assert f"Filed: {place.board}/records/smoke/burgers1d_mean_field_seed{seed}.json" in done.out
     assert len(files(place.board)) == 4
     # A forced one is launched without force, and replaces its record all the same; then it is done elsewhere.
     path = place.board / "records" / "smoke" / f"{NAME}.json"
     before = path.read_bytes()
-    told = sweep(*place(*further), "seed=0", "force=true")
-    assert told.status == 0, told.err
+    done = told("-m", *place(*further), "seed=0", "force=true")
+    assert done.status == 0, done.err
     assert path.read_bytes() != before
     assert len(files(place.board)) == 4
     assert not [name for name in files(place.outputs) if name.endswith(".anew")]
     elsewhere = clone()
     there = (*elsewhere(*further), "seed=0,1")
-    dry = sweep(*there, "dry_run=true")
+    dry = told("-m", *there, "dry_run=true")
     assert dry.states == {"seed=0": "finished", "seed=1": "finished"}
     assert "committed:" in dry.out
     assert "Data to generate" not in dry.out
-    told = sweep(*there)
-    assert told.status == 0, told.err
-    assert "2 of 2 runs are done already." in told.out
-    assert told.states == {"seed=0": "finished", "seed=1": "finished"}
+    done = told("-m", *there)
+    assert done.status == 0, done.err
+    assert "2 of 2 runs are done already." in done.out
+    assert done.states == {"seed=0": "finished", "seed=1": "finished"}
     assert not elsewhere.folder.exists(), "nothing was launched, generated or noted"
     # A damaged record, a missing evaluation: both are left to do, as a whole.
     path.write_text(path.read_text().replace("rel_l2", "rel_l3"))
     next((place.board / "evaluations" / "smoke").glob("*seed1.*.json")).unlink()
-    dry = sweep(*there, "dry_run=true")
+    dry = told("-m", *there, "dry_run=true")
     assert dry.states == {"seed=0": "waiting", "seed=1": "waiting"}
     assert f"is ignored: {path}" in dry.err
     assert "Data to generate" in dry.out
     # Where the runs are, they are filed again from what lies there.
-    told = sweep(*grid)
-    assert "2 of 2 runs are done already." in told.out
+    done = told("-m", *grid)
+    assert "2 of 2 runs are done already." in done.out
     assert len(files(place.board)) == 4
     assert RunRecord.load(path).seed == 0
 
@@ -366,15 +325,15 @@ def test_the_board_is_in_no_identity() -> None:
     assert compose("experiment=leaderboard").paths.board == COMMITTED.name
 
 
-def test_a_board_that_cannot_be_is_refused(tmp_path: Path, place: Place, sweep: Callable[..., Told]) -> None:
+def test_a_board_that_cannot_be_is_refused(tmp_path: Path, place: Place) -> None:
     with pytest.raises(ConfigError, match=r"paths\.board must name a folder"):
         compose("track=smoke", "paths.board=' '")
     (tmp_path / "board").write_text("")
     with pytest.raises(FilingError, match=r"is a file.*paths\.board=null"):
         pipeline.run(compose(*place()))
-    told = sweep(*place("seed=0,1"))
-    assert told.status == 1
-    assert "is a file, so there can't be a board in" in told.err
+    done = told("-m", *place("seed=0,1"))
+    assert done.status == 1
+    assert "is a file, so there can't be a board in" in done.err
     assert not place.folder.exists()
 
 

@@ -8,7 +8,7 @@ import signal
 from pathlib import Path
 
 import pytest
-from helpers.jobs import finish_runs
+from helpers.finishing import finish_runs
 
 from conftest import Place, Runs, wait_until
 from data_gen.store import DatasetFile

@@ -26,6 +26,7 @@ from neuralop_bench import pipeline, predict, verify
 from neuralop_bench.config.compose import compose
 from neuralop_bench.config.constructors import ConfigError
 from neuralop_bench.config.identity import run_directory
+from neuralop_bench.config.schema import RunConfig
 from neuralop_bench.records.record import RunRecord
 from neuralop_bench.records.run_directory import RunError
 from neuralop_bench.runs import plan
@@ -117,14 +118,6 @@ def canary(tmp_path: Path) -> Iterator[Path]:
     assert not path.exists(), "foreign code was run"
 
 
-@pytest.fixture(scope="module")
-def finished(data_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    outputs = tmp_path_factory.mktemp("finished")
-    cfg = compose("track=smoke", "trainer.epochs=1", f"paths.data={data_folder}", f"paths.outputs={outputs}")
-    pipeline.run(cfg)
-    return run_directory(cfg)
-
-
 @pytest.fixture
 def run(finished: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(finished, tmp_path / "run"))
@@ -179,19 +172,18 @@ def test_the_pickle_would_run_code_if_it_were_trusted(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("write", [as_plain_pickle, as_checkpoint])
 def test_a_run_does_not_go_on_from_a_pickle(
-    smoke: Callable[..., Any], canary: Path, write: Callable[[Any, Path], None]
+    repeated: RunConfig, canary: Path, write: Callable[[Any, Path], None]
 ) -> None:
-    cfg = smoke("trainer.epochs=1")
-    pipeline.run(cfg)
-    folder = run_directory(cfg)
+    folder = run_directory(repeated)
     (folder / "record.json").unlink()
     content = torch.load(folder / "last.pt", weights_only=True)
     write({**content, "extra": Malicious(canary)}, folder / "last.pt")
     with pytest.raises(CheckpointError, match=r"last\.pt"):
-        pipeline.run(cfg)
+        pipeline.run(repeated)
 
 
 @pytest.mark.parametrize("whole", [True, pytest.param(False, marks=pytest.mark.exhaustive)])
+@pytest.mark.usefixtures("no_figures")
 def test_a_pickle_in_place_of_a_shard_is_solved_again(tmp_path: Path, canary: Path, whole: bool) -> None:
     cfg = compose(
         "track=smoke",
@@ -247,8 +239,16 @@ PLACES = {
 }
 
 
-@pytest.mark.parametrize("target", ["os.mkdir", "builtins.eval", "neuralop_bench.runtime.environment.subprocess.run"])
-@pytest.mark.parametrize("place", PLACES)
+@pytest.mark.parametrize(
+    ("place", "target"),
+    [
+        (place, target)
+        if target == "os.mkdir" or place == "model"
+        else pytest.param(place, target, marks=pytest.mark.exhaustive)
+        for place in PLACES
+        for target in ("os.mkdir", "builtins.eval", "neuralop_bench.runtime.environment.subprocess.run")
+    ],
+)
 def test_a_record_that_names_foreign_constructors_is_refused(run: Path, canary: Path, place: str, target: str) -> None:
     node = {"_target_": target, "path": str(canary)}
     change_record(run, lambda cfg: PLACES[place](cfg, node))

@@ -3,9 +3,6 @@ generated, any memory taken or any folder made."""
 
 from __future__ import annotations
 
-import contextlib
-import io
-import logging
 import os
 import resource
 import subprocess
@@ -17,12 +14,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hydra.core.global_hydra import GlobalHydra
+from helpers.command import Told, told
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from data_gen.generation import cache
-from neuralop_bench import __main__ as program
 from neuralop_bench.config.compose import compose
 from neuralop_bench.runs import plan
 
@@ -33,13 +29,6 @@ MOST_MIB = 400
 
 
 @dataclass
-class Outcome:
-    status: int
-    out: str
-    err: str
-
-
-@dataclass
 class CommandLine:
     """The program in this process, in a folder of its own."""
 
@@ -47,33 +36,23 @@ class CommandLine:
     files: Path
     generated: list[Any] = field(default_factory=list)
 
-    def run(self, *arguments: str, dry: bool = True) -> Outcome:
+    def run(self, *arguments: str, dry: bool = True) -> Told:
         """What a command line comes to. As a dry run, a valid one does nothing either."""
-        out, err = io.StringIO(), io.StringIO()
-        GlobalHydra.instance().clear()
-        with pytest.MonkeyPatch.context() as patch, warnings.catch_warnings(), _logging_kept():
+        with pytest.MonkeyPatch.context() as patch, warnings.catch_warnings():
             warnings.simplefilter("ignore")  # a process prints them; only here are they errors
-            patch.setattr(sys, "argv", ["run.py", *arguments, *(["dry_run=true"] if dry else [])])
-            patch.setenv("HYDRA_FULL_ERROR", "0")
             patch.chdir(self.folder)
             patch.setattr(cache, "ensure", lambda *given, **_: self.generated.append(given))
             patch.setattr(plan, "_seconds_of_one", lambda _: 1.0)
-            with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-                try:
-                    program.main()
-                    status = 0
-                except SystemExit as stop:
-                    status = stop.code if isinstance(stop.code, int) else -1
-        return Outcome(status, out.getvalue(), err.getvalue())
+            return told(*arguments, *(["dry_run=true"] if dry else []))
 
-    def with_experiment(self, text: str | bytes, *arguments: str) -> Outcome:
+    def with_experiment(self, text: str | bytes, *arguments: str) -> Told:
         """The same with an experiment file of the user's."""
         file = self.files / "experiment" / "mine.yaml"
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_bytes(text.encode() if isinstance(text, str) else text)
         return self.run("--config-dir", str(self.files), "track=smoke", "experiment=mine", *arguments)
 
-    def require_harmless(self, outcome: Outcome, memory_before: int) -> None:
+    def require_harmless(self, outcome: Told, memory_before: int) -> None:
         """It was accepted, or refused in words; and it left nothing behind."""
         shown = outcome.err
         assert list(self.folder.iterdir()) == [], f"files were left: {shown}"
@@ -92,17 +71,6 @@ class CommandLine:
 
 def _most_memory() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-
-
-@contextlib.contextmanager
-def _logging_kept() -> Iterator[None]:
-    root = logging.getLogger()
-    before = root.handlers[:], root.level
-    try:
-        yield
-    finally:
-        root.handlers[:], level = before
-        root.setLevel(level)
 
 
 @pytest.fixture
@@ -129,22 +97,13 @@ MALFORMED = [
     # Names
     ("modle=fno", "Unknown key modle"),
     ("model=fmo", "Did you mean fno"),
-    ("dataset=ns3d", "Did you mean ns2d"),
     ("track=", "Unknown track ''"),
-    ("optimizer=sgd", "Known: adam, adamw"),
     ("experiment=nope", "no experiment 'nope'"),
     ("recipe=smoke/ns2d_nope", "no recipe 'smoke/ns2d_nope'"),
-    ("task=foo", "no task foo"),
     ("task=../../x", "no task ../../x"),
-    ("dataset=../dataset/ns2d", "no task smoke/../dataset/ns2d"),
     ("model=../model/fno", "model must be the name of an option"),
-    ("model=fno.yaml", "model must be the name of an option"),
     ("+trainer.lr=3", "Unknown key trainer.lr. Did you mean optimizer.lr"),
-    ("+paths.foo=1", "Unknown key paths.foo"),
     ("+foo.bar=1", "Unknown key foo"),
-    ("model.width.depth=3", "Unknown key model.width.depth"),
-    ("+tracker.foo=1", "Unknown key tracker.foo"),
-    ("+model._args_=[1]", "Unknown key model._args_"),
     ("+splits.foo=3", "Unknown split splits.foo"),
     ("model@elsewhere=fno", "model@elsewhere"),
     ("hydra/launcher=nope", "hydra/launcher 'nope'"),
@@ -152,177 +111,203 @@ MALFORMED = [
     ("hydra.mode=NOPE", "hydra.mode"),
     ("run=outputs/x", "mode=evaluate"),
     ("choices={model: fno}", "choices"),
-    ("+choices.dataset=../../x", "choices can't be set"),
-    ("overrides=[a]", "overrides can't be set"),
     # The grammar of the command line
     ("=3", "=3"),
-    ("+=", "Hydra can't compose 'track=smoke' '+='"),
-    ("tracker=[[]]", "'tracker=[[]]'"),
     ("++", "'++' can't be read"),
     ("model.width=[", "'model.width=[' can't be read"),
-    ("model.width={a", "'model.width={a' can't be read"),
-    ("model.width='3", "can't be read"),
-    ("model.width=(3", "can't be read"),
     ("model.label=ä", "'model.label=ä' can't be read"),
     ("paths.data=~/x", "paths.data=~/x"),
-    ("model.width=3,4", "model.width=3,4"),
-    ("model.width=range(3)", "model.width=range(3)"),
-    ("model=null", "model=null"),
     ("model=3", "model=3"),
-    ("model=[fno,fno_3d]", "model, dataset and track each need the name of one option"),
-    ("~model", "model, dataset and track each need the name of one option"),
     ("~optimizer", "optimizer must name a constructor"),
-    ("~trainer", "trainer"),
-    ("~model.label", "model.label"),
     ("~model._target_", "model._target_"),
     ("~splits.test", "splits lacks ['test']"),
     ("~evaluator.metrics.rel_l2", "lacks rel_l2"),
     # Interpolations
     ("model.width=${oops}", "model.width=${oops} has no value"),
-    ("model.width=${oc.env:NOWHERE_SET}", "model.width=${oc.env:NOWHERE_SET} has no value"),
     ("model.width=${model.width}", "model.width=${model.width} has no value"),
-    ("+model.again=${model}", "model.again"),
-    ("seed=${eval:1+1}", "seed=${eval:1+1} has no value"),
-    ("model.label=${oc.env:HOME}", "model.label must be"),
     ("trainer.epochs=???", "trainer.epochs isn't set"),
     # Types
     ("seed=1.5", "seed: Value '1.5'"),
     ("seed=null", "seed must have a value"),
+    ("surrogate.residual=maybe", "surrogate.residual:"),
+    ("trust=[1]", "trust must list names of packages"),
+    ("model.width=", "model.width must be of type int, got ''"),
+    ("model.n_modes=[]", "model.n_modes is empty"),
+    ("model.n_modes=[8,8,8]", "model"),
+    ("model.label=[a]", "model.label must be"),
+    ("model._partial_=banana", "model._partial_ must be one of"),
+    ("optimizer.lr={a: 1}", "optimizer.lr must be of type"),
+    ("dataset.problem.initial=3", "dataset.problem.initial must be of type InitialLaw"),
+    ("+dataset.problem._partial_=true", "dataset.problem"),
+    ("evaluator.metrics.rel_l2=3", "evaluator.metrics.rel_l2 must name a constructor"),
+    ("evaluator.metrics.rel_l2._target_=neuralop_bench.metrics.relative.VRMSE", "must be the metric rel_l2"),
+    ("tracker._target_=torch.nn.Identity", "tracker makes a Identity"),
+    ("model._target_=neuralop_bench.models.fno.FNOO", "model._target_"),
+    ("model._target_=torch.optim.Adam", "Unknown key model.n_modes"),
+    # Values
+    ("model.n_modes=17", "n_modes must be at most 16"),
+    ("model.label=../../x", "model.label must be"),
+    ("paths.data=", "paths.data must name a folder"),
+    ("paths.outputs=/dev/null/x", "paths.outputs: /dev/null is a file"),
+    (f"paths.outputs={'x' * 300}", "paths.outputs"),
+    ("mode=nonsense", "mode must be one of run, evaluate"),
+    ("device=tpu", "device='tpu'"),
+    ("trainer.epochs=0", "trainer.epochs must be at least 1"),
+    ("trainer.unroll=11", "trainer.unroll"),
+    ("trainer.pushforward=-1", "trainer.pushforward must be at least 0"),
+    ("trainer.clip_norm=nan", "trainer.clip_norm must be positive"),
+    ("evaluator.test_splits=[test_haf]", "Did you mean test_half"),
+    ("dataset.ladder=[1,0]", "dataset.ladder[1] must be at least"),
+    ("surrogate.bundle=7", "trainer.unroll=7"),
+    ("preload_gib=nan", "preload_gib must be at least 0"),
+    ("optimizer.lr=-1", "optimizer: Invalid learning rate"),
+    ("optimizer.lr=nan", "optimizer.lr must be a finite number"),
+    ("scheduler.warmup=2", "scheduler: Expected float between 0 and 1"),
+    ("dataset.problem.viscosity=-1", "dataset.problem.viscosity must be positive"),
+    ("dataset.problem.first_time=1e300", "dataset.problem: Snapshot times must increase"),
+    # Huge values, which must cost neither memory nor time
+    (f"splits.train={HUGE}", "splits.train must be at most"),
+    (f"splits.train={10**9}", "paths.data"),
+    (f"seed={10**30}", "seed must be at most"),
+    (f"model.width={10**9}", "model.width must be at most"),
+    (f"model.width={2**16}", "of memory"),
+    (f"dataset.problem.resolution={10**6}", "dataset.problem.resolution must be at most"),
+    ("dataset.problem.resolution=50000", "dataset.problem.resolution=50000"),
+    # Constructors that nobody has vouched for
+    ("model._target_=os.system", "trust=[os]"),
+    ("model._target_=torch.hub.load", "model._target_=torch.hub.load"),
+    ("model._target_=neuralop_bench.runtime.environment.subprocess.run", "trusted constructors"),
+    ("loss._target_=neuralop_bench.training.losses.Tensor", "no constructor of a trusted package"),
+    ("model._target_=[os.system]", "model._target_ must be a dotted name"),
+    ("+model.padding={_target_: os.system, command: ls}", "model.padding._target_=os.system"),
+    ("+evaluator.metrics.x=[{_target_: os.system}]", "evaluator.metrics.x"),
+    ("+model.activation=[{a: [{_target_: os.system}]}]", "model.activation[0].a[0]._target_=os.system"),
+    ("+hydra.callbacks.x={_target_: os.system, command: ls}", "hydra.callbacks.x._target_=os.system"),
+    ("hydra.job_logging.handlers.console.class=os.system", "hydra.job_logging.handlers.console.class=os.system"),
+]
+
+# The same checks at other keys.
+MORE = [
+    # Names
+    ("dataset=ns3d", "Did you mean ns2d"),
+    ("optimizer=sgd", "Known: adam, adamw"),
+    ("task=foo", "no task foo"),
+    ("dataset=../dataset/ns2d", "no task smoke/../dataset/ns2d"),
+    ("model=fno.yaml", "model must be the name of an option"),
+    ("+paths.foo=1", "Unknown key paths.foo"),
+    ("model.width.depth=3", "Unknown key model.width.depth"),
+    ("+tracker.foo=1", "Unknown key tracker.foo"),
+    ("+model._args_=[1]", "Unknown key model._args_"),
+    ("+choices.dataset=../../x", "choices can't be set"),
+    ("overrides=[a]", "overrides can't be set"),
+    # The grammar of the command line
+    ("+=", "Hydra can't compose 'track=smoke' '+='"),
+    ("tracker=[[]]", "'tracker=[[]]'"),
+    ("model.width={a", "'model.width={a' can't be read"),
+    ("model.width='3", "can't be read"),
+    ("model.width=(3", "can't be read"),
+    ("model.width=3,4", "model.width=3,4"),
+    ("model.width=range(3)", "model.width=range(3)"),
+    ("model=null", "model=null"),
+    ("model=[fno,fno_3d]", "model, dataset and track each need the name of one option"),
+    ("~model", "model, dataset and track each need the name of one option"),
+    ("~trainer", "trainer"),
+    ("~model.label", "model.label"),
+    # Interpolations
+    ("model.width=${oc.env:NOWHERE_SET}", "model.width=${oc.env:NOWHERE_SET} has no value"),
+    ("+model.again=${model}", "model.again"),
+    ("seed=${eval:1+1}", "seed=${eval:1+1} has no value"),
+    ("model.label=${oc.env:HOME}", "model.label must be"),
+    # Types
     ("trainer=3", "trainer:"),
     ("trainer=null", "trainer must have a value"),
     ("splits=[1,2]", "splits:"),
     ("splits.train=true", "splits.train:"),
     ("dry_run=maybe", "dry_run:"),
-    ("surrogate.residual=maybe", "surrogate.residual:"),
     ("workers=abc", "workers:"),
     ("trust=os", "trust:"),
-    ("trust=[1]", "trust must list names of packages"),
     ("device=null", "device must have a value"),
     ("paths.data=[a]", "paths.data:"),
-    ("model.width=", "model.width must be of type int, got ''"),
     ("model.width=null", "model.width must be of type int, got None"),
     ("model.width={a: 1}", "model.width must be of type int"),
     ("+model.width.a=1", "model.width must be of type int"),
-    ("model.n_modes=[]", "model.n_modes is empty"),
     ("model.n_modes={}", "model.n_modes must be of type"),
     ("model.n_modes=true", "model.n_modes must be of type"),
     ("model.n_modes=[8,x]", "model.n_modes must be of type"),
     ("model.n_modes=[8,8.0]", "model.n_modes must be of type"),
-    ("model.n_modes=[8,8,8]", "model"),
-    ("model.label=[a]", "model.label must be"),
     ("model.label=null", "model.label must be"),
-    ("model._partial_=banana", "model._partial_ must be one of"),
     ("model._partial_=1", "model._partial_ must be one of"),
     ("model._partial_=false", "model needs model.in_channels"),
     ("model._convert_=banana", "model._convert_ must be one of"),
-    ("optimizer.lr={a: 1}", "optimizer.lr must be of type"),
     ("+optimizer.betas=[0.9]", "optimizer.betas must be of type"),
-    ("dataset.problem.initial=3", "dataset.problem.initial must be of type InitialLaw"),
     ("dataset.problem.initial=null", "dataset.problem.initial must be of type InitialLaw"),
     ("~dataset.problem.initial._target_", "dataset.problem.initial must be of type InitialLaw"),
     ("dataset.problem.initial._target_=torch.nn.Identity", "dataset.problem.initial must be of type"),
-    ("+dataset.problem._partial_=true", "dataset.problem"),
-    ("evaluator.metrics.rel_l2=3", "evaluator.metrics.rel_l2 must name a constructor"),
-    ("evaluator.metrics.rel_l2._target_=neuralop_bench.metrics.relative.VRMSE", "must be the metric rel_l2"),
     ("evaluator.metrics.vrmse._target_=torch.nn.Identity", "evaluator.metrics.vrmse makes a Identity"),
     ("+evaluator.rollout_metrics.x={_target_: torch.nn.Identity}", "evaluator.rollout_metrics.x makes a MetricContext"),
-    ("tracker._target_=torch.nn.Identity", "tracker makes a Identity"),
-    ("model._target_=neuralop_bench.models.fno.FNOO", "model._target_"),
-    ("model._target_=torch.optim.Adam", "Unknown key model.n_modes"),
     ("loss._target_=torch.nn.MSELoss", "loss"),
     # Values
     ("model.width=0", "model.width"),
-    ("model.n_modes=17", "n_modes must be at most 16"),
-    ("model.label=../../x", "model.label must be"),
     ("model.label=-x", "model.label must be"),
-    ("paths.data=", "paths.data must name a folder"),
     ("paths.outputs=", "paths.outputs must name a folder"),
-    ("paths.outputs=/dev/null/x", "paths.outputs: /dev/null is a file"),
     ("paths.data=/dev/null", "paths.data: /dev/null is a file"),
-    (f"paths.outputs={'x' * 300}", "paths.outputs"),
-    ("mode=nonsense", "mode must be one of run, evaluate"),
-    ("device=tpu", "device='tpu'"),
     ("device=cuda:-1", "device='cuda:-1'"),
-    ("trainer.epochs=0", "trainer.epochs must be at least 1"),
     ("trainer.workers=-1", "trainer.workers must be at least 0"),
-    ("trainer.unroll=11", "trainer.unroll"),
-    ("trainer.pushforward=-1", "trainer.pushforward must be at least 0"),
     ("trainer.pushforward=10", "trainer.pushforward"),
-    ("trainer.clip_norm=nan", "trainer.clip_norm must be positive"),
     ("trainer.checkpoint_seconds=0", "trainer.checkpoint_seconds must be positive"),
     ("evaluator.batch_size=0", "evaluator.batch_size must be at least 1"),
-    ("evaluator.test_splits=[test_haf]", "Did you mean test_half"),
     ("evaluator.test_splits=[train]", "evaluator.test_splits contains 'train'"),
-    ("dataset.ladder=[1,0]", "dataset.ladder[1] must be at least"),
     ("dataset.ladder=[1.5]", "dataset.ladder[0] must be at most 1"),
     ("dataset.history=-1", "dataset.history must be at least 0"),
     ("dataset.horizon=0", "dataset.horizon must be at least 1"),
     ("dataset.seed=-1", "dataset.seed must be at least 0"),
-    ("surrogate.bundle=7", "trainer.unroll=7"),
-    ("preload_gib=nan", "preload_gib must be at least 0"),
     ("preload_gib=inf", "preload_gib must be at most"),
     ("workers=0", "workers must be at least 1"),
-    ("optimizer.lr=-1", "optimizer: Invalid learning rate"),
-    ("optimizer.lr=nan", "optimizer.lr must be a finite number"),
     ("+optimizer.betas=[2,3]", "optimizer: Invalid beta"),
     ("+loss.eps=inf", "loss.eps must be a finite number"),
-    ("scheduler.warmup=2", "scheduler: Expected float between 0 and 1"),
     ("+scheduler.start_factor=0", "scheduler can't be used as it is configured"),
     ("dataset.problem.viscosity=nan", "dataset.problem.viscosity must be a finite number"),
-    ("dataset.problem.viscosity=-1", "dataset.problem.viscosity must be positive"),
     ("dataset.problem.interval=0", "dataset.problem.interval must be positive"),
     ("dataset.problem.first_time=-1", "dataset.problem.first_time must be"),
-    ("dataset.problem.first_time=1e300", "dataset.problem: Snapshot times must increase"),
     ("dataset.problem.forcing.sine=nan", "dataset.problem.forcing.sine must be a finite number"),
     ("dataset.problem.cfl_safety=2", "dataset.problem.cfl_safety must be in (0, 1]"),
     ("dataset.problem.oversampling=inf", "dataset.problem.oversampling must be a finite number"),
     ("dataset.problem.inner_batch=0", "dataset.problem.inner_batch must be at least 1"),
     ("dataset.problem.initial.tau=-1", "dataset.problem.initial"),
     # Huge values, which must cost neither memory nor time
-    (f"splits.train={HUGE}", "splits.train must be at most"),
-    (f"splits.train={10**9}", "paths.data"),
     (f"trainer.epochs={HUGE}", "trainer.epochs must be at most"),
     (f"trainer.batch_size={HUGE}", "trainer.batch_size must be at most"),
     (f"trainer.workers={HUGE}", "trainer.workers must be at most"),
     (f"workers={HUGE}", "workers must be at most"),
     (f"dataset.history={10**9}", "dataset.history"),
     (f"dataset.horizon={HUGE}", "dataset.horizon must be at most"),
-    (f"seed={10**30}", "seed must be at most"),
     (f"dataset.seed={10**30}", "dataset.seed must be at most"),
-    (f"model.width={10**9}", "model.width must be at most"),
-    (f"model.width={2**16}", "of memory"),
     (f"model.n_layers={HUGE}", "model.n_layers must be at most"),
     (f"model.projection_width={10**24}", "model.projection_width must be at most"),
-    (f"dataset.problem.resolution={10**6}", "dataset.problem.resolution must be at most"),
-    ("dataset.problem.resolution=50000", "dataset.problem.resolution=50000"),
     ("dataset.problem.oversampling=1e9", "dataset.problem.oversampling=1000000000.0"),
     (f"dataset.problem.n_snapshots={HUGE}", "dataset.problem.n_snapshots must be at most"),
     (f"dataset.problem.inner_batch={HUGE}", "dataset.problem.inner_batch must be at most"),
     # Constructors that nobody has vouched for
-    ("model._target_=os.system", "trust=[os]"),
     ("model._target_=subprocess.run", "trust=[subprocess]"),
     ("model._target_=builtins.eval", "trust=[builtins]"),
-    ("model._target_=torch.hub.load", "model._target_=torch.hub.load"),
-    ("model._target_=neuralop_bench.runtime.environment.subprocess.run", "trusted constructors"),
     ("model._target_=data_gen.store.h5py.File", "trusted constructors"),
     ("model._target_=neuralop_bench.models.fno.FNO.__init__", "trusted constructors"),
-    ("loss._target_=neuralop_bench.training.losses.Tensor", "isn't a constructor of a trusted package"),
     ("loss._target_=neuralop_bench.training.losses._relative", "trusted constructors"),
     ("model._target_=", "model._target_ must be a dotted name"),
-    ("model._target_=[os.system]", "model._target_ must be a dotted name"),
-    ("+model.padding={_target_: os.system, command: ls}", "model.padding._target_=os.system"),
     ("dataset.problem.initial._target_=os.system", "dataset.problem.initial._target_=os.system"),
     ("evaluator.metrics.vrmse._target_=os.system", "evaluator.metrics.vrmse._target_=os.system"),
-    ("+evaluator.metrics.x=[{_target_: os.system}]", "evaluator.metrics.x"),
     ("tracker._target_=os.system", "tracker._target_=os.system"),
-    ("+model.activation=[{a: [{_target_: os.system}]}]", "model.activation[0].a[0]._target_=os.system"),
-    ("+hydra.callbacks.x={_target_: os.system, command: ls}", "hydra.callbacks.x._target_=os.system"),
     ("hydra.launcher._target_=os.system", "hydra.launcher._target_=os.system"),
-    ("hydra.job_logging.handlers.console.class=os.system", "hydra.job_logging.handlers.console.class=os.system"),
 ]
 
 
-@pytest.mark.parametrize(("argument", "expected"), MALFORMED, ids=[case[0][:60] for case in MALFORMED])
+@pytest.mark.parametrize(
+    ("argument", "expected"),
+    [
+        *(pytest.param(*case, id=case[0][:60]) for case in MALFORMED),
+        *(pytest.param(*case, id=case[0][:60], marks=pytest.mark.exhaustive) for case in MORE),
+    ],
+)
 def test_a_malformed_argument_is_refused_in_words_that_name_it(line: CommandLine, argument: str, expected: str) -> None:
     before = _most_memory()
     outcome = line.run("track=smoke", argument)
@@ -627,8 +612,15 @@ def _process(folder: Path, *arguments: str, flag: str = "--run") -> subprocess.C
     )
 
 
+# Each has been tried above, in this process: one of the composition, one of Hydra's flags, one that asks for memory.
+FIRST = ("seed=${oops}", "--experimental-rerun=x", "model.width=65536")
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize(("argument", "expected"), PROCESSES)
+@pytest.mark.parametrize(
+    ("argument", "expected"),
+    [case if case[0] in FIRST else pytest.param(*case, marks=pytest.mark.exhaustive) for case in PROCESSES],
+)
 def test_a_process_ends_with_the_same_words(tmp_path: Path, argument: str, expected: str) -> None:
     done = _process(tmp_path, argument)
     assert done.returncode == 1

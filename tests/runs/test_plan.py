@@ -12,12 +12,12 @@ import torch
 from torch import Tensor
 
 from data_gen.store import StoreError
-from neuralop_bench import pipeline
 from neuralop_bench.config.compose import compose
 from neuralop_bench.config.constructors import ConfigError
 from neuralop_bench.config.identity import run_directory
 from neuralop_bench.config.messages import describe
 from neuralop_bench.config.schema import RunConfig
+from neuralop_bench.records.record import RunRecord
 from neuralop_bench.records.run_directory import RunError
 from neuralop_bench.runs import plan
 from neuralop_bench.surrogate.rollout import rollout
@@ -31,10 +31,8 @@ def fresh(tmp_path: Path, *overrides: str) -> RunConfig:
     return compose("track=smoke", f"paths.data={tmp_path / 'data'}", f"paths.outputs={tmp_path / 'out'}", *overrides)
 
 
-def test_the_activations_are_those_of_a_real_step(smoke: Smoke) -> None:
-    cfg = smoke("trainer.epochs=1")
-    pipeline.run(cfg)
-    surrogate = Surrogate.load(run_directory(cfg))
+def test_the_activations_are_those_of_a_real_step(finished_run: RunConfig) -> None:
+    surrogate = Surrogate.load(run_directory(finished_run))
     own = {p.data_ptr() for p in surrogate.parameters()}
     kept: dict[int, int] = {}
 
@@ -48,29 +46,27 @@ def test_the_activations_are_those_of_a_real_step(smoke: Smoke) -> None:
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
         loss = relative_l2(rollout(surrogate, history, torch.zeros(10, 0, 32, 32), 1), target)
     assert loss.requires_grad
-    planned = plan.make(cfg).activation_bytes
+    planned = plan.make(finished_run).activation_bytes
     # Not to the byte: on the device meta a freed block can't be told from a new one that takes its place.
     assert planned == pytest.approx(sum(kept.values()), rel=0.1)
 
 
-def test_parameters_and_data_are_those_of_the_run(smoke: Smoke, tmp_path: Path) -> None:
-    cfg = smoke("trainer.epochs=1")
-    record = pipeline.run(cfg)
-    made = plan.make(cfg)
+def test_parameters_and_data_are_those_of_the_run(finished_run: RunConfig, smoke: Smoke, tmp_path: Path) -> None:
+    record = RunRecord.load(run_directory(finished_run) / "record.json")
+    made = plan.make(finished_run)
     assert made.n_parameters == record.cost["n_parameters"]
     assert made.n_missing == 0
     for split, entry in made.splits.items():
-        path = Path(cfg.paths.data) / record.data[split]["file"]
+        path = Path(finished_run.paths.data) / record.data[split]["file"]
         assert 0.9 < entry.n_bytes / path.stat().st_size <= 1.0  # the file also holds its header
     absent = plan.make(smoke("trainer.epochs=1", f"paths.data={tmp_path / 'elsewhere'}"))
     assert absent.n_missing == 32
     assert plan.make(smoke("splits.train=40")).splits["train"].n_missing == 24
 
 
-def test_a_damaged_dataset_is_known_before_the_run(smoke: Smoke, tmp_path: Path) -> None:
-    pipeline.run(smoke("trainer.epochs=1"))
-    elsewhere = tmp_path / "copied"
-    shutil.copytree(smoke().paths.data, elsewhere)
+def test_a_damaged_dataset_is_known_before_the_run(finished_run: RunConfig, smoke: Smoke, tmp_path: Path) -> None:
+    elsewhere, dataset = tmp_path / "copied", plan.make(finished_run).data_folder
+    shutil.copytree(dataset, elsewhere / dataset.name)
     for path in elsewhere.rglob("test/*.hdf5"):
         path.write_bytes(path.read_bytes()[:1000])
     with pytest.raises(StoreError, match="Delete the file"):

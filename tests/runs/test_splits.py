@@ -14,6 +14,7 @@ from typing import cast
 
 import numpy as np
 import pytest
+from helpers.command import told
 
 from data_gen import store
 from data_gen.generation import cache
@@ -43,20 +44,6 @@ EXTRA = (
 )
 
 Compose = Callable[..., RunConfig]
-
-
-def _command(folder: Path, *overrides: str) -> list[str]:
-    flags = [override for override in overrides if override.startswith("-")]
-    values = [override for override in overrides if not override.startswith("-")]
-    script = str(ROOT / "scripts" / "generate_data.py")
-    paths = (f"paths.data={folder / 'data'}", f"paths.outputs={folder / 'outputs'}")
-    return [sys.executable, script, *flags, *TINY, *paths, *values]
-
-
-def _finished(command: list[str]) -> tuple[int, str, str]:
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=240, check=False)
-    return done.returncode, done.stdout, done.stderr
 
 
 def _extra(name: str, **values: object) -> str:
@@ -216,33 +203,35 @@ def test_parts_leave_the_files_to_a_later_command(tiny: Compose, capsys: pytest.
 # As people start it ---------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.slow
 def test_parts_on_the_command_line_are_put_together(tmp_path: Path) -> None:
-    which = "generation.splits=[train,test,test_half]"
-    code, out, errors = _finished(_command(tmp_path, "-m", "generation.part=0,1", "generation.n_parts=2", which))
-    assert code == 0, errors
-    assert "Part 0 of 2 is solved." in out
-    assert "Part 1 of 2 is solved." in out
+    paths = (f"paths.data={tmp_path / 'data'}", f"paths.outputs={tmp_path / 'outputs'}")
+    which = (*TINY, *paths, "mode=generate", "generation.splits=[train,test,test_half]")
+    parts = told("-m", "generation.part=0,1", "generation.n_parts=2", *which)
+    assert parts.status == 0, parts.err
+    assert "Part 0 of 2 is solved." in parts.out
+    assert "Part 1 of 2 is solved." in parts.out
     assert len(list((tmp_path / "data").rglob("*.npz"))) == 3
-    code, out, errors = _finished(_command(tmp_path, which))
-    assert code == 0, errors
-    assert "error: " in errors, "the certificate"
-    made = {Path(line).parent.name: Path(line) for line in out.splitlines()}
+    together = told(*which)
+    assert together.status == 0, together.err
+    assert "error: " in together.err, "the certificate"
+    made = {Path(line).parent.name: Path(line) for line in together.out.splitlines()}
     assert set(made) == {"train", "test", "test_half"}
-    cfg = composed(*TINY, "mode=generate", f"paths.data={tmp_path / 'one'}", which)
+    cfg = composed(*which, f"paths.data={tmp_path / 'one'}")
     for path in generate(cfg):
         assert path.read_bytes() == made[path.parent.name].read_bytes(), "as one process makes them"
 
 
-@pytest.mark.slow
 @pytest.mark.exhaustive  # on a real Slurm it is tried in any case
 @pytest.mark.cluster
 @pytest.mark.skipif(not importlib.util.find_spec("submitit"), reason="needs the extra 'cluster'")
 def test_a_launcher_solves_parts_in_processes_of_its_own(tmp_path: Path) -> None:
     launcher = ("hydra/launcher=submitit_local", "hydra.launcher.timeout_min=3")
     parts = ("generation.n_parts=2", "generation.part=range(2)", "generation.splits=[train]")
-    code, _, errors = _finished(_command(tmp_path, "-m", *launcher, *parts))
-    assert code == 0, errors
+    paths = (f"paths.data={tmp_path / 'data'}", f"paths.outputs={tmp_path / 'outputs'}")
+    command = [sys.executable, "scripts/generate_data.py", "-m", *TINY, *launcher, *parts, *paths]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=240)
+    assert done.returncode == 0, done.stderr
     assert not list((tmp_path / "data").rglob("*.hdf5"))
     assert len(list((tmp_path / "data").rglob("*.npz"))) == 2
     assert len(list((tmp_path / "data").rglob("train-errors.json"))) == 1

@@ -7,10 +7,12 @@ import os
 import signal
 import subprocess
 import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from helpers.sweeps import table
+from helpers.command import Told, table, told
 from hydra.errors import MissingConfigException
 
 from neuralop_bench import status
@@ -23,8 +25,19 @@ QUICK = ("track=smoke", "dataset=burgers1d", "trainer.epochs=1")
 JOBLIB = ("hydra/launcher=joblib", "hydra.launcher.n_jobs=2")
 
 
-def sweep(tmp_path: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    paths = (f"paths.data={tmp_path / 'data'}", f"paths.outputs={tmp_path / 'outputs'}")
+@pytest.fixture
+def paths(tmp_path: Path, data_folder: Path) -> tuple[str, str]:
+    return f"paths.data={data_folder}", f"paths.outputs={tmp_path / 'outputs'}"
+
+
+@pytest.fixture
+def sweep(paths: tuple[str, str]) -> Callable[..., Told]:
+    """A sweep in this process."""
+    return lambda *arguments: told("-m", *arguments, *paths)
+
+
+def launched(paths: tuple[str, str], *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """A sweep in a process of its own, as launchers of processes want."""
     return subprocess.run(
         [sys.executable, "run.py", "-m", *arguments, *paths],
         cwd=ROOT,
@@ -41,9 +54,12 @@ def records(tmp_path: Path) -> dict[Path, int]:
 
 @pytest.mark.slow
 @pytest.mark.cluster
-def test_a_grid_is_completed_by_any_launcher_and_done_once(tmp_path: Path) -> None:
+@pytest.mark.usefixtures("no_figures")
+def test_a_grid_is_completed_by_any_launcher_and_done_once(
+    sweep: Callable[..., Told], paths: tuple[str, str], tmp_path: Path
+) -> None:
     grid = ("track=smoke", "model=mean_field,persistence", "dataset=burgers1d,darcy2d")
-    first = sweep(tmp_path, *JOBLIB, *grid, "seed=0")
+    first = launched(paths, *JOBLIB, *grid, "seed=0")
     assert first.returncode == 0, first.stderr
     left_out = "model=persistence dataset=darcy2d"
     assert table(first.stdout)[left_out] == "left out"
@@ -52,16 +68,16 @@ def test_a_grid_is_completed_by_any_launcher_and_done_once(tmp_path: Path) -> No
     assert len(before) == 3
     # More of it, by another launcher, tried out before.
     more = (*grid, "seed=0,1")
-    dry = sweep(tmp_path, *more, "dry_run=true")
-    assert dry.returncode == 0, dry.stderr
-    states = table(dry.stdout)
+    dry = sweep(*more, "dry_run=true")
+    assert dry.status == 0, dry.err
+    states = dry.states
     assert [states[f"model=mean_field dataset=burgers1d seed={seed}"] for seed in (0, 1)] == ["finished", "waiting"]
     assert states[f"{left_out} seed=1"] == "left out"
     assert records(tmp_path) == before
-    second = sweep(tmp_path, *more)
-    assert second.returncode == 0, second.stderr
-    assert "3 of 8 runs are done already." in second.stdout
-    assert "6 finished, 2 left out" in second.stdout
+    second = sweep(*more)
+    assert second.status == 0, second.err
+    assert "3 of 8 runs are done already." in second.out
+    assert "6 finished, 2 left out" in second.out
     assert before.items() < records(tmp_path).items()
     assert len(records(tmp_path)) == 6
     with open(tmp_path / "outputs" / "leaderboard" / "leaderboard.csv", newline="") as handle:
@@ -69,23 +85,36 @@ def test_a_grid_is_completed_by_any_launcher_and_done_once(tmp_path: Path) -> No
     assert status.main([str(tmp_path / "outputs")]) == 0
 
 
-@pytest.mark.slow
-@pytest.mark.cluster
-@pytest.mark.parametrize("launcher", [(), pytest.param(JOBLIB, marks=pytest.mark.exhaustive)], ids=["basic", "joblib"])
-def test_one_failing_job_leaves_the_others_running(tmp_path: Path, launcher: tuple[str, ...]) -> None:
-    done = sweep(tmp_path, *launcher, *QUICK, "model.n_modes=4000,4,abc")
-    assert done.returncode == 1
+def _assert_one_of_three_finished(tmp_path: Path, status: int, out: str, err: str) -> None:
+    assert status == 1
     assert len(records(tmp_path)) == 1
-    assert table(done.stdout) == {
+    assert table(out) == {
         "model.n_modes=4000": "failed",
         "model.n_modes=4": "finished",
         "model.n_modes=abc": "failed",
     }
-    message = done.stderr.partition("Error: 2 of 3 jobs didn't finish:")[2]
+    message = err.partition("Error: 2 of 3 jobs didn't finish:")[2]
     assert "model.n_modes=4000: FNO keeps n_modes=4000 per axis, but the grid has 256 points" in message
     assert "model.n_modes=abc: model.n_modes must be of type int" in message
     assert "the same command" in message
-    assert "Traceback" not in done.stderr
+    assert "Traceback" not in err
+
+
+THREE = (*QUICK, "model.n_modes=4000,4,abc")
+
+
+@pytest.mark.usefixtures("no_figures")
+def test_one_failing_job_leaves_the_others_running(sweep: Callable[..., Told], tmp_path: Path) -> None:
+    done = sweep(*THREE)
+    _assert_one_of_three_finished(tmp_path, done.status, done.out, done.err)
+
+
+@pytest.mark.slow
+@pytest.mark.exhaustive
+@pytest.mark.cluster
+def test_one_failing_process_leaves_the_others_running(paths: tuple[str, str], tmp_path: Path) -> None:
+    done = launched(paths, *JOBLIB, *THREE)
+    _assert_one_of_three_finished(tmp_path, done.returncode, done.stdout, done.stderr)
 
 
 # Dies, as a process that takes too much memory does, with one of the seeds.
@@ -110,27 +139,29 @@ class Mortal(torch.nn.Module):
 @pytest.mark.slow
 @pytest.mark.exhaustive  # of Slurm's jobs it is tried in any case
 @pytest.mark.cluster
-def test_a_killed_job_takes_no_other_with_it(tmp_path: Path) -> None:
+def test_a_killed_job_takes_no_other_with_it(paths: tuple[str, str], tmp_path: Path) -> None:
     (tmp_path / "mortal.py").write_text(MORTAL)
     model = ("model=external", "model.target=mortal.Mortal", "model.label=mortal", "trust=[mortal]")
     model = (*model, "model.pass={in_channels: in_channels, out_channels: out_channels, grid: grid}")
-    done = sweep(tmp_path, *JOBLIB, *QUICK, *model, "seed=0,1,2,3", PYTHONPATH=f"{ROOT}:{tmp_path}")
+    done = launched(paths, *JOBLIB, *QUICK, *model, "seed=0,1,2,3", PYTHONPATH=f"{ROOT}:{tmp_path}")
     assert done.returncode == 1
     assert table(done.stdout) == {"seed=0": "finished", "seed=1": "failed", "seed=2": "finished", "seed=3": "finished"}
     assert "seed=1: Its process was killed, most likely for lack of memory. Lower trainer.batch_size" in done.stderr
 
 
-@pytest.mark.slow
-@pytest.mark.cluster
-def test_a_search_minimises_the_error_on_valid_and_says_how_long_it_was(tmp_path: Path) -> None:
+@pytest.mark.usefixtures("no_figures")
+@pytest.mark.filterwarnings("default")  # optuna's database
+def test_a_search_minimises_the_error_on_valid_and_says_how_long_it_was(
+    sweep: Callable[..., Told], tmp_path: Path
+) -> None:
     params = "hydra.sweeper.params={model.width: 'choice(4,8)', optimizer.lr: 'tag(log,interval(1e-3,2e-2))'}"
-    done = sweep(tmp_path, "experiment=search/fno", *QUICK, "hydra.sweeper.n_trials=3", params)
-    assert done.returncode == 0, done.stderr
+    done = sweep("experiment=search/fno", *QUICK, "hydra.sweeper.n_trials=3", params)
+    assert done.status == 0, done.err
     found = [RunRecord.load(path) for path in records(tmp_path)]
     assert len(found) == 3
     assert {record.config["tuning_trials"] for record in found} == {3}
     best = min(record.metrics["valid_rel_l2"] or 0 for record in found)
-    assert f"Best value: {best}" in done.stdout
+    assert f"Best value: {best}" in done.out
 
 
 def test_a_missing_launcher_is_named_with_its_extra() -> None:
@@ -158,7 +189,7 @@ def test_status_shows_runs_of_a_sweep_that_have_not_begun(tmp_path: Path, capsys
 
 
 @pytest.mark.slow
-def test_a_stopped_sweep_goes_on_with_the_same_command(tmp_path: Path) -> None:
+def test_a_stopped_sweep_goes_on_with_the_same_command(paths: tuple[str, str], tmp_path: Path) -> None:
     arguments = (
         "track=smoke",
         "dataset=burgers1d",
@@ -166,12 +197,11 @@ def test_a_stopped_sweep_goes_on_with_the_same_command(tmp_path: Path) -> None:
         "trainer.checkpoint_seconds=0.01",
         "seed=0,1",
     )
-    paths = (f"paths.data={tmp_path / 'data'}", f"paths.outputs={tmp_path / 'outputs'}")
     command = [sys.executable, "run.py", "-m", *arguments, *paths]
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
         outputs = tmp_path / "outputs"
         while not any(outputs.rglob("last.pt")) and process.poll() is None:
-            pass
+            time.sleep(0.01)
         process.send_signal(signal.SIGTERM)
         out, _ = process.communicate(timeout=60)
     assert process.returncode == 143, out
@@ -185,39 +215,39 @@ def test_a_stopped_sweep_goes_on_with_the_same_command(tmp_path: Path) -> None:
     assert waits
 
 
-@pytest.mark.slow
-def test_a_sweep_asks_for_what_a_finished_run_lacks(tmp_path: Path) -> None:
+@pytest.mark.usefixtures("no_figures")
+def test_a_sweep_asks_for_what_a_finished_run_lacks(sweep: Callable[..., Told], tmp_path: Path) -> None:
     quick = ("track=smoke", "dataset=burgers1d", "model=mean_field", "seed=0,1")
-    assert sweep(tmp_path, *quick).returncode == 0
+    assert sweep(*quick).status == 0
     before = records(tmp_path)
     # An evaluation that goes beyond the record, of runs that are finished; the same run twice; and all of it anew.
-    thorough = (*quick, "evaluator=thorough", "device=cpu,auto")
-    dry = sweep(tmp_path, *thorough, "dry_run=true")
-    assert dry.returncode == 0, dry.stderr
-    states = table(dry.stdout)
-    assert states == {
+    further = ("evaluator=thorough", "evaluator.test_splits=[test_half]", "evaluator.ladder=false")
+    thorough = (*quick, *further, "device=cpu,auto")
+    dry = sweep(*thorough, "dry_run=true")
+    assert dry.status == 0, dry.err
+    assert dry.states == {
         "seed=0 device=cpu": "waiting",
         "seed=0 device=auto": "left out",
         "seed=1 device=cpu": "waiting",
         "seed=1 device=auto": "left out",
     }
-    done = sweep(tmp_path, *thorough)
-    assert done.returncode == 0, done.stderr
+    done = sweep(*thorough)
+    assert done.status == 0, done.err
     assert records(tmp_path) == before
-    assert len(list((tmp_path / "outputs").rglob("evaluations/thorough.json"))) == 2
-    again = sweep(tmp_path, *thorough, "force=true", "model.nothing=1,2")
-    assert again.returncode == 1
+    assert len(list((tmp_path / "outputs").rglob("evaluations/thorough*.json"))) == 2
+    again = sweep(*thorough, "force=true", "model.nothing=1,2")
+    assert again.status == 1
     assert records(tmp_path) == before, "an impossible run takes no good one off the board"
-    anew = sweep(tmp_path, *quick, "force=true")
-    assert anew.returncode == 0, anew.stderr
-    assert "are done already" not in anew.stdout
+    anew = sweep(*quick, "force=true")
+    assert anew.status == 0, anew.err
+    assert "are done already" not in anew.out
     superseded = {path for path in records(tmp_path) if ".superseded" in path.parts}
     assert len(superseded) == 2
     assert len(records(tmp_path)) == 4
 
 
-def test_a_search_has_no_dry_run(tmp_path: Path) -> None:
-    done = sweep(tmp_path, "experiment=search/fno", "track=smoke", "dry_run=true")
-    assert done.returncode == 1
-    assert "dry_run=true can't show the trials of a search" in done.stderr
+def test_a_search_has_no_dry_run(sweep: Callable[..., Told], tmp_path: Path) -> None:
+    done = sweep("experiment=search/fno", "track=smoke", "dry_run=true")
+    assert done.status == 1
+    assert "dry_run=true can't show the trials of a search" in done.err
     assert not (tmp_path / "outputs").exists()
