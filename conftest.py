@@ -8,8 +8,16 @@ import pytest
 
 
 @pytest.fixture(scope="session")
-def _example_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("examples")
+def data_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where datasets of this session lie."""
+    return tmp_path_factory.mktemp("data")
+
+
+@pytest.fixture(scope="session")
+def _example_folder(tmp_path_factory: pytest.TempPathFactory, data_folder: Path) -> Path:
+    folder = tmp_path_factory.mktemp("examples")
+    (folder / "data").symlink_to(data_folder)
+    return folder
 
 
 @pytest.fixture(autouse=True)

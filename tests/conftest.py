@@ -26,12 +26,6 @@ def _one_thread() -> None:
     torch.set_num_threads(1)
 
 
-@pytest.fixture(scope="session")
-def data_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where datasets of this session lie."""
-    return tmp_path_factory.mktemp("data")
-
-
 @pytest.fixture
 def smoke(data_folder: Path, tmp_path: Path):
     """Compose a run of the smoke track with outputs of its own: smoke("seed=1") -> RunConfig."""

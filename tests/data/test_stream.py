@@ -394,6 +394,7 @@ def test_several_processes_are_refused() -> None:
 # Whole runs ----------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.usefixtures("no_figures")
 def test_a_streamed_run_says_what_it_drew_and_what_that_cost(smoke: Smoke) -> None:
     overrides = ("dataset=burgers1d", "data=stream")
     cfg = smoke(*overrides)

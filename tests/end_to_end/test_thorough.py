@@ -31,6 +31,7 @@ from neuralop_bench.runtime.table import WIDTH
 from neuralop_bench.surrogate.checkpoint import CheckpointError
 from neuralop_bench.surrogate.surrogate import Surrogate
 
+pytestmark = pytest.mark.usefixtures("no_figures")
 # Of the smoke track's test sets those that are quickly made.
 SMALL = ("trainer.epochs=1", "evaluator.test_splits=[test_half,test_long,test_ood_amplitude]", "dataset.ladder=[1,0.5]")
 

@@ -152,6 +152,13 @@ def without_foresight() -> None:
     plan._require_room = lambda _: None
 
 
+def without_figures() -> None:
+    """No figures are drawn."""
+    from neuralop_bench.runs import training
+
+    training._draw = lambda *_: []
+
+
 def count_solved_shards(file: str) -> None:
     """Append a line for every shard that this process solves."""
     from data_gen.generation import cache
@@ -170,7 +177,8 @@ STRIKES = {
     function.__name__: function
     for function in (
         *(kill_at_replace, limit_file, without_privileges, stop_at_step, exhaust_at_step, exhaust_in_solver),
-        *(limit_memory_of_workers, jump_clock, without_foresight, count_solved_shards),
+        *(limit_memory_of_workers, jump_clock, without_foresight, without_figures),
+        count_solved_shards,
     )
 }
 
@@ -184,7 +192,7 @@ def _become(job: dict[str, Any]) -> None:
         os.close(descriptor)
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     sys.stdin, sys.stdout, sys.stderr = open(0), open(1, "w", buffering=1), open(2, "w", buffering=1)  # noqa: SIM115
-    os.chdir(job["cwd"])
+    os.chdir(ROOT)
     sys.argv = [str(ROOT / "run.py"), *job["arguments"]]
     for name, options in job["strikes"]:
         STRIKES[name](**options)

@@ -74,13 +74,15 @@ class Runs:
         assert self._server.stdout is not None
         assert self._server.stdout.readline() == "ready\n"
 
-    def start(self, *arguments: str, strikes: tuple[Strike, ...] = (), cwd: Path = ROOT) -> Run:
+    def start(self, *arguments: str, strikes: tuple[Strike, ...] = (), figures: bool = False) -> Run:
+        """Start a run; without figures, which take as long as all else of it, unless it is asked for them."""
         assert self._server.stdin is not None
         self._count += 1
         folder = self._folder / str(self._count)
         folder.mkdir()
         (folder / "err").touch()
-        job = {"arguments": arguments, "folder": str(folder), "strikes": strikes, "cwd": str(cwd)}
+        given = strikes if figures else (*strikes, ("without_figures", {}))
+        job = {"arguments": arguments, "folder": str(folder), "strikes": given}
         self._server.stdin.write(json.dumps(job) + "\n")
         self._server.stdin.flush()
         deadline = time.monotonic() + 30
@@ -89,9 +91,9 @@ class Runs:
             time.sleep(0.001)
         return Run(folder, int((folder / "pid").read_text()))
 
-    def finish(self, *arguments: str, strikes: tuple[Strike, ...] = ()) -> Run:
+    def finish(self, *arguments: str, strikes: tuple[Strike, ...] = (), figures: bool = False) -> Run:
         """Start a run and wait for its end."""
-        run = self.start(*arguments, strikes=strikes)
+        run = self.start(*arguments, strikes=strikes, figures=figures)
         run.wait()
         return run
 

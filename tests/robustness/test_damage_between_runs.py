@@ -39,6 +39,8 @@ def _flip(path: Path) -> None:
     path.write_bytes(content)
 
 
+pytestmark = pytest.mark.usefixtures("no_figures")
+
 DAMAGES: dict[str, Callable[[Path], None]] = {"deleted": Path.unlink, "cut": _cut, "altered": _flip}
 
 
@@ -253,7 +255,9 @@ def test_a_damaged_record_keeps_no_other_run_off_the_board(
 
 
 @EACH_DAMAGE
-@pytest.mark.parametrize("name", ["train/ns2d.hdf5", "test/ns2d.hdf5", "generation.json"])
+@pytest.mark.parametrize(
+    "name", ["train/ns2d.hdf5", pytest.param("test/ns2d.hdf5", marks=pytest.mark.exhaustive), "generation.json"]
+)
 def test_damaged_data_are_named_and_made_again(finished: Place, tmp_path: Path, name: str, damage: str) -> None:
     place = _copy(finished, tmp_path)
     shutil.rmtree(place.outputs)
@@ -306,7 +310,7 @@ def test_records_of_the_first_format_are_still_read(finished: Place, tmp_path: P
         RunRecord.load(path)
 
 
-@pytest.mark.parametrize("change", ["cut", "newer"])
+@pytest.mark.parametrize("change", ["cut", pytest.param("newer", marks=pytest.mark.exhaustive)])
 def test_an_evaluation_that_cannot_be_read_is_named_and_can_be_repeated(
     finished: Place, tmp_path: Path, change: str
 ) -> None:

@@ -51,7 +51,8 @@ _BOARD = [("runs.csv", 0), ("leaderboard.csv", 100), ("leaderboard.md", 10)]
 def test_a_disk_that_is_full_at_any_write_stops_the_run_with_a_reason(runs: Runs, alone: Place, place: Place) -> None:
     # A limit on the size of files makes the system refuse the write itself, whichever library writes.
     for name, size in _WRITES:
-        run = runs.finish(*place.arguments(), strikes=(("limit_file", {"name": name, "size": size}),))
+        strike = ("limit_file", {"name": name, "size": size})
+        run = runs.finish(*place.arguments(), strikes=(strike,), figures=True)
         _assert_explained(run, "can't be written: file too large", "Free some space", "paths.outputs")
         assert str(place.data if name.endswith(("npz", "hdf5", "generation.json")) else place.outputs) in run.err
         assert not list(place.root.rglob("*.tmp"))

@@ -120,9 +120,8 @@ def test_a_run_killed_at_every_one_of_its_writes_ends_as_if_nothing_had_been(
     for name, stage in _WRITES:
         # Of the checkpoints not the first, so that each attempt gets a little further.
         nth = 5 if name == "last.pt" else 1
-        run = runs.finish(
-            *place.arguments(), strikes=(("kill_at_replace", {"name": name, "stage": stage, "count": nth}),)
-        )
+        strike = ("kill_at_replace", {"name": name, "stage": stage, "count": nth})
+        run = runs.finish(*place.arguments(), strikes=(strike,), figures=True)
         assert run.status == -signal.SIGKILL, f"{name} was not written: {run.err}"
         assert any(place.root.rglob(f".{name}.*.tmp")) == (stage != "after")
         _assert_nothing_half_written_passes(place)

@@ -177,7 +177,7 @@ MALFORMED = [
     ("model._target_=os.system", "trust=[os]"),
     ("model._target_=torch.hub.load", "model._target_=torch.hub.load"),
     ("model._target_=neuralop_bench.runtime.environment.subprocess.run", "trusted constructors"),
-    ("loss._target_=neuralop_bench.training.losses.Tensor", "no constructor of a trusted package"),
+    ("loss._target_=neuralop_bench.training.losses.Tensor", "isn't a constructor of a trusted package"),
     ("model._target_=[os.system]", "model._target_ must be a dotted name"),
     ("+model.padding={_target_: os.system, command: ls}", "model.padding._target_=os.system"),
     ("+evaluator.metrics.x=[{_target_: os.system}]", "evaluator.metrics.x"),

@@ -54,8 +54,14 @@ def test_a_stopped_training_says_how_to_go_on_and_that_completes_it(
     assert place.record.metrics == alone.record.metrics
 
 
-@pytest.mark.parametrize("last", [2, 6, 9, 17, 23, 31])
-@pytest.mark.parametrize("error", [KeyboardInterrupt, Terminated])
+@pytest.mark.parametrize(
+    ("last", "error"),
+    [
+        pytest.param(last, error, marks=[pytest.mark.exhaustive] * (last not in (2, 17) and error is Terminated))
+        for last in (2, 6, 9, 17, 23, 31)
+        for error in (KeyboardInterrupt, Terminated)
+    ],
+)
 def test_no_more_than_one_checkpoint_interval_is_lost(
     smoke: Callable[..., RunConfig], monkeypatch: pytest.MonkeyPatch, last: int, error: type[BaseException]
 ) -> None:
@@ -123,7 +129,7 @@ def test_ctrl_c_during_the_imports_is_answered_as_well(place: Place, library: st
     [
         # From the moment at which workers are started, over their imports, to their work.
         pytest.param(signal.SIGINT, 130, True, 0.0, marks=pytest.mark.exhaustive),
-        (signal.SIGINT, 130, True, 0.3),
+        pytest.param(signal.SIGINT, 130, True, 0.3, marks=pytest.mark.exhaustive),
         pytest.param(signal.SIGINT, 130, True, 1.5, marks=pytest.mark.exhaustive),
         (signal.SIGINT, 130, True, None),
         pytest.param(signal.SIGTERM, 143, False, 0.3, marks=pytest.mark.exhaustive),
