@@ -48,7 +48,7 @@ run: install ## the main job: data, training, evaluation, leaderboard (about 7 m
 data: install ## every split of the lite track's three datasets (about 8 minutes on 2 cores; what is there is kept)
 	$(BIN)/python scripts/generate_data.py -m dataset=ns2d,darcy2d,burgers1d track=lite 'generation.splits=[all]' paths.data=$(DATA)
 
-bench: install ## time and weigh steps, data, reading, loading, metrics and growth; rewrite docs/performance.md and the tables of findings.md (about 35 minutes; let nothing else run)
+bench: tools ## time and weigh steps, data, reading, loading, metrics and growth; rewrite docs/performance.md and the tables of findings.md (about 35 minutes; let nothing else run)
 	$(BIN)/python -m pip install $(PIP_ARGS) -e '.[bench]'
 	$(BIN)/python -m benchmarks.steps kept
 	$(BIN)/python -m benchmarks.steps default
