@@ -29,7 +29,7 @@ def _accuracy(group: Group, rated: Sequence[Entry]) -> list[str]:
     ends = f", 95 % interval {interval_text(best.cells)}" if best.seeds.interval is not None else ""
     n = int(_number(best, "n_seeds") or 0)
     found = [
-        f"{best.name} is the most accurate: relative L2 {text(best.cells['rel_l2_mean'])} "
+        f"{best.name} has the lowest error: relative L2 {text(best.cells['rel_l2_mean'])} "
         f"({n} seed{'' if n == 1 else 's'}{ends})."
     ]
     first = [entry for entry in rated if entry.cells["rank"] == 1]

@@ -14,7 +14,7 @@ def test_verdicts_are_in_plain_words(tmp_path: Path) -> None:
     records = three_models(["ns2d"])
     (group,) = made_board(tmp_path, *records, *map(evaluation, records)).groups
     words = " ".join(verdicts(group))
-    assert "fno is the most accurate" in words
+    assert "fno has the lowest error" in words
     assert "significantly better than all 2 others" in words
     assert "the dataset's own solver on a coarser grid is faster than fno, lsm and unet (2 times)" in words
 
