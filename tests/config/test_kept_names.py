@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import groupby
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from neuralop_bench import pipeline
 from neuralop_bench.config.compose import compose
-from neuralop_bench.config.identity import identity
+from neuralop_bench.config.identity import identity, standard_overrides
 from neuralop_bench.config.recorded import of_record
+from neuralop_bench.config.schema import RunConfig
 from neuralop_bench.records.record import RunRecord
 from neuralop_bench.runs.splits import split_of
+from neuralop_bench.runtime.hydra_internals import wrapped_composition
 
 ROOT = Path(__file__).parents[2]
 # The folder of every task's data, as of 28 November 2026.
@@ -47,3 +51,18 @@ def test_committed_records_keep_their_hash() -> None:
             record.run_id,
             record.task,
         )
+
+
+@pytest.mark.usefixtures("no_figures")
+def test_a_run_composes_once_for_its_identity(smoke: Callable[..., RunConfig]) -> None:
+    seen: list[Any] = []
+
+    def noting(load: Any) -> Any:
+        return lambda *arguments, **options: seen.append(options["overrides"]) or load(*arguments, **options)
+
+    cfg = smoke("model=mean_field", "dataset=burgers1d", "trainer.epochs=1")
+    with wrapped_composition(noting):
+        pipeline.run(cfg)
+        assert seen == [standard_overrides(cfg)]
+        pipeline.run(cfg)  # returned
+        assert seen == 2 * [standard_overrides(cfg)]
