@@ -208,7 +208,7 @@ with FileLock(sys.argv[1]):
         ("dataset.problem.viscosity=-1e-3", "dataset.problem.viscosity must be positive"),
         ("dataset.horizon=15", "need 25 frames"),
         ("trainer.unroll=11", "need 21 frames"),
-        ("+model.activation=tanh", "model.activation"),
+        ("+model.activation=sine", "model.activation"),
         ("device=tpu9", "device"),
         pytest.param(
             "device=cuda",

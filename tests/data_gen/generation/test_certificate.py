@@ -113,7 +113,7 @@ def done(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         calls.append(f"{split} {shard}")
         solve(problem, seed, split, shard, path)
 
-    def recording_measure(work: cache._Work, split: str) -> object:
+    def recording_measure(work: cache._Request, split: str) -> object:
         calls.append(f"{split} certificate")
         return measure(work, split)
 

@@ -22,8 +22,8 @@ PROBLEM = NavierStokes2D(viscosity=1e-3, resolution=12, n_snapshots=3)
 DEVICE = "cpu:0"
 
 
-def _work(problem: NavierStokes2D = PROBLEM, device: str = "cuda:1", **splits: int) -> cache._Work:
-    return cache._Work(problem, splits, 0, Path("base"), None, device)
+def _work(problem: NavierStokes2D = PROBLEM, device: str = "cuda:1", **splits: int) -> cache._Request:
+    return cache._Request(problem, splits, 0, Path("base"), None, device)
 
 
 def _todo(**shards: int) -> list[tuple[str, int]]:
@@ -68,7 +68,7 @@ def test_what_was_solved_before_is_left_out(tmp_path: Path, monkeypatch: pytest.
     groups: list[list[int]] = []
     solve = cache._solve_shards
 
-    def recording(work: cache._Work, split: str, shards: list[int]) -> int:
+    def recording(work: cache._Request, split: str, shards: list[int]) -> int:
         groups.append(shards)
         return solve(work, split, shards)
 

@@ -85,7 +85,7 @@ def solved(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int | str]]:
         calls.append((split, shard))
         solve(problem, seed, split, shard, path)
 
-    def recording_measure(work: cache._Work, split: str) -> object:
+    def recording_measure(work: cache._Request, split: str) -> object:
         calls.append((split, "certificate"))
         return measure(work, split)
 
