@@ -153,10 +153,12 @@ def without_foresight() -> None:
 
 
 def without_figures() -> None:
-    """No figures are drawn."""
+    """No figures are drawn, neither of the run nor of the board."""
+    from neuralop_bench.board import pictures
     from neuralop_bench.runs import training
 
     training._draw = lambda *_: []
+    pictures.plots_of = lambda *_: []
 
 
 def count_solved_shards(file: str) -> None:
@@ -200,11 +202,12 @@ def _become(job: dict[str, Any]) -> None:
 
 def _serve() -> None:
     import torch
+    import torch._dynamo  # what a plan on the device meta asks for
 
     import neuralop_bench.__main__ as command
-    from neuralop_bench import (
-        verify,  # noqa: F401
-    )
+    from data_gen.problems import ns2d  # noqa: F401
+    from neuralop_bench import verify  # noqa: F401
+    from neuralop_bench.models import fno  # noqa: F401
 
     torch.set_num_threads(1)
     running: dict[int, Path] = {}

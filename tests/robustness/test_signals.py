@@ -133,7 +133,7 @@ def test_ctrl_c_during_the_imports_is_answered_as_well(place: Place, library: st
         pytest.param(signal.SIGINT, 130, True, 1.5, marks=pytest.mark.exhaustive),
         (signal.SIGINT, 130, True, None),
         pytest.param(signal.SIGTERM, 143, False, 0.3, marks=pytest.mark.exhaustive),
-        (signal.SIGTERM, 143, True, None),
+        pytest.param(signal.SIGTERM, 143, True, None, marks=pytest.mark.exhaustive),
     ],
 )
 def test_a_stopped_generation_takes_its_workers_with_it(

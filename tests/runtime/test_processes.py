@@ -20,6 +20,7 @@ from neuralop_bench.config.schema import RunConfig
 from neuralop_bench.records.record import Evaluation, RunRecord
 from neuralop_bench.runtime import processes
 from neuralop_bench.runtime.processes import Processes
+from neuralop_bench.training.state import State
 from neuralop_bench.training.trainer import Trainer
 
 ROOT = Path(__file__).parents[2]
@@ -58,9 +59,9 @@ def test_two_processes_train_as_one_and_go_on_from_its_checkpoint(
     paths = (f"paths.data={alone.paths.data}", f"paths.outputs={tmp_path / 'outputs'}")
     end_epoch = Trainer._end_epoch
 
-    def end_second(self: Trainer, state: object, at: object, *rest: object) -> None:
-        end_epoch(self, state, at, *rest)  # pyright: ignore[reportArgumentType]
-        if at.epoch == 2:  # pyright: ignore[reportAttributeAccessIssue]
+    def end_second(self: Trainer, state: State, *rest: object) -> None:
+        end_epoch(self, state, *rest)  # pyright: ignore[reportArgumentType]
+        if state.at.epoch == 2:
             raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
