@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from neuralop_bench import pipeline
+from neuralop_bench.board import pictures
 from neuralop_bench.config.compose import compose as composed
 from neuralop_bench.config.identity import run_directory
 from neuralop_bench.config.schema import RunConfig
@@ -37,10 +38,15 @@ def smoke(data_folder: Path, tmp_path: Path):
     return compose
 
 
+def _draw_nothing(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(training, "_draw", lambda *_: [])
+    patch.setattr(pictures, "plots_of", lambda *_: [])
+
+
 @pytest.fixture
 def no_figures(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Figures take as long as all else of a small run. Tests that look at none leave them out."""
-    monkeypatch.setattr(training, "_draw", lambda *_: [])
+    """Figures of runs and of boards take as long as all else of a small run. Tests that look at none leave them out."""
+    _draw_nothing(monkeypatch)
 
 
 @pytest.fixture(scope="session")
@@ -49,7 +55,7 @@ def finished_run(data_folder: Path, tmp_path_factory: pytest.TempPathFactory) ->
     outputs = tmp_path_factory.mktemp("finished")
     cfg = composed("track=smoke", "trainer.epochs=1", f"paths.data={data_folder}", f"paths.outputs={outputs}")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(training, "_draw", lambda *_: [])
+        _draw_nothing(patch)
         pipeline.run(cfg)
     return cfg
 

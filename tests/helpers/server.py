@@ -153,10 +153,12 @@ def without_foresight() -> None:
 
 
 def without_figures() -> None:
-    """No figures are drawn."""
+    """No figures are drawn, neither of the run nor of the board."""
+    from neuralop_bench.board import pictures
     from neuralop_bench.runs import training
 
     training._draw = lambda *_: []
+    pictures.plots_of = lambda *_: []
 
 
 def count_solved_shards(file: str) -> None:
