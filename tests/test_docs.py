@@ -134,6 +134,7 @@ def session(tmp_path: Path) -> Session:
     return session
 
 
+@pytest.mark.exhaustive
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["adding_a_model", "adding_a_dataset", "adding_a_metric", "importing_data"])
 def test_a_page_can_be_followed_literally(session: Session, name: str) -> None:
@@ -145,6 +146,7 @@ def test_a_page_can_be_followed_literally(session: Session, name: str) -> None:
     session.run("ruff check . && ruff format --check . && lint-imports")
 
 
+@pytest.mark.exhaustive
 @pytest.mark.slow
 def test_the_examples_in_python_run(session: Session) -> None:
     session.run("python run.py track=smoke trainer.epochs=1")

@@ -14,6 +14,7 @@ from neuralop_bench.records.record import RunRecord
 ROOT = Path(__file__).parents[2]
 
 
+@pytest.mark.exhaustive
 @pytest.mark.slow
 @pytest.mark.cluster
 def test_jobs_are_processes_with_the_threads_they_asked_for(data_folder: Path, tmp_path: Path) -> None:

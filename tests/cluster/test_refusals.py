@@ -54,6 +54,7 @@ def test_what_slurm_refuses_is_said_with_the_knob(
     assert knob in message
 
 
+@pytest.mark.exhaustive
 def test_a_slurm_that_does_not_answer(cluster: Cluster, tmp_path: Path) -> None:
     # A port that nobody listens on. It takes ten seconds: sbatch tries again so long (MessageTimeout in slurm.conf).
     conf = Path(cluster.environment["SLURM_CONF"])
@@ -75,6 +76,7 @@ def test_a_machine_without_slurm(cluster: Cluster, tmp_path: Path) -> None:
     assert "hydra/launcher=local" in err
 
 
+@pytest.mark.exhaustive
 def test_a_job_that_takes_more_memory_than_it_asked_for(cluster: Cluster, tmp_path: Path) -> None:
     err = _refused(cluster, tmp_path, "seed=0", "+hydra.launcher.additional_parameters={mem: 200M}")
     message = err[err.index("Error: ") :]

@@ -154,6 +154,7 @@ def test_a_preempted_job_is_queued_again_and_a_killed_one_by_the_same_command(
         assert (record.metrics, record.config_hash) == (undisturbed.metrics, undisturbed.config_hash)
 
 
+@pytest.mark.exhaustive
 def test_parts_of_a_dataset_are_solved_by_jobs_and_put_together(cluster: Cluster, tmp_path: Path) -> None:
     # Eight shards' worth of one split, so that either part has some.
     small = ("dataset=ns2d", "dataset.problem.resolution=8", "dataset.problem.n_snapshots=3", "dataset.tolerance=null")

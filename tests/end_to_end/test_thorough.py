@@ -177,7 +177,7 @@ def test_what_is_measured_is_not_measured_again(
     assert Evaluation.load(path).rungs == evaluated.evaluation.rungs
 
 
-@pytest.mark.parametrize("damage", ["cut", "other_key"])
+@pytest.mark.parametrize("damage", ["cut", pytest.param("other_key", marks=pytest.mark.exhaustive)])
 def test_a_damaged_or_foreign_curve_is_measured_again(
     damage: str, evaluated: Evaluated, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -214,6 +214,7 @@ def test_a_model_of_one_grid_has_an_empty_cell_with_a_reason(
     assert "speedup_at_equal_error" not in evaluation.cost
 
 
+@pytest.mark.exhaustive
 def test_a_grid_too_coarse_for_a_model_is_an_empty_cell_with_a_reason(smoke: Any) -> None:
     splits = ("evaluator=thorough", "evaluator.test_splits=[test_half]", "evaluator.ladder=false")
     cfg = smoke("trainer.epochs=1", "model.n_modes=12", *splits)

@@ -115,6 +115,7 @@ def test_damage_in_a_finished_run_yields_no_wrong_number(
     assert place.record.metrics == finished.record.metrics
 
 
+@pytest.mark.exhaustive
 def test_a_damaged_curve_is_written_again_though_no_epoch_is_left(runs: Runs, alone: Place, place: Place) -> None:
     strike = ("kill_at_replace", {"name": "errors.nc", "stage": "before"})
     assert runs.finish(*place.arguments(), strikes=(strike,)).status == -signal.SIGKILL
@@ -128,7 +129,9 @@ def test_a_damaged_curve_is_written_again_though_no_epoch_is_left(runs: Runs, al
 
 @pytest.mark.slow
 @EACH_DAMAGE
-@pytest.mark.parametrize("name", ["last.pt", "best.pt", "curve.csv", "run.yaml"])
+@pytest.mark.parametrize(
+    "name", ["last.pt", "best.pt", *(pytest.param(n, marks=pytest.mark.exhaustive) for n in ("curve.csv", "run.yaml"))]
+)
 def test_damage_in_a_stopped_run_is_reported_before_it_goes_on_or_harmless(
     stopped: Place, alone: Place, tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str, damage: str
 ) -> None:

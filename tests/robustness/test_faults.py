@@ -67,6 +67,7 @@ def test_a_disk_that_is_full_at_any_write_stops_the_run_with_a_reason(runs: Runs
     _assert_completed(run, place, alone)
 
 
+@pytest.mark.exhaustive
 def test_a_disk_that_is_full_at_the_board_leaves_a_finished_run(runs: Runs, alone: Place, place: Place) -> None:
     for name, size in _BOARD:
         run = runs.finish(*place.arguments(), strikes=(("limit_file", {"name": name, "size": size}),))
@@ -221,6 +222,7 @@ def test_a_solver_without_memory_is_explained(runs: Runs, alone: Place, place: P
     _assert_completed(runs.finish(*place.arguments()), place, alone)
 
 
+@pytest.mark.exhaustive
 @pytest.mark.slow
 def test_workers_that_memory_does_not_suffice_for_are_explained(runs: Runs, alone: Place, place: Place) -> None:
     limit = ("limit_memory_of_workers", {"size": 150 * 2**20})
@@ -299,6 +301,7 @@ def test_runs_moved_aside_in_one_second_of_a_clock_that_stands_still_are_all_kep
 # Status ---------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.exhaustive
 @pytest.mark.slow
 def test_the_command_that_status_prints_completes_the_run_as_it_is_printed(
     runs: Runs, alone: Place, place: Place

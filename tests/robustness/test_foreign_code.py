@@ -153,7 +153,7 @@ def as_checkpoint(content: Any, path: Path) -> None:
     torch.save(content, path)
 
 
-@pytest.mark.parametrize("write", [as_plain_pickle, as_checkpoint])
+@pytest.mark.parametrize("write", [as_checkpoint, pytest.param(as_plain_pickle, marks=pytest.mark.exhaustive)])
 def test_a_pickle_in_place_of_the_weights_is_refused(
     use: Callable[..., object], run: Path, canary: Path, write: Callable[[Any, Path], None]
 ) -> None:

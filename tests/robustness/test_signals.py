@@ -157,6 +157,7 @@ def test_a_stopped_generation_takes_its_workers_with_it(
     assert not any(place.data.rglob("*.hdf5")), "stopped in the middle"
 
 
+@pytest.mark.exhaustive
 @pytest.mark.slow
 def test_workers_that_hear_ctrl_c_first_say_nothing(place: Place) -> None:
     # It reaches them at their imports, or at work, and in any order.
