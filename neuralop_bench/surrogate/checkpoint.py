@@ -23,7 +23,14 @@ class CheckpointError(RuntimeError):
 def save(path: Path, content: dict[str, Any]) -> None:
     """Write a checkpoint atomically: ``path`` is always either the previous one or the complete new one."""
     with replacing_stream(path) as stream:
-        torch.save({"format": CHECKPOINT_FORMAT, **content}, stream)
+        try:
+            torch.save({"format": CHECKPOINT_FORMAT, **content}, stream)
+        except RuntimeError as error:
+            # Stopped half way (Ctrl-C), torch complains about the incomplete file and so hides the stop.
+            stop = error.__context__
+            if stop is not None and not isinstance(stop, Exception):
+                raise stop from None
+            raise
 
 
 def load(path: Path, device: torch.device | str = "cpu") -> dict[str, Any]:

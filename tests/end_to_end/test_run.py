@@ -225,16 +225,6 @@ def test_impossible_runs_fail_before_any_data_is_made(tmp_path: Path, override: 
     assert list(tmp_path.iterdir()) == []
 
 
-def test_command_line_errors_have_no_traceback(tmp_path: Path, data_folder: Path) -> None:
-    paths = (f"paths.outputs={tmp_path}", f"paths.data={data_folder}")
-    command = [sys.executable, str(ROOT / "run.py"), "track=smoke", *paths, "model.n_modes=17"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
-    assert done.returncode == 1
-    assert "Error: FNO keeps n_modes=17" in done.stderr
-    assert "Traceback" not in done.stderr
-    assert list(tmp_path.iterdir()) == []
-
-
 @pytest.mark.parametrize("damage", [pytest.param("truncated", marks=pytest.mark.exhaustive), "flipped"])
 @pytest.mark.usefixtures("no_figures")
 def test_damaged_data_is_reported_and_left_alone(

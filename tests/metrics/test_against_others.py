@@ -25,7 +25,9 @@ def spectrum_of_exponax(field: np.ndarray) -> np.ndarray:
     return np.asarray(exponax.get_spectrum(field))
 
 
-@pytest.mark.parametrize(("n", "n_dims"), [(32, 1), (24, 2), (8, 3)])
+@pytest.mark.parametrize(
+    ("n", "n_dims"), [(24, 2), *(pytest.param(*case, marks=pytest.mark.exhaustive) for case in ((32, 1), (8, 3)))]
+)
 def test_shells_are_those_of_exponax(
     n: int, n_dims: int, measure: Callable, context: Callable, apart: ProcessPoolExecutor
 ) -> None:

@@ -45,9 +45,9 @@ def share(rank: int, folder: str, models: list[str]) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("models", [["fno"], pytest.param(MODELS, marks=pytest.mark.exhaustive)], ids=["fno", "all"])
-def test_a_step_of_two_processes_equals_that_of_one(tmp_path: Path, models: list[str]) -> None:
-    models = [model for model in models if list(build(smoke(model), prepare=False).parameters())]
+@pytest.mark.exhaustive  # tests/runtime/test_processes.py trains one in any case
+def test_a_step_of_two_processes_equals_that_of_one(tmp_path: Path) -> None:
+    models = [model for model in MODELS if list(build(smoke(model), prepare=False).parameters())]
     spawn(share, (str(tmp_path), models), nprocs=N_PROCESSES)
     for model in models:
         operator = build(smoke(model), dtype=torch.float64)

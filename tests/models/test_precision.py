@@ -9,7 +9,18 @@ import pytest
 import torch
 from helpers.cells import REFUSED
 from hydra.utils import instantiate
-from test_model_contract import DATASETS, MODELS, build, channels, grid_of, smoke, smooth_fields, stirred, trained
+from test_model_contract import (
+    DATASETS,
+    MODELS,
+    SLOW_TO_FIT,
+    build,
+    channels,
+    grid_of,
+    smoke,
+    smooth_fields,
+    stirred,
+    trained,
+)
 from torch import Tensor, nn
 
 from data_gen.grids import Grid
@@ -53,7 +64,14 @@ def fields(cfg: RunConfig) -> tuple[Tensor, Tensor]:
     return smooth_fields(grid_of(cfg), in_channels), smooth_fields(grid_of(cfg), out_channels, seed=1)
 
 
-@pytest.mark.parametrize("dataset", [name for name in DATASETS if "_" not in name])
+@pytest.mark.parametrize(
+    "dataset",
+    [
+        name if name == "ns2d" else pytest.param(name, marks=pytest.mark.exhaustive)
+        for name in DATASETS
+        if "_" not in name
+    ],
+)
 @pytest.mark.parametrize("model", MODELS)
 def test_a_step_in_bfloat16_is_near_one_in_float32(model: str, dataset: str) -> None:
     if (model, dataset) in REFUSED:
@@ -74,7 +92,9 @@ def test_a_step_in_bfloat16_is_near_one_in_float32(model: str, dataset: str) -> 
     assert difference(gradient, exact_gradient) < (GRADIENT_WITH_KINKS if model in KINKS else GRADIENT)
 
 
-@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize(
+    "model", [name if name in SLOW_TO_FIT else pytest.param(name, marks=pytest.mark.exhaustive) for name in MODELS]
+)
 def test_steps_in_bfloat16_lower_the_loss_as_those_in_float32_do(model: str) -> None:
     cfg = trained(smoke(model))
     x, target = fields(cfg)

@@ -89,7 +89,11 @@ EACH_DAMAGE = pytest.mark.parametrize(
 
 @EACH_DAMAGE
 @pytest.mark.parametrize(
-    "name", ["record.json", "report.md", "errors.nc", "curve.csv", "run.yaml", "best.pt", "last.pt"]
+    "name",
+    [
+        *("record.json", "errors.nc", "best.pt"),
+        *(pytest.param(n, marks=pytest.mark.exhaustive) for n in ("report.md", "curve.csv", "run.yaml", "last.pt")),
+    ],
 )
 def test_damage_in_a_finished_run_yields_no_wrong_number(
     finished: Place, tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str, damage: str

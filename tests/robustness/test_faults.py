@@ -174,6 +174,7 @@ def test_folders_that_cannot_be_written_are_named(
     _assert_completed(runs.finish(*place.arguments(), strikes=strikes), place, alone)
 
 
+@pytest.mark.exhaustive
 def test_a_finished_run_can_be_looked_at_where_nothing_can_be_written(
     runs: Runs, place: Place, locked: list[Path]
 ) -> None:

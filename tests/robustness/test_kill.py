@@ -192,6 +192,7 @@ def _typed(place: Place, *overrides: str) -> subprocess.Popen[str]:
     )
 
 
+@pytest.mark.exhaustive
 @pytest.mark.slow
 def test_the_workers_of_a_killed_generation_die_with_it(place: Place) -> None:
     size = ("workers=2", "splits.train=320", "trainer.epochs=1")

@@ -95,7 +95,16 @@ def test_parts_that_cannot_work_fail_in_the_plan(tmp_path: Path, override: str, 
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("override", ["model.width=20000", "trainer.batch_size=100000000", "splits.train=100000000"])
+@pytest.mark.parametrize(
+    "override",
+    [
+        "model.width=20000",
+        *(
+            pytest.param(f"{key}=100000000", marks=pytest.mark.exhaustive)
+            for key in ("trainer.batch_size", "splits.train")
+        ),
+    ],
+)
 def test_what_this_machine_cannot_hold_is_refused_without_trying(tmp_path: Path, override: str) -> None:
     tracemalloc.start()
     try:

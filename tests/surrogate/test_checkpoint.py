@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import os
+from itertools import count
 from pathlib import Path
-from typing import BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
 import pytest
 import torch
 
+from data_gen import files
 from neuralop_bench.surrogate import checkpoint
 from neuralop_bench.surrogate.checkpoint import CheckpointError
+
+if TYPE_CHECKING:
+    from _typeshed import ReadableBuffer as Buffer
 
 
 def test_round_trip(tmp_path: Path) -> None:
@@ -34,6 +39,21 @@ def test_a_failed_save_keeps_the_old_checkpoint(tmp_path: Path, monkeypatch: pyt
         checkpoint.save(tmp_path / "last.pt", {"epoch": 2})
     assert checkpoint.load(tmp_path / "last.pt") == {"epoch": 1}
     assert [path.name for path in tmp_path.iterdir()] == ["last.pt"]
+
+
+def test_ctrl_c_during_a_save_stays_what_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write, calls = files._Patient.write, count()
+
+    def interrupted(self: files._Patient, data: Buffer) -> int:
+        if next(calls) == 3:
+            raise KeyboardInterrupt
+        return write(self, data)
+
+    monkeypatch.setattr(files._Patient, "write", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        checkpoint.save(tmp_path / "last.pt", {"weight": torch.arange(3000.0)})
+    assert next(calls) > 3
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("size", [0, 10, 500])
