@@ -20,6 +20,7 @@ PAGE = DOCS / "first_hour.md"
 
 pytestmark = [
     pytest.mark.slow,
+    pytest.mark.exhaustive,
     pytest.mark.skipif(not (ROOT / ".git").exists() or not shutil.which("git"), reason="not a git checkout"),
 ]
 

@@ -95,6 +95,7 @@ def test_a_job_on_slurm_gives_the_numbers_of_a_run_without_it(swept: Sweep, tmp_
     assert (there.metrics, there.data, there.config_hash) == (here.metrics, here.data, here.config_hash)
 
 
+@pytest.mark.exhaustive
 def test_another_launcher_completes_what_slurm_has_begun(cluster: Cluster, swept: Sweep) -> None:
     before = swept.written
     more = ("model=fno", "dataset=burgers1d", "seed=0,1,2")

@@ -619,7 +619,7 @@ def _process(folder: Path, *arguments: str, flag: str = "--run") -> subprocess.C
 
 
 # Each has been tried above, in this process.
-FIRST = "model.width=65536"
+FIRST = "--experimental-rerun=x"
 
 
 @pytest.mark.slow
