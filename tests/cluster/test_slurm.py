@@ -189,7 +189,7 @@ def test_a_job_that_asks_for_a_gpu_gets_one_and_its_cores(cluster: Cluster, data
     assert "JobName=neuralop-bench" in job
 
 
-@pytest.mark.exhaustive  # two processes are tried in any case (tests/test_processes.py)
+@pytest.mark.exhaustive  # two processes are tried in any case (tests/runtime/test_processes.py)
 def test_two_tasks_share_a_run(cluster: Cluster, data_folder: Path, tmp_path: Path) -> None:
     sweep = Sweep(tmp_path / "outputs", data_folder)
     run = ("model=fno", "dataset=burgers1d")
