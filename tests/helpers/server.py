@@ -45,7 +45,7 @@ def kill_at_replace(name: str, stage: str, count: int = 1) -> None:
 
 def limit_file(name: str, size: int, count: int = 1) -> None:
     """No file may grow beyond ``size`` bytes while the count-th file of this name is written: the system itself refuses
-    the write, in the middle of it, whoever writes."""
+    the write, in the middle of it, no matter who writes."""
     from data_gen import files
 
     make, unlink, seen = files.NamedTemporaryFile, Path.unlink, 0

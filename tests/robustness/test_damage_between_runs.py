@@ -215,7 +215,7 @@ def test_no_altered_bit_of_a_checkpoint_passes(finished: Place, tmp_path: Path) 
     assert caught > 60
 
 
-def test_an_altered_error_is_noticed_by_whoever_reads_it(finished: Place, tmp_path: Path) -> None:
+def test_an_altered_error_is_noticed_when_it_is_read(finished: Place, tmp_path: Path) -> None:
     path = tmp_path / "errors.nc"
     content = (finished.run_directory / "errors.nc").read_bytes()
     with xr.open_dataset(finished.run_directory / "errors.nc", engine="h5netcdf") as errors:

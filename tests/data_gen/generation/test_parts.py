@@ -267,7 +267,7 @@ def test_other_parts_go_on_while_one_is_at_work(tmp_path: Path, gate: Path) -> N
     assert {path.name for path in base.glob(".shards/*.npz")} == {"train-00000.npz", "train-00001.npz"}
 
 
-def test_a_part_waits_for_whoever_makes_the_whole(tmp_path: Path, solved: list[tuple[str, int | str]]) -> None:
+def test_a_part_waits_for_the_process_that_makes_the_whole(tmp_path: Path, solved: list[tuple[str, int | str]]) -> None:
     base = cache.folder(PROBLEM, 0, tmp_path)
     base.mkdir(parents=True)
     lock = FileLock(base / ".lock")
