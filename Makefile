@@ -4,7 +4,8 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 # An extra index for CPU wheels of torch, e.g. TORCH_INDEX=https://download.pytorch.org/whl/cpu
 TORCH_INDEX ?=
-PIP_ARGS := --disable-pip-version-check -q -c constraints.txt $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX))
+# Python compiles a module when it is first imported; to compile all of them here takes longer than all the rest.
+PIP_ARGS := --disable-pip-version-check --no-compile -q -c constraints.txt $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX))
 # Where runs keep generated datasets (paths.data).
 DATA ?= data
 # More words for the sweep of the board, e.g. BOARD_ARGS=hydra/launcher=joblib, or BOARD_ARGS='dataset=ns2d seed=0'.
