@@ -20,6 +20,7 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
+from data_gen import agreement
 from data_gen.files import replacing_stream
 from data_gen.spec import DatasetSpec, FieldSpec, Samples
 
@@ -259,10 +260,26 @@ class DatasetFile:
             StoreError: a shard doesn't match the hash stored with it.
             ValueError: the file holds fewer samples.
         """
+        total = hashlib.sha256()
+        for arrays in self._intact(n_samples):
+            total.update(hash_fields(arrays).encode())
+        return total.hexdigest()
+
+    def identity(self, n_samples: int | None = None) -> tuple[str, dict[str, Any]]:
+        """``sha256``, and the numbers that the same data made elsewhere must agree with (``data_gen.agreement``)."""
+        total = hashlib.sha256()
+        numbers: list[NDArray[np.float64]] = []
+        for arrays in self._intact(n_samples):
+            total.update(hash_fields(arrays).encode())
+            fields = [values for name, values in arrays.items() if not name.startswith(DIAGNOSTICS)]
+            numbers.append(np.stack([agreement.measure(values, self.spec.grid.n_dims) for values in fields], axis=1))
+        return total.hexdigest(), agreement.summary(np.concatenate(numbers))
+
+    def _intact(self, n_samples: int | None) -> Iterator[Fields]:
+        """Shards of the first samples, each compared with its stored hash."""
         wanted = self.n_samples if n_samples is None else n_samples
         if not 1 <= wanted <= self.n_samples:
             raise ValueError(f"{self.path} holds {self.n_samples} samples, so {wanted} can't be read from it.")
-        total = hashlib.sha256()
         for shard in range(-(-wanted // SHARD_SIZE)):
             arrays = self.read_shard(shard)
             if hash_fields(arrays) != self._shard_hashes[shard]:
@@ -271,9 +288,7 @@ class DatasetFile:
                     f"{self.path} is damaged: samples {first} to {min(first + SHARD_SIZE, self.n_samples) - 1} don't "
                     "match the hash stored with them. Delete the file; the same command generates it again."
                 )
-            whole = min(wanted, (shard + 1) * SHARD_SIZE) - shard * SHARD_SIZE
-            total.update(hash_fields({name: values[:whole] for name, values in arrays.items()}).encode())
-        return total.hexdigest()
+            yield {name: values[: wanted - shard * SHARD_SIZE] for name, values in arrays.items()}
 
     def _read_constant(self, fields: tuple[FieldSpec, ...], prefix: str, index: int | slice) -> NDArray[np.float32]:
         lead = () if not isinstance(index, slice) else (len(range(*index.indices(self.n_samples))),)

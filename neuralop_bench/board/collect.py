@@ -1,11 +1,13 @@
 """Records from any number of machines and people, brought together: which belong on a board, and why others don't.
 
 A board compares. So a record must say where it comes from, and records that are compared must have been measured on the
-same test data with the same metrics. Other files are left out, each with its reason. They never affect the rest.
+same test data with the same metrics. Test data made on different kinds of processor are the same if they agree
+(``data_gen.agreement``). Other files are left out, each with its reason. They never affect the rest.
 """
 
 from __future__ import annotations
 
+import json
 import os
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -13,6 +15,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
+from data_gen.agreement import agree
 from neuralop_bench.records.record import (
     EVALUATIONS,
     RECORD_NAME,
@@ -25,6 +28,8 @@ from neuralop_bench.records.record import (
 )
 from neuralop_bench.records.run_directory import SUPERSEDED
 
+# File of a committed board: entries of ``data`` for the test data of records from before entries had an agreement.
+TEST_DATA_NAME = "test_data.json"
 # Tracks whose rows are shown but never ranked: each sets its own task, so only seeds of one row must agree.
 UNRANKED_TRACKS = ("custom",)
 
@@ -52,11 +57,13 @@ class Run:
         record: of the run.
         evaluations: on the same data with the same metrics, oldest first.
         verifications: of this record.
+        most_used_data: hash of the test data of most runs of its group, with which its own agree.
     """
 
     record: RunRecord
     evaluations: Sequence[Evaluation] = ()
     verifications: Sequence[Verification] = ()
+    most_used_data: str = ""
 
     @property
     def metrics(self) -> dict[str, float | None]:
@@ -115,6 +122,18 @@ class Run:
     @property
     def test_hash(self) -> str:
         return str(self.record.data.get("test", {}).get("sha256", ""))
+
+    @property
+    def test_data(self) -> Mapping[str, Any]:
+        """The record's entry for its test data, or that of an evaluation on the same file that knows more."""
+        entries = [entry.data.get("test", {}) for entry in (self.record, *self.evaluations)]
+        fuller = (entry for entry in entries if "agreement" in entry and entry.get("sha256") == self.test_hash)
+        return next(fuller, entries[0])
+
+    @property
+    def has_other_digits(self) -> bool:
+        """Whether its test data differ from those of most runs of its group in their last digits."""
+        return self.most_used_data not in ("", self.test_hash)
 
     @property
     def row_key(self) -> tuple[str, str, str, str, str]:
@@ -177,7 +196,7 @@ class _Files:
     verifications: set[Path] = field(default_factory=set)
 
 
-def collect(folders: Iterable[Path]) -> Collection:
+def collect(folders: Sequence[Path]) -> Collection:
     """All runs below the folders: ``record.json`` of run directories, with their ``evaluations/*.json`` and
     ``verifications/*.json``, and of a committed board ``records/<track>/*.json`` with the two others likewise.
 
@@ -193,7 +212,8 @@ def collect(folders: Iterable[Path]) -> Collection:
     evaluations = _readable(Evaluation.load, files.evaluations, refusals)
     verifications = _readable(Verification.load, files.verifications, refusals)
     runs = _joined(found, evaluations, verifications, refusals)
-    runs = _comparable(runs, {entry.record.run_id: entry for entry in found}, refusals)
+    known = _known_test_data(folders, refusals)
+    runs = _comparable(runs, {entry.record.run_id: entry for entry in found}, known, refusals)
     return Collection(tuple(sorted(runs, key=_place)), tuple(sorted(refusals)))
 
 
@@ -336,7 +356,7 @@ def _joined(
 
 def _unlike(record: RunRecord, evaluation: Evaluation) -> str:
     """Why an evaluation can't complete a record; empty if it can."""
-    if evaluation.data.get("test", {}).get("sha256") != record.data.get("test", {}).get("sha256"):
+    if not agree(evaluation.data.get("test", {}), record.data.get("test", {})):
         return "its test data aren't those of the record"
     shared = record.metric_versions.keys() & evaluation.metric_versions.keys()
     differ = sorted(name for name in shared if record.metric_versions[name] != evaluation.metric_versions[name])
@@ -347,7 +367,25 @@ def _unlike(record: RunRecord, evaluation: Evaluation) -> str:
     return "" if same else f"its rel_l2 is {found}, but the record's is {recorded}"
 
 
-def _comparable(runs: Sequence[Run], found: Mapping[str, _Found], refusals: list[Refusal]) -> list[Run]:
+def _known_test_data(folders: Iterable[Path], refusals: list[Refusal]) -> dict[str, Mapping[str, Any]]:
+    """Entries of ``data`` that committed boards keep for old records, by hash."""
+    known: dict[str, Mapping[str, Any]] = {}
+    for path in sorted(folder / TEST_DATA_NAME for folder in folders):
+        if not path.is_file():
+            continue
+        try:
+            known |= {str(entry["sha256"]): dict(entry) for entry in json.loads(path.read_text(encoding="utf-8"))}
+        except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
+            refusals.append(Refusal(str(path), f"it can't be read ({type(error).__name__}: {error}). Restore it"))
+    return known
+
+
+def _comparable(
+    runs: Sequence[Run],
+    found: Mapping[str, _Found],
+    known: Mapping[str, Mapping[str, Any]],
+    refusals: list[Refusal],
+) -> list[Run]:
     """Those with the test data and metrics of most runs of their group (in a tie, of those used last)."""
     groups: defaultdict[tuple[str, ...], list[Run]] = defaultdict(list)
     for run in runs:
@@ -358,25 +396,64 @@ def _comparable(runs: Sequence[Run], found: Mapping[str, _Found], refusals: list
         kept += [run for run in members if run.record.status != "finished"]
         if not finished:
             continue
-        test = _most_used([(run.test_hash, run.record.date_utc) for run in finished])
-        versions = _most_used_versions([run for run in finished if run.test_hash == test])
+        test, same = _most_used_data(finished, known)
+        versions = _most_used_versions([run for run in finished if run.test_hash in same])
         where = "/".join(key)
         for run in finished:
-            reason = _incomparable(run, test, versions, where)
+            if run.test_hash in same:
+                reason = _other_metrics(run, versions, where)
+            else:
+                reason = _other_test_data(run, test, where)
             if reason:
                 refusals.append(found[run.record.run_id].refused(reason))
             else:
-                kept.append(run)
+                kept.append(replace(run, most_used_data=test))
     return kept
 
 
-def _incomparable(run: Run, test: str, versions: Mapping[str, int], where: str) -> str:
-    if run.test_hash != test:
-        return (
-            f"its test data ({run.test_hash[:12]}) aren't those of most records of {where} ({test[:12]}), so they "
-            "can't be compared. Run it again on the same data. If the last digits differ because of another machine or "
-            "other library versions, copy those data files (paths.data) or run the whole group again."
+def _most_used_data(runs: Sequence[Run], known: Mapping[str, Mapping[str, Any]]) -> tuple[str, set[str]]:
+    """The hash of the test data with which those of most runs agree, and the hashes of all that do.
+
+    In a tie it is that of most runs, then that of the latest.
+    """
+    entries: dict[str, Mapping[str, Any]] = {}
+    for run in sorted(runs, key=lambda run: (run.record.date_utc, run.record.run_id)):
+        if "agreement" not in entries.get(run.test_hash, {}):
+            entries[run.test_hash] = known.get(run.test_hash, run.test_data)
+    counts = Counter(run.test_hash for run in runs)
+    latest: dict[str, str] = {}
+    for run in runs:
+        latest[run.test_hash] = max(latest.get(run.test_hash, ""), run.record.date_utc)
+    same = {one: {other for other in entries if agree(entries[one], entries[other])} for one in entries}
+    most = max(
+        entries,
+        key=lambda one: (
+            sum(counts[other] for other in same[one]),
+            max(latest[other] for other in same[one]),
+            counts[one],
+            latest[one],
+            one,
+        ),
+    )
+    return most, same[most]
+
+
+def _other_test_data(run: Run, test: str, where: str) -> str:
+    if "agreement" in run.test_data or run.record.data["test"].get("error") is None:
+        todo = "Run it again on the same data."
+    else:
+        todo = (
+            "The record is from before records had numbers that tell the same data made on another kind of processor: "
+            "evaluate the run again (mode=evaluate force=true)."
         )
+    return (
+        f"its test data ({run.test_hash[:12]}) aren't those of most records of {where} ({test[:12]}), so they can't be "
+        f"compared. {todo}"
+    )
+
+
+def _other_metrics(run: Run, versions: Mapping[str, int], where: str) -> str:
+    """Why a run's metrics can't be compared with those of its group; empty if they can."""
     other = sorted(
         f"{name}/v{version}, not v{versions[name]}"
         for name, version in run.metric_versions.items()

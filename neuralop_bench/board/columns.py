@@ -271,7 +271,7 @@ COLUMNS = (
     Column("dataset", _of_first("dataset")),
     Column("task", _of_first("task")),
     Column("dataset_version", _of_data("test", "version")),
-    Column("data_sha256", _of_data("test", "sha256")),
+    Column("data_sha256", Fact(lambda seeds: seeds.joined(lambda record: record.data.get("test", {}).get("sha256", "")))),
     Column("model", _of_first("model")),
     Column("variant", _of_first("variant")),
     Column("n_seeds", Fact(lambda seeds: len(seeds.finished)), "seeds", "", "finished runs", "accuracy", 1),

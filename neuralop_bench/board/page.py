@@ -25,6 +25,11 @@ from neuralop_bench.records.run_directory import command_line
 _MOST_CONFIGS = 60
 # Test sets on other grids, and what a prediction on the training grid is called after interpolation to one.
 _HALF, _DOUBLE, _INTERPOLATED = "test_half", "test_double", "_interpolated"
+# Said of a row whose test data have another hash than those of most rows, and agree with them.
+_OTHER_DIGITS = (
+    "; differs from that of most rows in its last digits, by less than a tenth of the data's own error: made on another "
+    "kind of processor"
+)
 
 
 def render(board: Board) -> str:
@@ -264,7 +269,8 @@ def _provenance(entry: Entry, place: int) -> dict[str, Any]:
         "configuration": f"{first.variant} (hash {first.config_hash})",
         "code": f"version {entry.cells['bench_version']}, commit {entry.cells['commit'] or 'unknown'}"
         + (", with uncommitted changes" if entry.cells["dirty"] else ""),
-        "test data": f"version {entry.cells['dataset_version']}, SHA-256 {entry.cells['data_sha256']}",
+        "test data": f"version {entry.cells['dataset_version']}, SHA-256 {entry.cells['data_sha256']}"
+        + (_OTHER_DIGITS if any(run.has_other_digits for run in entry.seeds.runs) else ""),
         "train data": "SHA-256 " + ", ".join({str(one.data.get("train", {}).get("sha256", "")): "" for one in records}),
         "hardware": f"{entry.cells['device']}; {', '.join(sorted(hardware))}; threads: {', '.join(sorted(threads))}"
         + (f" (times measured with {', '.join(measured)})" if measured else ""),

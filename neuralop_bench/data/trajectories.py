@@ -40,6 +40,7 @@ class Trajectories:
     Attributes:
         spec: the file's spec.
         sha256: hash over the samples used.
+        agreement: numbers that the same samples, made on another kind of processor, agree with (``data_gen.agreement``).
         error: largest relative L2 error of a snapshot, from the file's certificate; None without one.
 
     Raises:
@@ -64,7 +65,7 @@ class Trajectories:
             if expected is not None and file.spec != expected:
                 raise StoreError(f"{path} doesn't contain the configured problem. Delete the file.")
             require_frames(self.spec, history, horizon)
-            self.sha256 = file.sha256(n_samples)
+            self.sha256, self.agreement = file.identity(n_samples)
             self.error: float | None = file.certificate.get("error")
             n_bytes = 4 * self.spec.grid.n_points * n_samples
             n_bytes *= self.spec.n_snapshots * len(self.spec.state) + len(self.spec.static)

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from data_gen.agreement import agree
 from neuralop_bench import leaderboard
 from neuralop_bench.config.identity import RUN_DIRECTORY_DEPTH, evaluator_name
 from neuralop_bench.config.schema import RunConfig
@@ -105,11 +107,17 @@ def _scored(
     data = Data(cfg, source_of(cfg))
     opened = {split: data.open(split) for split in ("train", "valid", "test")}
     for split, samples in opened.items():
-        if samples.sha256 != record.data[split]["sha256"]:
+        here, recorded = data.provenance(split, samples), record.data[split]
+        if not agree(here, recorded):
             raise RunError(
-                f"The {split} data in {samples.path} aren't those of the record in {folder}: their hashes differ. "
-                "They were generated with another version of the libraries, or have changed since. To use other files, "
-                "set paths.data (for imported data: dataset=file dataset.path=<folder>)."
+                f"The {split} data in {samples.path} aren't those of the record in {folder}: {_difference(recorded)} "
+                "They have changed since, or another program made them. To use other files, set paths.data (for "
+                "imported data: dataset=file dataset.path=<folder>)."
+            )
+        if here["sha256"] != recorded["sha256"] and processes.is_first:
+            print(
+                f"The {split} data here differ from those of the record in their last digits, as data made on another "
+                "kind of processor do: by less than a tenth of their own error."
             )
     train, valid, test = opened.values()
     if thorough:
@@ -119,6 +127,13 @@ def _scored(
         score = scoring.score(cfg, surrogate, train, test, processes)
     score.metrics["valid_rel_l2"] = validate(surrogate, valid.whole(), cfg.trainer.batch_size, processes)
     return score, {"test": data.provenance("test", test), **score.data}
+
+
+def _difference(recorded: Mapping[str, Any]) -> str:
+    if "agreement" in recorded:
+        return "they differ by more than a tenth of their own error."
+    # Of imported data, or from before records had more than hashes.
+    return "their hashes differ, and the record has nothing else to compare them by."
 
 
 def _spent_seconds(record: RunRecord) -> float | None:

@@ -109,7 +109,7 @@ class Data:
 
 def provenance(split: Split, samples: Trajectories) -> dict[str, Any]:
     """A record's entry for a split."""
-    return {
+    found = {
         "file": samples.path.relative_to(split.source.root).as_posix(),
         "sha256": samples.sha256,
         "n": samples.n_samples,
@@ -117,6 +117,8 @@ def provenance(split: Split, samples: Trajectories) -> dict[str, Any]:
         "resolution": "x".join(str(n) for n in samples.spec.grid.shape),
         "error": samples.error,
     }
+    # Without a measured error there is no tolerance: imported data are compared by their hashes.
+    return found if samples.error is None else {**found, "agreement": samples.agreement}
 
 
 def generate(cfg: RunConfig) -> list[Path]:
