@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 # Part of the data's own error by which two files of the same data may differ.
 _PART_OF_ERROR = 0.1
-# Values may be rounded to the next float32 (2^-23), and the two numbers that are compared are rounded, too (2^-24 each).
+# Values may be rounded to the next float32 (2^-23), and so may the two numbers that are compared (2^-24 each).
 _ROUNDING = 2.0**-22
 # Most numbers kept of a split. If there are more, consecutive samples are averaged.
 _MOST_NUMBERS = 320
@@ -35,11 +35,13 @@ def measure(values: NDArray[np.floating], n_dims: int) -> NDArray[np.float64]:
         values: [sample, *space] or [sample, time, *space].
         n_dims: number of axes of space.
     """
-    space = values.shape[values.ndim - n_dims :]
-    values = values.reshape(len(values), -1, *space).astype(np.float64)
-    columns = [np.sqrt(np.square(values).mean(axis=tuple(range(1, values.ndim))))]
+    n, space = len(values), values.shape[values.ndim - n_dims :]
+    values = values.reshape(n, -1, math.prod(space)).astype(np.float64)
+    n_times = values.shape[1]
+    columns = [np.sqrt(np.einsum("ntx,ntx->n", values, values) / values[0].size)]
     # Half a turn over all times, so that neither a steady field nor the order of snapshots is lost.
-    means = np.tensordot(values, _wave(values.shape[1], 0.5), axes=(1, 0))
+    over_time = _wave(n_times, 0.5)
+    means = (over_time.real @ values + 1j * (over_time.imag @ values)).reshape(n, *space)
     for axis, size in enumerate(space, start=1):
         others = tuple(other for other in range(1, means.ndim) if other != axis)
         coefficient = means.mean(axis=others) @ _wave(size, 1.0)
@@ -49,7 +51,8 @@ def measure(values: NDArray[np.floating], n_dims: int) -> NDArray[np.float64]:
 
 def _wave(size: int, turns: float) -> NDArray[np.complex128]:
     """Weights of a mean over an axis."""
-    return np.exp(2j * math.pi * turns * (np.arange(size) + 0.5) / size) / size
+    phase = 2 * math.pi * turns * (np.arange(size) + 0.5) / size
+    return (np.cos(phase) + 1j * np.sin(phase)) / size
 
 
 def summary(numbers: NDArray[np.float64]) -> dict[str, Any]:
@@ -76,14 +79,14 @@ def agree(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
         return False
     try:
         mine, theirs = _numbers(one), _numbers(other)
-        error = min(float(one["error"]), float(other["error"]))
+        error = np.min([float(one["error"]), float(other["error"])])  # NaN if one is
     except (KeyError, TypeError, ValueError, OverflowError):
         return False
     if mine.shape != theirs.shape:
         return False
     scale = np.maximum(mine[..., :1], theirs[..., :1])  # the root mean squares
     with np.errstate(invalid="ignore"):  # numbers that aren't finite agree with none
-        return bool(np.all(np.abs(mine - theirs) <= max(_PART_OF_ERROR * error, _ROUNDING) * scale))
+        return bool(np.all(np.abs(mine - theirs) <= np.maximum(_PART_OF_ERROR * error, _ROUNDING) * scale))
 
 
 def _numbers(entry: Mapping[str, Any]) -> NDArray[np.float64]:

@@ -440,11 +440,12 @@ def _most_used_data(runs: Sequence[Run], known: Mapping[str, Mapping[str, Any]])
 
 def _other_test_data(run: Run, test: str, where: str) -> str:
     if "agreement" in run.test_data or run.record.data["test"].get("error") is None:
-        todo = "Run it again on the same data."
+        todo = "Run it again on the same data (paths.data)."
     else:
         todo = (
-            "The record is from before records had numbers that tell the same data made on another kind of processor: "
-            "evaluate the run again (mode=evaluate force=true)."
+            "Its record has only their hash, which is another one if the data were made on another kind of processor. "
+            "Evaluate the run again (mode=evaluate force=true), which compares the data themselves, or run it again on "
+            "the same data (paths.data)."
         )
     return (
         f"its test data ({run.test_hash[:12]}) aren't those of most records of {where} ({test[:12]}), so they can't be "

@@ -218,6 +218,10 @@ def _of_data(split: str, name: str) -> Fact:
     return Fact(lambda seeds: seeds.first.data.get(split, {}).get(name))
 
 
+def _test_hash(record: RunRecord) -> str:
+    return str(record.data.get("test", {}).get("sha256", ""))
+
+
 def _of_environment(name: str) -> Fact:
     return Fact(lambda seeds: seeds.joined(lambda record: str(record.environment.get(name, ""))))
 
@@ -271,7 +275,7 @@ COLUMNS = (
     Column("dataset", _of_first("dataset")),
     Column("task", _of_first("task")),
     Column("dataset_version", _of_data("test", "version")),
-    Column("data_sha256", Fact(lambda seeds: seeds.joined(lambda record: record.data.get("test", {}).get("sha256", "")))),
+    Column("data_sha256", Fact(lambda seeds: seeds.joined(_test_hash))),
     Column("model", _of_first("model")),
     Column("variant", _of_first("variant")),
     Column("n_seeds", Fact(lambda seeds: len(seeds.finished)), "seeds", "", "finished runs", "accuracy", 1),

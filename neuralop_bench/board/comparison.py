@@ -120,7 +120,7 @@ def _remarks(one: Side, other: Side) -> Iterator[str]:
                 "for training may not be."
             )
     if one.runs[0].test_hash != other.runs[0].test_hash:
-        yield "The test data differ in their last digits (another kind of processor), by less than a tenth of their error."
+        yield "The test data were made on different kinds of processor: they agree to a tenth of their own error."
     if one.joined(_place_of_computing) != other.joined(_place_of_computing):
         yield "Times and memory were measured on different devices or numbers of threads: their ratios say little."
     shown = {metric for title in _FAMILIES for metric in _shown(title).values()}

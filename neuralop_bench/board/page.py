@@ -27,8 +27,8 @@ _MOST_CONFIGS = 60
 _HALF, _DOUBLE, _INTERPOLATED = "test_half", "test_double", "_interpolated"
 # Said of a row whose test data have another hash than those of most rows, and agree with them.
 _OTHER_DIGITS = (
-    "; differs from that of most rows in its last digits, by less than a tenth of the data's own error: made on another "
-    "kind of processor"
+    "; made on another kind of processor than those of most rows, and equal to them up to less than a tenth of the "
+    "data's own error"
 )
 
 

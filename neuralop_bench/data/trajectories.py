@@ -40,7 +40,8 @@ class Trajectories:
     Attributes:
         spec: the file's spec.
         sha256: hash over the samples used.
-        agreement: numbers that the same samples, made on another kind of processor, agree with (``data_gen.agreement``).
+        agreement: numbers that the same samples agree with if they were made on another kind of processor
+            (``data_gen.agreement``).
         error: largest relative L2 error of a snapshot, from the file's certificate; None without one.
 
     Raises:

@@ -219,12 +219,26 @@ def test_other_weights_are_found_out(copied: Path) -> None:
 
 def test_other_data_and_redefined_metrics_are_found_out(copied: Path) -> None:
     record = RunRecord.load(copied / "record.json")
-    change_record(copied, data={**record.data, "test": {**record.data["test"], "sha256": "0" * 64}})
-    with pytest.raises(RunError, match="test data"):
+    others = {**record.data["test"], "sha256": "0" * 64, "agreement": record.data["valid"]["agreement"]}
+    change_record(copied, data={**record.data, "test": others})
+    with pytest.raises(RunError, match=r"test data.*differ by more than a tenth of their own error"):
+        verify.verify(copied)
+    del others["agreement"]  # as of an old record
+    change_record(copied, data={**record.data, "test": others})
+    with pytest.raises(RunError, match=r"test data.*their hashes differ"):
         verify.verify(copied)
     change_record(copied, data=record.data, metric_versions={**record.metric_versions, "rel_l2": 0})
     with pytest.raises(RunError, match="rel_l2 are defined differently"):
         verify.verify(copied)
+
+
+def test_a_record_from_another_kind_of_processor_is_verified_here(
+    copied: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    record = RunRecord.load(copied / "record.json")
+    change_record(copied, data={split: {**entry, "sha256": "0" * 64} for split, entry in record.data.items()})
+    assert all(entry.agrees for entry in verify.verify(copied))
+    assert "The test data here differ from those of the record in their last digits" in capsys.readouterr().out
 
 
 def test_a_record_of_somebody_elses_code_needs_trust(copied: Path) -> None:
