@@ -104,12 +104,15 @@ class Data:
         return opened(self._cfg, self._splits[split])
 
     def provenance(self, split: str, samples: Trajectories) -> dict[str, Any]:
-        return provenance(self._splits[split], samples)
+        """A record's entry for a split of the run, with the numbers that the same data made elsewhere agree with."""
+        found = provenance(self._splits[split], samples)
+        # Without a measured error there is no tolerance: imported data are compared by their hashes.
+        return found if samples.error is None else {**found, "agreement": samples.agreement}
 
 
 def provenance(split: Split, samples: Trajectories) -> dict[str, Any]:
     """A record's entry for a split."""
-    found = {
+    return {
         "file": samples.path.relative_to(split.source.root).as_posix(),
         "sha256": samples.sha256,
         "n": samples.n_samples,
@@ -117,8 +120,6 @@ def provenance(split: Split, samples: Trajectories) -> dict[str, Any]:
         "resolution": "x".join(str(n) for n in samples.spec.grid.shape),
         "error": samples.error,
     }
-    # Without a measured error there is no tolerance: imported data are compared by their hashes.
-    return found if samples.error is None else {**found, "agreement": samples.agreement}
 
 
 def generate(cfg: RunConfig) -> list[Path]:
