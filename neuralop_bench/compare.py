@@ -12,16 +12,17 @@ import argparse
 import hashlib
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 from data_gen.agreement import agree
-from neuralop_bench.board.collect import Run, joined
+from neuralop_bench.board.collect import Run, joined, known_test_data
 from neuralop_bench.board.comparison import CompareError, Side, check, tables, verdict
 from neuralop_bench.evaluation import statistics
 from neuralop_bench.records import run_directory
-from neuralop_bench.records.record import EVALUATIONS, RECORD_NAME, Evaluation, RecordError, RunRecord
+from neuralop_bench.records.record import EVALUATIONS, RECORD_NAME, RECORDS, Evaluation, RecordError, RunRecord
 from neuralop_bench.records.run_directory import ERRORS_NAME
 from neuralop_bench.runtime.table import show
 
@@ -87,20 +88,26 @@ def _run(path: Path) -> Run:
             "errors to compare. Fix the cause and run it again with force=true."
         )
     run, refusals = joined(record, [(entry, Evaluation.load(entry)) for entry in _evaluations_of(path)])
+    board = _board_of(path)
+    known = {} if board is None else known_test_data([board], refusals)
     for refusal in refusals:
         print(f"Warning: left out: {refusal}", file=sys.stderr)
-    return run
+    return replace(run, known_data=known.get(run.test_hash, {}))
 
 
 def _evaluations_of(path: Path) -> list[Path]:
     """Beside the record of a run; on a committed board in ``evaluations/<track>`` beside ``records/<track>``."""
     if path.name == RECORD_NAME:
         return sorted(path.parent.glob(f"{EVALUATIONS}/*.json"))
+    board = _board_of(path)
+    committed = None if board is None else board / EVALUATIONS / path.absolute().parent.name / path.name
+    return [committed] if committed is not None and committed.is_file() else []
+
+
+def _board_of(path: Path) -> Path | None:
+    """The committed board that a record file, ``records/<track>/<name>``, belongs to; None if to none."""
     track = path.absolute().parent
-    if track.parent.name != "records":
-        return []
-    committed = track.parent.with_name(EVALUATIONS) / track.name / path.name
-    return [committed] if committed.is_file() else []
+    return track.parent.parent if path.name != RECORD_NAME and track.parent.name == RECORDS else None
 
 
 def _require_one_run(place: Path, runs: Sequence[Run]) -> None:

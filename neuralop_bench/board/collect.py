@@ -57,12 +57,14 @@ class Run:
         record: of the run.
         evaluations: on the same data with the same metrics, oldest first.
         verifications: of this record.
+        known_data: what a committed board says of data with the hash of its test data; empty if nothing.
         most_used_data: hash of the test data of most runs of its group, with which its own agree.
     """
 
     record: RunRecord
     evaluations: Sequence[Evaluation] = ()
     verifications: Sequence[Verification] = ()
+    known_data: Mapping[str, Any] = field(default_factory=dict)
     most_used_data: str = ""
 
     @property
@@ -125,7 +127,9 @@ class Run:
 
     @property
     def test_data(self) -> Mapping[str, Any]:
-        """The record's entry for its test data, or that of an evaluation on the same file that knows more."""
+        """The record's entry for its test data, or another one for data with that hash that says more."""
+        if self.known_data:
+            return self.known_data
         entries = [entry.data.get("test", {}) for entry in (self.record, *self.evaluations)]
         fuller = (entry for entry in entries if "agreement" in entry and entry.get("sha256") == self.test_hash)
         return next(fuller, entries[0])
@@ -212,8 +216,9 @@ def collect(folders: Sequence[Path]) -> Collection:
     evaluations = _readable(Evaluation.load, files.evaluations, refusals)
     verifications = _readable(Verification.load, files.verifications, refusals)
     runs = _joined(found, evaluations, verifications, refusals)
-    known = _known_test_data(folders, refusals)
-    runs = _comparable(runs, {entry.record.run_id: entry for entry in found}, known, refusals)
+    known = known_test_data(folders, refusals)
+    runs = [replace(run, known_data=known.get(run.test_hash, {})) for run in runs]
+    runs = _comparable(runs, {entry.record.run_id: entry for entry in found}, refusals)
     return Collection(tuple(sorted(runs, key=_place)), tuple(sorted(refusals)))
 
 
@@ -367,8 +372,8 @@ def _unlike(record: RunRecord, evaluation: Evaluation) -> str:
     return "" if same else f"its rel_l2 is {found}, but the record's is {recorded}"
 
 
-def _known_test_data(folders: Iterable[Path], refusals: list[Refusal]) -> dict[str, Mapping[str, Any]]:
-    """Entries of ``data`` that committed boards keep for old records, by hash."""
+def known_test_data(folders: Iterable[Path], refusals: list[Refusal]) -> dict[str, Mapping[str, Any]]:
+    """Entries of ``data`` that committed boards keep for old records, by hash. Files that can't be read are refused."""
     known: dict[str, Mapping[str, Any]] = {}
     for path in sorted(folder / TEST_DATA_NAME for folder in folders):
         if not path.is_file():
@@ -380,12 +385,7 @@ def _known_test_data(folders: Iterable[Path], refusals: list[Refusal]) -> dict[s
     return known
 
 
-def _comparable(
-    runs: Sequence[Run],
-    found: Mapping[str, _Found],
-    known: Mapping[str, Mapping[str, Any]],
-    refusals: list[Refusal],
-) -> list[Run]:
+def _comparable(runs: Sequence[Run], found: Mapping[str, _Found], refusals: list[Refusal]) -> list[Run]:
     """Those with the test data and metrics of most runs of their group (in a tie, of those used last)."""
     groups: defaultdict[tuple[str, ...], list[Run]] = defaultdict(list)
     for run in runs:
@@ -396,7 +396,7 @@ def _comparable(
         kept += [run for run in members if run.record.status != "finished"]
         if not finished:
             continue
-        test, same = _most_used_data(finished, known)
+        test, same = _most_used_data(finished)
         versions = _most_used_versions([run for run in finished if run.test_hash in same])
         where = "/".join(key)
         for run in finished:
@@ -411,7 +411,7 @@ def _comparable(
     return kept
 
 
-def _most_used_data(runs: Sequence[Run], known: Mapping[str, Mapping[str, Any]]) -> tuple[str, set[str]]:
+def _most_used_data(runs: Sequence[Run]) -> tuple[str, set[str]]:
     """The hash of the test data with which those of most runs agree, and the hashes of all that do.
 
     In a tie it is that of most runs, then that of the latest.
@@ -419,7 +419,7 @@ def _most_used_data(runs: Sequence[Run], known: Mapping[str, Mapping[str, Any]])
     entries: dict[str, Mapping[str, Any]] = {}
     for run in sorted(runs, key=lambda run: (run.record.date_utc, run.record.run_id)):
         if "agreement" not in entries.get(run.test_hash, {}):
-            entries[run.test_hash] = known.get(run.test_hash, run.test_data)
+            entries[run.test_hash] = run.test_data
     counts = Counter(run.test_hash for run in runs)
     latest: dict[str, str] = {}
     for run in runs:

@@ -16,6 +16,7 @@ from helpers import turbulence
 from helpers.made_records import N_SAMPLES, evaluation, record, save
 
 from data_gen.agreement import agree, measure, summary
+from neuralop_bench import compare
 from neuralop_bench.board import page
 from neuralop_bench.board.collect import TEST_DATA_NAME, collect
 from neuralop_bench.board.comparison import CompareError, Side, check
@@ -126,6 +127,8 @@ def test_an_old_record_is_known_by_its_hash(tmp_path: Path) -> None:
     folder = save(tmp_path / "3", *old, new)
     (folder / TEST_DATA_NAME).write_text(json.dumps([HERE]))
     assert models(folder) == {"fno", "unet"}
+    committed, mine = (compare.read(folder / "records" / "lite" / f"{number}.json") for number in (0, 2))
+    check(committed, mine)
 
 
 def test_what_a_board_says_of_its_data_counts_more_than_what_a_record_says(tmp_path: Path) -> None:
