@@ -8,6 +8,7 @@ same test data with the same metrics. Test data made on different kinds of proce
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -35,6 +36,8 @@ UNRANKED_TRACKS = ("custom",)
 
 # An evaluation agrees with its record to this relative difference, even on another kind of device.
 _SAME_RUN = 1e-3
+# A column agrees with the mean over its samples to this relative difference. Sums in another order differ by 1e-15.
+_SAME_MEAN = 1e-9
 _PROVENANCE = {
     "config_hash": "config_hash is missing",
     "config": "the configuration is missing",
@@ -210,6 +213,7 @@ def collect(folders: Sequence[Path]) -> Collection:
     refusals: list[Refusal] = []
     found = [_Found(path, record) for path, record in _readable(RunRecord.load, files.records, refusals)]
     found = _sift(found, _without_provenance, refusals)
+    found = _sift(found, _contradiction, refusals)
     found = _once_each(found, lambda record: _place(Run(record)), refusals)
     found = _once_each(found, lambda record: record.run_id, refusals)
     # Read one by one, so that parts that aren't needed don't stay in memory.
@@ -289,6 +293,20 @@ def _without_provenance(record: RunRecord) -> str:
     return f"it has no provenance: {'; '.join(missing)}. Run it with this project, and don't edit the record."
 
 
+def _contradiction(entry: RunRecord | Evaluation) -> str:
+    """Where the errors per sample aren't those of the columns; empty if they are. A run that diverged has neither."""
+    if isinstance(entry, RunRecord) and entry.status != "finished":
+        return ""
+    for name, values in entry.samples.items():
+        mean, n_samples = entry.metrics.get(name), entry.data.get("test", {}).get("n", len(values))
+        if len(values) != n_samples:
+            return f"it has {name} of {len(values)} samples, but its test data have {n_samples}"
+        found = sum(values) / len(values) if values else math.nan
+        if mean is None or not math.isclose(found, mean, rel_tol=_SAME_MEAN):
+            return f"its {name} is {mean}, but the mean over its samples is {found}"
+    return ""
+
+
 def _once_each(found: Sequence[_Found], key_of: Callable[[RunRecord], Any], refusals: list[Refusal]) -> list[_Found]:
     """One record for each key: any of several copies, the latest of different ones."""
     groups: defaultdict[Any, list[_Found]] = defaultdict(list)
@@ -296,21 +314,24 @@ def _once_each(found: Sequence[_Found], key_of: Callable[[RunRecord], Any], refu
         groups[key_of(entry.record)].append(entry)
     kept = []
     for entries in groups.values():
-        # Copies in an older format lack samples, so the newest format comes last.
-        entries.sort(
-            key=lambda entry: (entry.record.date_utc, entry.record.fingerprint, entry.record.format, str(entry.path))
-        )
+        if len(entries) > 1:  # a fingerprint takes as long as reading the file
+            entries.sort(key=_precedence)
         *others, chosen = entries
         kept.append(chosen)
         refusals += [
             entry.refused(
-                f"another record claims the same run and was made later ({chosen.path}, {chosen.record.date_utc}). "
-                "Keep one of the two."
+                "another record claims the same run and counts instead, because it was made later or keeps more "
+                f"({chosen.path}, {chosen.record.date_utc}). Keep one of the two."
             )
             for entry in others
             if entry.record.fingerprint != chosen.record.fingerprint
         ]
     return kept
+
+
+def _precedence(entry: _Found) -> tuple[Any, ...]:
+    """Of records with the same date, the one in the newest format comes last: it keeps more."""
+    return entry.record.date_utc, entry.record.format, entry.record.fingerprint, str(entry.path)
 
 
 def joined(record: RunRecord, evaluations: Iterable[tuple[Path, Evaluation]]) -> tuple[Run, list[Refusal]]:
@@ -363,6 +384,8 @@ def _unlike(record: RunRecord, evaluation: Evaluation) -> str:
     """Why an evaluation can't complete a record; empty if it can."""
     if not agree(evaluation.data.get("test", {}), record.data.get("test", {})):
         return "its test data aren't those of the record"
+    if contradiction := _contradiction(evaluation):
+        return contradiction
     shared = record.metric_versions.keys() & evaluation.metric_versions.keys()
     differ = sorted(name for name in shared if record.metric_versions[name] != evaluation.metric_versions[name])
     if differ:

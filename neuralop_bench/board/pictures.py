@@ -51,7 +51,7 @@ def rungs_of(group: Group) -> list[Rung]:
         for evaluation in run.evaluations
         if evaluation.rungs
     ]
-    return [Rung(**rung) for rung in max(found)[2]] if found else []
+    return [Rung(**rung) for rung in max(found, key=lambda one: one[:2])[2]] if found else []
 
 
 def _pictured(entries: Sequence[Entry]) -> list[Entry]:

@@ -106,8 +106,12 @@ class RunRecord(_Saved):
 
     @property
     def fingerprint(self) -> str:
-        """SHA-256 over the values that a verification confirms; it doesn't depend on the file format."""
-        return _hash({name: _to_json(getattr(self, name)) for name in ("run_id", "date_utc", "commit", "metrics")})
+        """SHA-256 over everything but the format and the names of files and folders."""
+        values = {entry.name: _to_json(getattr(self, entry.name)) for entry in fields(self) if entry.name != "format"}
+        values["data"] = {split: _without(entry, "file") for split, entry in values["data"].items()}
+        values["config"] = _without(values["config"], "paths")
+        values["files"] = sorted(values["files"].values())
+        return _hash(values)
 
 
 @dataclass(frozen=True)
@@ -149,14 +153,15 @@ class Evaluation(_Saved):
 
 @dataclass(frozen=True)
 class Verification(_Saved):
-    """The result of evaluating the checkpoint of a finished run again, perhaps by someone else.
+    """The result of evaluating the checkpoint of a finished run again, perhaps by someone else. It isn't signed.
 
     Attributes:
         run_id, fingerprint: those of the record.
-        confirmed: whether every number agrees within ``tolerance``.
+        confirmed: whether every value agrees within ``tolerance``.
         tolerance: relative tolerance; tighter on the kind of device that made the record.
-        difference: the largest relative difference; infinite if a number is missing on one side.
-        column: the column with that difference.
+        difference: the largest relative difference; infinite if a number is missing on one side, or if a value that
+            must be the same isn't.
+        column: the value with that difference.
         environment, bench_version, commit, dirty, date_utc: those of the verification.
     """
 
@@ -224,6 +229,10 @@ def _with_infinities(value: Any) -> Any:
 
 def _hash(values: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
+
+
+def _without(values: dict[str, Any], name: str) -> dict[str, Any]:
+    return {key: value for key, value in values.items() if key != name}
 
 
 def _to_json(value: Any) -> Any:

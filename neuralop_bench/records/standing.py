@@ -21,11 +21,17 @@ def standing(record: RunRecord, verifications: Iterable[Verification]) -> Standi
     - ``verified``: repeated to 1e-6, on the kind of device that made the record;
     - ``reproduced``: repeated to 1e-3, on another kind of device;
     - ``self``: reported by its author only;
-    - ``disputed``: at least one verification found other numbers, whatever the others found.
+    - ``disputed``: at least one verification found other values, whatever the others found.
 
-    Verifications of other records don't count, nor do those of an earlier record of the same name, which has another
-    fingerprint. Those made with uncommitted changes count neither for nor against a record, since the code can't be
-    looked up. Neither do those that allowed more than 1e-3.
+    A verification counts only for the record it was made from, which the fingerprint identifies: if anything in the
+    record was changed since, the word is ``self``. Some verifications count neither for nor against a record: those
+    made with uncommitted changes, since the code can't be looked up; those that allowed more than 1e-3; and those that
+    contradict themselves.
+
+    Ranks are computed from errors per sample. A record without them (formats 1 to 3) isn't ``verified`` or
+    ``reproduced``, because a verification can't compare what ranks it.
+
+    Verifications aren't signed: the word says what was compared, not who compared it.
 
     Args:
         record: of any format that can be read.
@@ -37,11 +43,12 @@ def standing(record: RunRecord, verifications: Iterable[Verification]) -> Standi
         if (entry.run_id, entry.fingerprint) == (record.run_id, record.fingerprint)
         and not entry.dirty
         and entry.tolerance <= OTHER_DEVICE
+        and entry.confirmed == (entry.difference <= entry.tolerance)
     ]
-    if not counted:
-        return "self"
     if not all(entry.confirmed for entry in counted):
         return "disputed"
+    if not counted or not record.samples:
+        return "self"
     return "verified" if min(entry.tolerance for entry in counted) <= SAME_DEVICE else "reproduced"
 
 

@@ -57,7 +57,7 @@ def evaluate(cfg: RunConfig, record: RunRecord, folder: Path, processes: Process
             evaluator=name,
             metrics=score.metrics,
             metric_versions=score.versions,
-            data=data,
+            data={"test": data["test"], **score.data},
             config=asdict(cfg.evaluator),
             **environment.provenance(processes.device, processes=processes.n),
             wall_seconds=time.monotonic() - started,
@@ -82,25 +82,29 @@ def evaluate(cfg: RunConfig, record: RunRecord, folder: Path, processes: Process
     return processes.first_does(finish)
 
 
-def score_again(cfg: RunConfig, record: RunRecord, folder: Path) -> Score:
-    """Score the checkpoint of a finished run on the record's own test data; the error on valid is among the columns.
+def score_again(cfg: RunConfig, record: RunRecord, folder: Path) -> tuple[Score, Provenance]:
+    """Score the checkpoint of a finished run on the record's own test data.
 
     Args:
         cfg: the run's configuration, from its record.
         record: the run's record.
         folder: the run directory.
 
+    Returns:
+        The score, with the error on valid among its metrics and the cost of predictions; and the provenance of train,
+        valid and test.
+
     Raises:
         RunError: the run isn't finished, or the data here differ from the record's.
     """
     alone = Processes(device=environment.resolve_device(cfg.device))
-    return _scored(cfg, record, folder, alone, thorough=False)[0]
+    return _scored(cfg, record, folder, alone, thorough=False)
 
 
 def _scored(
     cfg: RunConfig, record: RunRecord, folder: Path, processes: Processes, *, thorough: bool
 ) -> tuple[Score, Provenance]:
-    """The checkpoint's score, and the provenance of the test sets."""
+    """The checkpoint's score, and the provenance of train, valid and test."""
     if record.status != "finished":
         raise RunError(f"The run in {folder} {record.status}, so there is no model to evaluate.")
     surrogate = Surrogate.load(folder, device=processes.device, trust=cfg.trust)
@@ -125,8 +129,9 @@ def _scored(
         score = scoring.score_thoroughly(cfg, surrogate, train, test, processes, spent_seconds=spent)
     else:
         score = scoring.score(cfg, surrogate, train, test, processes)
+        score.cost |= scoring.prediction_costs(surrogate, test, processes.device)
     score.metrics["valid_rel_l2"] = validate(surrogate, valid.whole(), cfg.trainer.batch_size, processes)
-    return score, {"test": data.provenance("test", test), **score.data}
+    return score, {split: data.provenance(split, samples) for split, samples in opened.items()}
 
 
 def _difference(recorded: Mapping[str, Any]) -> str:

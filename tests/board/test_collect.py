@@ -58,10 +58,10 @@ def test_copies_count_once_and_of_different_ones_the_later_stands(tmp_path: Path
     save(tmp_path / "b", first)
     assert len(collect([tmp_path / "a", tmp_path / "b"]).runs) == 1
     assert collect([tmp_path / "a", tmp_path / "b"]).refusals == ()
-    later = replace(first, date_utc="2026-02-01T00:00:00+00:00", metrics={**first.metrics, "rel_l2": 0.5})
+    later = replace(first, date_utc="2026-02-01T00:00:00+00:00", metrics={**first.metrics, "vrmse": 0.5})
     save(tmp_path / "c", later)
     found = collect([tmp_path / "c", tmp_path / "a"])
-    assert [run.record.metrics["rel_l2"] for run in found.runs] == [0.5]
+    assert [run.record.metrics["vrmse"] for run in found.runs] == [0.5]
     assert "another record claims the same run" in only_reason(found)
     assert "Keep one of the two" in only_reason(found)
 
