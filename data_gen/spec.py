@@ -140,7 +140,8 @@ class Problem(Protocol):
         ...
 
     def solve(self, history: NDArray[np.floating], static: NDArray[np.floating], n_steps: int) -> Samples:
-        """The solver alone: ``n_steps`` snapshots that follow the last frame of ``history``."""
+        """The solver alone: ``n_steps`` snapshots that follow the last frame of ``history``. All samples are solved
+        together where that is possible, so the caller decides how many that are."""
         ...
 
     def at(self, grid: Grid) -> Problem:

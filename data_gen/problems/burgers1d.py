@@ -62,7 +62,8 @@ class Burgers1D:
         interval, n_snapshots: the stored times 0, interval, 2 interval, ...
         initial: law of the initial velocity.
         first_step, step_growth, max_step: steps first_step, first_step step_growth, ... up to max_step.
-        inner_batch: samples solved together, for speed. It is part of the address, because the bytes may depend on it.
+        inner_batch: samples that ``simulate`` solves together, for speed. It is part of the address, because the bytes
+            may depend on it.
 
     Raises:
         ValueError: a parameter is out of range; the message names it.
@@ -149,7 +150,7 @@ class Burgers1D:
     def solve(self, history: NDArray[np.floating], static: NDArray[np.floating], n_steps: int) -> Samples:
         """``n_steps`` snapshots, ``interval`` apart, that follow the last frame of ``history`` [sample, time, 1, n].
 
-        The history may be on any periodic grid; ``static`` has no channels.
+        The history may be on any periodic grid; ``static`` has no channels. All samples are solved together.
 
         Raises:
             ValueError: the history holds no frame, or isn't one field in one dimension; there are static fields; or
@@ -164,7 +165,8 @@ class Burgers1D:
         if n_steps < 1:
             raise ValueError(f"Burgers1D.solve needs n_steps of at least 1, got {n_steps}.")
         last = torch.as_tensor(np.asarray(history[:, -1, 0], dtype=np.float64))
-        return self._run(spectral.from_grid_1d(last, self.k_max), n_steps, stores_initial=False)
+        together = replace(self, inner_batch=len(last))
+        return together._run(spectral.from_grid_1d(last, self.k_max), n_steps, stores_initial=False)
 
     def at(self, grid: Grid) -> Burgers1D:
         """The same equation solved, and stored, at ``grid``'s own resolution.

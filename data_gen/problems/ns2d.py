@@ -97,7 +97,8 @@ class NavierStokes2D:
         max_step: longest step. While the flow is slow, the CFL condition allows longer steps, which resolve the decay
             of the rough initial state only to 2e-6 (nu = 1e-3, a step of 0.25).
         step_scale: further factor of the steps that aren't bounded by the CFL condition, for measuring their error.
-        inner_batch: samples solved together, for speed. It is part of the address, because the bytes may depend on it.
+        inner_batch: samples that ``simulate`` solves together, for speed. It is part of the address, because the bytes
+            may depend on it.
 
     Raises:
         ValueError: a parameter is out of range; the message names it.
@@ -242,7 +243,7 @@ class NavierStokes2D:
     def solve(self, history: NDArray[np.floating], static: NDArray[np.floating], n_steps: int) -> Samples:
         """``n_steps`` snapshots, ``interval`` apart, that follow the last frame of ``history`` [sample, time, 1, n, n].
 
-        The history may be on any square grid; ``static`` has no channels.
+        The history may be on any square grid; ``static`` has no channels. All samples are solved together.
 
         Raises:
             ValueError: the history holds no frame, or isn't one field on a square grid; there are static fields; or
@@ -258,7 +259,8 @@ class NavierStokes2D:
             raise ValueError(f"NavierStokes2D has no static fields, got {static.shape[1]}.")
         last = torch.as_tensor(np.asarray(history[:, -1, 0], dtype=np.float64))
         w_hat = spectral.from_grid(last, self.k_max)
-        return self._run(w_hat, tuple(self.interval * (i + 1) for i in range(n_steps)))
+        times = tuple(self.interval * (i + 1) for i in range(n_steps))
+        return replace(self, inner_batch=len(last))._run(w_hat, times)
 
     def at(self, grid: Grid) -> NavierStokes2D:
         """The same equation solved, and stored, at ``grid``'s own resolution.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import random
 from collections.abc import Callable
 from dataclasses import replace
@@ -89,6 +90,30 @@ def test_a_record_without_provenance_is_refused(tmp_path: Path, changes: dict[st
     found = collect([save(tmp_path, record("good"), record("bad", **changes))])
     assert [run.record.model for run in found.runs] == ["good"]
     assert "no provenance" in only_reason(found)
+    assert words in only_reason(found)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda errors: [error / 2 for error in errors], "the mean over its samples is"),
+        (lambda errors: [errors[0] * (1 + 1e-6), *errors[1:]], "the mean over its samples is"),
+        (lambda errors: [math.inf, *errors[1:]], "the mean over its samples is inf"),
+        (lambda errors: [sum(errors) / len(errors)] * 2, "rel_l2 of 2 samples, but its test data have 20"),
+    ],
+    ids=["half", "a little", "infinite", "too few"],
+)
+@pytest.mark.parametrize("kind", ["record", "evaluation"])
+def test_errors_per_sample_that_are_not_those_of_the_mean_are_refused(
+    tmp_path: Path, kind: str, change: Callable[[list[float]], list[float]], words: str
+) -> None:
+    of = record()
+    samples = {"rel_l2": change(of.samples["rel_l2"])}
+    is_record = kind == "record"
+    entries = [replace(of, samples=samples)] if is_record else [of, evaluation(of, samples=samples)]
+    found = collect([save(tmp_path, record(seed=1), *entries)])
+    assert [run.record.seed for run in found.runs] == ([1] if is_record else [0, 1])
+    assert [run.evaluations for run in found.runs] == [[] for _ in found.runs]
     assert words in only_reason(found)
 
 

@@ -1,9 +1,11 @@
 """The coarse-solver ladder: rungs as predictors, steps that are as long as they may be, and the time for an error."""
 
 import math
+import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -74,6 +76,30 @@ def test_the_target_is_not_read(tmp_path: Path) -> None:
     rung = SolverRung(NAVIER_STOKES.at(Grid.periodic(16)), given.source.spec.grid)
     blind = Batch(batch.history, batch.static, batch.target * np.nan)
     assert torch.equal(rung.predict(batch, 2), rung.predict(blind, 2))
+
+
+@pytest.mark.parametrize("problem", [NAVIER_STOKES, BURGERS], ids=("ns2d", "burgers1d"))
+def test_a_solver_takes_whole_batches_and_gives_the_same_bits(
+    problem: NavierStokes2D | Burgers1D, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module = sys.modules[type(problem).__module__]
+    sizes: list[int] = []
+
+    def counted(linear: torch.Tensor, nonlinear: object, state: torch.Tensor, *rest: Any, **options: Any) -> Any:
+        sizes.append(len(state))
+        return integrate(linear, nonlinear, state, *rest, **options)
+
+    integrate = module.integrate
+    monkeypatch.setattr(module, "integrate", counted)
+    small = replace(problem, inner_batch=2)
+    samples = small.simulate([np.random.default_rng(i) for i in range(5)])
+    assert sizes == [2, 2, 1], "the bytes of data depend on it"
+    given = samples.trajectory[:, :1], samples.static
+    sizes.clear()
+    together = small.solve(*given, 2)
+    assert sizes == [5]
+    parts = [small.solve(*(x[part] for x in given), 2).trajectory for part in (slice(1), slice(1, 3), slice(3, 5))]
+    assert np.array_equal(np.concatenate(parts), together.trajectory)
 
 
 # Steps ---------------------------------------------------------------------------------------------------------------
