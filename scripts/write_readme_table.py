@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 import re
 import textwrap
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
@@ -74,8 +75,9 @@ def short(groups: Sequence[Group]) -> str:
 
 def full(groups: Sequence[Group]) -> str:
     """What docs/results.md shows."""
+    threads = textwrap.fill(_threads(groups), _LINE_LENGTH) + "\n"
     images = "".join(f"![Error against time on {group.task}](images/{_picture_name(group)})\n" for group in groups)
-    return "\n".join([table(groups, details=True), _list(groups, None), images])
+    return "\n".join([table(groups, details=True), threads, _list(groups, None), images])
 
 
 PAGES: Mapping[Path, Callable[[Sequence[Group]], str]] = {ROOT / "README.md": short, ROOT / "docs" / "results.md": full}
@@ -111,6 +113,19 @@ def _list(groups: Sequence[Group], n_sentences: int | None) -> str:
         textwrap.fill(item, _LINE_LENGTH, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False) + "\n"
         for item in items
     )
+
+
+def _threads(groups: Sequence[Group]) -> str:
+    """How many threads the trainings and the timed predictions used."""
+    runs = [run for group in groups for entry in group.entries for run in entry.seeds.runs]
+    found = Counter(run.record.environment.get("threads") for run in runs)
+    (most, n_runs), *others = found.most_common()
+    sentence = f"Of {len(runs)} trainings, {n_runs} used {most} thread{'' if most == 1 else 's'}"
+    for n_threads, n_runs in others:
+        models = sorted({run.record.model for run in runs if run.record.environment.get("threads") == n_threads})
+        sentence += f", and {n_runs} used {n_threads} ({', '.join(f'`{model}`' for model in models)})"
+    timed = sorted({str(one.environment.get("threads")) for run in runs for one in run.evaluations})
+    return f"{sentence}. Predictions were timed with {' or '.join(timed)} threads." if timed else f"{sentence}."
 
 
 def _picture_name(group: Group) -> str:

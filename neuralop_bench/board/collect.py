@@ -38,6 +38,8 @@ UNRANKED_TRACKS = ("custom",)
 _SAME_RUN = 1e-3
 # A column agrees with the mean over its samples to this relative difference. Sums in another order differ by 1e-15.
 _SAME_MEAN = 1e-9
+# Costs that depend on the network alone.
+_COUNTS = ("n_parameters", "n_parameters_complex_as_one")
 _PROVENANCE = {
     "config_hash": "config_hash is missing",
     "config": "the configuration is missing",
@@ -390,6 +392,10 @@ def _unlike(record: RunRecord, evaluation: Evaluation) -> str:
     differ = sorted(name for name in shared if record.metric_versions[name] != evaluation.metric_versions[name])
     if differ:
         return f"it measured {', '.join(differ)} in another version than the record"
+    for name in _COUNTS:  # a board shows those of the evaluation
+        recorded, found = record.cost.get(name), evaluation.cost.get(name)
+        if None not in (recorded, found) and recorded != found:
+            return f"its {name} is {found}, but the record's is {recorded}"
     recorded, found = record.metrics.get("rel_l2"), evaluation.metrics.get("rel_l2")
     same = recorded == found or (recorded and found and abs(found / recorded - 1) <= _SAME_RUN)
     return "" if same else f"its rel_l2 is {found}, but the record's is {recorded}"

@@ -42,7 +42,7 @@ RELAXATIONS = tuple(2.0**n for n in range(20))
 # iteration ends one step earlier.)
 _ENOUGH_WITHOUT_EFFECT = 4
 
-# Samples solved together to find the error of a rung, which bounds the memory. Times are measured at the best batch size.
+# Samples solved together to find the error of a rung. Times are measured at the best batch size.
 _BATCH_SIZE = 64
 
 # Raised whenever a change alters what is measured, so that older results aren't used.

@@ -162,6 +162,7 @@ def test_custom_runs_have_data_of_their_own(tmp_path: Path) -> None:
         ({"data": {"test": {"sha256": "other"}}}, "its test data aren't those of the record"),
         ({"metric_versions": {"rel_l2": 2}}, "rel_l2 in another version"),
         ({"metrics": {"rel_l2": 0.5}}, "its rel_l2 is 0.5"),
+        ({"cost": {"n_parameters": 10}}, "its n_parameters is 10, but the record's is 1000"),
     ],
 )
 def test_an_evaluation_of_something_else_is_refused_and_its_record_stands(

@@ -84,6 +84,9 @@ def test_the_readme_and_the_results_show_the_committed_records(committed: Board,
         text = page.read_text(encoding="utf-8")
         assert script.filled(page, content(script.shown(committed))) == text, "run `make board-pages`"
         assert f"**{best:.3f}**" in text
+    runs = [run.record for group in script.shown(committed) for entry in group.entries for run in entry.seeds.runs]
+    n_runs = sum(record.environment["threads"] == 2 for record in runs)
+    assert f"{n_runs} used 2 (" in (ROOT / "docs" / "results.md").read_text(encoding="utf-8")
     (tmp_path / "page.md").write_text("# A page\n")
     with pytest.raises(ValueError, match="no place"):
         script.filled(tmp_path / "page.md", "")

@@ -10,7 +10,7 @@ import pytest
 from helpers.made_boards import board_of, evaluated, made_board, small_record
 from helpers.made_records import EVALUATION, evaluation, record, save, three_models
 
-from neuralop_bench.board import columns
+from neuralop_bench.board import columns, pictures
 from neuralop_bench.board.collect import Run, collect
 from neuralop_bench.board.rows import Board, Entry, run_rows
 from neuralop_bench.evaluation.statistics import crossed_interval
@@ -144,6 +144,13 @@ def test_one_seed_that_was_slowed_down_leaves_the_times_of_a_row_as_they_are(tmp
     records[2] = replace(records[2], cost={**records[2].cost, "latency_ms": None})
     (tmp_path / "less").mkdir()
     assert made_board(tmp_path / "less", *records).entries[0].cells["latency_ms"] is None, "not of some of the seeds"
+
+
+def test_two_evaluations_of_one_second_have_one_curve_of_the_solver() -> None:
+    curves = [[{**evaluation(record()).rungs[0], "seconds": seconds}] for seconds in (0.1, 0.2)]
+    runs = [evaluated(rungs=curve, evaluator=name).evaluations[0] for curve, name in zip(curves, "ab", strict=True)]
+    (group,) = board_of(Run(small_record(), runs)).groups
+    assert [rung.seconds for rung in pictures.rungs_of(group)] == [0.1]
 
 
 # Single cells -------------------------------------------------------------------------------------------------------

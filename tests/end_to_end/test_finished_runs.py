@@ -6,9 +6,11 @@ import math
 import re
 import shutil
 from collections.abc import Callable
+from copy import deepcopy
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
@@ -22,12 +24,17 @@ from neuralop_bench.batch import Batch
 from neuralop_bench.compare import CompareError
 from neuralop_bench.config.compose import compose
 from neuralop_bench.config.constructors import ConfigError
-from neuralop_bench.config.identity import run_directory
+from neuralop_bench.config.identity import identity, run_directory
+from neuralop_bench.config.recorded import of_record
 from neuralop_bench.config.schema import RunConfig
 from neuralop_bench.predict import InputError
+from neuralop_bench.records.profile import Profile
 from neuralop_bench.records.record import Evaluation, RecordError, RunRecord, Verification
 from neuralop_bench.records.run_directory import RunError
 from neuralop_bench.records.standing import standing
+from neuralop_bench.runs.evaluation import Provenance, score_again
+from neuralop_bench.runs.scoring import Score
+from neuralop_bench.runtime import environment
 from neuralop_bench.surrogate.surrogate import Surrogate
 
 Change = Callable[[h5py.File], None]
@@ -207,6 +214,115 @@ def test_another_device_is_allowed_a_thousandth(copied: Path, name: str) -> None
         metrics={**record.metrics, "rel_l2": (record.metrics["rel_l2"] or 0) * (1 + 1e-4)},
     )
     assert all(entry.agrees for entry in verify.verify(copied))
+
+
+@pytest.fixture(scope="module")
+def rescored(finished_run: RunConfig) -> tuple[Score, Provenance]:
+    """What ``verify`` computes for the finished run, once for all edits of its record."""
+    run = run_directory(finished_run)
+    record = RunRecord.load(run / "record.json")
+    return score_again(of_record(record, run), record, run)
+
+
+def _steps_halved(record: RunRecord) -> dict[str, Any]:
+    shown = Profile.from_json(record.profile)
+    return {"profile": replace(shown, step_errors=shown.step_errors / 2).to_json()}
+
+
+def _field_of_less_error(record: RunRecord) -> dict[str, Any]:
+    shown = Profile.from_json(record.profile)
+    assert shown.fields.error is not None
+    return {"profile": replace(shown, fields=replace(shown.fields, error=shown.fields.error / 2)).to_json()}
+
+
+def _in_data(**changes: object) -> Callable[[RunRecord], dict[str, Any]]:
+    return lambda record: {"data": {**record.data, "test": {**record.data["test"], **changes}}}
+
+
+def _in_cost(**changes: object) -> Callable[[RunRecord], dict[str, Any]]:
+    return lambda record: {"cost": {**record.cost, **changes}}
+
+
+def _wider(record: RunRecord) -> dict[str, Any]:
+    return {"config": {**record.config, "model": {**record.config["model"], "width": 1}}}
+
+
+def _wider_and_consistent(record: RunRecord) -> dict[str, Any]:
+    """With the names that a run of this configuration has."""
+    changes = _wider(record)
+    cfg = of_record(replace(record, **changes), Path())
+    who = replace(identity(cfg), track=record.track)
+    return {**changes, "config_hash": who.config_hash, "run_id": who.run_id(record.seed)}
+
+
+EDITS: dict[str, tuple[Callable[[RunRecord], dict[str, Any]], str]] = {
+    "samples in another order": (lambda record: {"samples": {"rel_l2": record.samples["rel_l2"][::-1]}}, "of sample"),
+    "a sample less": (lambda record: {"samples": {"rel_l2": record.samples["rel_l2"][1:]}}, "number of samples"),
+    "no samples": (lambda _: {"samples": {}}, "number of samples"),
+    "smaller errors over time": (_steps_halved, "step_errors"),
+    "a better picture": (_field_of_less_error, "error of the drawn field"),
+    "no picture": (lambda _: {"profile": {}}, "curves and fields"),
+    "fewer parameters": (_in_cost(n_parameters=1), "n_parameters"),
+    "fewer operations": (_in_cost(gflops_forward=1e-9), "gflops_forward"),
+    "an earlier epoch": (_in_cost(best_epoch=-1), "best_epoch"),
+    "another architecture": (_wider, "config_hash"),
+    "another architecture, consistently": (_wider_and_consistent, "model.width of the checkpoint"),
+    "another hash": (lambda _: {"config_hash": "00000000"}, "config_hash"),
+    "a track whose rules it breaks": (lambda record: {"track": record.config["track"]}, "track"),
+    "another task": (lambda _: {"task": "another"}, "task"),
+    "another model": (lambda _: {"model": "unet"}, "model"),
+    "another seed": (lambda _: {"seed": 7}, "seed"),
+    "more test data": (_in_data(n=1000), "n of test"),
+    "data of a smaller error": (_in_data(error=1e-9), "error of test"),
+    "data of another version": (_in_data(version=0), "version of test"),
+}
+
+
+@pytest.mark.parametrize(("edit", "named"), EDITS.values(), ids=EDITS)
+def test_every_edit_that_can_be_found_out_is(
+    copied: Path,
+    rescored: tuple[Score, Provenance],
+    monkeypatch: pytest.MonkeyPatch,
+    edit: Callable[[RunRecord], dict[str, Any]],
+    named: str,
+) -> None:
+    monkeypatch.setattr(verify, "score_again", lambda *_: deepcopy(rescored))
+    assert all(entry.agrees for entry in verify.verify(copied))
+    change_record(copied, **edit(RunRecord.load(copied / "record.json")))
+    found = verify.verify(copied)
+    wrong = [entry.column for entry in found if not entry.agrees]
+    assert any(named in column for column in wrong), wrong
+    record = RunRecord.load(copied / "record.json")
+    kept = replace(verify.verification(record, found), dirty=False)
+    assert standing(record, [kept]) == "disputed"
+
+
+def test_times_and_memory_are_the_machines(
+    copied: Path,
+    rescored: tuple[Score, Provenance],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(verify, "score_again", lambda *_: deepcopy(rescored))
+    cost = RunRecord.load(copied / "record.json").cost
+    change_record(copied, cost={**cost, "latency_ms": 1234.0, "train_seconds": 1.0, "peak_memory_mb": 1.0})
+    assert verify.main([str(copied), "--no-save"]) == 0
+    printed = capsys.readouterr().out
+    assert re.search(r"latency_ms\s*\|\s*1234 \|", printed.split("Not compared")[1])
+
+
+def test_two_verifications_of_one_second_are_both_kept(
+    copied: Path, rescored: tuple[Score, Provenance], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(verify, "score_again", lambda *_: deepcopy(rescored))
+    now = environment.provenance(torch.device("cpu"))
+    monkeypatch.setattr(environment, "provenance", lambda *_, **__: now)
+    assert verify.main([str(copied)]) == 0
+    record = RunRecord.load(copied / "record.json")
+    change_record(copied, metrics={**record.metrics, "vrmse": 0.0})
+    assert verify.main([str(copied)]) == 1
+    found = [Verification.load(path).confirmed for path in (copied / "verifications").iterdir()]
+    assert sorted(found) == [False, True]
 
 
 def test_other_weights_are_found_out(copied: Path) -> None:
