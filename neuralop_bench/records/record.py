@@ -106,10 +106,9 @@ class RunRecord(_Saved):
 
     @property
     def fingerprint(self) -> str:
-        """SHA-256 over everything but the format and the names of files and folders."""
+        """SHA-256 over everything but the format, the folders of the run and the names of the files beside it."""
         values = {entry.name: _to_json(getattr(self, entry.name)) for entry in fields(self) if entry.name != "format"}
-        values["data"] = {split: _without(entry, "file") for split, entry in values["data"].items()}
-        values["config"] = _without(values["config"], "paths")
+        values["config"] = {key: value for key, value in values["config"].items() if key != "paths"}
         values["files"] = sorted(values["files"].values())
         return _hash(values)
 
@@ -229,10 +228,6 @@ def _with_infinities(value: Any) -> Any:
 
 def _hash(values: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
-
-
-def _without(values: dict[str, Any], name: str) -> dict[str, Any]:
-    return {key: value for key, value in values.items() if key != name}
 
 
 def _to_json(value: Any) -> Any:

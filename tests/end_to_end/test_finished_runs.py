@@ -273,6 +273,10 @@ EDITS: dict[str, tuple[Callable[[RunRecord], dict[str, Any]], str]] = {
     "another model": (lambda _: {"model": "unet"}, "model"),
     "another seed": (lambda _: {"seed": 7}, "seed"),
     "more test data": (_in_data(n=1000), "n of test"),
+    "numbers of other data": (
+        lambda record: _in_data(agreement=record.data["valid"]["agreement"])(record),
+        "numbers of test",
+    ),
     "data of a smaller error": (_in_data(error=1e-9), "error of test"),
     "data of another version": (_in_data(version=0), "version of test"),
 }

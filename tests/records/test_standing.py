@@ -100,12 +100,11 @@ def test_a_verification_is_of_the_whole_record(verification: Verification, name:
 @pytest.mark.parametrize(
     "change",
     [
-        {"data": {"test": {**RECORD.data["test"], "file": "b.hdf5"}}},
         {"config": {**RECORD.config, "paths": {"data": "elsewhere"}}},
         {"files": {"other.nc": "bb"}},
         {"format": 3},
     ],
-    ids=["data", "folders", "files", "format"],
+    ids=["folders", "files", "format"],
 )
 def test_names_of_files_are_not_verified(change: dict[str, Any]) -> None:
     assert standing(replace(RECORD, **change), [VERIFICATION]) == "verified"
