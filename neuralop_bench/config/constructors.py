@@ -128,7 +128,8 @@ def require_trusted(name: str, node: Any, trust: Sequence[str] = (), *, foreign:
             user didn't type ``target`` (the foreign module of ``model=external``), so it has to be trusted as well.
 
     Raises:
-        ConfigError: a constructor isn't trusted, or a foreign configuration isn't plain. The message names the key and what ``trust`` must contain.
+        ConfigError: a constructor isn't trusted, or a foreign configuration isn't plain. The message names the key,
+            and what ``trust`` must contain.
     """
     if foreign:
         require_plain(name, node)
@@ -146,7 +147,8 @@ def require_trusted(name: str, node: Any, trust: Sequence[str] = (), *, foreign:
 def check(name: str, node: Any, trust: Sequence[str] = ()) -> None:
     """Check the names and types of a node's arguments against the signature of its ``_target_``.
 
-    Nodes inside its arguments are checked in the same way, also within mappings and lists. Whole numbers given for floating-point arguments become floats in place, so that lr=1 and lr=1.0 are the same run.
+    Nodes inside its arguments are checked in the same way, also within mappings and lists. Whole numbers given for
+    floating-point arguments become floats in place, so that lr=1 and lr=1.0 are the same run.
 
     Raises:
         ConfigError: an argument is wrong. The message names the key and the closest known name.
