@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -186,13 +186,13 @@ def checked_files() -> Iterator[Callable[[], None]]:
     """
     from neuralop_bench.runtime import hydra_internals
 
-    experiments: list[tuple[str, dict[str, str], Any]] = []
+    experiments: list[tuple[str, Mapping[str, str | None], Any]] = []
 
     def before(name: str, text: str) -> None:
         if "*" in text:
             plain_yaml.require_plain(text, "=".join(name.rsplit("/", 1)))
 
-    def after(name: str, header: dict[str, str], content: Any) -> None:
+    def after(name: str, header: Mapping[str, str | None], content: Any) -> None:
         if name.startswith("experiment/"):
             experiments.append((name.replace("/", "=", 1), header, content))
 
@@ -204,13 +204,13 @@ def checked_files() -> Iterator[Callable[[], None]]:
         yield check
 
 
-def _require_modest(name: str, header: dict[str, str], content: Any) -> None:
+def _require_modest(name: str, header: Mapping[str, str | None], content: Any) -> None:
     """Refuse what an experiment file has no need for."""
     content = content if isinstance(content, dict) else {}
     hydra = content.get("hydra") or {}
     defaults = content.get("defaults") or []
     others = [key for key in hydra if key not in _EXPERIMENTS_KEYS] if isinstance(hydra, dict) else ["hydra"]
-    if others or "hydra" in header.get("package", "") or re.search(r"@[^,'\"]*hydra", str(defaults)):
+    if others or "hydra" in (header.get("package") or "") or re.search(r"@[^,'\"]*hydra", str(defaults)):
         raise InvocationError(
             f"{name} sets {', '.join(f'hydra.{key}' for key in others) or 'the package hydra'}, but an experiment file "
             f"may only set hydra.{' and hydra.'.join(_EXPERIMENTS_KEYS)}. Give the rest on the command line."

@@ -7,7 +7,7 @@ constraints.txt.
 from __future__ import annotations
 
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from copy import deepcopy
 from pathlib import Path
@@ -35,7 +35,7 @@ def wrapped_composition(wrap: Callable[[Callable[..., DictConfig]], Callable[...
 
 @contextmanager
 def watched_files(
-    before: Callable[[str, str], None], after: Callable[[str, dict[str, str], Any], None]
+    before: Callable[[str, str], None], after: Callable[[str, Mapping[str, str | None], Any], None]
 ) -> Iterator[None]:
     """See every configuration file that is read in the block.
 

@@ -23,7 +23,6 @@ from neuralop_bench.surrogate import checkpoint
 from neuralop_bench.surrogate.normalization import Normalizer
 from neuralop_bench.surrogate.rollout import rollout
 
-
 _MOST_STEPS = 2**16
 _MOST_POINTS = 2**16  # per axis
 
