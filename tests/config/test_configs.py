@@ -344,7 +344,7 @@ def test_interruption_says_how_to_go_on(capsys: pytest.CaptureFixture[str]) -> N
         ("data_gen.problems.ns2d", "Lower workers or dataset.problem.resolution"),
         ("neuralop_bench.evaluation.evaluator", "Lower evaluator.batch_size"),
         ("neuralop_bench.training.trainer", "Lower trainer.batch_size or model.width"),
-        ("neuralop_bench.predict", "Divide the input"),
+        ("neuralop_bench.predict", "Divide the input into files of fewer samples"),
         ("elsewhere", "Lower trainer.batch_size, model.width or preload_gib"),
     ],
 )
