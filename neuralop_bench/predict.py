@@ -29,6 +29,7 @@ from data_gen.grids import Grid
 from data_gen.spec import DatasetSpec
 from neuralop_bench.batch import Batch
 from neuralop_bench.config.messages import report_errors
+from neuralop_bench.config.recorded import of_record
 from neuralop_bench.records.record import RECORD_NAME, RunRecord
 from neuralop_bench.runtime import environment
 from neuralop_bench.surrogate.surrogate import Surrogate
@@ -123,21 +124,23 @@ def predict(
         frames beyond its history, ``relative_l2`` [sample] compares the frames that both have.
 
     Raises:
-        InputError: the file doesn't fit the model.
+        InputError: the file doesn't fit the model, or the output would replace the input or a file of the run.
         RecordError, CheckpointError, ConfigError: the run can't be read.
     """
+    _require_other_file(output, source, run)
     record = RunRecord.load(run / RECORD_NAME)
+    cfg = of_record(record, run, trust)
     where = environment.resolve_device(device)
     surrogate = Surrogate.load(run, device=where, trust=trust)
     spec, n_history = surrogate.spec, surrogate.n_history
     assert spec is not None
     assert n_history is not None
-    steps = int(record.config["dataset"]["horizon"]) if n_steps is None else n_steps
+    steps = cfg.dataset.horizon if n_steps is None else n_steps
     if steps < 1:
         raise InputError(f"At least 1 step has to be predicted, got --steps {steps}.")
     resolution_free = bool(getattr(surrogate.operator, "resolution_free", False))
     inputs = read_inputs(source, spec, n_history, resolution_free=resolution_free)
-    batch_size = int(record.config["evaluator"]["batch_size"])
+    batch_size = cfg.evaluator.batch_size
     parts = []
     with progress.track("Predicting", len(inputs.static), "samples") as bar:
         for first in range(0, len(inputs.static), batch_size):
@@ -151,6 +154,13 @@ def predict(
     with replacing(output) as temporary:
         result.to_netcdf(temporary, engine="h5netcdf")
     return result
+
+
+def _require_other_file(output: Path, source: Path, run: Path) -> None:
+    """Refuse an output that would destroy the input or a file of the run, perhaps under another name."""
+    for path in (source, *(run.rglob("*") if run.is_dir() else ())):
+        if output.exists() and path.exists() and output.samefile(path):
+            raise InputError(f"The output {output} would replace {path}. Choose another file with -o.")
 
 
 def _read(file: Any, path: Path, name: str, spec: DatasetSpec, n_time_axes: int) -> NDArray[np.float32]:

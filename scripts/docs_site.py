@@ -17,7 +17,7 @@ from mkdocs.structure.files import File
 
 ROOT = Path(__file__).parents[1]
 # Files outside docs/ that the site has, too, under the same names.
-OUTSIDE = ("CONTRIBUTING.md", "CHANGELOG.md", "leaderboard/index.html")
+OUTSIDE = ("CONTRIBUTING.md", "CHANGELOG.md", "SECURITY.md", "leaderboard/index.html")
 
 _CODE_OR_LINK = re.compile(
     r"```.*?^```|`[^`\n]*`|\[(?P<text>[^\]]*)\]\((?P<path>[^)#\s]+)(?P<anchor>#[^)]*)?\)", re.MULTILINE | re.DOTALL

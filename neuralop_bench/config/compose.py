@@ -20,10 +20,10 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, ListConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
-from neuralop_bench.config.constructors import ConfigError, suggestion
+from neuralop_bench.config.constructors import ConfigError, require_trusted, suggestion, targets
 from neuralop_bench.config.rules import validate
 from neuralop_bench.config.schema import RunConfig, flattened
-from neuralop_bench.runtime.command_line import escaped
+from neuralop_bench.runtime.command_line import checked_files, escaped
 from neuralop_bench.runtime.hydra_internals import group_options
 from neuralop_bench.runtime.place import CONFIG_DIR
 
@@ -60,7 +60,9 @@ def composed_like(overrides: Sequence[str], like: RunConfig | None = None) -> Ru
 
 
 def _composed(overrides: Sequence[str], like: RunConfig | None) -> RunConfig:
-    cfg = hydra_compose("config", overrides=escaped(overrides), return_hydra_config=True)
+    with checked_files() as check_experiments:
+        cfg = hydra_compose("config", overrides=escaped(overrides), return_hydra_config=True)
+    check_experiments()
     hydra = cfg.hydra
     OmegaConf.set_struct(cfg, False)
     del cfg["hydra"]
@@ -88,6 +90,10 @@ def _resolve(cfg: DictConfig, hydra: DictConfig, like: RunConfig | None = None) 
         group: str(option) for group, option in choices.items() if option is not None and not group.startswith("hydra")
     }
     run.overrides = overrides
+    # model.target and its like: what the user typed may be imported, but not what a file says.
+    for key, target in targets("model", run.model, ("target",)):
+        if target is not None and not any(str(target) in override for override in overrides):
+            require_trusted(key.rpartition(".")[0], {"target": target}, run.trust, foreign=True)
     validate(run)
     if run.run is not None and run.mode != "evaluate":
         raise ConfigError(f"run={run.run} only has an effect with mode=evaluate. Add mode=evaluate or leave it out.")

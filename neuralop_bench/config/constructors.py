@@ -3,11 +3,15 @@
 A node is a mapping with ``_target_`` (a dotted name) and the arguments of the constructor it names. A configuration can
 come from someone else, inside a record or a checkpoint, and its names decide which code is run. So only the packages in
 ``TRUSTED`` are imported without the user's permission.
+
+What is checked is what is built: ``check`` and ``build`` walk through the same mappings and lists, and a name is looked
+up in the same way. ``build`` resolves nothing.
 """
 
 from __future__ import annotations
 
 import difflib
+import functools
 import inspect
 import math
 import re
@@ -16,30 +20,46 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from beartype import BeartypeConf
 from beartype.door import is_bearable
-from hydra.errors import InstantiationException
-from hydra.utils import get_object, instantiate
+from hydra.utils import get_object
 
-# Packages that constructors may come from. Not all of torch: torch.hub.load, for example, downloads code and runs it.
-TRUSTED = (
+# Modules of training whose functions are constructors, too. Elsewhere only classes are: a function may take a path, a
+# name or code.
+_WITH_FUNCTIONS = tuple(
+    f"neuralop_bench.training.{name}" for name in ("augmentation", "losses", "optimizers", "schedules")
+)
+_OWN = (
     "data_gen.permeability",
     "data_gen.problems",
     "data_gen.random_fields",
     "neuralop_bench.metrics",
     "neuralop_bench.models",
-    "neuralop_bench.training",
-    "torch.nn",
-    "torch.optim",
+    *_WITH_FUNCTIONS,
+    *(f"neuralop_bench.training.{name}" for name in ("tensorboard_tracker", "tracking", "wandb_tracker")),
+)
+# Packages that constructors may come from. Not all of torch: torch.hub.load, for example, downloads code and runs it.
+TRUSTED = (*_OWN, "torch.nn", "torch.optim")
+# Of torch, only the classes that have one of these bases.
+_TORCHS = (
+    "torch.nn.modules.module.Module",
+    "torch.optim.optimizer.Optimizer",
+    "torch.optim.lr_scheduler.LRScheduler",
 )
 _INT_IS_FLOAT = BeartypeConf(is_pep484_tower=True)
+# ``_convert_`` is Hydra's, and part of every configuration's hash. Here, lists and mappings are always plain ones.
 _DIRECTIVES: dict[str, tuple[Any, ...]] = {
     "_partial_": (True, False),
-    "_recursive_": (True, False),
     "_convert_": ("none", "partial", "object", "all"),
 }
-# No model or problem has more layers, channels or points per axis. A larger number is a typing error, and building it
-# would exhaust memory or take hours: a million layers are a million modules, even on a device that takes no memory.
+_NOT_ARGUMENTS = ("_target_", *_DIRECTIVES)
+# No model or problem has more channels or points per axis. A larger number is a typing error, and building it would
+# exhaust memory or take hours.
 _MOST = 2**16
+# Every layer is a module, which takes time even on a device that takes no memory: a thousand take seconds.
+_MOST_MODULES = 2**10
+_COUNTS_MODULES = re.compile(r"(^|[_.])(layers|levels|blocks|scales|smoothing|depth)(\[\d+\])?$")
 _LARGEST_SEED = 2**32 - 1
+# No configuration is nested more deeply.
+_DEEPEST = 32
 
 
 class ConfigError(ValueError):
@@ -51,17 +71,50 @@ class InapplicableError(ConfigError):
 
 
 def build(node: Mapping[str, Any]) -> Any:
-    """Call the constructor of a node that has been checked.
+    """Call the constructor of a node that has been checked, after those of the nodes inside it.
 
     Raises:
         Exception: any exception of the constructor.
     """
-    try:
-        return instantiate(dict(node))
-    except InstantiationException as error:
-        if isinstance(error.__cause__, ValueError | RuntimeError):
-            raise error.__cause__ from None  # the constructor's own message, without Hydra's around it
-        raise
+    return _built(node)
+
+
+def _built(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        is_node = "_target_" in value
+        made = {key: _built(entry) for key, entry in value.items() if not is_node or key not in _NOT_ARGUMENTS}
+        if not is_node:
+            return made
+        constructor = get_object(value["_target_"])
+        return functools.partial(constructor, **made) if value.get("_partial_") else constructor(**made)
+    return [_built(entry) for entry in value] if isinstance(value, list | tuple) else value
+
+
+def require_plain(name: str, value: Any, depth: int = 0) -> None:
+    """Refuse a value of a configuration from someone else that isn't what it says: nothing there is resolved.
+
+    Args:
+        name: the value's key, for the message.
+        value: any part of a configuration; it is searched recursively.
+        depth: how deeply it is nested.
+
+    Raises:
+        ConfigError: a text or a key contains an interpolation (``${...}``), or the value is nested too deeply.
+    """
+    if depth > _DEEPEST:
+        raise ConfigError(f"{name[:80]} is nested too deeply: at most {_DEEPEST} levels are read.")
+    if isinstance(value, Mapping):
+        for key, entry in value.items():
+            require_plain(name, key, depth + 1)
+            require_plain(f"{name}.{key}", entry, depth + 1)
+    elif isinstance(value, list | tuple):
+        for index, entry in enumerate(value):
+            require_plain(f"{name}[{index}]", entry, depth + 1)
+    elif isinstance(value, str) and "${" in value:
+        raise ConfigError(
+            f"{name} contains an interpolation, {value[:80]!r}. A record or a checkpoint holds values alone: this one "
+            "was changed by someone, and isn't used."
+        )
 
 
 def require_trusted(name: str, node: Any, trust: Sequence[str] = (), *, foreign: bool = False) -> None:
@@ -71,13 +124,16 @@ def require_trusted(name: str, node: Any, trust: Sequence[str] = (), *, foreign:
         name: the node's key, for the message.
         node: any part of a configuration; it is searched recursively.
         trust: packages trusted besides ``TRUSTED``.
-        foreign: the configuration comes from a record or a checkpoint. Then the user didn't type ``target`` (the
-            foreign module of ``model=external``), so it has to be trusted as well.
+        foreign: the configuration comes from a record or a checkpoint. Then it must be plain (``require_plain``). The
+            user didn't type ``target`` (the foreign module of ``model=external``), so it has to be trusted as well.
 
     Raises:
-        ConfigError: a constructor isn't trusted. The message names the key and what ``trust`` must contain.
+        ConfigError: a constructor isn't trusted, or a foreign configuration isn't plain. The message names the key,
+            and what ``trust`` must contain.
     """
-    for key, target in _targets(name, node, ("_target_", "target") if foreign else ("_target_",)):
+    if foreign:
+        require_plain(name, node)
+    for key, target in targets(name, node, ("_target_", "target") if foreign else ("_target_",)):
         if not isinstance(target, str) or not re.fullmatch(r"[^\W\d]\w*(\.[^\W\d]\w*)+", target):
             raise ConfigError(f"{key} must be a dotted name such as neuralop_bench.models.fno.FNO, got {target!r}.")
         if not _is_below(target, (*TRUSTED, *trust)) or any(part.startswith("_") for part in target.split(".")):
@@ -91,7 +147,8 @@ def require_trusted(name: str, node: Any, trust: Sequence[str] = (), *, foreign:
 def check(name: str, node: Any, trust: Sequence[str] = ()) -> None:
     """Check the names and types of a node's arguments against the signature of its ``_target_``.
 
-    Whole numbers given for floating-point arguments become floats in place, so that lr=1 and lr=1.0 are the same run.
+    Nodes inside its arguments are checked in the same way, also within mappings and lists. Whole numbers given for
+    floating-point arguments become floats in place, so that lr=1 and lr=1.0 are the same run.
 
     Raises:
         ConfigError: an argument is wrong. The message names the key and the closest known name.
@@ -100,6 +157,10 @@ def check(name: str, node: Any, trust: Sequence[str] = ()) -> None:
         raise ConfigError(f"{name} must name a constructor in {name}._target_, got {node!r}.")
     require_trusted(name, node, trust)
     _require_possible_numbers(name, node)
+    _check(name, node, trust)
+
+
+def _check(name: str, node: Mapping[str, Any], trust: Sequence[str]) -> None:
     target = _imported(name, str(node["_target_"]), trust)
     parameters = inspect.signature(target).parameters
     takes_any = any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters.values())
@@ -116,9 +177,11 @@ def check(name: str, node: Any, trust: Sequence[str] = ()) -> None:
             otherwise = f" {node['_target_']} doesn't take it; if a recipe sets it, add ~{name}.{key}."
             raise ConfigError(f"Unknown key {name}.{key}.{close or otherwise}")
         if isinstance(value, Mapping) and "_target_" in value:
-            check(f"{name}.{key}", value, trust)
+            _check(f"{name}.{key}", value, trust)
             _require_kind(f"{name}.{key}", value, hints.get(key), trust)
-        elif key in hints:
+            continue
+        _check_within(f"{name}.{key}", value, trust)
+        if key in hints:
             if not _fits(value, hints[key]):
                 raise ConfigError(f"{name}.{key} must be of type {_readable(hints[key])}, got {value!r}.")
             if isinstance(value, Sequence) and not value and parameters[key].default != value:
@@ -134,6 +197,19 @@ def check(name: str, node: Any, trust: Sequence[str] = ()) -> None:
     ]
     if missing and not node.get("_partial_"):
         raise ConfigError(f"{name} needs {' and '.join(f'{name}.{key}' for key in missing)}.")
+
+
+def _check_within(name: str, value: Any, trust: Sequence[str]) -> None:
+    """Check the nodes in the mappings and lists of an argument."""
+    if isinstance(value, Mapping):
+        if "_target_" in value:
+            _check(name, value, trust)
+        else:
+            for key, entry in value.items():
+                _check_within(f"{name}.{key}", entry, trust)
+    elif isinstance(value, list | tuple):
+        for index, entry in enumerate(value):
+            _check_within(f"{name}[{index}]", entry, trust)
 
 
 def target(node: Mapping[str, Any]) -> Any:
@@ -168,7 +244,7 @@ def _require_possible_numbers(name: str, node: Any) -> None:
     elif isinstance(node, float) and not math.isfinite(node):
         raise ConfigError(f"{name} must be a finite number, got {node}.")
     elif isinstance(node, int):
-        most = _LARGEST_SEED if name.endswith("seed") else _MOST
+        most = _LARGEST_SEED if name.endswith("seed") else _MOST_MODULES if _COUNTS_MODULES.search(name) else _MOST
         if abs(node) > most:
             raise ConfigError(f"{name} must be at most {most}, got {node}.")
 
@@ -180,13 +256,14 @@ def _require_kind(name: str, node: Mapping[str, Any], hint: Any, trust: Sequence
         raise ConfigError(f"{name} must be of type {_readable(hint)}, got a {target.__name__}.")
 
 
-def _targets(name: str, node: Any, keys: Sequence[str]) -> Iterator[tuple[str, Any]]:
+def targets(name: str, node: Any, keys: Sequence[str]) -> Iterator[tuple[str, Any]]:
+    """The values of some keys at every depth of a node, each with its full key."""
     if isinstance(node, Mapping):
         for key, value in node.items():
-            yield from ((f"{name}.{key}", value),) if key in keys else _targets(f"{name}.{key}", value, keys)
+            yield from ((f"{name}.{key}", value),) if key in keys else targets(f"{name}.{key}", value, keys)
     elif isinstance(node, list | tuple):
         for index, value in enumerate(node):
-            yield from _targets(f"{name}[{index}]", value, keys)
+            yield from targets(f"{name}[{index}]", value, keys)
 
 
 def _is_below(dotted: str, packages: Sequence[str]) -> bool:
@@ -199,13 +276,27 @@ def _imported(name: str, dotted: str, trust: Sequence[str]) -> Any:
     except Exception as error:
         reason = " ".join(str(error).split())
         raise ConfigError(f"{name}._target_={dotted!r} can't be imported: {reason}") from error
-    # A trusted module imports others: neuralop_bench.models.fno.nn.Module belongs to torch, so it isn't trusted here.
     home = getattr(target, "__module__", None) or ""
-    if not callable(target) or not _is_below(home, (*TRUSTED, *trust)):
+    if not _is_constructor(dotted, target, trust):
         raise ConfigError(
             f"{name}._target_={dotted!r} isn't a constructor of a trusted package: it comes from {home or 'nowhere'}."
         )
     return target
+
+
+def _is_constructor(dotted: str, found: Any, trust: Sequence[str]) -> bool:
+    """Whether the object that a name led to may be called.
+
+    A name alone says little, since a trusted module imports others: neuralop_bench.models.fno.nn.Module is torch's.
+    """
+    home, own_name = getattr(found, "__module__", None) or "", getattr(found, "__qualname__", "")
+    if _is_below(home, trust):
+        return callable(found)
+    if inspect.isclass(found) and _is_below(home, ("torch.nn.modules", "torch.optim")):
+        return any(f"{base.__module__}.{base.__qualname__}" in _TORCHS for base in found.__mro__)
+    if dotted != f"{home}.{own_name}" or "." in own_name:
+        return False
+    return _is_below(home, _OWN) if inspect.isclass(found) else inspect.isfunction(found) and home in _WITH_FUNCTIONS
 
 
 def _fits(value: Any, hint: Any) -> bool:

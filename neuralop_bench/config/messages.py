@@ -19,6 +19,7 @@ from neuralop_bench.config import constructors
 from neuralop_bench.config.compose import base_of_command_line, first_line, known_keys
 from neuralop_bench.config.constructors import ConfigError, suggestion
 from neuralop_bench.config.schema import RunConfig, components
+from neuralop_bench.runtime import streams
 from neuralop_bench.runtime.place import CONFIG_DIR
 from neuralop_bench.runtime.process_group import OtherProcessFailed, n_processes
 from neuralop_bench.runtime.signals import report_stops
@@ -26,6 +27,19 @@ from neuralop_bench.runtime.signals import report_stops
 # Options that come from Hydra's plugins, and the extra that installs each. Our slurm and local build on submitit's.
 _LAUNCHERS = ("joblib", "slurm", "slurm_gpu", "local", "submitit_slurm", "submitit_local")
 _EXTRAS = {**{f"hydra/launcher/{name}": "cluster" for name in _LAUNCHERS}, "hydra/sweeper/optuna": "sweep"}
+
+# What decides the memory that a part of the code needs; the first entry that fits counts.
+_MEMORY_REMEDIES = {
+    "data_gen.importing": "Import fewer samples at a time",
+    "data_gen.generation": "Lower workers or dataset.problem.resolution",
+    "data_gen.problems": "Lower workers or dataset.problem.resolution",
+    "neuralop_bench.data": "Lower preload_gib",
+    "neuralop_bench.evaluation": "Lower evaluator.batch_size",
+    "neuralop_bench.metrics": "Lower evaluator.batch_size",
+    "neuralop_bench.runs.scoring": "Lower evaluator.batch_size",
+    "neuralop_bench.training": "Lower trainer.batch_size or model.width",
+    "neuralop_bench.predict": "Divide the input into files of fewer samples",
+}
 
 
 class JobReported(Exception):
@@ -39,7 +53,7 @@ def report_errors() -> Iterator[None]:
     SIGINT and SIGTERM end the process with a message that says how to continue.
     """
     try:
-        with report_stops():
+        with streams.kept_open(), report_stops():
             yield
     except BrokenPipeError:  # "| head" has read enough
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115  (the interpreter flushes it at the end)
@@ -101,8 +115,8 @@ def describe(error: BaseException) -> str:
     root = next((cause for cause in chain if not isinstance(cause, InstantiationException)), chain[0])
     if isinstance(root, MemoryError) or _is_torchs_memory_error(root):
         return (
-            "Out of memory. Lower trainer.batch_size, model.width or preload_gib, or use a machine with more memory. "
-            "A run whose configuration stays the same resumes from its last checkpoint."
+            f"Out of memory. {_memory_remedy(root)}, or use a machine with more memory. A run whose configuration "
+            "stays the same resumes from its last checkpoint."
         )
     if n_processes() > 1 and re.search("gloo|nccl|peer|DistBackend", f"{type(root).__name__} {root}", re.IGNORECASE):
         return "Another process of this run has ended. Its own message, or that of its launcher, says why."
@@ -117,6 +131,16 @@ def describe(error: BaseException) -> str:
 
 def _is_torchs_memory_error(error: BaseException) -> bool:
     return type(error).__name__ == "OutOfMemoryError" or "allocate memory" in str(error).partition("\n")[0]
+
+
+def _memory_remedy(error: BaseException) -> str:
+    """The option that decides how much the code that failed needs: that of the innermost part that has one."""
+    modules = [str(frame.f_globals.get("__name__")) for frame, _ in traceback.walk_tb(error.__traceback__)]
+    for module in reversed(modules):
+        for part, remedy in _MEMORY_REMEDIES.items():
+            if f"{module}.".startswith(f"{part}."):
+                return remedy
+    return "Lower trainer.batch_size, model.width or preload_gib"
 
 
 def _describe_os(error: OSError) -> str:

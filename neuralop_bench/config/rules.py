@@ -21,6 +21,7 @@ PRECISIONS = ("float32", "bf16")
 _SAFE_NAME = r"[A-Za-z0-9][A-Za-z0-9._+-]{0,39}"
 # A larger number is a typing error, and building it would exhaust memory or take hours.
 _MOST = 2**31 - 1
+_MOST_FRAMES = 2**16  # more would run for days
 _MOST_WORKERS = 1024
 _MOST_GIB = 2**20
 _MOST_POINTS = 8192  # per axis, of a solver's grid
@@ -101,16 +102,16 @@ def _require_ranges(run: RunConfig) -> None:
     bounds = {
         "trainer.epochs": (run.trainer.epochs, 1, _MOST),
         "trainer.batch_size": (run.trainer.batch_size, 1, _MOST),
-        "trainer.unroll": (run.trainer.unroll, 1, _MOST),
-        "trainer.pushforward": (run.trainer.pushforward, 0, _MOST),
+        "trainer.unroll": (run.trainer.unroll, 1, _MOST_FRAMES),
+        "trainer.pushforward": (run.trainer.pushforward, 0, _MOST_FRAMES),
         "trainer.workers": (run.trainer.workers, 0, _MOST_WORKERS),
         "evaluator.batch_size": (run.evaluator.batch_size, 1, _MOST),
-        "dataset.history": (run.dataset.history, 0, _MOST),
-        "dataset.horizon": (run.dataset.horizon, 1, _MOST),
+        "dataset.history": (run.dataset.history, 0, _MOST_FRAMES),
+        "dataset.horizon": (run.dataset.horizon, 1, _MOST_FRAMES),
         "dataset.seed": (run.dataset.seed, 0, _LARGEST_SEED),
         "data.n_fresh": (1 if run.data.n_fresh is None else run.data.n_fresh, 1, _MOST),
         "data.workers": (run.data.workers, 0, _MOST_WORKERS),
-        "surrogate.bundle": (run.surrogate.bundle, 1, _MOST),
+        "surrogate.bundle": (run.surrogate.bundle, 1, _MOST_FRAMES),
         "seed": (run.seed, 0, _LARGEST_SEED),
         "workers": (1 if run.workers is None else run.workers, 1, _MOST_WORKERS),
         "tuning_trials": (1 if run.tuning_trials is None else run.tuning_trials, 1, _MOST),
@@ -123,7 +124,7 @@ def _require_ranges(run: RunConfig) -> None:
         key = f"dataset.test_splits.{split}"
         bounds[f"{key}.n"] = (1 if extra.n is None else extra.n, 1, _MOST)
         bounds[f"{key}.refine"] = (extra.refine, 1 / 64, 64)
-        bounds[f"{key}.horizon"] = (run.dataset.horizon if extra.horizon is None else extra.horizon, 1, _MOST)
+        bounds[f"{key}.horizon"] = (run.dataset.horizon if extra.horizon is None else extra.horizon, 1, _MOST_FRAMES)
     bounds |= {f"dataset.ladder[{i}]": (fraction, 1 / 1024, 1) for i, fraction in enumerate(run.dataset.ladder)}
     for name, (value, least, most) in bounds.items():
         if value == MISSING:

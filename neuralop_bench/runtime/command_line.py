@@ -2,20 +2,30 @@
 
 from __future__ import annotations
 
+import inspect
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import yaml
 
+from neuralop_bench.runtime import plain_yaml
 from neuralop_bench.runtime.place import CONFIG_DIR
 from neuralop_bench.runtime.process_group import n_processes
 
-# What Hydra may build from the node ``hydra``: launchers, sweepers (Optuna's has a sampler) and log handlers.
+# Packages whose classes Hydra may build from its node: launchers, sweepers (Optuna's has a sampler) and callbacks.
 _HYDRAS_OWN = ("hydra._internal.core_plugins", "hydra.experimental.callbacks", "hydra_plugins", "optuna.samplers")
-_LOGGING = ("logging", "colorlog")
+# What logging may build. Of a handler for files, only Hydra's own: any other could empty a file.
+_LOGGING = ("logging.Formatter", "logging.NullHandler", "logging.StreamHandler", "colorlog.ColoredFormatter")
+_FILE_HANDLER, _HYDRAS_LOG = "logging.FileHandler", "${hydra.runtime.output_dir}/${hydra.job.name}.log"
+_STREAMS = ("ext://sys.stdout", "ext://sys.stderr")
 _DEEPEST = 32
+# What an experiment file may use. With more references, or references within texts, a short file could grow to
+# gigabytes.
+_EXPERIMENTS_KEYS = ("mode", "sweeper")
+_REFERENCE = re.compile(r"\$\{(hydra:sweeper\.)?[A-Za-z0-9_.]+\}")
+_MOST_REFERENCES = 16
 
 
 class InvocationError(ValueError):
@@ -80,7 +90,8 @@ def guarded_composition() -> Iterator[None]:
     def guarded(load: Callable[..., Any]) -> Callable[..., Any]:
         def load_guarded(self: Any, *arguments: Any, **options: Any) -> Any:
             try:
-                cfg = load(self, *arguments, **options)
+                with checked_files() as check_experiments:
+                    cfg = load(self, *arguments, **options)
             except (AssertionError, AttributeError, LookupError, TypeError) as error:
                 if isinstance(error, OmegaConfBaseException):
                     raise
@@ -89,6 +100,7 @@ def guarded_composition() -> Iterator[None]:
                 given = " ".join(map(repr, typed))
                 raise InvocationError(f"Hydra can't compose {given}: look for a malformed argument or file.") from error
             _require_hydras_own(cfg.hydra, "hydra")
+            check_experiments()
             if options.get("run_mode") == RunMode.MULTIRUN:
                 _require_possible_sweep(cfg)
             return cfg
@@ -120,17 +132,114 @@ def _require_hydras_own(node: Any, name: str, depth: int = 0) -> None:
     if depth > _DEEPEST:
         raise InvocationError(f"{name} is nested too deeply. Does it contain itself?")
     for key in node if isinstance(node, DictConfig) else range(len(node)):
+        names_code = key in ("_target_", "()", "class", "factory", "custom_search_space")
+        if names_code and OmegaConf.is_interpolation(node, key):  # its value in a job may be another one
+            raise InvocationError(f"{name}.{key} names code, so it must be written out, without ${{...}}.")
         try:
             value = None if OmegaConf.is_missing(node, key) else node[key]  # follows interpolations
         except OmegaConfBaseException:
             continue  # a value that only exists in a job
         if OmegaConf.is_config(value):
             _require_hydras_own(value, f"{name}.{key}", depth + 1)
-        allowed = _HYDRAS_OWN if key == "_target_" else _LOGGING if key in ("()", "class", "factory") else None
-        if allowed is not None and value is not None:
-            text = str(value)
-            if not any(text == package or text.startswith(f"{package}.") for package in allowed):
-                raise InvocationError(
-                    f"{name}.{key}={text} isn't part of Hydra, but Hydra would call it. Only {', '.join(allowed)} are "
-                    "trusted there. Remove it from the command line or the experiment file."
-                )
+        if isinstance(value, str) and value.startswith(("ext://", "cfg://")) and value not in _STREAMS:
+            raise InvocationError(f"{name}.{key}={value} would import code. Only {' and '.join(_STREAMS)} can be used.")
+        if not names_code or value is None:
+            continue
+        if key == "_target_":
+            is_known, allowed = _is_class_of_hydra(str(value)), _HYDRAS_OWN
+        else:
+            allowed = () if key == "custom_search_space" else _LOGGING
+            is_known = str(value) in allowed or (str(value) == _FILE_HANDLER and _is_hydras_log(node))
+        if not is_known:
+            trusted = f"Only {', '.join(allowed)} are trusted there. " if allowed else ""
+            raise InvocationError(
+                f"{name}.{key}={value} isn't part of Hydra, but Hydra would call it. {trusted}Remove it from the "
+                "command line or the experiment file."
+            )
+
+
+def _is_class_of_hydra(dotted: str) -> bool:
+    from hydra.utils import get_object
+
+    if not any(dotted.startswith(f"{package}.") for package in _HYDRAS_OWN):
+        return False
+    try:
+        found = get_object(dotted)
+    except Exception:  # a plugin that isn't installed or can't be imported: Hydra says so when it builds it
+        return True
+    return inspect.isclass(found) and found.__module__.split(".")[0] in ("hydra", "hydra_plugins", "optuna")
+
+
+def _is_hydras_log(handler: Any) -> bool:
+    from omegaconf import OmegaConf
+
+    raw: Any = OmegaConf.to_container(handler, resolve=False)
+    return raw.get("filename") == _HYDRAS_LOG and raw.get("mode", "a") == "a"
+
+
+@contextmanager
+def checked_files() -> Iterator[Callable[[], None]]:
+    """Refuse configuration files with aliases in the block; afterwards, call what is yielded to check experiments.
+
+    An experiment file may come from someone else. It sets values of a run, and the sweep over them, but neither reads
+    the environment nor changes how jobs are started.
+    """
+    from neuralop_bench.runtime import hydra_internals
+
+    experiments: list[tuple[str, Mapping[str, str | None], Any]] = []
+
+    def before(name: str, text: str) -> None:
+        if "*" in text:
+            plain_yaml.require_plain(text, "=".join(name.rsplit("/", 1)))
+
+    def after(name: str, header: Mapping[str, str | None], content: Any) -> None:
+        if name.startswith("experiment/"):
+            experiments.append((name.replace("/", "=", 1), header, content))
+
+    def check() -> None:
+        for experiment in experiments:
+            _require_modest(*experiment)
+
+    with hydra_internals.watched_files(before, after):
+        yield check
+
+
+def _require_modest(name: str, header: Mapping[str, str | None], content: Any) -> None:
+    """Refuse what an experiment file has no need for."""
+    content = content if isinstance(content, dict) else {}
+    hydra = content.get("hydra") or {}
+    defaults = content.get("defaults") or []
+    others = [key for key in hydra if key not in _EXPERIMENTS_KEYS] if isinstance(hydra, dict) else ["hydra"]
+    if others or "hydra" in (header.get("package") or "") or re.search(r"@[^,'\"]*hydra", str(defaults)):
+        raise InvocationError(
+            f"{name} sets {', '.join(f'hydra.{key}' for key in others) or 'the package hydra'}, but an experiment file "
+            f"may only set hydra.{' and hydra.'.join(_EXPERIMENTS_KEYS)}. Give the rest on the command line."
+        )
+    sweeper = hydra.get("sweeper")
+    axes = (sweeper.get("params") if isinstance(sweeper, dict) else None) or {}
+    for key, value in axes.items() if isinstance(axes, dict) else ():
+        if re.search(r"\b(trust|target|hydra)\b", f"{key}={value}"):
+            raise InvocationError(
+                f"{name} varies {key}={value}, but trust, model.target and hydra can only be given on the command line."
+            )
+    found = list(_interpolations(content))
+    for text in found:
+        if not _REFERENCE.fullmatch(text):
+            raise InvocationError(
+                f"{name} contains {text[:80]!r}, but an experiment file may only refer to another key, as in "
+                "${dataset.horizon}. Write the value out, or give it on the command line."
+            )
+    if len(found) > _MOST_REFERENCES:
+        raise InvocationError(f"{name} contains {len(found)} references ${{...}}, but at most {_MOST_REFERENCES} fit.")
+
+
+def _interpolations(value: Any) -> Iterator[str]:
+    if isinstance(value, dict):
+        for key, entry in value.items():
+            yield from _interpolations(key)
+            yield from _interpolations(entry)
+    elif isinstance(value, list):
+        for entry in value:
+            yield from _interpolations(entry)
+    elif isinstance(value, str) and "${" in value:
+        yield value

@@ -7,12 +7,13 @@ constraints.txt.
 from __future__ import annotations
 
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from copy import deepcopy
+from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig, open_dict
+from omegaconf import DictConfig, OmegaConf, open_dict
 
 
 @contextmanager
@@ -30,6 +31,36 @@ def wrapped_composition(wrap: Callable[[Callable[..., DictConfig]], Callable[...
         yield
     finally:
         ConfigLoaderImpl.load_configuration = load
+
+
+@contextmanager
+def watched_files(
+    before: Callable[[str, str], None], after: Callable[[str, Mapping[str, str | None], Any], None]
+) -> Iterator[None]:
+    """See every configuration file that is read in the block.
+
+    Args:
+        before: gets a file's name below its configuration folder, such as ``model/fno``, and its text.
+        after: gets the name, the file's header (``package``) and its content with unresolved interpolations.
+    """
+    from hydra._internal.core_plugins.file_config_source import FileConfigSource
+
+    load = FileConfigSource.load_config
+
+    def load_watched(self: Any, config_path: str) -> Any:
+        path = Path(self.path) / self._normalize_file_name(config_path)
+        name = config_path.removesuffix(".yaml")
+        if path.is_file():
+            before(name, path.read_text(encoding="utf-8"))
+        result = load(self, config_path)
+        after(name, result.header, OmegaConf.to_container(result.config, resolve=False))
+        return result
+
+    FileConfigSource.load_config = load_watched
+    try:
+        yield
+    finally:
+        FileConfigSource.load_config = load
 
 
 def group_options(group: str) -> list[str]:

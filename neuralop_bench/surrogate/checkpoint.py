@@ -42,8 +42,12 @@ def load(path: Path, device: torch.device | str = "cpu") -> dict[str, Any]:
         CheckpointError: the file is missing or damaged, has another format, or contains anything else.
     """
     try:
+        if path.exists() and not path.is_file():  # opening a pipe would wait for ever
+            raise ValueError("it isn't a regular file")
         # torch doesn't verify the checksums that it writes, so a flipped bit would silently change the model.
         with zipfile.ZipFile(path) as archive:
+            if any(part.compress_type != zipfile.ZIP_STORED for part in archive.infolist()):
+                raise ValueError("it is compressed, so it could unpack to any size; torch doesn't write such files")
             damaged = archive.testzip()
         if damaged is not None:
             raise ValueError(f"the checksum of its part {damaged} is wrong")

@@ -7,8 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
-from torch import nn
+from pydantic import BaseModel
+from pydantic import Field as PydanticField
+from torch import Tensor, nn
+from yaml import YAMLError
 
 from data_gen.spec import DatasetSpec
 from neuralop_bench.batch import TIME, Batch, Field, Trajectory
@@ -16,9 +18,30 @@ from neuralop_bench.config import constructors
 from neuralop_bench.layers.precision import widened
 from neuralop_bench.metrics.cost import count_parameters
 from neuralop_bench.records.run_directory import BEST_NAME
+from neuralop_bench.runtime import plain_yaml
 from neuralop_bench.surrogate import checkpoint
 from neuralop_bench.surrogate.normalization import Normalizer
 from neuralop_bench.surrogate.rollout import rollout
+
+_MOST_STEPS = 2**16
+_MOST_POINTS = 2**16  # per axis
+
+
+class _DescribedDataset(BaseModel, strict=True):
+    history: int = PydanticField(ge=0, le=_MOST_STEPS)
+
+
+class _DescribedSurrogate(BaseModel, strict=True):
+    bundle: int = PydanticField(ge=1, le=_MOST_STEPS)
+    residual: bool
+
+
+class _Described(BaseModel, strict=True):
+    """The part of a checkpoint's configuration that its model needs."""
+
+    model: dict[str, Any]
+    dataset: _DescribedDataset
+    surrogate: _DescribedSurrogate
 
 
 class Surrogate(nn.Module):
@@ -62,7 +85,7 @@ class Surrogate(nn.Module):
             trust: packages, besides the project's own, whose constructors may be called, since they run code.
 
         Raises:
-            CheckpointError: best.pt is missing, damaged, or of another architecture.
+            CheckpointError: best.pt is missing, damaged, or of another architecture, or has weights that aren't finite.
             ConfigError: a constructor isn't trusted, or its arguments have changed since.
 
         >>> from neuralop_bench import Surrogate, compose, run, run_directory
@@ -74,18 +97,21 @@ class Surrogate(nn.Module):
         >>> surrogate.predict(Batch.given(history), n_steps=3).shape
         torch.Size([1, 3, 1, 32, 32])
         """
-        content = checkpoint.load(Path(run) / BEST_NAME, device)
-        config, spec = yaml.safe_load(content["config"]), DatasetSpec.from_json(content["spec"])
-        model = {key: value for key, value in config["model"].items() if key != "label"}
+        path = Path(run) / BEST_NAME
+        content = checkpoint.load(path, device)
+        described, spec, states = _described(content, path)
+        model = {key: value for key, value in described.model.items() if key != "label"}
         constructors.require_trusted("model", model, trust, foreign=True)
         constructors.check("model", model, trust)
-        n_history, states = int(config["dataset"]["history"]), content["model"]
-        operator = build_operator(
-            model, spec, n_history=n_history, bundle=config["surrogate"]["bundle"], device=torch.device(device)
-        )
+        n_history, bundle = described.dataset.history, described.surrogate.bundle
+        # First without memory: a small file can describe a network of many gigabytes.
+        empty = build_operator(model, spec, n_history=n_history, bundle=bundle, device=torch.device("meta"))
+        own = {name.removeprefix("operator."): value for name, value in states.items() if name.startswith("operator.")}
+        checkpoint.load_weights(empty, {name: value.to("meta") for name, value in own.items()}, path)
+        operator = build_operator(model, spec, n_history=n_history, bundle=bundle, device=torch.device(device))
         normalizer = Normalizer(**{name: states[f"normalizer.{name}"] for name in Normalizer.__annotations__})
-        surrogate = cls(operator, normalizer, **config["surrogate"])
-        checkpoint.load_weights(surrogate, states, Path(run) / BEST_NAME)
+        surrogate = cls(operator, normalizer, **described.surrogate.model_dump())
+        checkpoint.load_weights(surrogate, states, path)
         surrogate.spec, surrogate.n_history = spec, n_history
         return surrogate.to(device).eval()
 
@@ -162,3 +188,21 @@ def build_operator(
             out_channels=bundle * len(spec.state),
             grid=spec.grid,
         )
+
+
+def _described(content: Mapping[str, Any], path: Path) -> tuple[_Described, DatasetSpec, dict[str, Tensor]]:
+    """The configuration, the data's spec and the weights in a checkpoint, which may come from someone else."""
+    try:
+        described = _Described.model_validate(plain_yaml.load(content["config"], "its configuration"))
+        spec, states = DatasetSpec.from_json(content["spec"]), content["model"]
+        if max(spec.grid.shape) > _MOST_POINTS:
+            raise ValueError(f"its grid has more than {_MOST_POINTS} points on an axis")
+        infinite = [name for name, value in states.items() if not bool(value.isfinite().all())]
+        if infinite:
+            raise ValueError(f"{infinite[0]} has values that aren't finite")
+    except (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError, YAMLError) as error:
+        reason = " ".join(str(error).split())
+        raise checkpoint.CheckpointError(
+            f"The checkpoint {path} isn't that of a finished run ({type(error).__name__}: {reason})."
+        ) from error
+    return described, spec, states

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 from helpers.cells import GIVEN_AS_FILES, NEEDED, REFUSED
@@ -335,3 +336,21 @@ def test_interruption_says_how_to_go_on(capsys: pytest.CaptureFixture[str]) -> N
         raise KeyboardInterrupt
     assert exit_.value.code == 130
     assert "same command" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("module", "remedy"),
+    [
+        ("data_gen.problems.ns2d", "Lower workers or dataset.problem.resolution"),
+        ("neuralop_bench.evaluation.evaluator", "Lower evaluator.batch_size"),
+        ("neuralop_bench.training.trainer", "Lower trainer.batch_size or model.width"),
+        ("neuralop_bench.predict", "Divide the input into files of fewer samples"),
+        ("elsewhere", "Lower trainer.batch_size, model.width or preload_gib"),
+    ],
+)
+def test_lack_of_memory_names_the_option_of_the_part_that_lacks_it(module: str, remedy: str) -> None:
+    part: dict[str, Any] = {"__name__": module}
+    exec("def work():\n    raise MemoryError", part)
+    with pytest.raises(MemoryError) as raised:
+        part["work"]()
+    assert f"Out of memory. {remedy}, or use a machine" in describe(raised.value)

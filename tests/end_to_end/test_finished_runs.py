@@ -418,6 +418,23 @@ def own_file(path: Path, source: Path, change: Change | None = None, n_frames: i
     return path
 
 
+@pytest.mark.parametrize("how", ["itself", "symbolic link", "hard link", "the run's checkpoint"])
+def test_a_prediction_never_replaces_what_it_is_made_from(
+    finished: Path, test_file: Path, tmp_path: Path, how: str
+) -> None:
+    source, output = own_file(tmp_path / "in.hdf5", test_file), tmp_path / "out.hdf5"
+    if how == "symbolic link":
+        output.symlink_to(source)
+    elif how == "hard link":
+        output.hardlink_to(source)
+    else:
+        output = source if how == "itself" else finished / "best.pt"
+    before = output.read_bytes()
+    with pytest.raises(predict.InputError, match="would replace"):
+        predict.predict(finished, source, output)
+    assert output.read_bytes() == before
+
+
 def test_predictions_of_an_own_file_are_the_surrogates(finished: Path, test_file: Path, tmp_path: Path) -> None:
     source, output = own_file(tmp_path / "in.hdf5", test_file), tmp_path / "new" / "out.hdf5"
     assert predict.main([str(finished), str(source), "-o", str(output), "--steps", "4"]) == 0

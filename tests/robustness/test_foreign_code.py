@@ -10,7 +10,7 @@ import pickle
 import shutil
 import sys
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -23,9 +23,11 @@ import yaml
 
 from neuralop_bench import __main__ as program
 from neuralop_bench import pipeline, predict, verify
+from neuralop_bench.config import constructors
 from neuralop_bench.config.compose import compose
 from neuralop_bench.config.constructors import ConfigError
 from neuralop_bench.config.identity import run_directory
+from neuralop_bench.config.recorded import for_evaluation, of_record
 from neuralop_bench.config.schema import RunConfig
 from neuralop_bench.records.record import RunRecord
 from neuralop_bench.records.run_directory import RunError
@@ -260,6 +262,173 @@ def test_a_record_that_names_foreign_constructors_is_refused(run: Path, canary: 
             use()
 
 
+@pytest.fixture
+def hub(tmp_path: Path, canary: Path) -> dict[str, str]:
+    """Arguments with which torch.hub.load runs a file that makes the canary."""
+    (tmp_path / "hub").mkdir()
+    (tmp_path / "hub" / "hubconf.py").write_text(f"import os\nos.mkdir({str(canary)!r})\n")
+    return {"repo_or_dir": str(tmp_path / "hub"), "model": "x", "source": "local"}
+
+
+IDENTITY = {"_target_": "torch.nn.Identity"}
+# The name is below a trusted package, the object isn't.
+HUB = "neuralop_bench.models.deeponet.torch.hub.load"
+HIDDEN: dict[str, Callable[[dict[str, str]], tuple[dict[str, Any], str]]] = {
+    "in a mapping": lambda hub: ({**IDENTITY, "a": {"b": {"_target_": HUB, **hub}}}, "isn't a constructor"),
+    "in a list": lambda hub: ({**IDENTITY, "a": [[{"c": {"_target_": HUB, **hub}}]]}, "isn't a constructor"),
+    "made by a resolver": lambda hub: (
+        {**IDENTITY, "a": "${oc.create:{_target_: torch.hub.load, " + str(hub)[1:-1] + "}}"},
+        "contains an interpolation",
+    ),
+    "escaped": lambda hub: (
+        {**IDENTITY, "a": "\\${oc.create:{_target_: torch.hub.load, " + str(hub)[1:-1] + "}}"},
+        "contains an interpolation",
+    ),
+    "a name made by a resolver": lambda hub: ({**hub, "_target_": "${oc.env:HOME}"}, "contains an interpolation"),
+    "positional": lambda hub: ({**IDENTITY, "a": {**IDENTITY, "_args_": list(hub.values())}}, "Unknown key"),
+    "a function of ours": lambda _: ({"_target_": "neuralop_bench.metrics.cost.forward_flops"}, "isn't a constructor"),
+    "a function of torch's": lambda _: ({"_target_": "torch.nn.init.normal_"}, "isn't a constructor"),
+    "a method": lambda _: ({"_target_": "neuralop_bench.models.external.External.state_dict"}, "isn't a constructor"),
+    "too deep": lambda _: ({**IDENTITY, "a": nested(400)}, "nested too deeply"),
+}
+
+
+def nested(depth: int) -> Any:
+    value: Any = 0
+    for _ in range(depth):
+        value = [value]
+    return value
+
+
+def mostly_exhaustive(cases: Iterable[str], *default: str) -> list[Any]:
+    return [case if case in default else pytest.param(case, marks=pytest.mark.exhaustive) for case in cases]
+
+
+@pytest.mark.parametrize("how", mostly_exhaustive(HIDDEN, "in a mapping", "escaped", "a function of ours"))
+def test_a_record_can_hide_no_code(run: Path, own_input: Path, hub: dict[str, str], how: str, tmp_path: Path) -> None:
+    node, reason = HIDDEN[how](hub)
+    change_record(run, lambda cfg: cfg["evaluator"]["metrics"].update(zz=node))
+    for use in (
+        lambda: pipeline.evaluate_again(compose("mode=evaluate", f"run={run}")),
+        lambda: verify.verify(run),
+        lambda: predict.predict(run, own_input, tmp_path / "out.hdf5"),
+    ):
+        with pytest.raises(ConfigError, match=reason):
+            use()
+
+
+@pytest.mark.parametrize("how", mostly_exhaustive(list(HIDDEN)[:4], "in a mapping"))
+def test_a_checkpoint_can_hide_no_code(use: Callable[..., object], run: Path, hub: dict[str, str], how: str) -> None:
+    node, reason = HIDDEN[how](hub)
+    external = {"_target_": "neuralop_bench.models.external.External", "_partial_": True, "target": "torch.nn.Conv2d"}
+    change_checkpoint(run, lambda cfg: cfg.update(model={"label": "fno", **external, "arguments": {"a": node}}))
+    with pytest.raises(ConfigError, match=reason):
+        use()
+
+
+def test_what_hides_code_would_run_it(hub: dict[str, str], tmp_path: Path) -> None:
+    with pytest.raises(RuntimeError, match="Cannot find callable x"):
+        torch.hub.load(hub["repo_or_dir"], "x", source="local")
+    (tmp_path / "canary").rmdir()
+
+
+def test_what_is_built_is_what_was_checked() -> None:
+    # An interpolation that is escaped where it is read stays the text that it is.
+    made = constructors.build({**IDENTITY, "a": {"b": [{"_target_": "torch.nn.GELU"}]}, "c": "${oc.env:HOME}"})
+    assert isinstance(made, torch.nn.Identity)
+    built = constructors.build({"_target_": "collections.OrderedDict", "a": {"b": [IDENTITY]}, "c": "${oc.env:HOME}"})
+    assert isinstance(built["a"]["b"][0], torch.nn.Identity)
+    assert built["c"] == "${oc.env:HOME}"
+
+
+def test_a_record_reads_no_secret(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SECRET", "hunter2")
+    for change in (
+        lambda cfg: cfg["paths"].update(data="data-${oc.env:SECRET}"),
+        lambda cfg: cfg["model"].update(label="${oc.env:SECRET}"),
+        lambda cfg: cfg["splits"].update({"${oc.env:SECRET}": 1}),
+    ):
+        before = (run / "record.json").read_bytes()
+        change_record(run, change)
+        with pytest.raises(ConfigError, match="contains an interpolation") as raised:
+            verify.verify(run)
+        assert "hunter2" not in str(raised.value)
+        (run / "record.json").write_bytes(before)
+
+
+def test_the_folders_of_a_record_are_read_but_never_made(run: Path, tmp_path: Path) -> None:
+    record = RunRecord.load(run / "record.json")
+    own = of_record(record, run)
+    assert own.paths.data == record.config["paths"]["data"], "the run's own data are there"
+    change_record(
+        run,
+        lambda cfg: (
+            cfg["paths"].update(data=str(tmp_path / "theirs"), outputs=str(tmp_path / "out"), board=str(tmp_path)),
+            cfg.update(workers=1000, preload_gib=1e5, force=True),
+        ),
+    )
+    theirs = of_record(RunRecord.load(run / "record.json"), run, data="here")
+    assert (theirs.paths.data, theirs.paths.outputs, theirs.paths.board) == ("here", "outputs", None)
+    assert (theirs.workers, theirs.preload_gib, theirs.force) == (None, 2.0, False)
+    asked = compose("mode=evaluate", f"run={run}", f"paths.data={tmp_path / 'mine'}")
+    assert for_evaluation(asked)[0].paths.data == str(tmp_path / "mine")
+
+
+def bomb(levels: int) -> str:
+    """YAML of a few lines that stands for 9 ** levels values."""
+    lines = ["a0: &a0 lol"]
+    lines += [f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 9)}]" for i in range(1, levels)]
+    return "\n".join(lines) + "\n"
+
+
+def describe_otherwise(content: dict[str, Any], cfg: dict[str, Any], how: str) -> None:
+    """What a checkpoint of somebody else's may say of its model."""
+    content["config"] = yaml.safe_dump(cfg)
+    if how == "alias bomb":
+        content["config"] += "\nextra:\n  " + bomb(20).replace("\n", "\n  ")
+    elif how == "no configuration":
+        del content["config"]
+    elif how == "huge network":
+        content["config"] = yaml.safe_dump({**cfg, "model": {**cfg["model"], "width": 60000}})
+    elif how == "many layers":
+        content["config"] = yaml.safe_dump({**cfg, "model": {**cfg["model"], "n_layers": 65000}})
+    elif how == "negative history":
+        content["config"] = yaml.safe_dump({**cfg, "dataset": {**cfg["dataset"], "history": -1}})
+    elif how == "NaN weights":
+        name = next(name for name in content["model"] if name.startswith("operator."))
+        content["model"][name] = torch.full_like(content["model"][name], torch.nan)
+
+
+@pytest.mark.parametrize(
+    ("how", "reason"),
+    [
+        ("alias bomb", "uses the YAML alias"),
+        ("no configuration", "config"),
+        ("huge network", "doesn't fit the configured architecture"),
+        ("many layers", "model.n_layers must be at most 1024"),
+        ("negative history", "dataset.history"),
+        ("NaN weights", "aren't finite"),
+    ],
+)
+def test_a_checkpoint_that_describes_no_possible_model_is_refused_at_once(run: Path, how: str, reason: str) -> None:
+    content = torch.load(run / "best.pt", weights_only=True)
+    describe_otherwise(content, yaml.safe_load(content["config"]), how)
+    torch.save(content, run / "best.pt")
+    with pytest.raises((CheckpointError, ConfigError), match=reason):
+        Surrogate.load(run)
+
+
+def test_a_pipe_or_a_compressed_file_is_no_checkpoint(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "best.pt")
+    with pytest.raises(CheckpointError, match="isn't a regular file"):
+        Surrogate.load(tmp_path)
+    (tmp_path / "best.pt").unlink()
+    with zipfile.ZipFile(tmp_path / "best.pt", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("best/data.pkl", b"0" * 10**6)
+    with pytest.raises(CheckpointError, match="is compressed"):
+        Surrogate.load(tmp_path)
+
+
 def test_a_checkpoint_that_names_a_foreign_constructor_is_refused(
     use: Callable[..., object], run: Path, canary: Path
 ) -> None:
@@ -368,3 +537,85 @@ def test_an_experiment_file_cannot_hand_code_to_hydra(
             program.main()
         assert stop.value.code == 1
         assert "os.mkdir isn't part of Hydra" in capsys.readouterr().err
+
+
+@pytest.fixture
+def with_experiment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Callable[..., str]:
+    """Start a dry run with the text of an experiment file, and return the message with which it is refused."""
+
+    def refused(text: str, *arguments: str) -> str:
+        (tmp_path / "files" / "experiment").mkdir(parents=True, exist_ok=True)
+        (tmp_path / "files" / "experiment" / "theirs.yaml").write_text(text)
+        files = ("--config-dir", str(tmp_path / "files"))
+        command = ["run.py", *files, "track=smoke", "dry_run=true", "experiment=theirs", *arguments]
+        monkeypatch.setattr("sys.argv", command)
+        monkeypatch.chdir(tmp_path)
+        with pytest.raises(SystemExit) as stop:
+            program.main()
+        assert stop.value.code == 1
+        return capsys.readouterr().err
+
+    return refused
+
+
+GLOBAL = "# @package _global_\n"
+FILE_HANDLER = "{handlers: {x: {class: logging.FileHandler, filename: VICTIM, mode: w}}, root: {handlers: [x]}}"
+EXPERIMENTS = {
+    "a log file": (f"hydra: {{job_logging: {FILE_HANDLER}}}", "hydra.job_logging.handlers.x.class"),
+    "fileConfig": ("hydra: {job_logging: {filters: {x: {(): logging.config.fileConfig}}}}", "isn't part of Hydra"),
+    "an import": ("hydra: {job_logging: {handlers: {x: {stream: 'ext://antigravity'}}}}", "would import code"),
+    "a name for later": (
+        "hydra: {job_logging: {handlers: {x: {class: '${hydra.runtime.output_dir}'}}}, run: {dir: os.mkdir}}",
+        "must be written out",
+    ),
+    "a function of a plugin": ("hydra: {launcher: {_target_: hydra_plugins.neuralop_bench_sweeper.Any}}", "isn't part"),
+    "a search space": ("hydra: {sweeper: {custom_search_space: os.mkdir}}", "custom_search_space=os.mkdir"),
+    "an environment": ("hydra: {job: {env_set: {PATH: /theirs}}}", "may only set hydra.mode and hydra.sweeper"),
+    "a search path": ("hydra: {searchpath: ['file:///theirs']}", "searchpath"),
+    "trust by a sweep": ("hydra: {mode: MULTIRUN, sweeper: {params: {trust: '[os]'}}}", "can only be given on the"),
+    "a secret": ("model: {label: '${oc.env:SECRET}'}", "may only refer to another key"),
+    "a secret path": ("paths: {data: 'x-${oc.env:SECRET}'}", "may only refer to another key"),
+    "a resolver's node": ("optimizer: {x: '${oc.create:{_target_: os.mkdir, path: CANARY}}'}", "os.mkdir"),
+    "a node in a list": (
+        "defaults: [{override /model: external}]\nmodel:\n  target: torch.nn.Conv2d\n"
+        f"  arguments: {{a: [{{_target_: {HUB}, repo_or_dir: HUBDIR, model: x, source: local}}]}}",
+        "isn't a constructor",
+    ),
+    "a foreign model": ("defaults: [{override /model: external}]\nmodel: {target: theirs.Model}", "trust=[theirs]"),
+    "an alias bomb": (bomb(20), "uses the YAML alias"),
+    "too many references": (
+        "optimizer:\n  a0: [1]\n"
+        + "\n".join(f"  a{i}: ['${{optimizer.a{i - 1}}}', '${{optimizer.a{i - 1}}}']" for i in range(1, 40)),
+        "at most 16",
+    ),
+}
+
+
+@pytest.mark.parametrize(
+    "what", mostly_exhaustive(EXPERIMENTS, "a log file", "fileConfig", "a secret", "an alias bomb")
+)
+def test_an_experiment_file_of_others_runs_no_code_and_reads_nothing(
+    with_experiment: Callable[..., str],
+    what: str,
+    canary: Path,
+    hub: dict[str, str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("SECRET", "hunter2")
+    victim = tmp_path / "victim"
+    victim.write_text("precious")
+    text, reason = EXPERIMENTS[what]
+    for name, value in (("CANARY", canary), ("VICTIM", victim), ("HUBDIR", hub["repo_or_dir"])):
+        text = text.replace(name, str(value))
+    message = with_experiment(GLOBAL + text + "\n")
+    assert reason in message
+    assert "hunter2" not in message
+    assert victim.read_text() == "precious"
+
+
+def test_a_model_that_was_typed_needs_no_trust(foreign: str) -> None:
+    target = f"model.target={foreign}.Model"
+    assert compose("track=smoke", "model=external", target).model["target"] == f"{foreign}.Model"

@@ -279,6 +279,8 @@ MORE = [
     (f"dataset.horizon={HUGE}", "dataset.horizon must be at most"),
     (f"dataset.seed={10**30}", "dataset.seed must be at most"),
     (f"model.n_layers={HUGE}", "model.n_layers must be at most"),
+    ("model.n_layers=65000", "model.n_layers must be at most 1024"),
+    ("dataset.horizon=1000000", "dataset.horizon must be at most 65536"),
     (f"model.projection_width={10**24}", "model.projection_width must be at most"),
     ("dataset.problem.oversampling=1e9", "dataset.problem.oversampling=1000000000.0"),
     (f"dataset.problem.n_snapshots={HUGE}", "dataset.problem.n_snapshots must be at most"),

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import inspect
+import tomllib
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,6 +13,7 @@ from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.global_hydra import GlobalHydra
 from hydra.types import RunMode
 from omegaconf import OmegaConf
+from packaging.requirements import Requirement
 
 from neuralop_bench.config.compose import compose
 from neuralop_bench.runtime.hydra_internals import composed_job, group_options, submitted_jobs, wrapped_composition
@@ -67,3 +70,10 @@ def test_the_launcher_keeps_its_jobs_where_we_look_for_them() -> None:
 
 def test_the_sweeper_has_what_ours_builds_on() -> None:
     assert {"split_arguments", "_parse_config", "setup"} <= set(dir(BasicSweeper))
+
+
+def test_no_hydra_without_a_policy_for_targets_is_allowed() -> None:
+    project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())["project"]
+    (needed,) = (Requirement(text) for text in project["dependencies"] if text.startswith("hydra-core"))
+    assert needed.specifier.contains("1.3.8")
+    assert not needed.specifier.contains("1.3.7")
