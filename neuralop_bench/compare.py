@@ -24,7 +24,7 @@ from neuralop_bench.evaluation import statistics
 from neuralop_bench.records import run_directory
 from neuralop_bench.records.record import EVALUATIONS, RECORD_NAME, RECORDS, Evaluation, RecordError, RunRecord
 from neuralop_bench.records.run_directory import ERRORS_NAME
-from neuralop_bench.runtime.table import show
+from neuralop_bench.runtime.table import plain, show
 
 
 def read(place: Path) -> Side:
@@ -91,7 +91,7 @@ def _run(path: Path) -> Run:
     board = _board_of(path)
     known = {} if board is None else known_test_data([board], refusals)
     for refusal in refusals:
-        print(f"Warning: left out: {refusal}", file=sys.stderr)
+        print(f"Warning: left out: {plain(str(refusal))}", file=sys.stderr)
     return replace(run, known_data=known.get(run.test_hash, {}))
 
 
@@ -188,11 +188,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         one, other = read(options.one), read(options.other)
         found, remarks = compare(one, other)
     except (CompareError, RecordError) as error:
-        print(f"Error: {error}", file=sys.stderr)
+        print(f"Error: {plain(str(error))}", file=sys.stderr)
         return 1
     show(tables(one, other, found))
     for remark in remarks:
-        print(f"Note: {remark}")
+        print(f"Note: {plain(remark)}")
     print(verdict(found, one, other))
     return 0
 

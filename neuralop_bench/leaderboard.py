@@ -27,7 +27,7 @@ from neuralop_bench.board.collect import Collection, collect
 from neuralop_bench.board.rows import RUN_COLUMNS, Board, run_rows
 from neuralop_bench.board.tables import board_tables
 from neuralop_bench.board.text import Cell, Cells
-from neuralop_bench.runtime.table import Table, show
+from neuralop_bench.runtime.table import Table, plain, show
 
 # Folder of the board in outputs.
 FOLDER = "leaderboard"
@@ -36,7 +36,7 @@ PAGE_NAME = "index.html"
 _MOST_SHOWN = 40
 _BLANK_COLUMNS = ("track", "dataset", "task", "model", "variant", "column", "reason")
 # Spreadsheets read text that starts with one of these as a formula, and a record may contain anything.
-_FORMULA = ("=", "+", "-", "@", "\t", "\r")
+_FORMULA = tuple("=+-@\t\r\n＝＋－＠")
 
 
 def write(found: Board, folder: Path, *, draws: bool = True) -> list[Table]:
@@ -84,7 +84,7 @@ def rebuild(outputs: Path, *, draws: bool = True) -> Path:
 
 def _warn(found: Collection) -> None:
     for refusal in found.refusals:
-        print(f"Warning: the leaderboard lacks {refusal}", file=sys.stderr)
+        print(f"Warning: the leaderboard lacks {plain(str(refusal))}", file=sys.stderr)
 
 
 def _first_rows(table: Table) -> Table:

@@ -82,7 +82,7 @@ def run(cfg: RunConfig, *, draws: bool = True) -> RunRecord:
         else:
             record = _run(cfg, who, processes, draws)
         if cfg.evaluator.is_thorough:
-            evaluation.evaluate(replace(cfg, force=False), record, folder, processes, draws)
+            evaluation.evaluate(replace(cfg, force=False), record, folder, processes, draws, Path(cfg.paths.outputs))
         if cfg.paths.board is not None:
             finished.file(cfg.paths.board, folder, processes)
     return record
@@ -92,7 +92,8 @@ def evaluate_again(asked: RunConfig, *, draws: bool = True) -> Evaluation:
     """Evaluate a finished run again, perhaps with another evaluator.
 
     Writes evaluations/<evaluator>.json beside the run's record, with the errors (.nc) and the tables (.md). If there is
-    such an evaluation, it is returned. With ``paths.board`` the run is then filed there.
+    such an evaluation, it is returned. The leaderboard of ``paths.outputs`` is rebuilt if the run lies there. With
+    ``paths.board`` the run is then filed there.
 
     Raises:
         ConfigError, RecordError, CheckpointError: the run can't be evaluated; the message says why.
@@ -102,7 +103,7 @@ def evaluate_again(asked: RunConfig, *, draws: bool = True) -> Evaluation:
     cfg, record = for_evaluation(asked)
     folder, processes = Path(cast(str, cfg.run)), join(cfg.device)
     with processes.first_alone_speaks():
-        evaluated = evaluation.evaluate(cfg, record, folder, processes, draws)
+        evaluated = evaluation.evaluate(cfg, record, folder, processes, draws, Path(asked.paths.outputs))
         if cfg.paths.board is not None:
             finished.file(cfg.paths.board, folder, processes)
     return evaluated

@@ -16,6 +16,7 @@ from pathlib import Path
 from neuralop_bench.records.record import RECORD_NAME
 from neuralop_bench.records.run_directory import CONFIG_NAME, FAILURE_NAME, LAST_NAME, SUPERSEDED, State, state
 from neuralop_bench.records.sweep_file import FOLDER, SweepFile, sweeps
+from neuralop_bench.runtime.table import plain
 
 # What needs attention comes last, where a long list ends on the terminal.
 _ORDER = ("finished", "running", "resumable", "diverged", "failed")
@@ -79,13 +80,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for folder, where in found.items():
             print(json.dumps({"run": str(folder), **where.__dict__}))
     else:
-        print(report(options.outputs, found))
+        print(plain(report(options.outputs, found)))
     is_waiting = False
     for sweep in sweeps(options.outputs):
         text, waits = report_sweep(sweep, options.outputs, found)
         is_waiting = is_waiting or waits
         if not options.json:
-            print(text)
+            print(plain(text))
     if is_waiting and not options.json:
         print(f"To forget a sweep, delete its file in {options.outputs / FOLDER}.")
     all_well = all(where.progress in ("finished", "running") for where in found.values())

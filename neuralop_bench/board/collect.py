@@ -3,6 +3,9 @@
 A board compares. So a record must say where it comes from, and records that are compared must have been measured on the
 same test data with the same metrics. Test data made on different kinds of processor are the same if they agree
 (``data_gen.agreement``). Other files are left out, each with its reason. They never affect the rest.
+
+Where folders contradict each other, the one that was given first is believed: a stranger's records can be added to a
+board, but they can't push out what is on it, however many there are (docs/decisions/025-foreign-files.md).
 """
 
 from __future__ import annotations
@@ -13,6 +16,8 @@ import os
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
+from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -45,8 +50,9 @@ _PROVENANCE = {
     "config": "the configuration is missing",
     "environment": "the environment (device, libraries) is missing",
     "bench_version": "bench_version is missing",
-    "date_utc": "date_utc is missing",
 }
+# Clocks may differ by this much.
+_CLOCK_SKEW = timedelta(days=1)
 
 # Parts that many files have in common.
 _SHARED = ("config", "environment", "metric_versions", "data", "rungs", "notes")
@@ -60,7 +66,7 @@ class Run:
 
     Attributes:
         record: of the run.
-        evaluations: on the same data with the same metrics, oldest first.
+        evaluations: on the same data with the same metrics, oldest first; before them those of later folders.
         verifications: of this record.
         known_data: what a committed board says of data with the hash of its test data; empty if nothing.
         most_used_data: hash of the test data of most runs of its group, with which its own agree.
@@ -116,7 +122,7 @@ class Run:
         known = (entry.data.get("test", {}).get("error") for entry in (self.record, *self.evaluations))
         return next((value for value in known if value is not None), None)
 
-    @property
+    @cached_property
     def further(self) -> dict[str, tuple[str, Mapping[str, float | None]]]:
         """Data hash and columns of each further test set, by its name, from the latest evaluation that has it."""
         latest = {setting: (entry, columns) for entry in self.evaluations for setting, columns in entry.columns.items()}
@@ -191,6 +197,7 @@ class Collection:
 class _Found:
     path: Path
     record: RunRecord
+    place: int = 0  # of its folder, among those given
 
     def refused(self, reason: str) -> Refusal:
         return Refusal(str(self.path), reason, self.record.run_id)
@@ -198,22 +205,24 @@ class _Found:
 
 @dataclass
 class _Files:
-    """Paths by what they should be."""
+    """Paths by what they should be, each with the place of its folder among those given."""
 
-    records: set[Path] = field(default_factory=set)
-    evaluations: set[Path] = field(default_factory=set)
-    verifications: set[Path] = field(default_factory=set)
+    records: dict[Path, int] = field(default_factory=dict)
+    evaluations: dict[Path, int] = field(default_factory=dict)
+    verifications: dict[Path, int] = field(default_factory=dict)
 
 
 def collect(folders: Sequence[Path]) -> Collection:
     """All runs below the folders: ``record.json`` of run directories, with their ``evaluations/*.json`` and
     ``verifications/*.json``, and of a committed board ``records/<track>/*.json`` with the two others likewise.
 
-    Runs that were moved aside (``.superseded``) don't count. The order in which files are found plays no part.
+    Runs that were moved aside (``.superseded``) don't count. The order of the folders decides which of two records of
+    the same run counts, which test data, and which evaluation; the order of files plays no part.
     """
     files = _files(folders)
     refusals: list[Refusal] = []
-    found = [_Found(path, record) for path, record in _readable(RunRecord.load, files.records, refusals)]
+    records = _readable(RunRecord.load, files.records, refusals)
+    found = [_Found(path, record, files.records[path]) for path, record in records]
     found = _sift(found, _without_provenance, refusals)
     found = _sift(found, _contradiction, refusals)
     found = _once_each(found, lambda record: _place(Run(record)), refusals)
@@ -221,7 +230,7 @@ def collect(folders: Sequence[Path]) -> Collection:
     # Read one by one, so that parts that aren't needed don't stay in memory.
     evaluations = _readable(Evaluation.load, files.evaluations, refusals)
     verifications = _readable(Verification.load, files.verifications, refusals)
-    runs = _joined(found, evaluations, verifications, refusals)
+    runs = _joined(found, evaluations, verifications, refusals, files.evaluations)
     known = known_test_data(folders, refusals)
     runs = [replace(run, known_data=known.get(run.test_hash, {})) for run in runs]
     runs = _comparable(runs, {entry.record.run_id: entry for entry in found}, refusals)
@@ -234,16 +243,21 @@ def _place(run: Run) -> tuple[Any, ...]:
 
 def _files(folders: Iterable[Path]) -> _Files:
     files = _Files()
-    for folder in folders:
+    for place, folder in enumerate(folders):
         for parent, names in _walk(folder):
             if RECORD_NAME in names:
-                files.records.add(Path(parent, RECORD_NAME))
-                files.evaluations.update(Path(parent).glob(f"{EVALUATIONS}/*.json"))
-                files.verifications.update(Path(parent).glob(f"{VERIFICATIONS}/*.json"))
-        files.records.update(folder.glob(f"{RECORDS}/*/*.json"))
-        files.evaluations.update(folder.glob(f"{EVALUATIONS}/*/*.json"))
-        files.verifications.update(folder.glob(f"{VERIFICATIONS}/*/*.json"))
+                files.records.setdefault(Path(parent, RECORD_NAME), place)
+                _add(files.evaluations, Path(parent).glob(f"{EVALUATIONS}/*.json"), place)
+                _add(files.verifications, Path(parent).glob(f"{VERIFICATIONS}/*.json"), place)
+        _add(files.records, folder.glob(f"{RECORDS}/*/*.json"), place)
+        _add(files.evaluations, folder.glob(f"{EVALUATIONS}/*/*.json"), place)
+        _add(files.verifications, folder.glob(f"{VERIFICATIONS}/*/*.json"), place)
     return files
+
+
+def _add(known: dict[Path, int], paths: Iterable[Path], place: int) -> None:
+    for path in paths:
+        known.setdefault(path, place)
 
 
 def _walk(folder: Path) -> Iterator[tuple[str, list[str]]]:
@@ -259,12 +273,18 @@ def _readable(
     load: Callable[[Path], _Kept], paths: Iterable[Path], refusals: list[Refusal]
 ) -> Iterator[tuple[Path, _Kept]]:
     known: dict[str, dict[str, Any]] = {}
+    # A later date can decide which of two files counts.
+    latest = (datetime.now(UTC) + _CLOCK_SKEW).isoformat(timespec="seconds")
     for path in sorted(paths):
         try:
             entry = load(path)
         except RecordError as error:
             if path.exists():  # otherwise another process has just moved it aside
                 refusals.append(Refusal(str(path), str(error).removeprefix(f"{path} ")))
+            continue
+        if entry.date_utc > latest:
+            reason = f"its date, {entry.date_utc}, is in the future by this machine's clock. Correct the clock."
+            refusals.append(Refusal(str(path), reason, entry.run_id))
             continue
         # Thousands of runs share a few configurations and machines. Copies of those would take most of the memory.
         shared = {name: value for name in _SHARED if (value := getattr(entry, name, None)) is not None}
@@ -310,30 +330,31 @@ def _contradiction(entry: RunRecord | Evaluation) -> str:
 
 
 def _once_each(found: Sequence[_Found], key_of: Callable[[RunRecord], Any], refusals: list[Refusal]) -> list[_Found]:
-    """One record for each key: any of several copies, the latest of different ones."""
+    """One record for each key: any of several copies; of different ones, that in the first folder, then the latest."""
     groups: defaultdict[Any, list[_Found]] = defaultdict(list)
     for entry in found:
         groups[key_of(entry.record)].append(entry)
     kept = []
     for entries in groups.values():
-        if len(entries) > 1:  # a fingerprint takes as long as reading the file
-            entries.sort(key=_precedence)
-        *others, chosen = entries
+        # Alone, it costs no fingerprint, which takes as long as reading the file.
+        chosen = max(entries, key=_precedence) if len(entries) > 1 else entries[0]
         kept.append(chosen)
         refusals += [
             entry.refused(
-                "another record claims the same run and counts instead, because it was made later or keeps more "
-                f"({chosen.path}, {chosen.record.date_utc}). Keep one of the two."
+                "another record claims the same run and counts instead, because it "
+                + ("was made later or keeps more" if entry.place == chosen.place else "lies in a folder given before")
+                + f" ({chosen.path}, {chosen.record.date_utc}). Keep one of the two."
             )
-            for entry in others
+            for entry in entries
             if entry.record.fingerprint != chosen.record.fingerprint
         ]
     return kept
 
 
 def _precedence(entry: _Found) -> tuple[Any, ...]:
-    """Of records with the same date, the one in the newest format comes last: it keeps more."""
-    return entry.record.date_utc, entry.record.format, entry.record.fingerprint, str(entry.path)
+    """The first folder comes before later ones, then the latest date, then the newest format, which keeps more."""
+    record = entry.record
+    return -entry.place, record.date_utc, record.format, record.fingerprint, str(entry.path)
 
 
 def joined(record: RunRecord, evaluations: Iterable[tuple[Path, Evaluation]]) -> tuple[Run, list[Refusal]]:
@@ -348,9 +369,10 @@ def _joined(
     evaluations: Iterable[tuple[Path, Evaluation]],
     verifications: Iterable[tuple[Path, Verification]],
     refusals: list[Refusal],
+    places: Mapping[Path, int] | None = None,
 ) -> list[Run]:
     records = {entry.record.run_id: entry.record for entry in found}
-    fitting: defaultdict[str, list[Evaluation]] = defaultdict(list)
+    fitting: defaultdict[str, list[tuple[int, Evaluation]]] = defaultdict(list)
     seen: set[tuple[str, str, str]] = set()
     for path, entry in evaluations:
         record = records.get(entry.run_id)
@@ -368,18 +390,24 @@ def _joined(
             seen.add(key)
             # Drop what the record has, too.
             lean = {name: {} for name in ("samples", "profile") if getattr(record, name)}
-            fitting[entry.run_id].append(replace(entry, **lean) if lean else entry)
+            place = places[path] if places else 0
+            fitting[entry.run_id].append((place, replace(entry, **lean) if lean else entry))
     checked: defaultdict[str, list[Verification]] = defaultdict(list)
     for _, entry in verifications:
         checked[entry.run_id].append(entry)
     return [
         Run(
             entry.record,
-            sorted(fitting[entry.record.run_id], key=lambda one: (one.date_utc, one.evaluator)),
+            [one for _, one in sorted(fitting[entry.record.run_id], key=_least_believed_first)],
             sorted(checked[entry.record.run_id], key=lambda one: (one.date_utc, one.fingerprint)),
         )
         for entry in found
     ]
+
+
+def _least_believed_first(found: tuple[int, Evaluation]) -> tuple[int, str, str]:
+    place, entry = found
+    return -place, entry.date_utc, entry.evaluator
 
 
 def _unlike(record: RunRecord, evaluation: Evaluation) -> str:
@@ -404,18 +432,20 @@ def _unlike(record: RunRecord, evaluation: Evaluation) -> str:
 def known_test_data(folders: Iterable[Path], refusals: list[Refusal]) -> dict[str, Mapping[str, Any]]:
     """Entries of ``data`` that committed boards keep for old records, by hash. Files that can't be read are refused."""
     known: dict[str, Mapping[str, Any]] = {}
-    for path in sorted(folder / TEST_DATA_NAME for folder in folders):
+    for path in (folder / TEST_DATA_NAME for folder in folders):
         if not path.is_file():
             continue
         try:
-            known |= {str(entry["sha256"]): dict(entry) for entry in json.loads(path.read_text(encoding="utf-8"))}
+            entries = json.loads(path.read_text(encoding="utf-8"))
+            known = {str(entry["sha256"]): dict(entry) for entry in entries} | known  # the first folder counts
         except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
             refusals.append(Refusal(str(path), f"it can't be read ({type(error).__name__}: {error}). Restore it"))
     return known
 
 
 def _comparable(runs: Sequence[Run], found: Mapping[str, _Found], refusals: list[Refusal]) -> list[Run]:
-    """Those with the test data and metrics of most runs of their group (in a tie, of those used last)."""
+    """Those with the test data and metrics of most runs of their group in the first folder that has some (in a tie, of
+    those used last)."""
     groups: defaultdict[tuple[str, ...], list[Run]] = defaultdict(list)
     for run in runs:
         groups[run.group_key].append(run)
@@ -425,8 +455,11 @@ def _comparable(runs: Sequence[Run], found: Mapping[str, _Found], refusals: list
         kept += [run for run in members if run.record.status != "finished"]
         if not finished:
             continue
-        test, same = _most_used_data(finished)
+        first = min(found[run.record.run_id].place for run in finished)
+        leading = [run for run in finished if found[run.record.run_id].place == first]
+        test, same = _most_used_data(finished, leading)
         versions = _most_used_versions([run for run in finished if run.test_hash in same])
+        versions |= _most_used_versions([run for run in leading if run.test_hash in same])
         where = "/".join(key)
         for run in finished:
             if run.test_hash in same:
@@ -440,8 +473,8 @@ def _comparable(runs: Sequence[Run], found: Mapping[str, _Found], refusals: list
     return kept
 
 
-def _most_used_data(runs: Sequence[Run]) -> tuple[str, set[str]]:
-    """The hash of the test data with which those of most runs agree, and the hashes of all that do.
+def _most_used_data(runs: Sequence[Run], leading: Sequence[Run]) -> tuple[str, set[str]]:
+    """The hash of the test data with which those of most leading runs agree, and the hashes of all runs that do.
 
     In a tie it is that of most runs, then that of the latest.
     """
@@ -449,13 +482,13 @@ def _most_used_data(runs: Sequence[Run]) -> tuple[str, set[str]]:
     for run in sorted(runs, key=lambda run: (run.record.date_utc, run.record.run_id)):
         if "agreement" not in entries.get(run.test_hash, {}):
             entries[run.test_hash] = run.test_data
-    counts = Counter(run.test_hash for run in runs)
-    latest: dict[str, str] = {}
-    for run in runs:
-        latest[run.test_hash] = max(latest.get(run.test_hash, ""), run.record.date_utc)
+    counts = Counter(run.test_hash for run in leading)
+    latest = dict.fromkeys(entries, "")
+    for run in leading:
+        latest[run.test_hash] = max(latest[run.test_hash], run.record.date_utc)
     same = {one: {other for other in entries if agree(entries[one], entries[other])} for one in entries}
     most = max(
-        entries,
+        counts,
         key=lambda one: (
             sum(counts[other] for other in same[one]),
             max(latest[other] for other in same[one]),

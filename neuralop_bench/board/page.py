@@ -98,7 +98,7 @@ def _mean_place(entries: Mapping[str, Entry], groups: Sequence[Group]) -> float:
             continue
         error, best = (one.cells["rel_l2_mean"] for one in (entry, group.entries[0]))
         if isinstance(error, float) and isinstance(best, float) and best > 0 and math.isfinite(error):
-            logs.append(math.log(error / best))
+            logs.append(math.log(error / best) if error > 0 else -math.inf)
     return sum(logs) / len(logs) if logs else math.inf
 
 

@@ -45,13 +45,13 @@ def profiles_of(group: Group) -> Profiles:
 def rungs_of(group: Group) -> list[Rung]:
     """The solver's curve, from the latest evaluation that has one."""
     found = [
-        (evaluation.date_utc, run.record.run_id, evaluation.rungs)
+        ((evaluation.date_utc, run.record.run_id), evaluation.rungs)
         for entry in group.entries
         for run in entry.seeds.runs
         for evaluation in run.evaluations
         if evaluation.rungs
     ]
-    return [Rung(**rung) for rung in max(found, key=lambda one: one[:2])[2]] if found else []
+    return [Rung(**rung) for rung in max(found, key=lambda entry: entry[0])[1]] if found else []
 
 
 def _pictured(entries: Sequence[Entry]) -> list[Entry]:

@@ -18,9 +18,6 @@ from neuralop_bench.config.schema import EvaluatorConfig, RunConfig, constructor
 # Tasks of this track are published ones, each set by an experiment.
 PAPER_TRACK = "paper"
 
-# Number of folder levels from paths.outputs down to a run directory.
-RUN_DIRECTORY_DEPTH = 5
-
 _HASH_LENGTH = 8
 _MAX_LABEL = 40
 

@@ -10,13 +10,13 @@ A run whose record is there counts as done, whether or not it was run on this ma
 from __future__ import annotations
 
 import re
-import shutil
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
 from data_gen.files import make_folder, replacing, write_errors
+from neuralop_bench.records import foreign
 from neuralop_bench.records.record import (
     EVALUATIONS,
     RECORD_NAME,
@@ -27,6 +27,7 @@ from neuralop_bench.records.record import (
     RunRecord,
     Verification,
 )
+from neuralop_bench.runtime.table import plain
 
 # An evaluation by this evaluator gets the record's own name.
 _MAIN_EVALUATOR = "thorough"
@@ -34,7 +35,6 @@ _MAIN_EVALUATOR = "thorough"
 _ANEW_NAME = ".anew"
 # A run that diverged is a result, too: it has its place on the board and isn't run again.
 _ENDED = ("finished", "diverged")
-_SAFE_NAME = r"[A-Za-z0-9][A-Za-z0-9=._+-]*"
 # Records and evaluations begin with the run_id. Reading a thousand whole files, with their hashes, would take seconds.
 _RUN_ID = re.compile(rb'"run_id"\s*:\s*"([^"\\]+)"')
 _HEAD_BYTES = 1024
@@ -161,12 +161,8 @@ class CommittedBoard:
 
     def _place(self, record: RunRecord) -> Path:
         """The path for a record: that of the file that already holds this run, or else one with the default name."""
-        name = stem(record)
-        for part in (record.track, name):  # the record may come from someone else
-            if not re.fullmatch(_SAFE_NAME, part):
-                raise FilingError(f"The record of {record.run_id} can't be filed: {part!r} isn't a safe file name.")
         known = self._index(RECORDS, record.track).get(record.run_id)
-        return known[0] if known else self._folder(RECORDS, record.track) / f"{name}.json"
+        return known[0] if known else self._folder(RECORDS, record.track) / f"{stem(record)}.json"
 
     def _make_way(self, record: RunRecord, target: Path) -> tuple[list[str], str]:
         """Remove the evaluations and verifications of a record that is about to be replaced.
@@ -197,10 +193,11 @@ class CommittedBoard:
         return removed, f", in place of {old.run_id} of {old.date_utc}"
 
     def _copied(self, kind: str, source: Path, target: Path, record: RunRecord, note: str = "") -> list[str]:
-        if target.exists() and target.read_bytes() == source.read_bytes():
+        found = foreign.content(source)
+        if target.is_file() and target.read_bytes() == found:
             return []
         with replacing(target) as temporary:
-            shutil.copyfile(source, temporary)
+            temporary.write_bytes(found)
         index = self._index(kind, record.track)
         for paths in index.values():
             if target in paths:
@@ -240,10 +237,9 @@ def _label(record: RunRecord) -> str:
 def _run_id(path: Path) -> str | None:
     """The run_id in a file, without reading the rest of it."""
     try:
-        with open(path, "rb") as handle:
-            found = _RUN_ID.search(handle.read(_HEAD_BYTES)) or _RUN_ID.search(path.read_bytes())
+        found = _RUN_ID.search(foreign.content(path, _HEAD_BYTES)) or _RUN_ID.search(foreign.content(path))
         return found[1].decode() if found else None
-    except (OSError, UnicodeDecodeError):
+    except (OSError, ValueError):
         return None
 
 
@@ -261,4 +257,4 @@ def _readable(kind: type[_Kept], path: Path) -> _Kept | None:
 
 
 def _warn(text: str) -> None:
-    print(f"Warning: a file of the committed board is ignored: {text}", file=sys.stderr)
+    print(f"Warning: a file of the committed board is ignored: {plain(text)}", file=sys.stderr)

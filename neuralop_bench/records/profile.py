@@ -7,6 +7,7 @@ machines that don't have that file.
 from __future__ import annotations
 
 import base64
+import math
 import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,8 +16,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from neuralop_bench.records.foreign import MOST_NUMBERS
+
 # Points kept per axis, by the number of axes: as many as a picture shows.
 MOST_POINTS = {1: 512, 2: 96}
+_CURVES = ("times", "step_errors", "cycles", "energy_target", "energy_prediction", "energy_error")
 _LEVELS = {1: np.dtype("<u2"), 2: np.dtype("u1")}
 
 
@@ -72,10 +76,9 @@ class Profile:
 
     def to_json(self) -> dict[str, Any]:
         """Plain values for a record. Numbers keep single precision."""
-        curves = ("times", "step_errors", "cycles", "energy_target", "energy_prediction", "energy_error")
         fields = self.fields
         return {
-            **{name: _packed(getattr(self, name), np.dtype("<f4")) for name in curves},
+            **{name: _packed(getattr(self, name), np.dtype("<f4")) for name in _CURVES},
             "fields": {
                 "name": fields.name,
                 "unit": fields.unit,
@@ -98,10 +101,34 @@ class Profile:
             fields["lengths"] = tuple(map(float, fields["lengths"]))
             fields["reference"] = _levels(fields["reference"])
             fields["error"] = None if fields["error"] is None else _levels(fields["error"])
-            curves = {name: _unpacked(entry) for name, entry in values.items() if name != "fields"}
-            return cls(**curves, fields=Fields(**fields))
+            curves = {name: _unpacked(values[name]) for name in _CURVES}
+            found = cls(**curves, fields=Fields(**fields))
+            _require_drawable(found)
+            return found
         except (KeyError, TypeError, ValueError, AttributeError, zlib.error) as error:
             raise ProfileError(f"its curves and fields can't be read ({type(error).__name__}: {error})") from error
+
+
+def _require_drawable(profile: Profile) -> None:
+    """Raise ValueError if the parts don't fit each other, or if a curve can't be drawn."""
+    n_steps, shells, fields = len(profile.times), profile.cycles, profile.fields
+    spectra = (profile.energy_target, profile.energy_prediction, profile.energy_error)
+    field_shapes = {fields.reference.shape} | (set() if fields.error is None else {fields.error.shape})
+    fits = (
+        profile.times.ndim == shells.ndim == 1
+        and profile.step_errors.ndim == 2
+        and profile.step_errors.shape[1] == n_steps
+        and all(energy.shape == shells.shape for energy in spectra)
+        and field_shapes == {fields.reference.shape}
+        and len(fields.lengths) == fields.reference.ndim
+        and max(fields.reference.shape) <= MOST_POINTS[fields.reference.ndim]
+    )
+    if not fits:
+        raise ValueError("the shapes of its arrays don't fit each other")
+    if not (np.isfinite(profile.times).all() and np.isfinite(shells).all() and np.isfinite(spectra[0]).all()):
+        raise ValueError("a time, a wavenumber or the energy of the reference isn't finite")
+    if not all((values >= 0).all() for values in (profile.step_errors, shells, *spectra)):
+        raise ValueError("an error, a wavenumber or an energy is negative or no number")
 
 
 def _packed(values: NDArray[np.float64], dtype: np.dtype[Any]) -> dict[str, Any]:
@@ -111,8 +138,13 @@ def _packed(values: NDArray[np.float64], dtype: np.dtype[Any]) -> dict[str, Any]
 
 
 def _unpacked(entry: Mapping[str, Any]) -> NDArray[np.float64]:
-    raw = zlib.decompress(base64.b64decode(entry["zlib_base64"], validate=True))
-    return np.frombuffer(raw, np.dtype(entry["dtype"])).reshape(entry["shape"]).astype(np.float64)
+    dtype, n = np.dtype(entry["dtype"]), math.prod(entry["shape"])
+    if n > MOST_NUMBERS:
+        raise ValueError(f"an array has {n} numbers, more than {MOST_NUMBERS}")
+    # A few bytes can unpack to gigabytes: take what the shape says and nothing more.
+    unpacking = zlib.decompressobj()
+    raw = unpacking.decompress(base64.b64decode(entry["zlib_base64"], validate=True), n * dtype.itemsize + 1)
+    return np.frombuffer(raw, dtype).reshape(entry["shape"]).astype(np.float64)
 
 
 def _quantised(values: NDArray[np.float64]) -> dict[str, Any]:

@@ -7,10 +7,36 @@ import json
 import math
 import sys
 from dataclasses import MISSING, asdict, dataclass, field, fields
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal, Self
 
+from pydantic import TypeAdapter
+
 from data_gen.files import replacing
+from neuralop_bench.records import foreign
+from neuralop_bench.records.foreign import (
+    Config,
+    Count,
+    DateUtc,
+    Environment,
+    Error,
+    Flag,
+    Name,
+    NotNegative,
+    Numbers,
+    Packed,
+    Rungs,
+    RunId,
+    Samples,
+    Splits,
+    TestSets,
+    Text,
+    Texts,
+    Versions,
+    Words,
+)
+from neuralop_bench.runtime.table import plain
 
 # Format 2 added the hash over the content; files of format 1 are read without that check. Format 3 added columns, cost,
 # rungs and notes to evaluations. Format 4 added samples and profile.
@@ -78,31 +104,31 @@ class RunRecord(_Saved):
             no spectra.
     """
 
-    run_id: str
-    model: str
-    variant: str
-    dataset: str
-    track: str
-    task: str
-    seed: int
+    run_id: RunId
+    model: Name
+    variant: Name
+    dataset: Name
+    track: Name
+    task: Name
+    seed: Count
     status: Status
-    message: str
-    metrics: dict[str, float | None]
-    metric_versions: dict[str, int]
-    cost: dict[str, float | None]
-    data: dict[str, dict[str, Any]]
-    config: dict[str, Any]
-    config_hash: str
-    environment: dict[str, Any]
-    bench_version: str
-    commit: str
-    dirty: bool
-    date_utc: str
-    wall_seconds: float
-    files: dict[str, str] = field(default_factory=dict)
-    samples: dict[str, list[float]] = field(default_factory=dict)
-    profile: dict[str, Any] = field(default_factory=dict)
-    format: int = RECORD_FORMAT
+    message: Text
+    metrics: Numbers
+    metric_versions: Versions
+    cost: Numbers
+    data: Splits
+    config: Config
+    config_hash: Words
+    environment: Environment
+    bench_version: Words
+    commit: Words
+    dirty: Flag
+    date_utc: DateUtc
+    wall_seconds: NotNegative
+    files: Texts = field(default_factory=dict)
+    samples: Samples = field(default_factory=dict)
+    profile: Packed = field(default_factory=dict)
+    format: Count = RECORD_FORMAT
 
     @property
     def fingerprint(self) -> str:
@@ -128,26 +154,26 @@ class Evaluation(_Saved):
         notes: why a column is empty or needs care; why a grid is missing from the curve.
     """
 
-    run_id: str
-    evaluator: str
-    metrics: dict[str, float | None]
-    metric_versions: dict[str, int]
-    data: dict[str, dict[str, Any]]
-    config: dict[str, Any]
-    environment: dict[str, Any]
-    bench_version: str
-    commit: str
-    dirty: bool
-    date_utc: str
-    wall_seconds: float
-    files: dict[str, str] = field(default_factory=dict)
-    columns: dict[str, dict[str, float | None]] = field(default_factory=dict)
-    cost: dict[str, float | None] = field(default_factory=dict)
-    rungs: list[dict[str, Any]] = field(default_factory=list)
-    notes: dict[str, str] = field(default_factory=dict)
-    samples: dict[str, list[float]] = field(default_factory=dict)
-    profile: dict[str, Any] = field(default_factory=dict)
-    format: int = RECORD_FORMAT
+    run_id: RunId
+    evaluator: Name
+    metrics: Numbers
+    metric_versions: Versions
+    data: Splits
+    config: Config
+    environment: Environment
+    bench_version: Words
+    commit: Words
+    dirty: Flag
+    date_utc: DateUtc
+    wall_seconds: NotNegative
+    files: Texts = field(default_factory=dict)
+    columns: TestSets = field(default_factory=dict)
+    cost: Numbers = field(default_factory=dict)
+    rungs: Rungs = field(default_factory=list)
+    notes: Texts = field(default_factory=dict)
+    samples: Samples = field(default_factory=dict)
+    profile: Packed = field(default_factory=dict)
+    format: Count = RECORD_FORMAT
 
 
 @dataclass(frozen=True)
@@ -164,18 +190,18 @@ class Verification(_Saved):
         environment, bench_version, commit, dirty, date_utc: those of the verification.
     """
 
-    run_id: str
-    fingerprint: str
-    confirmed: bool
-    tolerance: float
-    difference: float
-    column: str
-    environment: dict[str, Any]
-    bench_version: str
-    commit: str
-    dirty: bool
-    date_utc: str
-    format: int = RECORD_FORMAT
+    run_id: RunId
+    fingerprint: Words
+    confirmed: Flag
+    tolerance: NotNegative
+    difference: Error
+    column: Words
+    environment: Environment
+    bench_version: Words
+    commit: Words
+    dirty: Flag
+    date_utc: DateUtc
+    format: Count = RECORD_FORMAT
 
 
 def load_record(place: Path | str) -> RunRecord:
@@ -193,12 +219,12 @@ def load_record(place: Path | str) -> RunRecord:
 
 def _load(path: Path, kind: type[_Saved]) -> dict[str, Any]:
     try:
-        values = json.loads(Path(path).read_text(encoding="utf-8"))
+        values = foreign.json_content(path)
         version = values["format"]
-        if version not in range(1, RECORD_FORMAT + 1):
+        if not (type(version) is int and 1 <= version <= RECORD_FORMAT):
             raise RecordError(
-                f"{path} has format {version}, but this code reads formats 1 to {RECORD_FORMAT}. Use the release that "
-                "wrote it, or run again with force=true."
+                f"{path} has format {plain(str(version))}, but this code reads formats 1 to {RECORD_FORMAT}. Use the "
+                "release that wrote it, or run again with force=true."
             )
         expected = values.pop("sha256", None)
         if (version, expected) != (1, None) and expected != _hash(values):
@@ -209,12 +235,20 @@ def _load(path: Path, kind: type[_Saved]) -> dict[str, Any]:
         for table in ("metrics", "cost", "columns", "samples", "difference"):
             if table in values:
                 values[table] = _with_infinities(values[table])
-        return {entry.name: values[entry.name] for entry in fields(kind)}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        found = {entry.name: values[entry.name] for entry in fields(kind)}
+        # Only compared: a whole number that became a float would change the fingerprint.
+        foreign.check(_schema(kind), found)
+        return found
+    except (OSError, ValueError, KeyError) as error:
         raise RecordError(
             f"{path} isn't a readable record ({type(error).__name__}: {error}). Restore an intact copy, or delete it: "
             "the command that wrote it then writes it again, from the checkpoint beside it."
         ) from error
+
+
+@cache
+def _schema(kind: type[_Saved]) -> TypeAdapter[_Saved]:
+    return TypeAdapter(kind)
 
 
 def _with_infinities(value: Any) -> Any:

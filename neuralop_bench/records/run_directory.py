@@ -17,6 +17,7 @@ import yaml
 from filelock import FileLock, Timeout
 
 from data_gen.files import WriteError, make_folder, replacing, write_errors
+from neuralop_bench.records import foreign
 from neuralop_bench.records.record import RECORD_NAME, RecordError, RunRecord
 from neuralop_bench.runtime.place import IN_CHECKOUT
 
@@ -165,7 +166,7 @@ def _state_of_record(folder: Path) -> State:
 
 def _command_and_epochs(folder: Path) -> tuple[str, int | None]:
     try:
-        mark, _, text = (folder / CONFIG_NAME).read_text(encoding="utf-8").partition("\n")
+        mark, _, text = foreign.content(folder / CONFIG_NAME).decode("utf-8").partition("\n")
         if mark != _HASH_MARK + _hash(text):
             return "", None
         config = yaml.safe_load(text)
@@ -180,16 +181,16 @@ def _hash(text: str) -> str:
 
 def _epochs_done(folder: Path) -> int:
     try:
-        with open(folder / CURVE_NAME, newline="") as handle:
-            return sum(1 for _ in csv.DictReader(handle))
+        lines = foreign.content(folder / CURVE_NAME).decode("utf-8").splitlines()
+        return sum(1 for _ in csv.DictReader(lines))
     except (OSError, ValueError, csv.Error):
         return 0
 
 
 def _failure(folder: Path) -> str:
     try:
-        return str(json.loads((folder / FAILURE_NAME).read_text())["message"])
-    except (OSError, ValueError, KeyError, TypeError):
+        return str(foreign.json_content(folder / FAILURE_NAME)["message"])
+    except (OSError, ValueError, KeyError):
         return "The last attempt failed."
 
 

@@ -8,7 +8,11 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from pydantic import TypeAdapter
+
 from data_gen.files import replacing
+from neuralop_bench.records import foreign
+from neuralop_bench.records.foreign import DateUtc, Text
 
 # Folder below the outputs for files that belong to no single run.
 FOLDER = ".sweeps"
@@ -25,9 +29,9 @@ class SweepFile:
         runs: run directories, relative to the outputs.
     """
 
-    command: str
-    date_utc: str
-    runs: tuple[str, ...]
+    command: Text
+    date_utc: DateUtc
+    runs: tuple[Text, ...]
 
     @property
     def name(self) -> str:
@@ -41,13 +45,15 @@ class SweepFile:
         return path
 
 
+_SCHEMA = TypeAdapter(SweepFile)
+
+
 def sweeps(outputs: Path) -> Iterator[SweepFile]:
     """The sweeps below the outputs, oldest first. Unreadable files are skipped: they are only informative."""
     found = []
     for path in (outputs / FOLDER).glob("*.json"):
         try:
-            values = json.loads(path.read_text(encoding="utf-8"))
-            found.append(SweepFile(str(values["command"]), str(values["date_utc"]), tuple(map(str, values["runs"]))))
-        except (OSError, ValueError, KeyError, TypeError):
+            found.append(_SCHEMA.validate_python(foreign.json_content(path)))
+        except (OSError, ValueError):
             continue
     yield from sorted(found, key=lambda sweep: sweep.date_utc)

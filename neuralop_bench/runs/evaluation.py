@@ -10,8 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from data_gen.agreement import agree
-from neuralop_bench import leaderboard
-from neuralop_bench.config.identity import RUN_DIRECTORY_DEPTH, evaluator_name
+from neuralop_bench.config.identity import evaluator_name
 from neuralop_bench.config.schema import RunConfig
 from neuralop_bench.evaluation import figures
 from neuralop_bench.records.record import EVALUATIONS, Evaluation, RunRecord
@@ -28,7 +27,9 @@ from neuralop_bench.training.trainer import validate
 Provenance = dict[str, dict[str, Any]]
 
 
-def evaluate(cfg: RunConfig, record: RunRecord, folder: Path, processes: Processes, draws: bool) -> Evaluation:
+def evaluate(
+    cfg: RunConfig, record: RunRecord, folder: Path, processes: Processes, draws: bool, outputs: Path
+) -> Evaluation:
     """Evaluate a finished run and write the evaluation beside its record, or return an existing one.
 
     Args:
@@ -37,6 +38,8 @@ def evaluate(cfg: RunConfig, record: RunRecord, folder: Path, processes: Process
         folder: the run directory.
         processes: share the work; only the first writes and prints.
         draws: whether to draw the board's page, too, if there is a board to rebuild.
+        outputs: the user's own outputs. Their board is rebuilt if the run lies there. No other board is: a run may have
+            been copied anywhere, and its record may name any folder.
 
     Raises:
         RunError: the run isn't finished, or the data here differ from the record's.
@@ -74,8 +77,7 @@ def evaluate(cfg: RunConfig, record: RunRecord, folder: Path, processes: Process
         evaluation.save(path)
         show(score.tables)
         print(f"Evaluation: {path}")
-        outputs = folder.resolve().parents[RUN_DIRECTORY_DEPTH - 1]
-        if (outputs / leaderboard.FOLDER).is_dir():  # a run directory may have been copied elsewhere
+        if outputs.resolve() in folder.resolve().parents:
             finished.rebuild_board(outputs, draws)
         return evaluation
 

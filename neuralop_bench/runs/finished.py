@@ -8,7 +8,6 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 
-from data_gen.files import WriteError
 from neuralop_bench import leaderboard
 from neuralop_bench.config import constructors
 from neuralop_bench.config.identity import Identity, evaluator_name, run_directory
@@ -19,6 +18,7 @@ from neuralop_bench.records.run_directory import REPORT_NAME, RunError
 from neuralop_bench.runtime import environment
 from neuralop_bench.runtime.process_group import OtherProcessFailed
 from neuralop_bench.runtime.processes import Processes
+from neuralop_bench.runtime.table import plain
 
 
 def committed(cfg: RunConfig, who: Identity) -> Committed | None:
@@ -84,11 +84,13 @@ def diverged(record: RunRecord, folder: Path, cfg: RunConfig, processes: Process
 
 
 def rebuild_board(outputs: Path, draws: bool) -> str:
-    """Rebuild the board and return its path. If that fails, print a warning: the run itself is still finished."""
+    """Rebuild the board and return its path. If that fails for whatever reason, print a warning: a board also depends
+    on the files of other runs, and this run is finished all the same."""
     try:
         return str(leaderboard.rebuild(outputs, draws=draws))
-    except WriteError as error:
-        print(f"Warning: the run is done, but the leaderboard wasn't rebuilt: {error}", file=sys.stderr)
+    except Exception as error:
+        reason = plain(str(error) or type(error).__name__)
+        print(f"Warning: the run is done, but the leaderboard wasn't rebuilt: {reason}", file=sys.stderr)
         return "not rebuilt"
 
 
@@ -106,7 +108,7 @@ def report(path: Path, files: Mapping[str, str]) -> str:
         return (
             f"  {path} has changed since the run, so it isn't shown; the record has all numbers except those over time"
         )
-    return f"\n{content.decode()}"
+    return f"\n{plain(content.decode('utf-8', errors='replace'))}"
 
 
 def _describe(what: str, record: RunRecord, cfg: RunConfig) -> None:

@@ -21,7 +21,6 @@ from typing import Any
 from hydra.core.utils import JobReturn
 from omegaconf import DictConfig
 
-from data_gen.files import WriteError
 from neuralop_bench import leaderboard
 from neuralop_bench.config.constructors import ConfigError
 from neuralop_bench.config.messages import JobReported, describe
@@ -35,7 +34,7 @@ from neuralop_bench.runs import plan
 from neuralop_bench.runs.job import Job, Known, composed
 from neuralop_bench.runs.plan import Plan
 from neuralop_bench.runtime.place import CONFIG_DIR
-from neuralop_bench.runtime.table import Table, show
+from neuralop_bench.runtime.table import Table, plain, show
 
 # Hands jobs to a launcher: lists of overrides, and the number of the first job.
 Launch = Callable[..., Sequence[JobReturn]]
@@ -359,5 +358,5 @@ def _rebuild_board(outputs: Path) -> None:
         return
     try:
         print(f"Leaderboard: {leaderboard.rebuild(outputs)}", flush=True)
-    except WriteError as error:
-        print(f"Warning: the leaderboard wasn't rebuilt: {error}", file=sys.stderr)
+    except Exception as error:  # a board also depends on the files of others
+        print(f"Warning: the leaderboard wasn't rebuilt: {plain(str(error) or type(error).__name__)}", file=sys.stderr)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import sys
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -29,15 +30,15 @@ class Table:
 
     def to_markdown(self) -> str:
         rule = "---" if self.wraps else "---:"
-        lines = [f"**{self.title}**", "", _line(self.header), _line(["---"] + [rule] * (len(self.header) - 1))]
+        lines = [f"**{plain(self.title)}**", "", _line(self.header), _line(["---"] + [rule] * (len(self.header) - 1))]
         return "\n".join([*lines, *(_line(row) for row in self.rows)]) + "\n"
 
     def to_rich(self) -> RichTable:
-        table = RichTable(title=self.title, title_justify="left", box=box.ASCII2)
+        table = RichTable(title=plain(self.title), title_justify="left", box=box.ASCII2)
         for index, name in enumerate(self.header):
-            table.add_column(name, justify="left" if index == 0 or self.wraps else "right", overflow="fold")
+            table.add_column(plain(name), justify="left" if index == 0 or self.wraps else "right", overflow="fold")
         for row in self.rows:
-            table.add_row(*row)
+            table.add_row(*map(plain, row))
         return table
 
 
@@ -63,6 +64,21 @@ def _console(table: Table, drawn: RichTable) -> Console:
     return Console(width=width, color_system=None, markup=False, emoji=False, highlight=False)
 
 
+def plain(text: str) -> str:
+    """A text for a terminal: characters that would steer it, or that can't be seen, are written as escapes.
+
+    >>> plain("café"), plain("\x1b[2Ju\u200bnet")
+    ('café', '\\x1b[2Ju\\u200bnet')
+    """
+    if text.isprintable():
+        return text
+    return "".join(sign if _is_plain(sign) else repr(sign)[1:-1] for sign in text)
+
+
+def _is_plain(sign: str) -> bool:
+    return unicodedata.category(sign)[0] != "C" or sign in "\n\t"
+
+
 def number(value: float | None) -> str:
     """A number with four significant digits; an empty string if it wasn't measured.
 
@@ -75,9 +91,10 @@ def number(value: float | None) -> str:
 
 
 def _line(cells: Sequence[str]) -> str:
-    return "| " + " | ".join(map(_plain, cells)) + " |"
+    return "| " + " | ".join(map(_escaped, cells)) + " |"
 
 
-def _plain(cell: str) -> str:
-    """A text as one cell of a markdown table, with special characters escaped."""
-    return " ".join(cell.split()).replace("\\", "\\\\").replace("|", "\\|").replace("<", "&lt;")
+def _escaped(text: str) -> str:
+    """A text for one line of markdown. What could start a cell, a tag, code or a link is escaped."""
+    words = " ".join(plain(text).split()).replace("\\", "\\\\").replace("|", "\\|").replace("<", "&lt;")
+    return words.replace("`", "\\`").replace("](", "]\\(")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -13,7 +14,7 @@ from helpers.made_records import evaluation, record, save, three_models
 from playwright.sync_api import Browser, ConsoleMessage, Page, sync_playwright
 
 from neuralop_bench import leaderboard
-from neuralop_bench.board.collect import collect
+from neuralop_bench.board.collect import Run, collect
 from neuralop_bench.board.rows import Board
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
@@ -25,10 +26,12 @@ DESKTOP, PHONE = {"width": 1280, "height": 900}, {"width": 375, "height": 812}
 @pytest.fixture(scope="module")
 def address(tmp_path_factory: pytest.TempPathFactory) -> str:
     folder = tmp_path_factory.mktemp("board")
-    records = [*three_models(), record("<b>bold</b>", error=0.09), record("old", error=0.2, samples={}, profile={})]
+    records = [*three_models(), record("old", error=0.2, samples={}, profile={})]
     left_out = record("late", config={})
     save(folder, *records, *map(evaluation, records[:14]), left_out)
-    leaderboard.write(Board.of(collect([folder])), folder / "out")
+    found = collect([folder])
+    bold = Run(record("<b>bold</b>", error=0.09))  # a file with such a name would be refused
+    leaderboard.write(Board.of(replace(found, runs=(*found.runs, bold))), folder / "out")
     return (folder / "out" / "index.html").as_uri()
 
 

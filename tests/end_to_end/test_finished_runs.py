@@ -106,6 +106,20 @@ def test_evaluating_again_repeats_the_numbers_beside_the_record(
     assert "This evaluation is done" in capsys.readouterr().out
 
 
+def test_an_evaluation_rebuilds_the_board_of_the_given_outputs_and_no_other(finished: Path, tmp_path: Path) -> None:
+    board, run = tmp_path / "leaderboard", tmp_path / "incoming" / "a" / "b" / "c" / "seed=0"
+    board.mkdir()
+    shutil.copytree(finished, run)
+    config = RunRecord.load(run / "record.json").config
+    change_record(run, config={**config, "paths": {**config["paths"], "outputs": str(tmp_path)}})
+    only = [f"~evaluator.metrics.{name}" for name in compose().evaluator.metrics.keys() - {"rel_l2"}]
+    asked = ("mode=evaluate", f"run={run}", "force=true", *only)
+    pipeline.evaluate_again(compose(*asked, f"paths.outputs={tmp_path / 'mine'}"))
+    assert not any(board.iterdir())
+    pipeline.evaluate_again(compose(*asked, f"paths.outputs={tmp_path}"), draws=False)
+    assert (board / "leaderboard.csv").is_file()
+
+
 def test_another_evaluator_has_another_name(copied: Path) -> None:
     names = compose().evaluator.metrics.keys() - {"rel_l2"}
     without = [f"~evaluator.metrics.{name}" for name in names]

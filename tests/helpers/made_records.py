@@ -55,7 +55,7 @@ EVALUATION = Evaluation(
     wall_seconds=2.0,
     columns={"test_half": {"rel_l2": 0.25, "vrmse": math.inf}},
     cost={"speedup_at_equal_error": 0.4, "speedup_is_bound": -1.0, "breakeven_solves": math.inf, "latency_ms": 5.0},
-    rungs=[{"resolution": "8x8"}],
+    rungs=[{"resolution": "8x8", "relaxation": 1.0, "rel_l2": 0.1, "latency_seconds": 0.2, "seconds": 0.1}],
     notes={"transfer_double": "not measured"},
 )
 

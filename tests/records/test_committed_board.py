@@ -141,8 +141,12 @@ def test_a_run_never_takes_the_place_of_another_row(tmp_path: Path) -> None:
     with pytest.raises(FilingError, match=r"holds another run, lite-burgers1d.*with paths\.board"):
         board.file(run_folder(tmp_path / "other", other))
     for foreign in (replace(SCORED, track="../../x"), replace(SCORED, model="../../x")):
-        with pytest.raises(FilingError, match="isn't a safe file name"):
+        with pytest.raises(RecordError, match=r"track|model"):
             board.file(run_folder(tmp_path / "foreign", replace(foreign, run_id="x")))
+    run = run_folder(tmp_path / "evaluated", SCORED)
+    replace(EVALUATED, evaluator="x/../../../victim", run_id=SCORED.run_id).save(run / "evaluations" / "x.json")
+    with pytest.raises(RecordError, match="evaluator"):
+        board.file(run)
     with pytest.raises(FilingError, match="failed: only runs that finished or diverged"):
         board.file(run_folder(tmp_path / "diverged", replace(SCORED, status="failed")))
     assert files(board.folder) == {f"records/lite/{NAME}.json"}
