@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from data_gen import progress
+from data_gen import hdf5, progress
 from data_gen.files import make_folder, write_errors
 from data_gen.importing.contents import Contents, Given, ImportedFileError
 from data_gen.importing.formats import open_file
@@ -294,9 +294,9 @@ def _read(source: Contents, numbers: NDArray[np.int64]) -> Samples:
     try:
         return source.read(numbers)
     except (OSError, RuntimeError, KeyError, TypeError) as error:
+        cause = hdf5.why(error) or f"{error}. If the file is damaged, download or copy it again."
         raise ImportedFileError(
-            f"Samples {numbers[0]} to {numbers[-1]} of {source.files[0]} can't be read ({error}). The file is damaged: "
-            "download it again."
+            f"Samples {numbers[0]} to {numbers[-1]} of {source.files[0]} can't be read: {cause}"
         ) from error
 
 

@@ -10,6 +10,7 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
+from data_gen import hdf5
 from data_gen.grids import AXIS_NAMES
 from data_gen.importing.arrays import LazyArray, evolving, steady
 from data_gen.importing.contents import Contents, Given, ImportedFileError, require_names
@@ -25,7 +26,7 @@ def open_file(path: Path, given: Given, files: ExitStack) -> Contents:
     """
     if not h5py.is_hdf5(path):
         raise ImportedFileError(f"{path} isn't an HDF5 file. Name another format, or another file.")
-    file = files.enter_context(h5py.File(path, "r"))
+    file = files.enter_context(hdf5.open_file(path))
     if any(isinstance(entry, h5py.Group) for entry in file.values()):
         raise ImportedFileError(
             f"{path} holds groups ({', '.join(list(file)[:3])} ...): either a PDEBench file with a group for each "

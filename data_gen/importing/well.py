@@ -7,10 +7,10 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import h5py
 import numpy as np
 from numpy.typing import NDArray
 
+from data_gen import hdf5
 from data_gen.grids import AXIS_NAMES
 from data_gen.importing.arrays import LazyArray
 from data_gen.importing.axes import find_grid, find_times, from_zero
@@ -31,7 +31,7 @@ def open_file(path: Path, given: Given, files: ExitStack) -> Contents:
     paths = sorted([*path.glob("*.hdf5"), *path.glob("*.h5")]) if path.is_dir() else [path]
     if not paths:
         raise ImportedFileError(f"{path} holds no .hdf5 file. Name the directory of one split, e.g. data/train.")
-    parts = [_WellFile(one, files.enter_context(h5py.File(one, "r")), given) for one in paths]
+    parts = [_WellFile(one, files.enter_context(hdf5.open_file(one)), given) for one in paths]
     first = parts[0]
     for part in parts[1:]:
         for what in ("grid", "times", "state", "static"):
