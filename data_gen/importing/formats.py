@@ -7,13 +7,14 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from data_gen import hdf5
-from data_gen.importing import mat, neuralop, pdebench, well
+from data_gen.importing import mat, neuralop, npz, pdebench, well
 from data_gen.importing.contents import Contents, Given, ImportedFileError
 
 FORMATS: Mapping[str, Callable[[Path, Given, ExitStack], Contents]] = {
     "mat": mat.open_file,
     "pdebench": pdebench.open_file,
     "neuralop": neuralop.open_file,
+    "npz": npz.open_file,
     "well": well.open_file,
 }
 
