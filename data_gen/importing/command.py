@@ -113,9 +113,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--name", required=True, help="of the dataset")
     parser.add_argument("--out", type=Path, help="folder of the dataset (imported/<name>)")
     parser.add_argument("--state", type=_names, metavar="A,B", help="names of the fields to predict, or which of them")
-    parser.add_argument(
-        "--static", type=_names, metavar="A,B", help='the same for fields that don\'t change in time; "" for none'
-    )
+    parser.add_argument("--static", type=_names, metavar="A,B", help="the same for fields that don't change in time")
     parser.add_argument("--lengths", type=_numbers, metavar="L[,L]", help="of the domain (from the file, or 1)")
     parser.add_argument("--boundary", type=_names, metavar="B[,B]", help="periodic, dirichlet, neumann or open")
     parser.add_argument("--nodes", type=_names, metavar="N[,N]", help="periodic, closed (both ends) or centres")
