@@ -20,7 +20,7 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from data_gen import agreement
+from data_gen import agreement, hdf5
 from data_gen.files import replacing_stream
 from data_gen.spec import DatasetSpec, FieldSpec, Samples
 
@@ -33,6 +33,10 @@ SHARD_SIZE = 16
 # The metadata of HDF5 1.10 has checksums, so a flipped bit in it is found when it is read.
 _LIBRARY_VERSION = "v110"
 _INITIAL = "initial_"
+# A damaged file may have been imported from data that exist nowhere else.
+_REMEDY = (
+    "If run.py generated it, delete it, and the same command generates it again. Otherwise import or copy it again."
+)
 # Prefix of the names of diagnostics.
 DIAGNOSTICS = "diagnostics/"
 
@@ -167,7 +171,8 @@ class DatasetFile:
         certificate: what is known about its error (``data_gen.generation.certificate``); empty if nothing was measured.
 
     Raises:
-        StoreError: the file is missing, isn't a dataset, is damaged, or has another format version.
+        StoreError: the file is missing, isn't a dataset, is damaged, refers to other files, can't be read at present
+            (locked, no permission), or has another format version.
     """
 
     def __init__(self, path: Path) -> None:
@@ -176,14 +181,19 @@ class DatasetFile:
             raise StoreError(f"There is no dataset file {self.path}. Check the path, or let run.py generate the data.")
         with _damage_reported(self.path), ExitStack() as on_failure:
             # Without a chunk cache, because HDF5 would fill it with whole chunks, and a window needs only part of one.
-            self._file: _File = h5py.File(self.path, "r", rdcc_nbytes=0)
+            self._file: _File = hdf5.open_file(self.path, rdcc_nbytes=0)
             self._fields: dict[str, _File] = {}
             on_failure.callback(self._file.close)
+            if "format_version" not in self._file.attrs:
+                raise StoreError(
+                    f"{self.path} is an HDF5 file, but not a dataset file: it lacks the attribute format_version. "
+                    "scripts/import_data.py converts files of other formats."
+                )
             version = int(self._file.attrs["format_version"])
             if version != FORMAT_VERSION:
                 raise StoreError(
                     f"{self.path} has format version {version}, but this code reads version {FORMAT_VERSION}. "
-                    "Use the release that wrote it, or delete the file and let run.py generate it again."
+                    f"Use the release that wrote it. {_REMEDY}"
                 )
             spec, header = (self._file.attrs[name].decode() for name in ("spec", "header"))
             self._shard_hashes = [entry.decode() for entry in self._file.attrs["shard_sha256"]]
@@ -286,7 +296,7 @@ class DatasetFile:
                 first = shard * SHARD_SIZE
                 raise StoreError(
                     f"{self.path} is damaged: samples {first} to {min(first + SHARD_SIZE, self.n_samples) - 1} don't "
-                    "match the hash stored with them. Delete the file; the same command generates it again."
+                    f"match the hash stored with them. {_REMEDY}"
                 )
             yield {name: values[: wanted - shard * SHARD_SIZE] for name, values in arrays.items()}
 
@@ -330,15 +340,17 @@ def to_xarray(path: Path) -> xr.Dataset:
 
 @contextmanager
 def _damage_reported(path: Path) -> Iterator[None]:
-    """Turn the many errors that h5py and parsers raise for a damaged file into one that says what to do."""
+    """Turn the many errors that h5py and parsers raise into one that names the cause and says what to do."""
     try:
         yield
     except StoreError:
         raise
     except (OSError, RuntimeError, KeyError, ValueError, TypeError, AttributeError) as error:
+        cause = hdf5.why(error)
+        if cause is not None:
+            raise StoreError(f"{path} can't be read: {cause}") from error
         raise StoreError(
-            f"{path} is damaged or isn't a dataset file ({type(error).__name__}: {error}). "
-            "Delete the file; the same command generates it again."
+            f"{path} is damaged or isn't a dataset file ({type(error).__name__}: {error}). {_REMEDY}"
         ) from error
 
 

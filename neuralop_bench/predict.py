@@ -17,13 +17,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import h5py
 import numpy as np
 import torch
 import xarray as xr
 from numpy.typing import NDArray
 
-from data_gen import progress
+from data_gen import hdf5, progress
 from data_gen.files import replacing
 from data_gen.grids import Grid
 from data_gen.spec import DatasetSpec
@@ -71,7 +70,7 @@ def read_inputs(path: Path, spec: DatasetSpec, n_history: int, *, resolution_fre
     if not path.is_file():
         raise InputError(f"There is no file {path}.")
     try:
-        with h5py.File(path, "r") as file:
+        with hdf5.open_file(path) as file:
             state_names = [field.name for field in spec.state] if n_history else []
             fields = {name: _read(file, path, name, spec, 1) for name in state_names}
             fields |= {field.name: _read(file, path, field.name, spec, 0) for field in spec.static}
@@ -80,8 +79,9 @@ def read_inputs(path: Path, spec: DatasetSpec, n_history: int, *, resolution_fre
                 for name in ("time", *spec.grid.axis_names)
                 if name in file
             }
-    except OSError as error:
-        raise InputError(f"{path} can't be read as HDF5: {error}.") from error
+    except (OSError, RuntimeError, hdf5.RefusedFileError) as error:
+        cause = hdf5.why(error) or f"it is damaged or isn't an HDF5 file ({error})."
+        raise InputError(f"{path} can't be read: {cause}") from error
     shapes = {name: values.shape for name, values in fields.items()}
     spaces = {shape[-spec.grid.n_dims :] for shape in shapes.values()}
     if len({shape[0] for shape in shapes.values()}) != 1 or len(spaces) != 1:

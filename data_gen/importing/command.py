@@ -128,7 +128,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _names(text: str) -> tuple[str, ...]:
-    return tuple(entry.strip() for entry in text.split(","))
+    return tuple(entry.strip() for entry in text.split(",")) if text else ()
 
 
 def _numbers(text: str) -> tuple[float, ...]:

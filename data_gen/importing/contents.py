@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -48,6 +48,7 @@ class Contents:
         equation, reference: defaults for the format.
         notes: what was assumed, for the user to check.
         read: returns the samples with the given indices, in the order of the indices.
+        scalars: parameters that differ between the samples, [n_samples] each.
         n_together: consecutive samples that share a chunk of the file, so reading one costs as much as reading all.
     """
 
@@ -63,6 +64,7 @@ class Contents:
     notes: tuple[str, ...]
     read: Callable[[NDArray[np.int64]], Samples]
     n_together: int = 1
+    scalars: Mapping[str, NDArray[np.float64]] = field(default_factory=dict)
 
 
 def require_names(path: Path, option: str, chosen: Collection[str], known: Collection[str]) -> None:

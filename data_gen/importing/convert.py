@@ -14,14 +14,16 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from data_gen import progress
+from data_gen import hdf5, progress
 from data_gen.files import make_folder, write_errors
 from data_gen.importing.contents import Contents, Given, ImportedFileError
 from data_gen.importing.formats import open_file
+from data_gen.importing.parameters import settle
 from data_gen.spec import DatasetSpec, Samples, Scalar
 from data_gen.store import SHARD_SIZE, DatasetFile, Fields, to_fields, write
 
 _SPLIT = re.compile(r"train|valid|test|test_[A-Za-z0-9_]+", re.ASCII)
+_MAIN = ("train", "valid", "test")
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,39}")
 # Samples are read in blocks of as many whole shards as fit in this. A block grows to the size of a file's chunks, up to
 # ``_LARGER`` times this.
@@ -127,6 +129,13 @@ def import_data(
     kept = {split: path for split, path in existing.items() if split not in taken}
     with ExitStack() as files:
         contents = {path: open_file(kind, path, given, files) for path in dict.fromkeys(p.path for p in parts)}
+        contents = settle(
+            contents,
+            main=[path for path in contents if any(p.path == path and p.split in _MAIN for p in parts)],
+            train=[part.path for part in parts if part.split == "train"],
+            wanted=given.static if given.static is not None else _static_fields(kept),
+            allowed=_is_name,
+        )
         chosen = _cut(parts, contents, shuffle_seed)
         specs = {part.split: _spec(contents[part.path], about) for part in parts}
         provenance = {path: _provenance(kind, path, found) for path, found in contents.items()}
@@ -166,6 +175,19 @@ def import_data(
     return written, warnings
 
 
+def _is_name(text: str) -> bool:
+    return bool(_NAME.fullmatch(text)) and text not in _RESERVED
+
+
+def _static_fields(kept: Mapping[str, Path]) -> list[str] | None:
+    """Those of the splits that were imported before; None if there are none."""
+    for split in _MAIN:
+        if split in kept:
+            with DatasetFile(kept[split]) as file:
+                return [field.name for field in file.spec.static]
+    return None
+
+
 def _require_sensible(parts: Sequence[Part], about: About, given: Given) -> None:
     splits = [part.split for part in parts]
     if not parts:
@@ -176,13 +198,13 @@ def _require_sensible(parts: Sequence[Part], about: About, given: Given) -> None
     named = {"--name": (about.name,), "--state": given.state or (), "--static": given.static or ()}
     for option, names in named.items():
         for name in names:
-            if not _NAME.fullmatch(name) or name in _RESERVED:
+            if not _is_name(name):
                 raise ImportedFileError(
                     f"{option} {name!r}: a name is a letter and up to 39 letters, digits, _ or -, and must not be one "
                     "that the file format reserves."
                 )
     for name, value in (about.parameters or {}).items():
-        if not _NAME.fullmatch(name) or name in _RESERVED:
+        if not _is_name(name):
             raise ImportedFileError(f"--parameter {name}: this isn't a valid name, or the file format reserves it.")
         if isinstance(value, float) and not np.isfinite(value):
             raise ImportedFileError(f"--parameter {name} must be a finite number, got {value}.")
@@ -222,7 +244,7 @@ def _cut(parts: Sequence[Part], contents: Mapping[Path, Contents], seed: int | N
 
 
 def _spec(found: Contents, about: About) -> DatasetSpec:
-    parameters = {name: v for name, v in found.parameters.items() if _NAME.fullmatch(name) and name not in _RESERVED}
+    parameters = {name: value for name, value in found.parameters.items() if _is_name(name)}
     for name, value in (about.parameters or {}).items():
         if name in parameters and parameters[name] != value:
             raise ImportedFileError(
@@ -257,7 +279,7 @@ def _require_equal(specs: Mapping[str, DatasetSpec], kept: Mapping[str, Path]) -
     for split, path in kept.items():
         with DatasetFile(path) as file:
             known[split] = file.spec
-    main = [split for split in ("train", "valid", "test") if split in known]
+    main = [split for split in _MAIN if split in known]
     for split in main[1:]:
         one, other = known[main[0]], known[split]
         for what in ("name", "grid", "times", "state", "static", "parameters", "equation", "reference"):
@@ -294,9 +316,9 @@ def _read(source: Contents, numbers: NDArray[np.int64]) -> Samples:
     try:
         return source.read(numbers)
     except (OSError, RuntimeError, KeyError, TypeError) as error:
+        cause = hdf5.why(error) or f"{error}. If the file is damaged, download or copy it again."
         raise ImportedFileError(
-            f"Samples {numbers[0]} to {numbers[-1]} of {source.files[0]} can't be read ({error}). The file is damaged: "
-            "download it again."
+            f"Samples {numbers[0]} to {numbers[-1]} of {source.files[0]} can't be read: {cause}"
         ) from error
 
 

@@ -6,13 +6,15 @@ from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from pathlib import Path
 
-from data_gen.importing import mat, neuralop, pdebench, well
+from data_gen import hdf5
+from data_gen.importing import mat, neuralop, npz, pdebench, well
 from data_gen.importing.contents import Contents, Given, ImportedFileError
 
 FORMATS: Mapping[str, Callable[[Path, Given, ExitStack], Contents]] = {
     "mat": mat.open_file,
     "pdebench": pdebench.open_file,
     "neuralop": neuralop.open_file,
+    "npz": npz.open_file,
     "well": well.open_file,
 }
 
@@ -27,18 +29,23 @@ def open_file(kind: str, path: Path, given: Given, files: ExitStack) -> Contents
         files: closes what stays open for reading.
 
     Raises:
-        ImportedFileError: the file has another format, lacks entries, its shapes or coordinates disagree, or its grid
-            isn't uniform.
+        ImportedFileError: the file can't be read, has another format, lacks entries, its shapes or coordinates
+            disagree, or its grid isn't uniform.
     """
     if not path.exists():
         raise ImportedFileError(f"There is no file {path}.")
     if path.is_dir() and kind != "well":
         raise ImportedFileError(f"{path} is a directory; name a file. Only the format well takes directories.")
+    if not path.is_dir() and not path.is_file():
+        raise ImportedFileError(f"{path} isn't a regular file.")
     try:
         return FORMATS[kind](path, given, files)
     except (ImportedFileError, MemoryError):
         raise
     except Exception as error:  # a damaged file can make a parser raise anything
+        cause = hdf5.why(error)
+        if cause is not None:
+            raise ImportedFileError(f"{path} can't be read: {cause}") from error
         first = next(iter(str(error).splitlines()), "")
         raise ImportedFileError(
             f"{path} can't be read as {kind} ({type(error).__name__}: {first}). Check the file, or name another of the "

@@ -10,6 +10,7 @@ import h5py
 import numpy as np
 import scipy.io
 
+from data_gen import hdf5
 from data_gen.importing.arrays import LazyArray, evolving, steady
 from data_gen.importing.contents import Contents, Given, ImportedFileError
 
@@ -51,7 +52,7 @@ def _version_5(path: Path) -> tuple[set[str], Callable[[str], LazyArray]]:
 
 
 def _version_73(path: Path, files: ExitStack) -> tuple[set[str], Callable[[str], LazyArray]]:
-    file = files.enter_context(h5py.File(path, "r"))
+    file = files.enter_context(hdf5.open_file(path))
     arrays = {name: entry for name, entry in file.items() if isinstance(entry, h5py.Dataset)}
     if not any("MATLAB_class" in entry.attrs for entry in arrays.values()):
         raise ImportedFileError(

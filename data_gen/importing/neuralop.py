@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from data_gen import hdf5
 from data_gen.importing.arrays import LazyArray, evolving, steady
 from data_gen.importing.contents import Contents, Given, ImportedFileError
 
@@ -25,10 +26,27 @@ def open_file(path: Path, given: Given, files: ExitStack) -> Contents:
     if not isinstance(content, dict) or not all(isinstance(content.get(key), torch.Tensor) for key in ("x", "y")):
         held = sorted(map(str, content)) if isinstance(content, dict) else type(content).__name__
         raise ImportedFileError(f"{path} must hold a dictionary with tensors x and y; it holds {held}.")
-    x, y = (LazyArray(path, key, content[key]).without_channel() for key in ("x", "y"))
+    x, y = (LazyArray(path, key, _plain(path, key, content[key])).without_channel() for key in ("x", "y"))
     if len(y.shape) == len(x.shape):
         return steady(path, given, x, y, _REFERENCE)
     return evolving(path, given, x, [y], len(x.shape) - 1, times=None, reference=_REFERENCE)
+
+
+def _plain(path: Path, name: str, tensor: torch.Tensor) -> torch.Tensor:
+    """A tensor that NumPy accepts: dense, without gradient, and of a type that NumPy has."""
+    if tensor.is_nested or tensor.is_meta:
+        raise ImportedFileError(
+            f"{name} in {path} is a {'nested tensor' if tensor.is_nested else 'tensor without values (device meta)'}. "
+            "Save an ordinary tensor instead."
+        )
+    tensor = tensor.detach().resolve_neg()
+    if tensor.is_quantized:
+        tensor = tensor.dequantize()
+    if tensor.layout != torch.strided:
+        tensor = tensor.to_dense()
+    if tensor.is_floating_point() and tensor.dtype not in (torch.float16, torch.float32, torch.float64):
+        tensor = tensor.float()  # exact: bfloat16 and the types of 8 bits have fewer digits
+    return tensor
 
 
 def _load(path: Path) -> Any:
@@ -38,6 +56,9 @@ def _load(path: Path) -> Any:
         except (RuntimeError, ValueError):  # written before 2020, or not such a file at all
             return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
+        cause = hdf5.why(error)
+        if cause is not None:
+            raise ImportedFileError(f"{path} can't be read: {cause}") from error
         raise ImportedFileError(
             f"{path} can't be loaded as tensors alone ({next(iter(str(error).splitlines()), '')}). A file with other "
             "Python objects in it isn't opened, because loading it would run its code."

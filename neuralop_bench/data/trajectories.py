@@ -64,7 +64,10 @@ class Trajectories:
         with DatasetFile(self.path) as file:
             self.spec = file.spec
             if expected is not None and file.spec != expected:
-                raise StoreError(f"{path} doesn't contain the configured problem. Delete the file.")
+                raise StoreError(
+                    f"{path} doesn't contain the configured problem. If run.py generated it, delete it, and the same "
+                    "command generates it again."
+                )
             require_frames(self.spec, history, horizon)
             self.sha256, self.agreement = file.identity(n_samples)
             self.error: float | None = file.certificate.get("error")

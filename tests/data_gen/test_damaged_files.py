@@ -208,7 +208,7 @@ def test_a_header_that_was_edited_is_noticed(content: bytes, tmp_path: Path, cha
             file.attrs["header"] = np.bytes_(header.replace(b'"test"', b'"train"'))
         else:
             file[change][1] += 1e-6  # pyright: ignore[reportIndexIssue]
-    with pytest.raises(StoreError, match="Delete the file"):
+    with pytest.raises(StoreError, match=r"If run\.py generated it"):
         DatasetFile(path)
 
 

@@ -332,7 +332,7 @@ def test_a_changed_header_is_noticed(ns2d: tuple[Path, Samples], tmp_path: Path,
     with h5py.File(path, "r+") as file:
         changed = {"viscosity": 2e-3, "spec": b"{}", "n_trajectories": 18, "shard_sha256": np.array(["0"], "S64")}
         file.attrs[attribute] = changed[attribute]
-    with pytest.raises(StoreError, match="Delete the file"):
+    with pytest.raises(StoreError, match=r"If run\.py generated it"):
         DatasetFile(path)
 
 

@@ -244,7 +244,7 @@ def test_damaged_data_is_reported_and_left_alone(
     with pytest.raises(StoreError) as raised:
         pipeline.run(smoke("trainer.epochs=1", "seed=1", f"paths.data={copied}"))
     assert str(test_file) in str(raised.value)
-    assert "Delete the file" in str(raised.value)
+    assert "If run.py generated it, delete it" in str(raised.value)
     assert test_file.read_bytes() == bytes(content), "what is damaged is evidence; nothing overwrites it"
     test_file.unlink()
     record = pipeline.run(smoke("trainer.epochs=1", "seed=1", f"paths.data={copied}"))

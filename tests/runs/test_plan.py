@@ -69,7 +69,7 @@ def test_a_damaged_dataset_is_known_before_the_run(finished_run: RunConfig, smok
     shutil.copytree(dataset, elsewhere / dataset.name)
     for path in elsewhere.rglob("test/*.hdf5"):
         path.write_bytes(path.read_bytes()[:1000])
-    with pytest.raises(StoreError, match="Delete the file"):
+    with pytest.raises(StoreError, match=r"If run\.py generated it"):
         plan.make(smoke("seed=1", f"paths.data={elsewhere}"))
 
 

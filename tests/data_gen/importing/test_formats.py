@@ -32,6 +32,18 @@ def _hdf5(path: Path, name: str) -> Path:
     return path
 
 
+def _npz(path: Path, **arrays: Any) -> Path:
+    with open(path, "wb") as file:
+        np.savez(file, **arrays)
+    return path
+
+
+def _npy(path: Path) -> Path:
+    with open(path, "wb") as file:
+        np.save(file, np.zeros((2, 2)))
+    return path
+
+
 def _folder(path: Path) -> Path:
     path.mkdir()
     return path
@@ -75,7 +87,7 @@ _MAT: dict[str, tuple[Callable[[Path], Path], dict[str, Any], str]] = {
     "reserved": (lambda path: mat_v5(path, _STEADY), {"state": ("time",)}, "--state 'time'"),
 }
 _PDEBENCH: dict[str, tuple[Callable[[Path], Path], dict[str, Any], str]] = {
-    "groups": (lambda path: _hdf5(path, "0000/data"), {}, "a group for each sample"),
+    "groups": (lambda path: _hdf5(path, "0000/data"), {}, "0000 has no data and grid"),
     "no hdf5": (_text, {}, "isn't an HDF5 file"),
     "axes": (
         lambda path: pdebench(path, {**_arrays(tensor=(2, 1, 8, 6), nu=(2, 8, 6)), **_SWAPPED}),
@@ -101,11 +113,17 @@ _NEURALOP: dict[str, tuple[Callable[[Path], Path], dict[str, Any], str]] = {
     "keys": (lambda path: _saved(path, dict.fromkeys("xz", torch.zeros(2, 2))), {}, r"it holds \['x', 'z'\]"),
     "no pt": (_text, {}, "can't be loaded as tensors alone"),
 }
+_NPZ: dict[str, tuple[Callable[[Path], Path], dict[str, Any], str]] = {
+    "keys": (lambda path: _npz(path, a=np.zeros((2, 2))), {}, "neither x and y nor u; it holds a"),
+    "objects": (lambda path: _npz(path, x=np.array([{}]), y=np.zeros((1, 2))), {}, "run their code"),
+    "one array": (lambda path: _npy(path), {}, r"isn't an \.npz file"),
+    "no npz": (_text, {}, r"isn't an \.npz file"),
+}
 _WELL: dict[str, tuple[Callable[[Path], Path], dict[str, Any], str]] = {
     "no well": (lambda path: _hdf5(path, "0000/data"), {}, "lacks dimensions, t0_fields"),
     "empty": (_folder, {}, r"holds no \.hdf5 file"),
 }
-_REFUSALS = {"mat": _MAT, "pdebench": _PDEBENCH, "neuralop": _NEURALOP, "well": _WELL}
+_REFUSALS = {"mat": _MAT, "pdebench": _PDEBENCH, "neuralop": _NEURALOP, "npz": _NPZ, "well": _WELL}
 
 
 @pytest.mark.parametrize(("kind", "case"), [(kind, case) for kind in FORMATS for case in _REFUSALS[kind]])
@@ -127,6 +145,8 @@ def test_a_damaged_file_is_reported(kind: str, tmp_path: Path) -> None:
         mat_v5(path.with_suffix(".mat"), {"coeff": random_array(9, 4, 4), "sol": random_array(9, 4, 4)}).rename(path)
     elif kind == "pdebench":
         pdebench(path, {"tensor": random_array(9, 4, 4), "x-coordinate": centres(4)})
+    elif kind == "npz":
+        _npz(path, x=np.ones((9, 4, 4)), y=np.ones((9, 4, 4)))
     else:
         torch.save({"x": torch.ones(9, 4, 4), "y": torch.ones(9, 4, 4)}, path)
     convert(kind, path, tmp_path / "fine")

@@ -29,6 +29,32 @@ def test_neuraloperator_files(dtype: torch.dtype, old: bool, tmp_path: Path) -> 
     assert np.array_equal(file.read_states(slice(None))[:, 0, 0], y.numpy())
 
 
+_Y = torch.from_numpy(random_array(6, 5, 5, seed=1))
+_KINDS = {
+    "bfloat16": _Y.bfloat16(),
+    "8 bits": _Y.to(torch.float8_e4m3fn),
+    "with gradient": _Y.clone().requires_grad_(),
+    "parameter": torch.nn.Parameter(_Y),
+    "sparse": _Y.to_sparse(),
+    "negated": torch._neg_view(_Y),
+}
+
+
+@pytest.mark.parametrize("case", list(_KINDS))
+def test_tensors_that_numpy_does_not_know(case: str, tmp_path: Path) -> None:
+    y = _KINDS[case]
+    torch.save({"x": _Y, "y": y}, tmp_path / "d.pt")
+    file = convert("neuralop", tmp_path / "d.pt", tmp_path / "out")["train"]
+    expected = y.detach().to_dense().float().numpy()
+    assert np.array_equal(file.read_states(slice(None))[:, 0, 0], expected)
+
+
+def test_a_tensor_without_values_is_refused(tmp_path: Path) -> None:
+    torch.save({"x": _Y, "y": _Y.to("meta")}, tmp_path / "d.pt")
+    with pytest.raises(ImportedFileError, match="without values"):
+        convert("neuralop", tmp_path / "d.pt", tmp_path / "out")
+
+
 def test_neuraloperators_own_loader_reads_the_same(tmp_path: Path) -> None:
     from neuralop.data.datasets.pt_dataset import PTDataset
 

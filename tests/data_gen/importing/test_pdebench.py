@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
+import h5py
 import numpy as np
 import pytest
 from helpers.imported_files import Fields, centres, convert, pdebench, random_array
+from numpy.typing import NDArray
 
 from data_gen.grids import Grid
+from data_gen.importing.contents import ImportedFileError
 
 
 def test_pdebench_in_one_dimension(tmp_path: Path) -> None:
@@ -50,3 +54,76 @@ def test_pdebench_fluids(tmp_path: Path) -> None:
     assert np.array_equal(file.read_states(16), np.stack([fields[name][16] for name in names], axis=1))
     some = convert("pdebench", path, tmp_path / "some", state=("pressure", "Vx"))["train"]
     assert np.array_equal(some.read_states(3), np.stack([fields["pressure"][3], fields["Vx"][3]], axis=1))
+
+
+def _grouped(path: Path, data: NDArray[Any], *axes: NDArray[Any]) -> Path:
+    """data [sample, time, *space, channel] as PDEBench's shallow water and diffusion files hold it."""
+    fields = {f"{number:04d}/data": values for number, values in enumerate(data)}
+    for number in range(len(data)):
+        fields |= {f"{number:04d}/grid/{axis}": values for axis, values in zip("txy", axes, strict=False)}
+    return pdebench(path, fields)
+
+
+@pytest.mark.parametrize(
+    ("shape", "names", "boundary"),
+    [
+        ((5, 3, 8, 6, 1), ("height",), "neumann"),
+        ((5, 3, 8, 6, 2), ("activator", "inhibitor"), "neumann"),
+        ((5, 3, 8, 1), ("concentration",), "open"),
+        ((5, 3, 8, 3), ("field_0", "field_1", "field_2"), "open"),
+    ],
+)
+def test_pdebench_with_a_group_for_each_sample(
+    shape: tuple[int, ...], names: tuple[str, ...], boundary: str, tmp_path: Path
+) -> None:
+    data = random_array(*shape).astype(np.float32)
+    times, axes = np.linspace(0, 0.2, 3, dtype=np.float32), (centres(8, 5, -2.5), centres(6, 5, -2.5))
+    path = _grouped(tmp_path / "g.h5", data, times, *axes[: len(shape) - 3])
+    files = convert("pdebench", path, tmp_path / "out", "train=FILE:2", "valid=FILE")
+    spec = files["train"].spec
+    assert tuple(field.name for field in spec.state) == names
+    n_dims = len(shape) - 3
+    assert spec.grid.shape == shape[2:-1]
+    assert spec.grid.lengths == pytest.approx((5.0,) * n_dims)
+    assert (spec.grid.boundary, spec.grid.nodes) == ((boundary,) * n_dims, ("centres",) * n_dims)
+    assert spec.parameters["origin_x"] == pytest.approx(-2.5)
+    assert spec.times == (0, 0.1, 0.2)
+    expected = np.moveaxis(data, -1, 2)
+    assert np.array_equal(files["train"].read_states(slice(None)), expected[:2])
+    assert np.array_equal(files["valid"].read_states(slice(None)), expected[2:])
+
+
+@pytest.mark.parametrize("change", ["shape", "grid"])
+def test_groups_that_differ_are_refused(change: str, tmp_path: Path) -> None:
+    path = _grouped(tmp_path / "g.h5", random_array(3, 4, 8, 1), np.arange(4.0), centres(8))
+    with h5py.File(path, "r+") as file:
+        name = "0002/data" if change == "shape" else "0002/grid/x"
+        values = np.asarray(file[name])
+        del file[name]
+        file[name] = values[:3] if change == "shape" else values + 1
+    with pytest.raises(ImportedFileError, match=r"0002 in .*g\.h5"):
+        convert("pdebench", path, tmp_path / "out")
+
+
+def test_pdebench_incompressible(tmp_path: Path) -> None:
+    velocity, particles, force = (
+        random_array(*shape, seed=seed).astype(np.float32)
+        for seed, shape in enumerate(((2, 4, 8, 6, 2), (2, 4, 8, 6, 1), (2, 8, 6, 2)))
+    )
+    times = np.tile(np.linspace(0, 0.15, 4, dtype=np.float32), (2, 1))
+    fields: Fields = {"velocity": velocity, "particles": particles, "force": force, "t": times}
+    path = pdebench(tmp_path / "ns.h5", fields)
+    file = convert("pdebench", path, tmp_path / "out", lengths=(8.0, 6.0))["train"]
+    assert file.spec.grid == Grid((8, 6), (8.0, 6.0), ("dirichlet",) * 2, ("centres",) * 2)
+    assert file.spec.times == (0, 0.05, 0.1, 0.15)
+    assert [field.name for field in file.spec.state] == ["velocity_x", "velocity_y", "particles"]
+    expected = np.moveaxis(np.concatenate([velocity, particles], axis=-1), -1, 2)
+    assert np.array_equal(file.read_states(slice(None)), expected)
+    assert [field.name for field in file.spec.static] == ["force_x", "force_y"]
+    assert np.array_equal(file.read_static(slice(None)), np.moveaxis(force, -1, 1))
+    some = convert("pdebench", path, tmp_path / "some", state=("particles",), static=("force_y",))["train"]
+    assert np.array_equal(some.read_states(1)[:, 0], particles[1, ..., 0])
+    assert np.array_equal(some.read_static(1)[0], force[1, ..., 1])
+    times[1] += 1
+    with pytest.raises(ImportedFileError, match="different times"):
+        convert("pdebench", pdebench(tmp_path / "uneven.h5", fields), tmp_path / "uneven")
