@@ -244,7 +244,7 @@ def evolving(
     """
     if given.static:
         raise ImportedFileError(f"{path} holds trajectories without static fields. Leave --static out.")
-    first = () if initial is None else _as_sequence(initial)
+    first = _as_sequence(initial if initial is not None else [])
     _require_trajectories(path, first, states, n_dims)
     shape = states[0].shape
     from_start = bool(first) and shape[1] == 1  # one input and one output make two frames
@@ -308,7 +308,12 @@ class _Frame:
         if not any(self.cuts):
             return read
         kept = (..., *(slice(0, n) for n in self.grid.shape))
-        return lambda samples: Samples(*(values[kept] for values in read(samples)[:3]))
+
+        def cut(samples: NDArray[np.int64]) -> Samples:
+            history, static, trajectory = (values[kept] for values in read(samples)[:3])
+            return Samples(history, static, trajectory)
+
+        return cut
 
 
 def _frame(

@@ -15,6 +15,8 @@ FORMATS: Mapping[str, Callable[[Path, Given, ExitStack], Contents]] = {
     "neuralop": neuralop.open_file,
     "well": well.open_file,
 }
+# Those whose arrays don't say what their axes are.
+BARE = ("neuralop",)
 
 
 def open_file(kind: str, path: Path, given: Given, files: ExitStack) -> Contents:

@@ -21,8 +21,9 @@ from data_gen.spec import Samples
 # Samples that are looked at, spread over the file, and the memory that they may take.
 _N_LOOKED_AT = 16
 _BYTES = 2**27
-# Differences that count as rounding, relative to the largest value and to the standard deviation.
-_ROUNDING, _SMALL = 1e-6, 1e-5
+# Differences that count as rounding: relative to the largest value, as in single precision, but at most, and at least,
+# so much relative to the standard deviation.
+_ROUNDING, _LARGEST, _SMALLEST = 1e-6, 1e-2, 1e-5
 # Smooth periodic fields differ from the last point to the first one as much as between other neighbours.
 _SEAM = 3.0
 
@@ -47,7 +48,12 @@ def same(one: NDArray[Any], other: NDArray[Any]) -> bool:
     """Whether arrays are equal, but for rounding. Constant and empty ones tell nothing."""
     if not one.size or float(np.ptp(one)) == 0:
         return False
-    return bool(np.abs(one - other).max() <= _ROUNDING * np.abs(one).max() + _SMALL * one.std())
+    return bool(np.abs(one - other).max() <= _rounding(one))
+
+
+def _rounding(values: NDArray[Any]) -> float:
+    spread = float(values.std())
+    return max(_SMALLEST * spread, min(_LARGEST * spread, _ROUNDING * float(np.abs(values).max())))
 
 
 @dataclass(frozen=True)
@@ -66,7 +72,7 @@ class _Ends:
 
 def guess_boundary(
     path: Path,
-    values: NDArray[np.float64],
+    values: NDArray[np.floating],
     given: Given,
     coordinates: Sequence[NDArray[Any]] | None,
     *,
@@ -160,7 +166,7 @@ def _contradiction(ends: _Ends, boundary: str, kind: str | None) -> str:
     return ""
 
 
-def _look(values: NDArray[np.float64], axis: int) -> _Ends:
+def _look(values: NDArray[np.floating], axis: int) -> _Ends:
     if not values.size or values.shape[axis] < 3:
         return _Ends(are_equal=False, first=False, last=False, has_seam=False)
     kept = [c for c in range(values.shape[2]) if np.ptp(values[:, :, c]) > 0]
@@ -168,7 +174,7 @@ def _look(values: NDArray[np.float64], axis: int) -> _Ends:
     for channel in kept:
         moved = np.moveaxis(values[:, :, channel], axis - 1, -1)  # [sample, time, *others, along]
         first, last = moved[..., 0], moved[..., -1]
-        tolerance = _ROUNDING * float(np.abs(moved).max()) + _SMALL * float(moved.std())
+        tolerance = _rounding(moved)
         equal.append(bool(np.abs(first - last).max() <= tolerance))
         constant_first.append(bool(np.ptp(first) <= tolerance))
         constant_last.append(bool(np.ptp(last) <= tolerance))
