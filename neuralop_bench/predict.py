@@ -124,7 +124,8 @@ def predict(
 
     Returns:
         What was written: one variable per state field, [sample, time, *space], in physical units. If the input has
-        frames beyond its history, or the solution of a steady problem, ``relative_l2`` [sample] compares what both have.
+        frames beyond its history, or the solution of a steady problem, ``relative_l2`` [sample] compares what both
+        have.
 
     Raises:
         InputError: the file doesn't fit the model.

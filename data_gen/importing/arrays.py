@@ -260,7 +260,7 @@ def evolving(
     notes: tuple[str, ...] = ()
     if first and not from_start and same(some.history[:, 0], some.trajectory[:, 0]):
         notes = (f"{first[0].name} equals the first snapshot of {states[0].name}, so it isn't counted again",)
-        first = ()
+        first = first[:0]
     frame = _frame(path, given, shape[2:], some, coordinates, is_steady=False)
     found = np.asarray(times, dtype=np.float64) if times is not None else None
     if from_start and found is not None and len(found) == 1:
