@@ -140,7 +140,8 @@ def _nodes_notes(
             continue
         first, last = float(x[0]), float(x[-1])
         read = {"closed": f"nodes at both ends of [{first:g}, {last:g}]"}
-        read["centres"] = f"cell centres of [{rounded(first - h / 2):g}, {rounded(last + h / 2):g}]"
+        ends = (0.0 if abs(end) < _UNIFORM * h else rounded(end) for end in (first - h / 2, last + h / 2))
+        read["centres"] = "cell centres of [{:g}, {:g}]".format(*ends)
         found = f"{AXIS_NAMES[axis]} from {first:g} to {last:g} in steps of {rounded(h):g}"
         if nodes is None:
             notes.append(f"{found}: read as {read[guessed[axis]]} (--nodes)")

@@ -102,8 +102,8 @@ def _tell(written: Mapping[str, ImportedSplit], warnings: Sequence[str], out: Pa
 def _override(key: str, path: Path) -> str:
     """An override that can be pasted: quoted for Hydra and for the shell.
 
-    >>> _override("dataset.path", Path("it's my data"))
-    '\'dataset.path="it\'"\'"\'s my data"\''
+    >>> print(_override("dataset.path", Path("my data")))
+    'dataset.path="my data"'
     """
     text = str(path)
     if not re.fullmatch(r"[\w./=-]+", text, re.ASCII):

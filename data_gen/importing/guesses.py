@@ -60,7 +60,8 @@ def _rounding(values: NDArray[Any]) -> float:
 class _Ends:
     """What the values at both ends of an axis show.
 
-    are_equal: the ends hold the same values, and these vary. first, last: the values there are one constant per field.
+    are_equal: the ends hold the same values, these vary, and the fields aren't symmetric about the middle.
+    first, last: the values there are one constant per field.
     has_seam: the ends differ far more than neighbours do.
     """
 
@@ -170,12 +171,13 @@ def _look(values: NDArray[np.floating], axis: int) -> _Ends:
     if not values.size or values.shape[axis] < 3:
         return _Ends(are_equal=False, first=False, last=False, has_seam=False)
     kept = [c for c in range(values.shape[2]) if np.ptp(values[:, :, c]) > 0]
-    equal, constant_first, constant_last, seams = [], [], [], []
+    equal, symmetric, constant_first, constant_last, seams = [], [], [], [], []
     for channel in kept:
         moved = np.moveaxis(values[:, :, channel], axis - 1, -1)  # [sample, time, *others, along]
         first, last = moved[..., 0], moved[..., -1]
         tolerance = _rounding(moved)
         equal.append(bool(np.abs(first - last).max() <= tolerance))
+        symmetric.append(bool(np.abs(moved[..., 1] - moved[..., -2]).max() <= tolerance))
         constant_first.append(bool(np.ptp(first) <= tolerance))
         constant_last.append(bool(np.ptp(last) <= tolerance))
         across = np.square(first - last).mean(axis=tuple(range(2, first.ndim)))
@@ -183,7 +185,7 @@ def _look(values: NDArray[np.floating], axis: int) -> _Ends:
         seams.append(float(np.median(across)) > _SEAM**2 * inside)
     any_kept = bool(kept)
     return _Ends(
-        are_equal=any_kept and all(equal) and not all(constant_first),
+        are_equal=any_kept and all(equal) and not all(symmetric) and not all(constant_first),
         first=any_kept and all(constant_first),
         last=any_kept and all(constant_last),
         has_seam=any(seams),

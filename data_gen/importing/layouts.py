@@ -38,20 +38,23 @@ def find_axes(
     told = given.axes or {}
     if unknown := sorted(set(told) - {"x", "y"}):
         raise ImportedFileError(f"--axes names {', '.join(unknown)}, but {path} holds the arrays x and y.")
-    if set(told) == {"x", "y"}:
-        found = told["x"], told["y"]
-        note = ()
-    else:
-        found = _guessed(path, x, y, given, is_first)
-        found = told.get("x", found[0]), told.get("y", found[1])
-        unsaid = [f"{name} as {', '.join(axes)}" for name, axes in zip("xy", found, strict=True) if name not in told]
-        led = any(n > 1 for n in (*x[1 : -_n_dims(found[0])], *y[1 : -_n_dims(found[1])]))
-        note = (f"reading {' and '.join(unsaid)} (--axes)",) if led else ()
-    for name, shape, axes in (("x", x, found[0]), ("y", y, found[1])):
-        _require_fit(path, name, shape, axes, times=name == "y")
-    if x[1:][-_n_dims(found[0]) :] != y[1:][-_n_dims(found[1]) :] or x[0] != y[0]:
+    shapes = {"x": x, "y": y}
+    for name, axes in told.items():
+        _require_fit(path, name, shapes[name], axes, times=name == "y")
+    n_dims = _n_dims(next(iter(told.values()))) if told else _guessed_n_dims(path, x, y)
+    leads = _leads(x, y, n_dims)
+    if leads is None or any(_n_dims(axes) != n_dims for axes in told.values()):
         raise _unfit(path, x, y)
-    return *found, note
+    found, space = dict(told), _SPACE[:n_dims]
+    if "x" not in told:
+        found["x"] = (SAMPLE, *(CHANNEL,) * len(leads[0]), *space)
+    if "y" not in told:
+        n_channels = leads[0][0] if leads[0] else 1
+        found["y"] = (SAMPLE, *_lead_of_y(path, x, y, leads[1], n_channels, given, is_first, space), *space)
+    unsaid = [f"{name} as {', '.join(found[name])}" for name in "xy" if name not in told]
+    is_plain = all(n == 1 for lead in leads for n in lead)
+    notes = () if is_plain or not unsaid else (f"reading {' and '.join(unsaid)} (--axes)",)
+    return found["x"], found["y"], notes
 
 
 def _n_dims(axes: Axes) -> int:
@@ -73,24 +76,19 @@ def _require_fit(path: Path, name: str, shape: tuple[int, ...], axes: Axes, *, t
         )
 
 
-def _guessed(path: Path, x: tuple[int, ...], y: tuple[int, ...], given: Given, is_first: bool) -> tuple[Axes, Axes]:
+def _guessed_n_dims(path: Path, x: tuple[int, ...], y: tuple[int, ...]) -> int:
     fitting = [n_dims for n_dims in (2, 1) if _leads(x, y, n_dims) is not None]
     if not fitting:
         raise _unfit(path, x, y)
-    n_dims = fitting[0]
     if len(fitting) == 2 and x[-2] <= _THIN and _THIN * x[-2] <= x[-1]:
         raise _ambiguous(path, x, y, (("x", "sample,x,y"), ("x", "sample,channel,x")))
-    of_x, of_y = _leads(x, y, n_dims) or ((), ())
-    space = _SPACE[:n_dims]
-    n_channels = of_x[0] if of_x else 1
-    lead = (CHANNEL,) * len(of_x)
-    return (SAMPLE, *lead, *space), (SAMPLE, *_lead_of_y(path, x, y, of_y, n_channels, given, is_first, space), *space)
+    return fitting[0]
 
 
 def _leads(x: tuple[int, ...], y: tuple[int, ...], n_dims: int) -> tuple[tuple[int, ...], tuple[int, ...]] | None:
     """Sizes of the axes between the samples and the space axes, if there can be so many of the latter."""
     of_x, of_y = x[1:-n_dims], y[1:-n_dims]
-    fits = len(x) > n_dims and len(y) > n_dims and x[-n_dims:] == y[-n_dims:]
+    fits = len(x) > n_dims and len(y) > n_dims and x[-n_dims:] == y[-n_dims:] and x[0] == y[0]
     return (of_x, of_y) if fits and len(of_x) <= 1 and len(of_y) <= 2 and (n_dims == 1 or x[-2] > 1) else None
 
 

@@ -146,6 +146,7 @@ def test_a_run_on_imported_data_does_all_that_a_run_does(
     assert (thorough.rungs, thorough.data["test"]["error"]) == ([], None)
     result = predict.predict(folder, imported / "test" / "darcy16.hdf5", tmp_path / "p.hdf5")
     assert result["pressure"].shape == (12, 1, 16, 16)
+    assert float(result["relative_l2"].mean()) == pytest.approx(rel_l2, rel=1e-6)
     (found,) = status.states(tmp_path / "out").values()
     assert found.progress == "finished"
 
