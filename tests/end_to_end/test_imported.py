@@ -206,7 +206,7 @@ def test_imported_test_sets_are_measured_on_other_grids_too(on: Compose, importe
         replace_existing=True,
     )
     with pytest.raises(StoreError, match=r"can't be a test set for the data in .* they differ in state"):
-        pipeline.evaluate_again(composed("mode=evaluate", f"run={run}", "evaluator=thorough"))
+        pipeline.evaluate_again(composed("mode=evaluate", f"run={run}", "evaluator=thorough", "force=true"))
 
 
 @pytest.mark.network
