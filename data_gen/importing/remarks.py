@@ -49,12 +49,14 @@ class Remarks:
         self._n += len(found.trajectory)
 
     def _find_constant(self, name: str, values: NDArray[np.floating]) -> None:
+        is_static = any(name == entry.name for entry in self._spec.static)
         flat = values.reshape(*values.shape[: values.ndim - self._spec.grid.n_dims], -1)
         flat = flat.reshape(len(flat), -1, flat.shape[-1])  # [sample, snapshot, point]
         constant = flat.max(axis=-1) == flat.min(axis=-1)
         zero = constant & (flat[..., 0] == 0)
         entry = self._constant.setdefault(name, _Constant())
-        for index in np.flatnonzero(constant.any(axis=1)):
+        # A coefficient may well be uniform.
+        for index in np.flatnonzero((zero if is_static else constant).any(axis=1)):
             kind = entry.zero if zero[index].all() else entry.constant if constant[index].all() else entry.partly
             kind.append(self._n + int(index))
 
