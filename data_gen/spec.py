@@ -15,6 +15,24 @@ from data_gen.grids import Grid
 
 Scalar = float | int | str
 
+# Steps in time that differ by less, relative to their mean, are even.
+_EVEN = 1e-2
+
+
+def even_step(times: Sequence[float]) -> float | None:
+    """The step between times; None if the steps differ, or if there are fewer than two times.
+
+    >>> even_step([0, 1, 2]), even_step([0, 1, 3])
+    (1.0, None)
+    """
+    if len(times) < 2:
+        return None
+    steps = np.diff(times)
+    mean = float(times[-1] - times[0]) / len(steps)
+    # A single-precision number is off by up to half a unit in its last place, and a step by twice as much.
+    tolerance = _EVEN * mean + float(np.finfo(np.float32).eps) * float(np.abs(times).max())
+    return mean if np.abs(steps - mean).max() <= tolerance else None
+
 
 @dataclass(frozen=True)
 class FieldSpec:

@@ -60,7 +60,7 @@ def main() -> None:
         from neuralop_bench.config.messages import report_errors
         from neuralop_bench.runtime import place
 
-        sys.argv[1:] = command_line.escaped(sys.argv[1:])
+        sys.argv[1:] = command_line.overrides_first(command_line.escaped(sys.argv[1:]))
         with report_errors(), command_line.guarded_composition():
             command_line.refuse_pickles(sys.argv[1:])
             hydra.main(version_base="1.3", config_path=str(place.CONFIG_DIR), config_name="config")(_job)()

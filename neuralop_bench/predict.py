@@ -5,7 +5,7 @@
 The input is an HDF5 file with one dataset at its root for each field that the model was trained on: state fields as
 [sample, time, *space] with at least as many frames as the model takes (its history), static fields as
 [sample, *space]. Our own dataset files have this form. Coordinates in the file (``x``, ``y``, ``z``, ``time``) are
-compared with the training grid and time step. The output has the predicted frames under the same names and opens with
+compared with the training grid and times. The output has the predicted frames under the same names and opens with
 xarray.
 """
 
@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from data_gen import hdf5, progress
 from data_gen.files import replacing
 from data_gen.grids import Grid
-from data_gen.spec import DatasetSpec
+from data_gen.spec import DatasetSpec, even_step
 from neuralop_bench.batch import Batch
 from neuralop_bench.config.messages import report_errors
 from neuralop_bench.config.recorded import of_record
@@ -35,6 +35,7 @@ from neuralop_bench.surrogate.surrogate import Surrogate
 
 # Coordinates written as single precision, or computed by linspace, differ from ours in the last digits.
 _COORDINATE_TOLERANCE = 1e-5
+_STEP_TOLERANCE = 1e-3
 
 
 class InputError(ValueError):
@@ -45,14 +46,14 @@ class InputError(ValueError):
 class Inputs:
     """The input of a model, from a file.
 
-    states: [sample, frame >= K, C, *S]; static: [sample, C_s, *S].
-    grid: of the file; times: of its frames, None if the file has no ``time``.
+    states: [sample, frame >= K, C, *S]; static: [sample, C_s, *S]. A steady file may hold its solution as one frame.
+    grid: of the file; times: of its frames, or as in the training data if the file has no ``time``.
     """
 
     states: NDArray[np.float32]
     static: NDArray[np.float32]
     grid: Grid
-    times: NDArray[np.float64] | None
+    times: NDArray[np.float64]
 
 
 def read_inputs(path: Path, spec: DatasetSpec, n_history: int, *, resolution_free: bool) -> Inputs:
@@ -71,8 +72,10 @@ def read_inputs(path: Path, spec: DatasetSpec, n_history: int, *, resolution_fre
         raise InputError(f"There is no file {path}.")
     try:
         with hdf5.open_file(path) as file:
-            state_names = [field.name for field in spec.state] if n_history else []
-            fields = {name: _read(file, path, name, spec, 1) for name in state_names}
+            state_names = [field.name for field in spec.state]
+            if spec.is_steady and not all(name in file for name in state_names):
+                state_names = []
+            fields = {name: _read(file, path, name, spec, int(not spec.is_steady)) for name in state_names}
             fields |= {field.name: _read(file, path, field.name, spec, 0) for field in spec.static}
             coordinates = {
                 name: np.asarray(file[name], dtype=np.float64)
@@ -90,7 +93,8 @@ def read_inputs(path: Path, spec: DatasetSpec, n_history: int, *, resolution_fre
     n_samples = next(iter(shapes.values()))[0]
     if not n_samples:
         raise InputError(f"{path} holds no sample.")
-    states = _stack([fields[name] for name in state_names], 2, (n_samples, 0, len(spec.state), *grid.shape))
+    frames = [fields[name][:, None] if spec.is_steady else fields[name] for name in state_names]
+    states = _stack(frames, 2, (n_samples, 0, len(spec.state), *grid.shape))
     static = _stack([fields[field.name] for field in spec.static], 1, (n_samples, 0, *grid.shape))
     if states.shape[1] < n_history:
         raise InputError(
@@ -121,7 +125,8 @@ def predict(
 
     Returns:
         What was written: one variable per state field, [sample, time, *space], in physical units. If the input has
-        frames beyond its history, ``relative_l2`` [sample] compares the frames that both have.
+        frames beyond its history, or the solution of a steady problem, ``relative_l2`` [sample] compares what both
+        have.
 
     Raises:
         InputError: the file doesn't fit the model, or the output would replace the input or a file of the run.
@@ -195,17 +200,39 @@ def _grid(
     return found
 
 
-def _times(
-    path: Path, spec: DatasetSpec, given: NDArray[np.float64] | None, n_frames: int
-) -> NDArray[np.float64] | None:
-    if given is None or len(spec.times) < 2 or n_frames < 2:
-        return None
-    step = spec.times[1] - spec.times[0]
-    if given.shape != (n_frames,) or not _close(np.diff(given), np.full(n_frames - 1, step), step):
+def _times(path: Path, spec: DatasetSpec, given: NDArray[np.float64] | None, n_frames: int) -> NDArray[np.float64]:
+    """Times of the frames of a file: its own, which must fit the steps of the training data, or those of the latter."""
+    expected = _training_times(spec, n_frames)
+    if given is None or len(spec.times) < 2:
+        return expected
+    # A step may be off by rounding errors of single precision, which grow with the time.
+    step = float(np.diff(spec.times).min())
+    tolerance = _STEP_TOLERANCE * step + float(np.finfo(np.float32).eps) * float(np.abs(given).max(initial=0.0))
+    shifted = expected + (given[0] - expected[0] if len(given) else 0.0)
+    if given.shape != (n_frames,) or not bool((np.abs(given - shifted) <= tolerance).all()):
+        even = even_step(spec.times)
+        apart = (
+            f"{even:g} apart" if even else f"with the steps {', '.join(f'{s:g}' for s in np.diff(spec.times)[:4])} ..."
+        )
         raise InputError(
-            f"'time' in {path} must hold the times of its {n_frames} frames, {step:g} apart as in the training data."
+            f"'time' in {path} must hold the times of its {n_frames} frames, {apart} as in the training data."
         )
     return given
+
+
+def _training_times(spec: DatasetSpec, n_frames: int) -> NDArray[np.float64]:
+    """Times of so many frames from the first one on; beyond the training data only if the steps there are even."""
+    known = np.array(spec.times or [0.0])
+    more = n_frames - len(known)
+    if more <= 0:
+        return known[:n_frames]
+    step = even_step(spec.times)
+    if step is None:
+        raise InputError(
+            f"The training data have {len(known)} times, whose steps differ, so the times of {n_frames} frames aren't "
+            "known. Use fewer, or lower --steps."
+        )
+    return np.concatenate([known, known[-1] + step * np.arange(1, more + 1)])
 
 
 def _close(given: NDArray[np.float64], expected: NDArray[np.float64], scale: float) -> bool:
@@ -229,10 +256,8 @@ def _result(prediction: NDArray[np.float32], inputs: Inputs, spec: DatasetSpec, 
     }
     coordinates = dict(zip(inputs.grid.axis_names, inputs.grid.coordinates(), strict=True))
     if len(spec.times) > 1:
-        step, last = spec.times[1] - spec.times[0], spec.times[n_history - 1]
-        if inputs.times is not None:
-            last = float(inputs.times[n_history - 1])
-        coordinates["time"] = last + step * np.arange(1, n_steps + 1)
+        training = _training_times(spec, n_history + n_steps)
+        coordinates["time"] = training[n_history:] + (inputs.times[n_history - 1] - training[n_history - 1])
     result = xr.Dataset(fields, coords=coordinates)
     known = inputs.states[:, n_history : n_history + n_steps].astype(np.float64)
     if known.shape[1]:
@@ -267,7 +292,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"Predicted {', '.join(str(name) for name in result.data_vars if name != 'relative_l2')}: {sizes}")
         if "relative_l2" in result:
             errors = result["relative_l2"].values
-            print(f"Relative L2 against the frames that follow in the input: {errors.mean():.4g} (mean over samples)")
+            known = "frames that follow in the input" if "time" in result.coords else "solution in the input"
+            print(f"Relative L2 against the {known}: {errors.mean():.4g} (mean over samples)")
         print(f"Written to {options.output}")
     return 0
 

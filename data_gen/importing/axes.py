@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from data_gen.grids import AXIS_NAMES, Boundary, Grid, Nodes
 from data_gen.importing.contents import Given, ImportedFileError
-from data_gen.spec import Scalar
+from data_gen.spec import Scalar, even_step
 
 # Single-precision coordinates of a thousand points differ from uniform ones by 1e-4 of the spacing.
 _UNIFORM = 1e-3
@@ -45,8 +45,8 @@ def find_grid(
         ImportedFileError: the coordinates aren't uniform, or don't agree with the shape or with what the user says.
     """
     n_dims = len(shape)
-    boundary = _per_axis(path, "--boundary", given.boundary, n_dims) or default
-    nodes = _per_axis(path, "--nodes", given.nodes, n_dims)
+    boundary = per_axis(path, "--boundary", given.boundary, n_dims) or default
+    nodes = per_axis(path, "--nodes", given.nodes, n_dims)
     if coordinates is not None and tuple(len(x) for x in coordinates) != shape:
         raise ImportedFileError(
             f"The coordinates in {path} have {', '.join(str(len(x)) for x in coordinates)} points, but the fields have "
@@ -54,12 +54,14 @@ def find_grid(
             "another format than the one named."
         )
     steps = [_spacing(path, name, x) for name, x in zip(AXIS_NAMES, coordinates or (), strict=False)]
+    guessed = tuple(map(kind_of_nodes, coordinates)) if coordinates is not None else ("closed",) * n_dims
+    told = _nodes_notes(boundary, nodes, coordinates, steps, guessed)
     if nodes is None:
         nodes = tuple(
-            "periodic" if kind == "periodic" else _kind_of_nodes(i, coordinates, steps)
-            for i, kind in enumerate(boundary)
+            "periodic" if kind == "periodic" else guess for kind, guess in zip(boundary, guessed, strict=True)
         )
     lengths, notes = _lengths(path, shape, nodes, given, steps)
+    notes = (*told, *notes)
     try:
         grid = Grid(shape, lengths, cast(tuple[Boundary, ...], boundary), cast(tuple[Nodes, ...], nodes))
     except ValueError as error:
@@ -81,7 +83,7 @@ def _lengths(
 ) -> tuple[tuple[float, ...], tuple[str, ...]]:
     """Lengths of the domain, and what was assumed. ``steps`` is the spacing per axis, empty without coordinates."""
     found = tuple(h * (n - 1 if kind == "closed" else n) for h, n, kind in zip(steps, shape, nodes, strict=False))
-    lengths = _per_axis(path, "--lengths", given.lengths, len(shape))
+    lengths = per_axis(path, "--lengths", given.lengths, len(shape))
     if lengths is None and not steps:
         return (1.0,) * len(shape), ("the file has no coordinates: a domain of length 1 is assumed (--lengths)",)
     if lengths is None:
@@ -95,10 +97,58 @@ def _lengths(
     return lengths, ()
 
 
-def _kind_of_nodes(axis: int, coordinates: Sequence[NDArray[Any]] | None, steps: Sequence[float]) -> str:
-    if coordinates is None:
+def kind_of_nodes(x: NDArray[Any]) -> str:
+    """Whether coordinates are those of ``closed`` nodes or of cell ``centres``: those that start at 0 or at half a step
+    say so, and otherwise the domain with the rounder ends is taken.
+
+    >>> kind_of_nodes(np.linspace(-1, 1, 33)), kind_of_nodes(-1 + (np.arange(32) + 0.5) / 16)
+    ('closed', 'centres')
+    """
+    values = np.asarray(x, dtype=np.float64)
+    if values.ndim != 1 or len(values) < 2:
         return "closed"
-    return "centres" if abs(float(coordinates[axis][0]) - steps[axis] / 2) < _UNIFORM * steps[axis] else "closed"
+    first, last = float(values[0]), float(values[-1])
+    h = (last - first) / (len(values) - 1)
+    if not h > 0 or abs(first) < _UNIFORM * h:
+        return "closed"
+    if abs(first - h / 2) < _UNIFORM * h:
+        return "centres"
+    return "centres" if _digits(first - h / 2, last + h / 2, h) < _digits(first, last, h) else "closed"
+
+
+def _digits(first: float, last: float, h: float) -> int:
+    """Digits that it takes to write the ends of a domain, as they are or as multiples of pi, to a hundredth of h."""
+    found = []
+    for unit in (1.0, np.pi):
+        places = int(np.ceil(2 - np.log10(h / unit)))
+        ends = (round(end / unit, places) for end in (first, last))
+        found.append(sum(len(f"{abs(end):.15g}".split("e")[0].replace(".", "").strip("0")) for end in ends))
+    return min(found)
+
+
+def _nodes_notes(
+    boundary: Sequence[str],
+    nodes: Sequence[str] | None,
+    coordinates: Sequence[NDArray[Any]] | None,
+    steps: Sequence[float],
+    guessed: Sequence[str],
+) -> tuple[str, ...]:
+    """How the coordinates were read where there are two ways, and what the user says against them."""
+    notes = []
+    for axis, (x, h) in enumerate(zip(coordinates or (), steps, strict=True)):
+        if boundary[axis] == "periodic" or (nodes is not None and nodes[axis] == guessed[axis]):
+            continue
+        first, last = float(x[0]), float(x[-1])
+        read = {"closed": f"nodes at both ends of [{first:g}, {last:g}]"}
+        ends = (0.0 if abs(end) < _UNIFORM * h else rounded(end) for end in (first - h / 2, last + h / 2))
+        read["centres"] = "cell centres of [{:g}, {:g}]".format(*ends)
+        found = f"{AXIS_NAMES[axis]} from {first:g} to {last:g} in steps of {rounded(h):g}"
+        if nodes is None:
+            notes.append(f"{found}: read as {read[guessed[axis]]} (--nodes)")
+        elif nodes[axis] in read:
+            guess = read[guessed[axis]]
+            notes.append(f"{found}: read as {read[nodes[axis]]}, as --nodes says, but they look like {guess}")
+    return tuple(notes)
 
 
 def _spacing(path: Path, name: str, x: NDArray[Any]) -> float:
@@ -134,7 +184,7 @@ def find_times(
             raise ImportedFileError(
                 f"The times in {path} must be {n} increasing numbers, got {found.shape[0]} entries."
             )
-        told = tuple(rounded(float(t)) for t in found)
+        told = _rounded_times(found)
     else:
         told = None
     wanted = given.times
@@ -151,9 +201,29 @@ def find_times(
             "--times and --interval out."
         )
     if told is not None or wanted is not None:
-        return told or cast(tuple[float, ...], wanted), ()
+        known = told or cast(tuple[float, ...], wanted)
+        return known, _uneven(known)
     note = "the file has no times: an interval of 1 is assumed (--interval, --times)"
     return tuple(float(i + first) for i in range(n)), (note,)
+
+
+def _rounded_times(times: NDArray[Any]) -> tuple[float, ...]:
+    """Without rounding errors of single precision, but still apart if they are large and close to each other."""
+    told = tuple(rounded(float(t)) for t in times)
+    step = float(np.diff(times).min()) if len(times) > 1 else np.inf
+    if np.abs(told - times).max() <= _UNIFORM * step:
+        return told
+    return tuple(round(float(t), int(3 - np.floor(np.log10(step)))) for t in times)
+
+
+def _uneven(times: tuple[float, ...]) -> tuple[str, ...]:
+    if len(times) < 3 or even_step(times) is not None:
+        return ()
+    steps = np.diff(times)
+    return (
+        f"times aren't even: their steps go from {steps.min():g} to {steps.max():g}. A model isn't told how long a "
+        "step is, so one that predicts frame by frame takes all of them to be alike",
+    )
 
 
 def from_zero(times: tuple[float, ...]) -> tuple[tuple[float, ...], str]:
@@ -162,7 +232,7 @@ def from_zero(times: tuple[float, ...]) -> tuple[tuple[float, ...], str]:
     return tuple(rounded(t - times[0]) for t in times), note
 
 
-def _per_axis(path: Path, option: str, values: tuple[Any, ...] | None, n_dims: int) -> tuple[Any, ...] | None:
+def per_axis(path: Path, option: str, values: tuple[Any, ...] | None, n_dims: int) -> tuple[Any, ...] | None:
     if values is None or len(values) == n_dims:
         return values
     if len(values) == 1:

@@ -7,6 +7,8 @@ python scripts/import_data.py neuralop train=darcy_train_16.pt:900 valid=darcy_t
 from __future__ import annotations
 
 import argparse
+import re
+import shlex
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -54,6 +56,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             options.interval,
             options.state,
             options.static,
+            dict(options.axes),
         )
         written, warnings = import_data(
             options.format,
@@ -62,6 +65,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             out,
             given,
             shuffle_seed=options.shuffle_seed,
+            drop=options.drop,
             replace_existing=options.force,
         )
     except (ImportedFileError, StoreError, WriteError) as error:
@@ -92,7 +96,20 @@ def _tell(written: Mapping[str, ImportedSplit], warnings: Sequence[str], out: Pa
     if missing:
         print(f"A run needs {' and '.join(missing)} as well: import into the same --out with {missing[0]}=FILE.")
     else:
-        print(f"Run: python run.py dataset=file dataset.path={out} model=fno track=smoke")
+        print(f"Run: python run.py dataset=file {_override('dataset.path', out)} model=fno track=smoke")
+
+
+def _override(key: str, path: Path) -> str:
+    """An override that can be pasted: quoted for Hydra and for the shell.
+
+    >>> print(_override("dataset.path", Path("my data")))
+    'dataset.path="my data"'
+    """
+    text = str(path)
+    if not re.fullmatch(r"[\w./=-]+", text, re.ASCII):
+        # In Hydra's grammar a backslash stands for itself, unless it comes before a quote.
+        text = '"' + re.sub(r'(\\*)(["]|$)', lambda m: 2 * m[1] + (f"\\{m[2]}" if m[2] else ""), text) + '"'
+    return shlex.quote(f"{key}={text}")
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -114,6 +131,15 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--out", type=Path, help="folder of the dataset (imported/<name>)")
     parser.add_argument("--state", type=_names, metavar="A,B", help="names of the fields to predict, or which of them")
     parser.add_argument("--static", type=_names, metavar="A,B", help="the same for fields that don't change in time")
+    parser.add_argument(
+        "--axes",
+        type=_axes,
+        action="append",
+        default=[],
+        metavar="ARRAY=AXIS,AXIS,...",
+        help="of an array x or y of a neuralop or npz file: sample, then time and channel if it has them, then x, y; "
+        "may be repeated (guessed from the shapes)",
+    )
     parser.add_argument("--lengths", type=_numbers, metavar="L[,L]", help="of the domain (from the file, or 1)")
     parser.add_argument("--boundary", type=_names, metavar="B[,B]", help="periodic, dirichlet, neumann or open")
     parser.add_argument("--nodes", type=_names, metavar="N[,N]", help="periodic, closed (both ends) or centres")
@@ -123,12 +149,31 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--reference", default="", help="where the data come from (paper, address)")
     parser.add_argument("--parameter", action="append", default=[], metavar="NAME=VALUE", help="may be repeated")
     parser.add_argument("--shuffle-seed", type=int, metavar="N", help="take samples in random order (the file's)")
+    parser.add_argument(
+        "--drop",
+        type=_dropped,
+        default=(),
+        metavar="N,N,...",
+        help="leave out the samples with these numbers in the file, counted from 0; nan stands for those with values "
+        "that aren't finite",
+    )
     parser.add_argument("--force", action="store_true", help="replace existing splits")
     return parser
 
 
 def _names(text: str) -> tuple[str, ...]:
     return tuple(entry.strip() for entry in text.split(",")) if text else ()
+
+
+def _axes(text: str) -> tuple[str, tuple[str, ...]]:
+    array, equals, axes = text.partition("=")
+    if not equals:
+        raise ValueError(f"{text} isn't ARRAY=AXIS,AXIS,...")
+    return array, _names(axes)
+
+
+def _dropped(text: str) -> tuple[int | str, ...]:
+    return tuple(entry if entry == "nan" else int(entry) for entry in _names(text))
 
 
 def _numbers(text: str) -> tuple[float, ...]:

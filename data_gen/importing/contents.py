@@ -26,6 +26,7 @@ class Given:
         times: of the stored snapshots.
         interval: between them.
         state, static: names of the fields. If a file names its fields, these choose among them.
+        axes: names of the axes of the arrays x and y, of files that hold such bare arrays.
     """
 
     lengths: tuple[float, ...] | None = None
@@ -35,6 +36,7 @@ class Given:
     interval: float | None = None
     state: tuple[str, ...] | None = None
     static: tuple[str, ...] | None = None
+    axes: Mapping[str, tuple[str, ...]] | None = None
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ import hashlib
 import re
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,8 +17,9 @@ from numpy.typing import NDArray
 from data_gen import hdf5, progress
 from data_gen.files import make_folder, write_errors
 from data_gen.importing.contents import Contents, Given, ImportedFileError
-from data_gen.importing.formats import open_file
+from data_gen.importing.formats import BARE, open_file
 from data_gen.importing.parameters import settle
+from data_gen.importing.remarks import Remarks
 from data_gen.spec import DatasetSpec, Samples, Scalar
 from data_gen.store import SHARD_SIZE, DatasetFile, Fields, to_fields, write
 
@@ -99,6 +100,7 @@ def import_data(
     given: Given | None = None,
     *,
     shuffle_seed: int | None = None,
+    drop: Collection[int | str] = (),
     replace_existing: bool = False,
 ) -> tuple[dict[str, ImportedSplit], list[str]]:
     """Convert files to ``<out>/<split>/<name>.hdf5``. Either all splits are written, or none.
@@ -110,10 +112,12 @@ def import_data(
         out: folder of the dataset. Existing splits are kept.
         given: what the files don't say.
         shuffle_seed: take the samples of each file in random order; None keeps the order of the file.
+        drop: numbers of samples in the file that are left out, and "nan" for those with values that aren't finite.
         replace_existing: replace existing splits that are also among the new ones.
 
     Returns:
-        The new splits, and warnings about inputs that train holds twice or shares with another split.
+        The new splits, and warnings: about inputs that train holds twice or shares with another split, fields and
+        samples that vanish, and fields that single precision spoils.
 
     Raises:
         ImportedFileError: files that can't be converted, as the message says.
@@ -121,7 +125,7 @@ def import_data(
         WriteError: the disk is full, or the folder can't be written.
     """
     given = given or Given()
-    _require_sensible(parts, about, given)
+    _require_sensible(kind, parts, about, given, drop)
     existing = existing_splits(out)
     taken = [part.split for part in parts if part.split in existing]
     if taken and not replace_existing:
@@ -136,8 +140,10 @@ def import_data(
             wanted=given.static if given.static is not None else _static_fields(kept),
             allowed=_is_name,
         )
-        chosen = _cut(parts, contents, shuffle_seed)
-        specs = {part.split: _spec(contents[part.path], about) for part in parts}
+        described = {path: _spec(found, about) for path, found in contents.items()}
+        specs = {part.split: described[part.path] for part in parts}
+        dropped = {path: _dropped(found, described[path], drop) for path, found in contents.items()}
+        chosen = _cut(parts, contents, dropped, shuffle_seed)
         provenance = {path: _provenance(kind, path, found) for path, found in contents.items()}
         _require_equal(specs, kept)
         make_folder(out.parent)
@@ -145,11 +151,13 @@ def import_data(
             scratch = Path(tempfile.mkdtemp(prefix=f".{out.name}.", suffix=".tmp", dir=out.parent))
         try:
             hashes: dict[str, list[bytes]] = {}
+            warnings: list[str] = []
             for part in parts:
                 spec, source, samples = specs[part.split], contents[part.path], chosen[part.split]
                 hashes[part.split] = []
+                remarks = Remarks(part.split, spec)
                 with progress.track(f"Importing {part.split}", len(samples), "samples") as bar:
-                    shards = _shards(source, spec, samples, bar, hashes[part.split])
+                    shards = _shards(source, spec, samples, bar, hashes[part.split], remarks)
                     write(
                         scratch / part.split / f"{about.name}.hdf5",
                         spec,
@@ -159,7 +167,8 @@ def import_data(
                         seed=shuffle_seed or 0,
                         provenance=provenance[part.path],
                     )
-            warnings = _duplicates({**{split: _hashes_of(path) for split, path in kept.items()}, **hashes})
+                warnings += remarks.warnings()
+            warnings += _duplicates({**{split: _hashes_of(path) for split, path in kept.items()}, **hashes})
             _move_in(scratch, out, taken)
         finally:
             shutil.rmtree(scratch, ignore_errors=True)
@@ -168,7 +177,7 @@ def import_data(
             out / part.split / f"{about.name}.hdf5",
             len(chosen[part.split]),
             specs[part.split],
-            contents[part.path].notes,
+            (*contents[part.path].notes, *_told(part.path, dropped[part.path], drop)),
         )
         for part in parts
     }
@@ -188,8 +197,16 @@ def _static_fields(kept: Mapping[str, Path]) -> list[str] | None:
     return None
 
 
-def _require_sensible(parts: Sequence[Part], about: About, given: Given) -> None:
+def _require_sensible(
+    kind: str, parts: Sequence[Part], about: About, given: Given, drop: Collection[int | str]
+) -> None:
     splits = [part.split for part in parts]
+    if given.axes and kind not in BARE:
+        raise ImportedFileError(
+            f"--axes is for the formats {', '.join(BARE)}. Files of format {kind} say what axes are."
+        )
+    if any(entry != "nan" for entry in drop) and len({part.path for part in parts}) > 1:
+        raise ImportedFileError("--drop with numbers needs splits of one file. Import those of other files apart.")
     if not parts:
         raise ImportedFileError("Name at least one split: train=FILE valid=FILE test=FILE.")
     for split in splits:
@@ -221,13 +238,37 @@ def existing_splits(out: Path) -> dict[str, Path]:
     return {path.parent.name: path for path in sorted(out.glob("*/*.hdf5")) if _SPLIT.fullmatch(path.parent.name)}
 
 
-def _cut(parts: Sequence[Part], contents: Mapping[Path, Contents], seed: int | None) -> dict[str, NDArray[np.int64]]:
+def _dropped(found: Contents, spec: DatasetSpec, drop: Collection[int | str]) -> NDArray[np.int64]:
+    """Numbers of the samples that are left out."""
+    numbers = np.array(sorted({int(entry) for entry in drop if entry != "nan"}), dtype=np.int64)
+    outside = numbers[(numbers < 0) | (numbers >= found.n_samples)]
+    if len(outside):
+        raise ImportedFileError(f"--drop {outside[0]}: {found.files[0]} has the samples 0 to {found.n_samples - 1}.")
+    if "nan" in drop:
+        for block, _, fields in _blocks(found, spec, np.arange(found.n_samples)):
+            numbers = np.union1d(numbers, block[~np.all([_finite(values) for values in fields.values()], axis=0)])
+    return numbers
+
+
+def _told(path: Path, dropped: NDArray[np.int64], drop: Collection[int | str]) -> tuple[str, ...]:
+    if not drop:
+        return ()
+    return (f"samples of {path.name} that are left out (--drop): {', '.join(map(str, dropped)) or 'none'}",)
+
+
+def _cut(
+    parts: Sequence[Part],
+    contents: Mapping[Path, Contents],
+    dropped: Mapping[Path, NDArray[np.int64]],
+    seed: int | None,
+) -> dict[str, NDArray[np.int64]]:
     """Indices of the samples of each split; splits of the same file share none."""
     order: dict[Path, NDArray[np.int64]] = {}
     for path, found in contents.items():
         order[path] = np.arange(found.n_samples)
         if seed is not None:
             order[path] = np.random.default_rng(seed).permutation(found.n_samples)
+        order[path] = order[path][~np.isin(order[path], dropped[path])]
     done = dict.fromkeys(contents, 0)
     chosen = {}
     for part in parts:
@@ -256,6 +297,11 @@ def _spec(found: Contents, about: About) -> DatasetSpec:
         raise ImportedFileError(
             f"{found.files[0]} would give fields named {', '.join(names)}. Names must differ, and the file "
             "format reserves some. Choose others with --state and --static."
+        )
+    if len(found.times) == 1:
+        raise ImportedFileError(
+            f"{found.files[0]} holds a single snapshot per sample, so there is nothing to predict. A file needs two or "
+            "more snapshots, or an input and a solution."
         )
     try:
         return DatasetSpec(
@@ -291,9 +337,28 @@ def _require_equal(specs: Mapping[str, DatasetSpec], kept: Mapping[str, Path]) -
 
 
 def _shards(
-    source: Contents, spec: DatasetSpec, samples: NDArray[np.int64], bar: progress.Bar, hashes: list[bytes]
+    source: Contents,
+    spec: DatasetSpec,
+    samples: NDArray[np.int64],
+    bar: progress.Bar,
+    hashes: list[bytes],
+    remarks: Remarks,
 ) -> Iterator[Fields]:
     """The samples, one shard at a time. A hash of each sample's input is appended to ``hashes``."""
+    for numbers, found, fields in _blocks(source, spec, samples):
+        _require_finite(source, fields, numbers)
+        remarks.look(found, fields)
+        hashes += _input_hashes(spec, fields)
+        for start in range(0, len(numbers), SHARD_SIZE):
+            shard = {name: values[start : start + SHARD_SIZE] for name, values in fields.items()}
+            yield shard
+            bar.advance(len(next(iter(shard.values()))))
+
+
+def _blocks(
+    source: Contents, spec: DatasetSpec, samples: NDArray[np.int64]
+) -> Iterator[tuple[NDArray[np.int64], Samples, Fields]]:
+    """Several whole shards at a time: the numbers of the samples, the samples as read, and the fields to be stored."""
     frames = spec.n_snapshots * len(spec.state) + len(spec.static) + len(spec.state)
     block = max(1, _BLOCK_BYTES // (8 * spec.grid.n_points * frames * SHARD_SIZE)) * SHARD_SIZE
     if source.n_together > block:
@@ -301,15 +366,9 @@ def _shards(
     for first in range(0, len(samples), block):
         numbers = samples[first : first + block]
         found = _read(source, numbers)
-        with np.errstate(over="ignore"):  # values beyond single precision are found below
+        with np.errstate(over="ignore"):  # values beyond single precision are found later
             history, static, trajectory = (np.asarray(values, dtype=np.float32) for values in found[:3])
-        fields = to_fields(spec, Samples(history, static, trajectory))
-        _require_finite(source, fields, numbers)
-        hashes += _input_hashes(spec, fields)
-        for start in range(0, len(numbers), SHARD_SIZE):
-            shard = {name: values[start : start + SHARD_SIZE] for name, values in fields.items()}
-            yield shard
-            bar.advance(len(next(iter(shard.values()))))
+        yield numbers, found, to_fields(spec, Samples(history, static, trajectory))
 
 
 def _read(source: Contents, numbers: NDArray[np.int64]) -> Samples:
@@ -324,14 +383,19 @@ def _read(source: Contents, numbers: NDArray[np.int64]) -> Samples:
 
 def _require_finite(source: Contents, fields: Fields, numbers: NDArray[np.int64]) -> None:
     for name, values in fields.items():
-        fine = np.isfinite(values).reshape(len(values), -1).all(axis=1)
+        fine = _finite(values)
         if not fine.all():
             bad = numbers[~fine]
             more = f" and {len(bad) - 1} more near it" if len(bad) > 1 else ""
             raise ImportedFileError(
                 f"{name} of sample {bad[0]}{more} in {source.files[0]} has values that are NaN, infinite or beyond "
-                "single precision. Remove such samples, or leave them out with SPLIT=FILE:COUNT."
+                "single precision. --drop nan leaves such samples out."
             )
+
+
+def _finite(values: NDArray[np.floating]) -> NDArray[np.bool_]:
+    """Which samples hold finite numbers only, [sample]."""
+    return np.all(np.isfinite(values.reshape(len(values), -1)), axis=1)
 
 
 def _input_hashes(spec: DatasetSpec, fields: Fields) -> list[bytes]:

@@ -17,6 +17,8 @@ FORMATS: Mapping[str, Callable[[Path, Given, ExitStack], Contents]] = {
     "npz": npz.open_file,
     "well": well.open_file,
 }
+# Those whose arrays don't say what their axes are.
+BARE = ("neuralop", "npz")
 
 
 def open_file(kind: str, path: Path, given: Given, files: ExitStack) -> Contents:

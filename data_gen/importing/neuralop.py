@@ -9,27 +9,25 @@ from typing import Any
 import torch
 
 from data_gen import hdf5
-from data_gen.importing.arrays import LazyArray, evolving, steady
+from data_gen.importing.arrays import LazyArray, pair
 from data_gen.importing.contents import Contents, Given, ImportedFileError
 
 _REFERENCE = "Kossaifi et al. 2024, A Library for Learning Neural Operators (neuraloperator)"
 
 
 def open_file(path: Path, given: Given, files: ExitStack) -> Contents:
-    """x and y of the same shape are a steady problem. If y has one axis more, it holds trajectories that start at x.
+    """x and y, with or without channels: a steady problem, or trajectories that start at x if y has times.
 
     Raises:
-        ImportedFileError: the file holds anything but tensors, or no x and y.
+        ImportedFileError: the file holds anything but tensors, or no x and y, or it isn't clear what their axes are.
     """
     del files
     content = _load(path)
     if not isinstance(content, dict) or not all(isinstance(content.get(key), torch.Tensor) for key in ("x", "y")):
         held = sorted(map(str, content)) if isinstance(content, dict) else type(content).__name__
         raise ImportedFileError(f"{path} must hold a dictionary with tensors x and y; it holds {held}.")
-    x, y = (LazyArray(path, key, _plain(path, key, content[key])).without_channel() for key in ("x", "y"))
-    if len(y.shape) == len(x.shape):
-        return steady(path, given, x, y, _REFERENCE)
-    return evolving(path, given, x, [y], len(x.shape) - 1, times=None, reference=_REFERENCE)
+    x, y = (LazyArray(path, key, _plain(path, key, content[key])) for key in ("x", "y"))
+    return pair(path, given, x, y, _REFERENCE)
 
 
 def _plain(path: Path, name: str, tensor: torch.Tensor) -> torch.Tensor:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from data_gen.importing.arrays import LazyArray, evolving, steady
+from data_gen.importing.arrays import LazyArray, evolving, pair
 from data_gen.importing.contents import Contents, Given, ImportedFileError
 
 
@@ -38,10 +38,8 @@ def open_file(path: Path, given: Given, files: ExitStack) -> Contents:
     if "t" in arrays and given.times is None and given.interval is None:
         given = replace(given, times=tuple(float(t) for t in np.ravel(arrays["t"])))
     if {"x", "y"} <= set(arrays):
-        x, y = (LazyArray(path, key, arrays[key]).without_channel() for key in ("x", "y"))
-        if len(y.shape) == len(x.shape):
-            return steady(path, given, x, y, "")
-        return evolving(path, given, x, [y], len(x.shape) - 1, times=None, reference="")
+        x, y = (LazyArray(path, key, arrays[key]) for key in ("x", "y"))
+        return pair(path, given, x, y, "")
     if "u" not in arrays:
         raise ImportedFileError(
             f"{path} has neither x and y nor u; it holds {', '.join(names)}. Save it with these names."

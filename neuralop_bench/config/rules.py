@@ -173,7 +173,8 @@ def _require_splits(run: RunConfig) -> None:
     further = sorted(run.dataset.test_splits)
     for key, names, choice in (
         ("generation.splits", run.generation.splits, known),
-        ("evaluator.test_splits", run.evaluator.test_splits, further),
+        # The folder of imported data says which there are.
+        ("evaluator.test_splits", run.evaluator.test_splits if run.dataset.path is None else [], further),
     ):
         for name in names:
             if name != "all" and name not in choice:

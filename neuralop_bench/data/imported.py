@@ -5,11 +5,12 @@ Doesn't import torch, because the configuration reads its defaults (name and siz
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import cast
 
 import h5py
+import numpy as np
 
 from data_gen.spec import DatasetSpec
 from data_gen.store import DatasetFile, StoreError
@@ -19,15 +20,16 @@ _HOW = "docs/importing_data.md shows how to import files (python scripts/import_
 
 
 class ImportedDataset:
-    """``<folder>/<split>/<any name>.hdf5`` for each of train, valid and test.
+    """``<folder>/<split>/<any name>.hdf5`` for each of some splits.
 
     A source of data (``neuralop_bench.data.sources``) that can't make any, as it has neither a problem nor a solver.
 
     Args:
         folder: given by ``dataset.path``; relative to the working directory, ``~`` is the user's home.
+        splits: those that are used.
 
     Attributes:
-        spec: what all three files hold.
+        spec: what their files hold.
         sizes: samples per split.
         content: for each split, a hash over the file's spec, its samples and their number, but not its name or folder.
 
@@ -38,10 +40,10 @@ class ImportedDataset:
     problem = None
     kept_bytes = 0
 
-    def __init__(self, folder: Path | str) -> None:
+    def __init__(self, folder: Path | str, splits: Sequence[str] = SPLITS) -> None:
         self.folder = Path(folder).expanduser()
         self.root = self.folder
-        self._paths = {split: _only_file(self.folder, split) for split in SPLITS}
+        self._paths = {split: _only_file(self.folder, split) for split in splits}
         specs: dict[str, DatasetSpec] = {}
         self.sizes: dict[str, int] = {}
         self.content: dict[str, str] = {}
@@ -50,14 +52,28 @@ class ImportedDataset:
                 specs[split], self.sizes[split] = file.spec, file.n_samples
             with h5py.File(path) as file:  # the header was compared with this hash when it was read
                 self.content[split] = cast(bytes, file.attrs["header_sha256"]).decode()[:16]
-        self.spec = specs["train"]
-        for split in ("valid", "test"):
+        self.spec = specs[splits[0]]
+        for split in splits[1:]:
             differing = _differences(self.spec, specs[split])
             if differing:
                 raise StoreError(
-                    f"{self._paths[split]} doesn't match {self._paths['train']}: they differ in "
+                    f"{self._paths[split]} doesn't match {self._paths[splits[0]]}: they differ in "
                     f"{', '.join(differing)}. Import all splits with the same options."
                 )
+
+    def further(self, name: str) -> ImportedDataset:
+        """A further test set in the same folder, perhaps on another grid.
+
+        Raises:
+            StoreError: there is none of that name, it is damaged, or its fields or its steps in time differ.
+        """
+        found = ImportedDataset(self.folder, (name,))
+        if misfits := _misfits(self.spec, found.spec):
+            raise StoreError(
+                f"{found._paths[name]} can't be a test set for the data in {self.folder}: they differ in "
+                f"{' and '.join(misfits)}. Only its grid, the number of its times and its parameters may differ."
+            )
+        return found
 
     def n_missing(self, split: str, n_samples: int) -> int:
         """0, as imported data can't be extended.
@@ -88,6 +104,11 @@ class ImportedDataset:
         del split
 
 
+def further_test_sets(folder: Path | str) -> list[str]:
+    """Names of the further test sets, test_<name>, in a folder of imported data."""
+    return sorted({path.parent.name for path in Path(folder).expanduser().glob("test_*/*.hdf5")})
+
+
 def _only_file(folder: Path, split: str) -> Path:
     if folder.is_file():
         raise StoreError(f"dataset.path={folder} is a file, expected a folder with train/, valid/, test/. {_HOW}")
@@ -104,6 +125,17 @@ def _only_file(folder: Path, split: str) -> Path:
     if len(found) > 1:
         raise StoreError(f"{folder / split} contains several files, expected one: {', '.join(p.name for p in found)}.")
     return found[0]
+
+
+def _misfits(trained: DatasetSpec, other: DatasetSpec) -> list[str]:
+    """What keeps a model that was trained on one dataset from being measured on another."""
+    found = [name for name in ("state", "static", "is_steady") if getattr(trained, name) != getattr(other, name)]
+    if trained.grid.n_dims != other.grid.n_dims:
+        found.append("dimensions")
+    n = min(trained.n_snapshots, other.n_snapshots)
+    if not np.allclose(np.diff(trained.times[:n]), np.diff(other.times[:n]), rtol=1e-3, atol=0):
+        found.append("steps in time")
+    return found
 
 
 def _differences(one: DatasetSpec, other: DatasetSpec) -> list[str]:

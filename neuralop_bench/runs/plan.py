@@ -23,7 +23,7 @@ from neuralop_bench.data.sources import Source
 from neuralop_bench.data.trajectories import require_frames
 from neuralop_bench.records.run_directory import RunError, state
 from neuralop_bench.runs.rehearsal import rehearse
-from neuralop_bench.runs.splits import source_of
+from neuralop_bench.runs.splits import measured, source_of
 from neuralop_bench.runtime import environment
 
 _GIB = 2**30
@@ -213,7 +213,7 @@ def _describe_split(entry: SplitPlan) -> str:
 
 def _describe_evaluation(cfg: RunConfig) -> list[tuple[str, str]]:
     """Measurements that follow after the record has been written."""
-    names = cfg.dataset.test_splits if "all" in cfg.evaluator.test_splits else cfg.evaluator.test_splits
+    names = measured(cfg)
     grids = f"the solver on {len(cfg.dataset.ladder)} grids" if cfg.evaluator.ladder else ""
     text = " and ".join(part for part in (", ".join(names), grids) if part)
     return [("evaluation", f"afterwards {text}")] if text else []

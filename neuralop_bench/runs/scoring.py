@@ -232,8 +232,7 @@ class _Interpolating:
 def _add_test_sets(
     found: Score, cfg: RunConfig, surrogate: Surrogate, context: MetricContext, processes: Processes
 ) -> None:
-    names = cfg.dataset.test_splits if "all" in cfg.evaluator.test_splits else cfg.evaluator.test_splits
-    for name in names:
+    for name in splits.measured(cfg):
         split = splits.split_of(cfg, name)
         there = splits.opened(cfg, split)
         found.data[name] = splits.provenance(split, there)
@@ -264,19 +263,24 @@ def _settings(
 ) -> dict[str, dict[str, Any]]:
     """The predictors for a test set, by name of the setting, as arguments of ``evaluate``.
 
-    These are the surrogate and, if the grid isn't that of test, the surrogate's interpolated predictions.
+    These are the surrogate and, if the grid isn't that of test, the surrogate's interpolated predictions. Imported test
+    sets have no such control, since their samples aren't those of test.
     """
     origin = splits.split_of(cfg, TEST)
     grid, nodes = origin.source.spec.grid, there.spec.grid
     if nodes == grid:
         return {split.name: {"predictor": surrogate}}
-    inputs = splits.opened(cfg, replace(origin, n_samples=split.n_samples)).whole()
-    control = {"predictor": _Interpolating(surrogate, grid, nodes), "inputs": inputs}
+    settings: dict[str, dict[str, Any]] = {}
     reason = processes.first_does(lambda: _why_not(surrogate, there))  # all processes must try the same
     if reason:
         found.notes[split.name] = reason
-        return {split.name + INTERPOLATED: control}
-    return {split.name: {"predictor": surrogate}, split.name + INTERPOLATED: control}
+    else:
+        settings[split.name] = {"predictor": surrogate}
+    if split.source.problem is not None:
+        inputs = splits.opened(cfg, replace(origin, n_samples=split.n_samples)).whole()
+        control = {"predictor": _Interpolating(surrogate, grid, nodes), "inputs": inputs}
+        settings[split.name + INTERPOLATED] = control
+    return settings
 
 
 def _why_not(surrogate: Surrogate, there: Trajectories) -> str:
@@ -297,7 +301,7 @@ def _add_board_columns(found: Score, cfg: RunConfig) -> None:
     def missing(name: str) -> str:
         if name in found.notes:
             return found.notes[name]
-        if name in cfg.dataset.test_splits:
+        if name in splits.further(cfg):
             return f"{name} isn't among evaluator.test_splits"
         return f"the dataset has no {name}"
 

@@ -11,7 +11,7 @@ from typing import Any, cast
 from data_gen.spec import Problem
 from neuralop_bench.config.constructors import ConfigError
 from neuralop_bench.config.schema import RunConfig, changed
-from neuralop_bench.data.imported import ImportedDataset
+from neuralop_bench.data.imported import ImportedDataset, further_test_sets
 from neuralop_bench.data.sources import GeneratedDataset, RegriddedDataset, Source
 from neuralop_bench.data.trajectories import Trajectories
 from neuralop_bench.runs.parts import built, called, require_offers
@@ -29,17 +29,21 @@ class Split:
 
 
 def split_of(cfg: RunConfig, name: str) -> Split:
-    """A split of a configuration by name: train, valid, test, or one of ``dataset.test_splits``.
+    """A split of a configuration by name: train, valid, test, or a further test set.
 
     Raises:
         ConfigError: there is no such split, or its problem can't be built.
+        StoreError: imported files are damaged, or don't fit each other.
         ValueError: its grid can't be derived from that of its source.
     """
     if name in cfg.splits:
         return Split(name, source_of(cfg), cfg.splits[name], cfg.dataset.horizon)
-    if name not in cfg.dataset.test_splits:
-        known = ", ".join((*cfg.splits, *cfg.dataset.test_splits))
-        raise ConfigError(f"There is no split {name}: the configuration defines {known}.")
+    if name not in further(cfg):
+        raise ConfigError(f"There is no split {name}; there are {', '.join((*cfg.splits, *further(cfg)))}.")
+    if cfg.dataset.path is not None:
+        imported = ImportedDataset(cfg.dataset.path).further(name)
+        horizon = min(cfg.dataset.horizon, imported.spec.n_snapshots - cfg.dataset.history)
+        return Split(name, imported, imported.sizes[name], horizon)
     extra = cfg.dataset.test_splits[name]
     horizon = cfg.dataset.horizon if extra.horizon is None else extra.horizon
     n_samples = cfg.splits["test"] if extra.n is None else extra.n
@@ -52,6 +56,16 @@ def split_of(cfg: RunConfig, name: str) -> Split:
     if extra.tolerance is not None:
         variant.dataset.tolerance = extra.tolerance
     return Split(name, source_of(variant), n_samples, horizon)
+
+
+def further(cfg: RunConfig) -> list[str]:
+    """Names of the further test sets: ``dataset.test_splits``, or those in the folder of imported data."""
+    return list(cfg.dataset.test_splits) if cfg.dataset.path is None else further_test_sets(cfg.dataset.path)
+
+
+def measured(cfg: RunConfig) -> list[str]:
+    """Names of the further test sets that ``evaluator.test_splits`` asks for."""
+    return further(cfg) if "all" in cfg.evaluator.test_splits else cfg.evaluator.test_splits
 
 
 def source_of(cfg: RunConfig) -> Source:

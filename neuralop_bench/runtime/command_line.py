@@ -6,6 +6,7 @@ import inspect
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from itertools import pairwise
 from typing import Any
 
 import yaml
@@ -26,6 +27,8 @@ _DEEPEST = 32
 _EXPERIMENTS_KEYS = ("mode", "sweeper")
 _REFERENCE = re.compile(r"\$\{(hydra:sweeper\.)?[A-Za-z0-9_.]+\}")
 _MOST_REFERENCES = 16
+# Hydra's options that take a value.
+_WITH_VALUE = "--cfg -c --package -p --config-path -cp --config-name -cn --config-dir -cd --info -i".split()
 
 
 class InvocationError(ValueError):
@@ -59,6 +62,20 @@ def escaped(arguments: Sequence[str]) -> list[str]:
         found = re.fullmatch(r"(\+{0,2}(?:run|paths\.\w+|dataset\.path))=([^'\"\\]*=[^'\"\\]*)", argument)
         done.append(f"{found[1]}={found[2].replace('=', chr(92) + '=')}" if found else argument)
     return done
+
+
+def overrides_first(arguments: Sequence[str]) -> list[str]:
+    """Arguments with the overrides before Hydra's options, as Hydra accepts no option between overrides.
+
+    >>> overrides_first(["model=fno", "--cfg", "job", "-m", "track=smoke"])
+    ['model=fno', 'track=smoke', '--cfg', 'job', '-m']
+    """
+    overrides: list[str] = []
+    options: list[str] = []
+    for previous, argument in pairwise(["", *arguments]):
+        is_option = argument.startswith("-") or previous in _WITH_VALUE
+        (options if is_option else overrides).append(argument)
+    return [*overrides, *options]
 
 
 def refuse_pickles(arguments: Sequence[str]) -> None:

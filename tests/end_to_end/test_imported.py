@@ -18,6 +18,7 @@ import torch
 from helpers.cells import NEEDED
 from numpy.typing import NDArray
 
+from data_gen.importing.contents import Given
 from data_gen.importing.convert import About, Part, import_data
 from data_gen.store import DatasetFile, StoreError
 from neuralop_bench import pipeline, predict, status, verify
@@ -146,6 +147,7 @@ def test_a_run_on_imported_data_does_all_that_a_run_does(
     assert (thorough.rungs, thorough.data["test"]["error"]) == ([], None)
     result = predict.predict(folder, imported / "test" / "darcy16.hdf5", tmp_path / "p.hdf5")
     assert result["pressure"].shape == (12, 1, 16, 16)
+    assert float(result["relative_l2"].mean()) == pytest.approx(rel_l2, rel=1e-6)
     (found,) = status.states(tmp_path / "out").values()
     assert found.progress == "finished"
 
@@ -170,6 +172,41 @@ def test_a_time_dependent_run(on: Compose, waves: Path) -> None:
     record = pipeline.run(on(waves, "dataset.history=16", "surrogate.residual=true"))
     assert record.status == "finished"
     assert record.config["dataset"]["horizon"] == 4
+
+
+def test_imported_test_sets_are_measured_on_other_grids_too(on: Compose, imported: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "with_more"
+    shutil.copytree(imported, folder)
+    for name, resolution in (("test_fine", 24), ("test_ood_seed", 16)):
+        phase, solutions = _darcy(5, resolution, seed=7)
+        content = {"x": torch.from_numpy(phase), "y": torch.from_numpy(solutions).float()}
+        torch.save(content, tmp_path / f"{name}.pt")
+        import_data("neuralop", [Part(name, tmp_path / f"{name}.pt")], About("darcy16"), folder)
+    cfg = on(folder, "trainer.epochs=1", "trainer.batch_size=8")
+    assert identity(cfg) == identity(on(imported, "trainer.epochs=1", "trainer.batch_size=8"))
+    pipeline.run(cfg)
+    run = run_directory(cfg)
+    thorough = pipeline.evaluate_again(composed("mode=evaluate", f"run={run}", "evaluator=thorough"))
+    assert {name: (entry["n"], entry["resolution"]) for name, entry in thorough.data.items() if name != "test"} == {
+        "test_fine": (5, "24x24"),
+        "test_ood_seed": (5, "16x16"),
+    }
+    for name in ("test_fine", "test_ood_seed"):
+        predicted = predict.predict(run, folder / name / "darcy16.hdf5", tmp_path / "p.hdf5")
+        assert thorough.columns[name]["rel_l2"] == pytest.approx(float(predicted["relative_l2"].mean()), rel=1e-5)
+    assert thorough.metrics["ood_factor"] is not None
+    with pytest.raises(ConfigError, match=r"no split test_half; there are .*test_fine, test_ood_seed"):
+        pipeline.evaluate_again(composed("mode=evaluate", f"run={run}", "evaluator.test_splits=[test_half]"))
+    import_data(
+        "neuralop",
+        [Part("test_ood_seed", tmp_path / "test_ood_seed.pt")],
+        About("darcy16"),
+        folder,
+        Given(state=("head",)),
+        replace_existing=True,
+    )
+    with pytest.raises(StoreError, match=r"can't be a test set for the data in .* they differ in state"):
+        pipeline.evaluate_again(composed("mode=evaluate", f"run={run}", "evaluator=thorough", "force=true"))
 
 
 @pytest.mark.network

@@ -21,6 +21,11 @@ def random_array(*shape: int, seed: int = 0) -> NDArray[np.float64]:
     return np.random.default_rng(seed).standard_normal(shape)
 
 
+def zero_at_walls(values: NDArray[Any]) -> NDArray[Any]:
+    """Fields [sample, x, y] with zeros at the first and last points of both axes."""
+    return np.pad(values[:, 1:-1, 1:-1], ((0, 0), (1, 1), (1, 1)))
+
+
 def mat_v5(path: Path, fields: Fields) -> Path:
     scipy.io.savemat(path, fields)
     return path

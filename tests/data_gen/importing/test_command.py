@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import subprocess
 from pathlib import Path
 
 import pytest
 
 from data_gen.importing import command
+from neuralop_bench.config.compose import compose
 
 
 def test_the_command_tells_what_it_did_and_assumed(
@@ -30,6 +32,21 @@ def test_the_command_tells_what_it_did_and_assumed(
     printed = capsys.readouterr().out
     assert "Warning: 3 of 3 samples of valid have the same input" in printed
     assert "python run.py dataset=file dataset.path=imported/d" in printed
+
+
+@pytest.mark.parametrize(
+    "name", ["my data", "nu=0.01,re=5", "données", "数据", "run (1)", "it's", 'a"b', "a\\b", "$HOME"]
+)
+def test_the_line_to_run_can_be_pasted(
+    name: str, darcy: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    splits = [f"{split}={darcy}:20" for split in ("train", "valid", "test")]
+    assert command.main(["mat", *splits, "--name", "d", "--out", str(tmp_path / name)]) == 0
+    line = capsys.readouterr().out.splitlines()[-1].removeprefix("Run: ")
+    arguments = subprocess.run(
+        ["sh", "-c", line.replace("python run.py", "printf '%s\\n'", 1)], capture_output=True, text=True, check=True
+    ).stdout.splitlines()
+    assert compose(*arguments).dataset.path == str(tmp_path / name)
 
 
 @pytest.mark.parametrize("arguments", [["--parameter", "contrast"], ["--parameter", "seed=3"], ["--name", "a/b"]])

@@ -9,7 +9,7 @@ import h5py
 import numpy as np
 import pytest
 import scipy.io
-from helpers.imported_files import convert, mat_v5, random_array
+from helpers.imported_files import convert, mat_v5, pdebench, random_array
 
 from data_gen.importing import convert as conversion
 from data_gen.importing.contents import ImportedFileError
@@ -100,6 +100,67 @@ def test_values_that_are_not_finite_are_found(value: float, tmp_path: Path) -> N
     with pytest.raises(ImportedFileError, match=r"pressure of sample 43 in .*d\.mat"):
         convert("mat", path, tmp_path / "parent" / "out", "train=FILE:30", "test=FILE")
     assert list((tmp_path / "parent").iterdir()) == [], "the split before it is gone, too"
+
+
+def _some(path: Path, drop: tuple[int | str, ...], *values: tuple[int, float]) -> tuple[list[int], tuple[str, ...]]:
+    """Import 60 samples, some of which hold a bad value; the samples that are kept, and the notes."""
+    coeff, sol = random_array(60, 4, 4), random_array(60, 4, 4)
+    for sample, value in values:
+        sol[sample, 1, 2] = value
+    source = mat_v5(path / "d.mat", {"coeff": coeff, "sol": sol})
+    parts = [Part("train", source, 30), Part("test", source)]
+    written, _ = import_data("mat", parts, About("d"), path / "out", drop=drop)
+    return [n for entry in written.values() for n in _numbers(DatasetFile(entry.path), source)], written["test"].notes
+
+
+@pytest.mark.parametrize(
+    ("drop", "dropped"), [((3, 43, 17), {3, 17, 43}), (("nan",), {17, 43}), (("nan", 0), {0, 17, 43})]
+)
+def test_samples_are_left_out(drop: tuple[int | str, ...], dropped: set[int], tmp_path: Path) -> None:
+    kept, notes = _some(tmp_path, drop, (43, np.nan), (17, np.inf))
+    assert kept == sorted(set(range(60)) - dropped)
+    assert any(note.endswith(f"(--drop): {', '.join(map(str, sorted(dropped)))}") for note in notes)
+
+
+def test_samples_to_leave_out_must_be_clear(darcy: Path, tmp_path: Path) -> None:
+    with pytest.raises(ImportedFileError, match=r"--drop 60: .* has the samples 0 to 59"):
+        import_data("mat", [Part("train", darcy)], About("d"), tmp_path / "out", drop=(60,))
+    other = darcy.with_name("other.mat")
+    other.write_bytes(darcy.read_bytes())
+    with pytest.raises(ImportedFileError, match="--drop with numbers needs splits of one file"):
+        import_data("mat", [Part("train", darcy), Part("test", other)], About("d"), tmp_path / "out", drop=(1,))
+
+
+def test_what_vanishes_is_told(tmp_path: Path) -> None:
+    u = random_array(20, 3, 8)
+    u[[2, 5]] = 0
+    u[7] = 3
+    u[9, 1] = 4
+    path = pdebench(tmp_path / "f.hdf5", {"u": u, "v": np.zeros_like(u)})
+    _, warnings = import_data("pdebench", [Part("train", path)], About("d"), tmp_path / "out")
+    for told in (
+        "u of train is zero in 2 of 20 samples (2, 5).",
+        "u of train is constant in space in 1 of 20 samples (7).",
+        "u of train has snapshots that are constant in space in 1 of 20 samples (9).",
+        "v of train is zero in all samples.",
+    ):
+        assert told in warnings
+    assert sum("of train" in warning for warning in warnings) == 4
+
+
+@pytest.mark.parametrize(
+    ("mean", "size", "told"), [(101325, 1e-3, True), (0, 1e-50, True), (101325, 1e3, False), (0, 1e-30, False)]
+)
+def test_fields_that_single_precision_spoils_are_told(mean: float, size: float, told: bool, tmp_path: Path) -> None:
+    path = pdebench(tmp_path / "f.hdf5", {"tensor": mean + size * random_array(20, 3, 8)})
+    _, warnings = import_data("pdebench", [Part("train", path)], About("d"), tmp_path / "out")
+    assert any("velocity of train doesn't fit single precision" in warning for warning in warnings) == told
+
+
+def test_single_snapshots_are_refused(tmp_path: Path) -> None:
+    path = pdebench(tmp_path / "f.hdf5", {"tensor": random_array(20, 1, 8)})
+    with pytest.raises(ImportedFileError, match="a single snapshot per sample, so there is nothing to predict"):
+        import_data("pdebench", [Part("train", path)], About("d"), tmp_path / "out")
 
 
 @pytest.mark.parametrize(
