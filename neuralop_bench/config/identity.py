@@ -6,7 +6,7 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +33,8 @@ class Identity:
     label: the overrides that distinguish it, in readable form, at most 40 safe characters; ``default`` if there are
         none.
     config_hash: hash of everything that decides the numbers.
+    base: the configuration that the run is compared with.
+    changed: the deciding values in which it differs from that one, by dotted key.
     """
 
     track: str
@@ -41,6 +43,8 @@ class Identity:
     model: str
     label: str
     config_hash: str
+    base: RunConfig = field(compare=False, repr=False)
+    changed: Mapping[str, Any] = field(compare=False, repr=False)
 
     @property
     def variant(self) -> str:
@@ -83,6 +87,8 @@ def identity(run: RunConfig, base: RunConfig | None = None) -> Identity:
         model=str(run.model["label"]),
         label=_label(changed),
         config_hash=_hash(deciding),
+        base=base,
+        changed=changed,
     )
 
 

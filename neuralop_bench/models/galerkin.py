@@ -81,6 +81,9 @@ class GalerkinTransformer(nn.Module):
             ``coarse``.
         dirichlet_ring: set the output on the boundary of closed Dirichlet axes.
 
+    Attributes:
+        idle: options that can't act, and why.
+
     Shapes: [batch, in_channels, *space] to [batch, out_channels, *space].
 
     Raises:
@@ -157,6 +160,9 @@ class GalerkinTransformer(nn.Module):
         self.spectral = nn.ModuleList(SpectralConv(n, decoder_width, modes, spectral_init) for n in channels)
         self.pointwise = nn.ModuleList(Pointwise(n, decoder_width) for n in channels)
         self.projection = Perceptron(decoder_width, projection_width, out_channels, nn.functional.silu)
+        self.idle = (
+            {} if wall_axes(grid) else {"dirichlet_ring": "the grid has no closed axis with a Dirichlet condition"}
+        )
         self.register_buffer("ring", torch.zeros(out_channels))
         self.register_buffer("ring_is_known", torch.zeros((), dtype=torch.bool))
 

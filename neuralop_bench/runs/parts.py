@@ -12,7 +12,7 @@ from torch import nn
 from data_gen.spec import DatasetSpec
 from neuralop_bench.config import constructors
 from neuralop_bench.config.constructors import ConfigError
-from neuralop_bench.config.schema import RunConfig, constructor
+from neuralop_bench.config.schema import RunConfig, constructor, n_pairs
 from neuralop_bench.surrogate.surrogate import build_operator
 from neuralop_bench.training.trainer import Recipe, Trainer
 
@@ -20,7 +20,12 @@ from neuralop_bench.training.trainer import Recipe, Trainer
 def operator(cfg: RunConfig, spec: DatasetSpec, device: torch.device) -> nn.Module:
     """The configured network, for the fields and the grid of a dataset."""
     return build_operator(
-        constructor(cfg.model), spec, n_history=cfg.dataset.history, bundle=cfg.surrogate.bundle, device=device
+        constructor(cfg.model),
+        spec,
+        n_history=cfg.dataset.history,
+        bundle=cfg.surrogate.bundle,
+        device=device,
+        n_pairs=n_pairs(cfg, spec.n_snapshots),
     )
 
 
