@@ -11,6 +11,10 @@ from typing import Any, TypeVar
 _T = TypeVar("_T")
 
 
+class Inapplicable(ValueError):
+    """A model can't be used for these data, whatever its options are. A sweep leaves such a job out."""
+
+
 class DoesNotFit(ValueError):
     """An option is larger than the grid or the number of training pairs allows.
 

@@ -64,8 +64,9 @@ class FNO(nn.Module):
     Shapes: [batch, in_channels, *space] to [batch, out_channels, *space].
 
     Raises:
-        ValueError: a size below 1, an unknown option, a padding outside [0, 1], more modes than the padded grid holds,
-            a rank outside (0, 1], or factors with the uniform initialisation.
+        DoesNotFit: more modes than the padded grid holds.
+        ValueError: a size below 1, an unknown option, a padding outside [0, 1], a rank outside (0, 1], or factors with
+            the uniform initialisation.
 
     Reference: Li et al. (2021), Fourier Neural Operator for Parametric Partial Differential Equations, arXiv
     2010.08895. Kossaifi et al. (2023), Multi-Grid Tensorized Fourier Neural Operator for High-Resolution PDEs, arXiv

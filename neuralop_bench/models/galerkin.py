@@ -16,7 +16,7 @@ from neuralop_bench.layers.attention import Kind, LinearAttention
 from neuralop_bench.layers.conv import Conv, edges_of
 from neuralop_bench.layers.coordinates import append_coordinates
 from neuralop_bench.layers.mlp import Perceptron, Pointwise
-from neuralop_bench.layers.options import one_for_each, require_at_least, require_known
+from neuralop_bench.layers.options import Inapplicable, one_for_each, require_at_least, require_known
 from neuralop_bench.layers.precision import unrounded, widened
 from neuralop_bench.layers.resample import resample
 from neuralop_bench.layers.spectral_conv import Init, SpectralConv, fourier_layer, require_modes
@@ -87,9 +87,10 @@ class GalerkinTransformer(nn.Module):
     Shapes: [batch, in_channels, *space] to [batch, out_channels, *space].
 
     Raises:
-        ValueError: a grid of three axes; a size below 1; an unknown option; a width that isn't a multiple of
-            ``n_heads``; more modes than the grid holds; a coarse grid larger than the grid or below 2 points; a dropout
-            outside [0, 1).
+        Inapplicable: a grid of three axes.
+        DoesNotFit: more modes than the grid holds.
+        ValueError: a size below 1; an unknown option; a width that isn't a multiple of
+            ``n_heads``; a coarse grid larger than the grid or below 2 points; a dropout outside [0, 1).
 
     Reference: Cao (2021), Choose a Transformer: Fourier or Galerkin, arXiv 2105.14995, and the code published with it
     (scaomath/galerkin-transformer).
@@ -335,7 +336,7 @@ class Upscaling(nn.Module):
 
 def _require_grid(grid: Grid, modes: tuple[int, ...]) -> None:
     if grid.n_dims > _MAX_DIMS:
-        raise ValueError(
+        raise Inapplicable(
             f"{_WHO} runs on 1 or {_MAX_DIMS} space axes, but the grid has {grid.n_dims}. Choose another model, e.g. "
             "model=fno."
         )

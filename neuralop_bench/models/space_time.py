@@ -8,7 +8,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from data_gen.grids import AXIS_NAMES, Grid
-from neuralop_bench.layers.options import DoesNotFit
+from neuralop_bench.layers.options import DoesNotFit, Inapplicable
 
 
 class SpaceTime(nn.Module):
@@ -37,8 +37,8 @@ class SpaceTime(nn.Module):
     Shapes: [batch, in_channels, *space] to [batch, n_steps * channel, *space], all channels of the first step first.
 
     Raises:
-        ValueError: fewer than two steps; ``out_channels`` isn't a multiple of ``n_steps``; a grid of three axes;
-            whatever the operator refuses.
+        Inapplicable: fewer than two steps; a grid of three axes.
+        ValueError: ``out_channels`` isn't a multiple of ``n_steps``; whatever the operator refuses.
 
     Reference: Li et al. (2021), Fourier Neural Operator, section 5.3 (FNO-3D), arXiv 2010.08895.
 
@@ -62,7 +62,7 @@ class SpaceTime(nn.Module):
     ) -> None:
         super().__init__()
         if n_steps < 2:
-            raise ValueError(
+            raise Inapplicable(
                 f"A space-time model predicts a bundle of steps at once and needs at least 2, got n_steps={n_steps}. "
                 "Raise surrogate.bundle, e.g. to dataset.horizon, and trainer.unroll with it."
             )
@@ -72,7 +72,7 @@ class SpaceTime(nn.Module):
                 f"{out_channels}. Set model.n_steps to the value of surrogate.bundle."
             )
         if grid.n_dims == len(AXIS_NAMES):
-            raise ValueError(
+            raise Inapplicable(
                 f"A space-time model adds a time axis to at most {len(AXIS_NAMES) - 1} space axes, but the grid has "
                 f"{grid.n_dims}. Predict step by step: choose another model and surrogate.bundle=1."
             )

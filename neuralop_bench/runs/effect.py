@@ -57,18 +57,15 @@ def _without_effect(cfg: RunConfig, who: Identity, spec: DatasetSpec) -> Iterato
     of_steps = [key for key in who.changed if key.startswith(_OF_STEPS)]
     if "trainer.unroll" in who.changed and cfg.trainer.unroll != cfg.surrogate.bundle:  # a bundle requires its unroll
         of_steps.append("trainer.unroll")
-    if of_model or of_steps:
-        operator = _operator(cfg, spec)
-        idle: Mapping[str, str] = getattr(operator, "idle", {})
-        for name in of_model:
-            # It acts if it switches off what the standard value does, such as padding=0.
-            if name in idle and name in getattr(_operator(_restored(cfg, who.base, name), spec), "idle", {}):
-                yield f"model.{name}", idle[name]
-        if of_steps and not any(p.requires_grad for p in operator.parameters()):
-            prepared = (
-                ", and it is prepared with the training samples as they are" if hasattr(operator, "prepare") else ""
-            )
-            yield of_steps[0], f"model={cfg.model['label']} has no parameters to train{prepared}"
+    operator = _operator(cfg, spec)
+    idle: Mapping[str, str] = getattr(operator, "idle", {})
+    for name in of_model:
+        # It acts if it switches off what the standard value does, such as padding=0.
+        if name in idle and name in getattr(_operator(_restored(cfg, who.base, name), spec), "idle", {}):
+            yield f"model.{name}", idle[name]
+    if of_steps and not any(p.requires_grad for p in operator.parameters()):
+        prepared = ", and it is prepared with the training samples as they are" if hasattr(operator, "prepare") else ""
+        yield of_steps[0], f"model={cfg.model['label']} has no parameters to train{prepared}"
     if "loss._target_" in who.changed and math.isclose(_loss(cfg, cfg.loss, spec), _loss(cfg, who.base.loss, spec)):
         yield "loss._target_", f"with trainer.unroll={cfg.trainer.unroll} it equals the standard loss on these data"
 

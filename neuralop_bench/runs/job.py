@@ -77,12 +77,14 @@ class Known:
         standards: configurations that runs are compared with for their identity, by the groups chosen.
         evaluations: names of evaluations, by evaluator.
         boards: committed boards, by folder.
+        effective: configurations, without seeds, whose options have been found to act.
     """
 
     bases: dict[tuple[str, ...], DictConfig] = field(default_factory=dict)
     standards: dict[tuple[str, ...], RunConfig] = field(default_factory=dict)
     evaluations: dict[str, str] = field(default_factory=dict)
     boards: dict[str, CommittedBoard] = field(default_factory=dict)
+    effective: set[str] = field(default_factory=set)
 
 
 def composed(overrides: tuple[str, ...], master: DictConfig, loader: Any, known: Known) -> Job:
@@ -114,8 +116,9 @@ def composed(overrides: tuple[str, ...], master: DictConfig, loader: Any, known:
             if not run.force:
                 evaluator = job.evaluation.stem if job.evaluation is not None else None
                 job.committed = job.board.find(who.track, who.run_id(run.seed), evaluator, run=folder)
-        if not job.is_done:
+        if not job.is_done and who.configuration not in known.effective:
             _require_effect(run, who)
+            known.effective.add(who.configuration)
         return job
     except InapplicableError as error:
         return Job(overrides, problem=str(error), left_out=True)
