@@ -121,8 +121,11 @@ def _deciding(run: RunConfig) -> dict[str, Any]:
         del dataset[key]
     for key in ("path", "problem", "seed") if run.dataset.path is not None else ("path", "name", "content"):
         del dataset[key]
+    model = constructor(run.model)
+    if model.get("resolution_free", MISSING) is None:  # external modules; runs made before this key keep their names
+        del model["resolution_free"]
     return {
-        "model": constructor(run.model),
+        "model": model,
         "dataset": dataset,
         # A stream has more samples than the track allows. A run without a stream keeps its old name.
         **({"data": {"n_fresh": n_fresh(run)}} if run.data.stream else {}),

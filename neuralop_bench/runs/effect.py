@@ -64,8 +64,7 @@ def _without_effect(cfg: RunConfig, who: Identity, spec: DatasetSpec) -> Iterato
         if name in idle and name in getattr(_operator(_restored(cfg, who.base, name), spec), "idle", {}):
             yield f"model.{name}", idle[name]
     if of_steps and not any(p.requires_grad for p in operator.parameters()):
-        prepared = ", and it is prepared with the training samples as they are" if hasattr(operator, "prepare") else ""
-        yield of_steps[0], f"model={cfg.model['label']} has no parameters to train{prepared}"
+        yield of_steps[0], f"model={cfg.model['label']} has no parameters to train"
     if "loss._target_" in who.changed and math.isclose(_loss(cfg, cfg.loss, spec), _loss(cfg, who.base.loss, spec)):
         yield "loss._target_", f"with trainer.unroll={cfg.trainer.unroll} it equals the standard loss on these data"
 
