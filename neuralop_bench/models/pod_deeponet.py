@@ -35,6 +35,9 @@ class PODDeepONet(nn.Module):
     n_modes: the same space of functions, but with coefficients of very different sizes. If all targets satisfy a linear
     condition, such as a fixed value at the boundary, so does the prediction.
 
+    The modes are those of the training samples as they are, even if training steps are augmented: an augmentation maps
+    samples to others that are equally likely, so it has the same modes.
+
     ``prepare`` computes mean and modes; until then the mean is zero and the modes are products of cosines. On another
     grid both are interpolated linearly, so the prediction there is the interpolated prediction on the training grid.
 
