@@ -94,8 +94,7 @@ class PODDeepONet(nn.Module):
         n_values = out_channels * grid.n_points
         if n_modes > n_values:
             raise DoesNotFit(
-                f"PODDeepONet keeps n_modes={n_modes}, but an output has {n_values} values: n_modes must be at most "
-                f"{n_values}. Lower model.n_modes.",
+                f"PODDeepONet keeps n_modes={n_modes}, but an output has {n_values} values. Lower model.n_modes.",
                 n_modes=n_values,
             )
         self.idle = {"cnn_channels": "the branch is an mlp"} if branch == "mlp" else {}
