@@ -8,7 +8,10 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, fields, is_dataclass
+from functools import reduce
+from operator import getitem
 from typing import Any, cast
 
 from hydra import compose as hydra_compose
@@ -20,9 +23,10 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, ListConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
+from data_gen.store import StoreError
 from neuralop_bench.config.constructors import ConfigError, require_trusted, suggestion, targets
 from neuralop_bench.config.rules import validate
-from neuralop_bench.config.schema import RunConfig, flattened
+from neuralop_bench.config.schema import RunConfig, constructor, flattened, n_pairs
 from neuralop_bench.runtime.command_line import checked_files, escaped
 from neuralop_bench.runtime.hydra_internals import group_options
 from neuralop_bench.runtime.place import CONFIG_DIR
@@ -95,6 +99,8 @@ def _resolve(cfg: DictConfig, hydra: DictConfig, like: RunConfig | None = None) 
         if target is not None and not any(str(target) in override for override in overrides):
             require_trusted(key.rpartition(".")[0], {"target": target}, run.trust, foreign=True)
     validate(run)
+    if run.dataset.path is not None:
+        _fit_to_imported(run)
     if run.run is not None and run.mode != "evaluate":
         raise ConfigError(f"run={run.run} only has an effect with mode=evaluate. Add mode=evaluate or leave it out.")
     return run
@@ -167,6 +173,58 @@ def _fill_in_imported(cfg: DictConfig, like: RunConfig | None) -> None:
         dataset.path = dataset.path or known["path"]
         for split in [split for split in cfg.splits if OmegaConf.is_missing(cfg.splits, split)]:
             cfg.splits[split] = sizes[split]
+
+
+def _fit_to_imported(run: RunConfig) -> None:
+    """Lower the model's defaults that don't fit imported data to the largest values that do.
+
+    Only values of the model's own file are lowered. One that was given, on the command line or in a recipe, is refused
+    later like on any other data, and so is everything else that is wrong with the model.
+    """
+    import torch  # takes seconds to import, so only where it is needed
+
+    from neuralop_bench.data.imported import ImportedDataset
+    from neuralop_bench.layers.options import DoesNotFit
+    from neuralop_bench.surrogate.surrogate import build_operator
+
+    with suppress(StoreError):  # of another run's configuration, whose files may be gone
+        spec = ImportedDataset(run.dataset.path or "").spec
+        defaults = _defaults(run)
+        while True:
+            try:
+                build_operator(
+                    constructor(run.model),
+                    spec,
+                    n_history=run.dataset.history,
+                    bundle=run.surrogate.bundle,
+                    device=torch.device("meta"),
+                    n_pairs=n_pairs(run, spec.n_snapshots),
+                )
+            except DoesNotFit as error:
+                now = flattened(run.model)
+                for key, value in error.fitting.items():
+                    if key not in defaults or defaults[key] != now[key] or now[key] == value:
+                        return
+                    *path, last = key.split(".")
+                    reduce(getitem, path, run.model)[last] = defaults[key] = value
+            except (ValueError, RuntimeError, TypeError):
+                return  # the plan of the run reports it
+            else:
+                return
+
+
+def _defaults(run: RunConfig) -> dict[str, Any]:
+    """The values of the model's own file, without those that the command line repeats."""
+    content = OmegaConf.load(CONFIG_DIR / "model" / f"{run.choices['model']}.yaml")
+    node = cast(dict[str, Any], OmegaConf.to_container(content))
+    given = [override.lstrip("+").partition("=")[0] for override in run.overrides]
+    return {
+        key: value
+        for key, value in flattened(node.get("model", node)).items()
+        if not any(
+            f"model.{key}" == other or f"model.{key}".startswith(f"{other}.") for other in given if other != "model"
+        )
+    }
 
 
 def _resolve_interpolations(cfg: DictConfig) -> None:

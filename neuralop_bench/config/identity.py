@@ -6,7 +6,7 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,8 @@ class Identity:
     label: the overrides that distinguish it, in readable form, at most 40 safe characters; ``default`` if there are
         none.
     config_hash: hash of everything that decides the numbers.
+    base: the configuration that the run is compared with.
+    changed: the deciding values in which it differs from that one, by dotted key.
     """
 
     track: str
@@ -38,6 +40,8 @@ class Identity:
     model: str
     label: str
     config_hash: str
+    base: RunConfig = field(compare=False, repr=False)
+    changed: Mapping[str, Any] = field(compare=False, repr=False)
 
     @property
     def variant(self) -> str:
@@ -80,6 +84,8 @@ def identity(run: RunConfig, base: RunConfig | None = None) -> Identity:
         model=str(run.model["label"]),
         label=_label(changed),
         config_hash=_hash(deciding),
+        base=base,
+        changed=changed,
     )
 
 
@@ -112,8 +118,11 @@ def _deciding(run: RunConfig) -> dict[str, Any]:
         del dataset[key]
     for key in ("path", "problem", "seed") if run.dataset.path is not None else ("path", "name", "content"):
         del dataset[key]
+    model = constructor(run.model)
+    if model.get("resolution_free", MISSING) is None:  # external modules; runs made before this key keep their names
+        del model["resolution_free"]
     return {
-        "model": constructor(run.model),
+        "model": model,
         "dataset": dataset,
         # A stream has more samples than the track allows. A run without a stream keeps its old name.
         **({"data": {"n_fresh": n_fresh(run)}} if run.data.stream else {}),

@@ -230,6 +230,11 @@ def n_fresh(run: RunConfig) -> int:
     return min(FRESH_PER_SAMPLE, run.trainer.epochs) * run.splits["train"]
 
 
+def n_pairs(run: RunConfig, n_snapshots: int) -> int:
+    """Number of training pairs that a model can be prepared with: every bundle of every sample and its history."""
+    return run.splits["train"] * max(0, n_snapshots - run.dataset.history - run.surrogate.bundle + 1)
+
+
 def components(run: RunConfig) -> dict[str, dict[str, Any]]:
     """Every constructor node of a configuration, by its key."""
     nodes = {

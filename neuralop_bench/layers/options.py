@@ -6,9 +6,29 @@ Names are those of the configuration: ``width`` is ``model.width`` there. The me
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from typing import TypeVar
+from typing import Any, TypeVar
 
 _T = TypeVar("_T")
+
+
+class Inapplicable(ValueError):
+    """A model can't be used for these data, whatever its options are. A sweep leaves such a job out."""
+
+
+class DoesNotFit(ValueError):
+    """An option is larger than the grid or the number of training pairs allows.
+
+    On imported data, a default that is refused in this way is replaced by ``fitting`` (``config.compose``). So a model
+    that raises this error needs nothing else to run on any grid.
+
+    Args:
+        message: what doesn't fit, why, and which option to change.
+        fitting: for each option, by its name below ``model``, the largest value that fits.
+    """
+
+    def __init__(self, message: str, **fitting: Any) -> None:
+        super().__init__(message)
+        self.fitting = fitting
 
 
 def require_at_least(least: int, who: str, **sizes: int) -> None:
@@ -57,3 +77,12 @@ def one_for_each(value: int | Sequence[int], n: int) -> tuple[int, ...]:
     ((12, 12), (12, 8))
     """
     return (value,) * n if isinstance(value, int) else tuple(value)
+
+
+def one_if_equal(values: Sequence[int]) -> int | list[int]:
+    """The inverse of ``one_for_each``: one number if all are equal, otherwise a list.
+
+    >>> one_if_equal((8, 8)), one_if_equal((8, 6))
+    (8, [8, 6])
+    """
+    return values[0] if len(set(values)) == 1 else list(values)

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from neuralop_bench.layers import truncated_dft
 from neuralop_bench.layers.factorised import CP, Tucker, cp_rank, tucker_ranks
 from neuralop_bench.layers.mlp import Pointwise
-from neuralop_bench.layers.options import require_at_least, require_known
+from neuralop_bench.layers.options import DoesNotFit, one_if_equal, require_at_least, require_known
 from neuralop_bench.layers.precision import is_autocast, unrounded, widened
 
 Init = Literal["normal", "uniform"]
@@ -261,14 +261,16 @@ def require_modes(space: tuple[int, ...], n_modes: tuple[int, ...], who: str) ->
     """Check that a grid of the given shape holds ``n_modes`` positive wavenumbers per axis.
 
     Raises:
-        ValueError: ``n_modes`` is below 1, exceeds half the points of an axis, or is for another number of axes.
+        DoesNotFit: ``n_modes`` exceeds half the points of an axis.
+        ValueError: ``n_modes`` is below 1, or is for another number of axes.
     """
     require_at_least(1, who, n_modes=min(n_modes))
     if len(space) != len(n_modes):
         raise ValueError(f"A spectral convolution over {len(n_modes)} axes got fields over {len(space)} axes.")
     for n, k in zip(space, n_modes, strict=True):
         if k > n // 2:
-            raise ValueError(
+            raise DoesNotFit(
                 f"{who} keeps n_modes={k} per axis, but the grid has {n} points: n_modes must be at most {n // 2}. "
-                "Lower model.n_modes or raise the resolution."
+                "Lower model.n_modes or raise the resolution.",
+                n_modes=one_if_equal([min(k, n // 2) for n, k in zip(space, n_modes, strict=True)]),
             )

@@ -88,6 +88,9 @@ class UNetBackbone(nn.Module):
         max_width: most channels of a scale; None for no bound. In 1D, a scale has half the points of the one before and
             four times the products per point, so that without a bound the coarsest scales cost most.
 
+    Attributes:
+        idle: options that can't act, and why.
+
     Shapes: [batch, width, *space] to [batch, width, *space].
 
     Raises:
@@ -124,6 +127,10 @@ class UNetBackbone(nn.Module):
         self._nodes = grid.nodes
         self._multiple = patch * 2 ** (n_scales - 1)
         channels = [width * 2 ** min(scale, n_scales - 2) for scale in range(n_scales)]
+        widest = max(channels)
+        self.idle = (
+            {"max_width": f"the widest scale has {widest} channels"} if max_width is None or max_width >= widest else {}
+        )
         if max_width is not None:
             channels = [min(n, max_width) for n in channels]
         coarsest = math.prod(patch * math.ceil(n / self._multiple) for n in grid.shape)

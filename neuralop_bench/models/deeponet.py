@@ -55,6 +55,9 @@ class DeepONet(nn.Module):
         activation: ``gelu``, ``relu`` or ``tanh``.
         hard_dirichlet: impose a constant value at the Dirichlet boundary.
 
+    Attributes:
+        idle: options that can't act, and why.
+
     Shapes: [batch, in_channels, *space] to [batch, out_channels, *space].
 
     Raises:
@@ -101,6 +104,10 @@ class DeepONet(nn.Module):
                 "hard_dirichlet needs an axis with a Dirichlet condition and nodes at both its ends, but the grid has "
                 f"boundaries {grid.boundary} and nodes {grid.nodes}. Set model.hard_dirichlet=false."
             )
+        self.idle = {
+            **({} if "periodic" in grid.nodes else {"harmonics": "the grid has no periodic axis"}),
+            **({"cnn_channels": "the branch is an mlp"} if branch == "mlp" else {}),
+        }
         n_functions = out_channels * n_basis
         self.branch = Branch(
             in_channels,

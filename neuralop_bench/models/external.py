@@ -40,8 +40,8 @@ class External(nn.Module):
             it takes the channels under these names, and no grid. ``pass`` is a reserved word in Python: there, write
             ``External(..., **{"pass": {...}})``.
 
-    Attributes:
-        resolution_free: the module's own attribute of this name; False if it has none.
+        resolution_free: whether the module can be used on other grids than ``grid``; null for what the module's own
+            attribute of this name says, and false if it has none.
 
     Shapes: [batch, in_channels, *space] to [batch, out_channels, *space].
 
@@ -64,13 +64,14 @@ class External(nn.Module):
         grid: Grid,
         target: str | None = None,
         arguments: Mapping[str, Any] | None = None,
+        resolution_free: bool | None = None,
         **named: Mapping[str, str | None] | None,
     ) -> None:
         super().__init__()
         given, passed = _mapping("arguments", arguments), _mapping("pass", named.pop("pass", None))
         for name in named:
             raise ValueError(
-                f"Unknown key model.{name}: model=external takes target, arguments, pass and label. "
+                f"Unknown key model.{name}: model=external takes target, arguments, pass, resolution_free and label. "
                 f"For an argument of the module, write +model.arguments.{name}=<value>."
             )
         known = {"in_channels": in_channels, "out_channels": out_channels, "grid": grid}
@@ -87,10 +88,8 @@ class External(nn.Module):
                 )
             given[keyword] = known[name]
         self.module = _build(constructor, given, str(target))
-
-    @property
-    def resolution_free(self) -> bool:
-        return bool(getattr(self.module, "resolution_free", False))
+        own = bool(getattr(self.module, "resolution_free", False))
+        self.resolution_free = own if resolution_free is None else resolution_free
 
     def forward(self, x: Float[Tensor, "batch in_channels *space"]) -> Float[Tensor, "batch out_channels *space"]:
         return self.module(x)

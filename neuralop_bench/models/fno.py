@@ -17,6 +17,8 @@ from neuralop_bench.layers.precision import unrounded
 from neuralop_bench.layers.spectral_conv import Factorization, Init, SpectralConv, fourier_layer, require_modes
 from neuralop_bench.layers.tables import ACTIVATIONS, NORMS, Activation
 
+_WHY_UNPADDED = "it adds no point: axes are periodic, or it is shorter than their spacing"
+
 
 class FNO(nn.Module):
     """Fourier neural operator: a pointwise lifting, blocks that mix low Fourier modes, a pointwise projection.
@@ -56,11 +58,15 @@ class FNO(nn.Module):
         rank: parameters of the factors as a fraction of those of the dense weights, above 0 and at most 1
             (``SpectralConv``). Used with a factorization only.
 
+    Attributes:
+        idle: options that can't act, and why.
+
     Shapes: [batch, in_channels, *space] to [batch, out_channels, *space].
 
     Raises:
-        ValueError: a size below 1, an unknown option, a padding outside [0, 1], more modes than the padded grid holds,
-            a rank outside (0, 1], or factors with the uniform initialisation.
+        DoesNotFit: more modes than the padded grid holds.
+        ValueError: a size below 1, an unknown option, a padding outside [0, 1], a rank outside (0, 1], or factors with
+            the uniform initialisation.
 
     Reference: Li et al. (2021), Fourier Neural Operator for Parametric Partial Differential Equations, arXiv
     2010.08895. Kossaifi et al. (2023), Multi-Grid Tensorized Fourier Neural Operator for High-Resolution PDEs, arXiv
@@ -99,6 +105,11 @@ class FNO(nn.Module):
         added = domain_padding(grid.shape, grid.nodes, padding)
         padded = tuple(n + m for n, m in zip(grid.shape, added, strict=True))
         require_modes(padded, modes, "FNO on its padded grid" if any(added) else "FNO")
+        self.idle = {
+            **({} if any(added) else {"padding": _WHY_UNPADDED}),
+            **({"rank": "it is used with a factorization"} if factorization == "none" else {}),
+            **({"coordinates": "the grid has nodes at both ends"} if set(grid.nodes) == {"closed"} else {}),
+        }
         self._nodes = grid.nodes
         self._coordinates: tuple[Nodes, ...] = grid.nodes if coordinates == "nodes" else ("closed",) * grid.n_dims
         self._padding = padding

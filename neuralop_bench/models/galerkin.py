@@ -16,7 +16,7 @@ from neuralop_bench.layers.attention import Kind, LinearAttention
 from neuralop_bench.layers.conv import Conv, edges_of
 from neuralop_bench.layers.coordinates import append_coordinates
 from neuralop_bench.layers.mlp import Perceptron, Pointwise
-from neuralop_bench.layers.options import one_for_each, require_at_least, require_known
+from neuralop_bench.layers.options import Inapplicable, one_for_each, require_at_least, require_known
 from neuralop_bench.layers.precision import unrounded, widened
 from neuralop_bench.layers.resample import resample
 from neuralop_bench.layers.spectral_conv import Init, SpectralConv, fourier_layer, require_modes
@@ -81,12 +81,16 @@ class GalerkinTransformer(nn.Module):
             ``coarse``.
         dirichlet_ring: set the output on the boundary of closed Dirichlet axes.
 
+    Attributes:
+        idle: options that can't act, and why.
+
     Shapes: [batch, in_channels, *space] to [batch, out_channels, *space].
 
     Raises:
-        ValueError: a grid of three axes; a size below 1; an unknown option; a width that isn't a multiple of
-            ``n_heads``; more modes than the grid holds; a coarse grid larger than the grid or below 2 points; a dropout
-            outside [0, 1).
+        Inapplicable: a grid of three axes.
+        DoesNotFit: more modes than the grid holds.
+        ValueError: a size below 1; an unknown option; a width that isn't a multiple of
+            ``n_heads``; a coarse grid larger than the grid or below 2 points; a dropout outside [0, 1).
 
     Reference: Cao (2021), Choose a Transformer: Fourier or Galerkin, arXiv 2105.14995, and the code published with it
     (scaomath/galerkin-transformer).
@@ -157,6 +161,9 @@ class GalerkinTransformer(nn.Module):
         self.spectral = nn.ModuleList(SpectralConv(n, decoder_width, modes, spectral_init) for n in channels)
         self.pointwise = nn.ModuleList(Pointwise(n, decoder_width) for n in channels)
         self.projection = Perceptron(decoder_width, projection_width, out_channels, nn.functional.silu)
+        self.idle = (
+            {} if wall_axes(grid) else {"dirichlet_ring": "the grid has no closed axis with a Dirichlet condition"}
+        )
         self.register_buffer("ring", torch.zeros(out_channels))
         self.register_buffer("ring_is_known", torch.zeros((), dtype=torch.bool))
 
@@ -329,7 +336,7 @@ class Upscaling(nn.Module):
 
 def _require_grid(grid: Grid, modes: tuple[int, ...]) -> None:
     if grid.n_dims > _MAX_DIMS:
-        raise ValueError(
+        raise Inapplicable(
             f"{_WHO} runs on 1 or {_MAX_DIMS} space axes, but the grid has {grid.n_dims}. Choose another model, e.g. "
             "model=fno."
         )

@@ -170,6 +170,9 @@ class LSM(nn.Module):
         normalization: ``layer``, ``instance``, ``batch`` or ``none`` (``UNetBackbone``).
         projection_width: hidden channels of the projection.
 
+    Attributes:
+        idle: options that can't act, and why.
+
     Shapes: [batch, in_channels, *space] to [batch, out_channels, *space].
 
     Raises:
@@ -229,6 +232,7 @@ class LSM(nn.Module):
             patch=patch,
             max_width=max_width,
         )
+        self.idle = self.backbone.idle
         self.lifting = Pointwise(in_channels + grid.n_dims, width)
         self.projection = Perceptron(width, projection_width, out_channels, gelu)
 

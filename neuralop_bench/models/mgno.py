@@ -12,7 +12,7 @@ from data_gen.grids import Grid
 from neuralop_bench.layers.conv import Conv, Edge, edges_of, extend
 from neuralop_bench.layers.coordinates import append_coordinates
 from neuralop_bench.layers.mlp import Pointwise
-from neuralop_bench.layers.options import choose, one_for_each, require_at_least, require_known
+from neuralop_bench.layers.options import DoesNotFit, choose, one_for_each, require_at_least, require_known
 from neuralop_bench.layers.padding import crop
 from neuralop_bench.layers.tables import ACTIVATIONS, CONV_TRANSPOSE, NORMS, Activation
 
@@ -60,12 +60,15 @@ class MgNO(nn.Module):
         activation: ``gelu``, ``relu`` or ``tanh``.
         coordinates: append the positions of the grid's nodes to the input.
 
+    Attributes:
+        idle: options that can't act, and why.
+
     Shapes: [batch, in_channels, *space] to [batch, out_channels, *space].
 
     Raises:
-        ValueError: a size below 1, an unknown option, not one kernel for each prolongation, or more levels than the
-            grid has room for (the coarsest needs two points per axis). In ``forward``, a grid too small for the levels,
-            or with ``layer`` normalisation any grid other than the training grid.
+        DoesNotFit: more levels than the grid has room for (the coarsest needs two points per axis).
+        ValueError: a size below 1, an unknown option, or not one kernel for each prolongation. In ``forward``, a grid
+            too small for the levels, or with ``layer`` normalisation any grid other than the training grid.
 
     Reference: He, Liu, Xu (2024), MgNO: Efficient Parameterization of Linear Operators via Multigrid, arXiv
     2310.19809. Restriction, biases and normalisation as in the code published with it.
@@ -105,8 +108,12 @@ class MgNO(nn.Module):
         kernels = _kernels(prolongation_kernel, n_levels)
         require_at_least(1, "MgNO", width=width, n_layers=n_layers, n_smoothing=min(n_smoothing))
         require_known("MgNO", "normalization", normalization, ("none", "layer", "group"))
-        _require_room(grid.shape, n_levels)
-        self._n_levels = n_levels
+        _require_room(grid.shape, n_smoothing)
+        self._n_smoothing = tuple(n_smoothing)
+        self.idle = {
+            **({"edges": "all axes are periodic"} if set(grid.nodes) == {"periodic"} else {}),
+            **({"prolongation_kernel": "there is a single level"} if n_levels == 1 else {}),
+        }
         self._nodes = grid.nodes
         self._activation = choose("MgNO", "activation", activation, ACTIVATIONS).function
         self._coordinates = coordinates
@@ -132,7 +139,7 @@ class MgNO(nn.Module):
 
     def forward(self, x: Float[Tensor, "batch in_channels *space"]) -> Float[Tensor, "batch out_channels *space"]:
         space = tuple(x.shape[2:])
-        _require_room(space, self._n_levels)
+        _require_room(space, self._n_smoothing)
         if self._shape not in (None, space):
             raise ValueError(
                 f"MgNO with layer normalisation is bound to the grid it was built for, {self._shape}, got fields on "
@@ -305,14 +312,17 @@ def _kernels(prolongation_kernel: int | Sequence[int], n_levels: int) -> tuple[i
     return kernels
 
 
-def _require_room(shape: Sequence[int], n_levels: int) -> None:
-    """Raise ValueError unless the coarsest level has at least two points per axis, which a reflection needs."""
+def _require_room(shape: Sequence[int], n_smoothing: Sequence[int]) -> None:
+    """Raise DoesNotFit unless the coarsest level has at least two points per axis, which a reflection needs."""
+    n_levels = len(n_smoothing)
     if min(shape) <= 2 ** (n_levels - 1):
         at_most = (min(shape) - 1).bit_length()
-        raise ValueError(
+        raise DoesNotFit(
             f"MgNO with {n_levels} levels halves every axis {n_levels - 1} times and needs at least "
             f"{2 ** (n_levels - 1) + 1} points on each, but the grid has shape {tuple(shape)}. Shorten "
-            f"model.n_smoothing to at most {at_most} numbers, one for each level, or raise the resolution."
+            f"model.n_smoothing to at most {at_most} numbers, one for each level, or raise the resolution.",
+            # The coarsest level keeps its number of steps.
+            n_smoothing=[*n_smoothing[: max(1, at_most) - 1], n_smoothing[-1]],
         )
 
 

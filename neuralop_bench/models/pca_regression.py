@@ -19,6 +19,7 @@ _ALPHAS = np.logspace(-8, 4, 25)
 _KERNEL_ALPHAS = np.logspace(-8, 0, 9)
 _LENGTH_SCALES = np.logspace(-0.5, 1.5, 9)
 _N_FOLDS = 5
+_FEWEST_PAIRS = 2
 
 
 class PCARegression(nn.Module):
@@ -33,7 +34,7 @@ class PCARegression(nn.Module):
         R(c) = B c + b    or    R(c) = sum_n w_n exp(-|c - c_n|^2 / (2 l^2))
 
     Cross-validation within the training pairs chooses the penalty, and the length l: leave-one-out for the ridge, five
-    folds for the kernel. scikit-learn fits the regression, torch evaluates it.
+    folds for the kernel, or as many as pairs if there are fewer. scikit-learn fits the regression, torch evaluates it.
 
     There are no trainable parameters: calling ``prepare`` is the whole training.
 
@@ -43,10 +44,13 @@ class PCARegression(nn.Module):
         n_components: components kept on either side; fewer if there are too few training pairs: n pairs have n - 1.
         kernel: ``linear`` or ``rbf``.
 
+    Attributes:
+        idle: options that can't act, and why. After ``require_pairs``.
+
     Shapes: [batch, in_channels, *space] to [batch, out_channels, *space].
 
     Raises:
-        ValueError: an unknown kernel, or ``n_components`` below 1; in ``prepare``, fewer than 10 training pairs.
+        ValueError: an unknown kernel, or ``n_components`` below 1; in ``prepare``, fewer than 2 training pairs.
 
     References: Bhattacharya et al. (2021), Model reduction and neural networks for parametric PDEs (PCA-Net), arXiv
     2005.03180; Batlle et al. (2024), Kernel methods are competitive for operator learning, arXiv 2304.13202.
@@ -90,6 +94,21 @@ class PCARegression(nn.Module):
         for name, shape in sizes.items():
             self.register_buffer(name, torch.zeros(shape))
         self._fitted = tuple(sizes)
+        self.idle: dict[str, str] = {}
+
+    def require_pairs(self, n_pairs: int) -> None:
+        """Check that a number of training pairs is enough for cross-validation.
+
+        Raises:
+            ValueError: there are fewer than two.
+        """
+        if n_pairs < _FEWEST_PAIRS:
+            raise ValueError(
+                f"PCARegression chooses its penalty by cross-validation and needs at least {_FEWEST_PAIRS} training "
+                f"pairs, got {n_pairs}. Raise splits.train."
+            )
+        if self._n_components >= n_pairs:
+            self.idle["n_components"] = f"{n_pairs} training pairs have {n_pairs - 1} components, and all are kept"
 
     def prepare(
         self,
@@ -99,11 +118,7 @@ class PCARegression(nn.Module):
         """Find the components and fit the regression to the encoded training pairs."""
         from sklearn.decomposition import PCA  # takes a second to import, and only this needs it
 
-        if len(inputs) < 2 * _N_FOLDS:
-            raise ValueError(
-                f"PCARegression chooses its penalty by cross-validation and needs at least {2 * _N_FOLDS} training "
-                f"pairs, got {len(inputs)}. Raise splits.train."
-            )
+        self.require_pairs(len(inputs))
         n_components = min(self._n_components, len(inputs) - 1)
         sides: list[tuple[Any, NDArray[np.float64]]] = []
         for fields in (inputs, targets):
@@ -145,8 +160,9 @@ def _ridge(c: NDArray[np.float64], d: NDArray[np.float64]) -> dict[str, Any]:
 
     ridge: Any = RidgeCV(_ALPHAS).fit(c, d)
     return {
-        "weight": ridge.coef_.T,
-        "bias": ridge.intercept_,
+        # For a single component scikit-learn drops the axis of the targets.
+        "weight": ridge.coef_.reshape(d.shape[1], -1).T,
+        "bias": np.reshape(ridge.intercept_, -1),
         "centres": np.zeros((0, c.shape[1])),
         "inverse_length": 0.0,
     }
@@ -163,7 +179,7 @@ def _kernel_ridge(c: NDArray[np.float64], d: NDArray[np.float64]) -> dict[str, A
         KernelRidge(kernel="rbf"),
         {"alpha": _KERNEL_ALPHAS, "gamma": gammas},
         scoring="neg_mean_squared_error",
-        cv=KFold(_N_FOLDS, shuffle=True, random_state=0),
+        cv=KFold(min(_N_FOLDS, len(c)), shuffle=True, random_state=0),
     )
     mean = d.mean(axis=0)
     best = search.fit(c, d - mean).best_estimator_

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from data_gen.grids import Grid, Nodes
 from neuralop_bench.layers.branch import Branch
 from neuralop_bench.layers.coordinates import append_coordinates
-from neuralop_bench.layers.options import require_at_least
+from neuralop_bench.layers.options import DoesNotFit, require_at_least
 from neuralop_bench.layers.precision import unrounded, widened
 from neuralop_bench.layers.resample import resample
 from neuralop_bench.layers.tables import Activation
@@ -35,6 +35,9 @@ class PODDeepONet(nn.Module):
     n_modes: the same space of functions, but with coefficients of very different sizes. If all targets satisfy a linear
     condition, such as a fixed value at the boundary, so does the prediction.
 
+    The modes are those of the training samples as they are, even if training steps are augmented: an augmentation maps
+    samples to others that are equally likely, so it has the same modes.
+
     ``prepare`` computes mean and modes; until then the mean is zero and the modes are products of cosines. On another
     grid both are interpolated linearly, so the prediction there is the interpolated prediction on the training grid.
 
@@ -49,11 +52,14 @@ class PODDeepONet(nn.Module):
         cnn_channels: output channels of the branch's convolutions; used with ``cnn`` only.
         activation: ``gelu``, ``relu`` or ``tanh``.
 
+    Attributes:
+        idle: options that can't act, and why.
+
     Shapes: [batch, in_channels, *space] to [batch, out_channels, *space].
 
     Raises:
-        ValueError: an unknown option, a size out of range, too few sensors for the convolutions; in ``prepare``, fewer
-            training pairs than modes.
+        DoesNotFit: more modes than values in an output.
+        ValueError: an unknown option, a size out of range, or too few sensors for the convolutions.
 
     Reference: Lu et al. (2022), A comprehensive and fair comparison of two neural operators, section 3.1.3 (POD-
     DeepONet), arXiv 2111.05512; Sirovich (1987), Turbulence and the dynamics of coherent structures, part I, for the
@@ -87,9 +93,11 @@ class PODDeepONet(nn.Module):
         require_at_least(1, "A DeepONet", n_modes=n_modes, width=width)
         n_values = out_channels * grid.n_points
         if n_modes > n_values:
-            raise ValueError(
-                f"PODDeepONet keeps n_modes={n_modes}, but an output has {n_values} values. Lower model.n_modes."
+            raise DoesNotFit(
+                f"PODDeepONet keeps n_modes={n_modes}, but an output has {n_values} values. Lower model.n_modes.",
+                n_modes=n_values,
             )
+        self.idle = {"cnn_channels": "the branch is an mlp"} if branch == "mlp" else {}
         self._nodes = grid.nodes
         self.branch = Branch(
             in_channels,
@@ -105,6 +113,19 @@ class PODDeepONet(nn.Module):
         self.register_buffer("mean", torch.zeros(1, out_channels, *grid.shape))
         self.register_buffer("modes", _cosines(n_modes, out_channels, grid))
 
+    def require_pairs(self, n_pairs: int) -> None:
+        """Check that a number of training pairs has as many modes as the network keeps.
+
+        Raises:
+            DoesNotFit: there are fewer pairs than modes.
+        """
+        if n_pairs < (n_modes := len(self.modes)):
+            raise DoesNotFit(
+                f"PODDeepONet keeps n_modes={n_modes}, but there are only {n_pairs} training pairs, and no more modes "
+                "than that. Lower model.n_modes or raise splits.train.",
+                n_modes=n_pairs,
+            )
+
     @torch.no_grad()
     def prepare(
         self, inputs: Float[Tensor, "n in_channels *space"], targets: Float[Tensor, "n channel *space"]
@@ -117,7 +138,8 @@ class PODDeepONet(nn.Module):
                 leaks them into the model.
 
         Raises:
-            ValueError: fewer pairs than modes; targets of another shape than the network's outputs.
+            DoesNotFit: fewer pairs than modes.
+            ValueError: targets of another shape than the network's outputs.
         """
         del inputs
         n_modes, *shape = self.modes.shape
@@ -126,11 +148,7 @@ class PODDeepONet(nn.Module):
                 f"The modes have {tuple(shape)} channels and nodes, the training targets {tuple(targets.shape[1:])}. "
                 "Prepare PODDeepONet on the grid that it was built for."
             )
-        if len(targets) < n_modes:
-            raise ValueError(
-                f"PODDeepONet keeps n_modes={n_modes}, but there are only {len(targets)} training pairs, and no more "
-                "modes than that. Lower model.n_modes or raise splits.train."
-            )
+        self.require_pairs(len(targets))
         values = targets.flatten(1).double()
         mean = values.mean(dim=0)
         modes = _principal_components(values - mean, n_modes)

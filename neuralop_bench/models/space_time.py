@@ -8,6 +8,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from data_gen.grids import AXIS_NAMES, Grid
+from neuralop_bench.layers.options import DoesNotFit, Inapplicable
 
 
 class SpaceTime(nn.Module):
@@ -36,8 +37,8 @@ class SpaceTime(nn.Module):
     Shapes: [batch, in_channels, *space] to [batch, n_steps * channel, *space], all channels of the first step first.
 
     Raises:
-        ValueError: fewer than two steps; ``out_channels`` isn't a multiple of ``n_steps``; a grid of three axes;
-            whatever the operator refuses.
+        Inapplicable: fewer than two steps; a grid of three axes.
+        ValueError: ``out_channels`` isn't a multiple of ``n_steps``; whatever the operator refuses.
 
     Reference: Li et al. (2021), Fourier Neural Operator, section 5.3 (FNO-3D), arXiv 2010.08895.
 
@@ -61,7 +62,7 @@ class SpaceTime(nn.Module):
     ) -> None:
         super().__init__()
         if n_steps < 2:
-            raise ValueError(
+            raise Inapplicable(
                 f"A space-time model predicts a bundle of steps at once and needs at least 2, got n_steps={n_steps}. "
                 "Raise surrogate.bundle, e.g. to dataset.horizon, and trainer.unroll with it."
             )
@@ -71,7 +72,7 @@ class SpaceTime(nn.Module):
                 f"{out_channels}. Set model.n_steps to the value of surrogate.bundle."
             )
         if grid.n_dims == len(AXIS_NAMES):
-            raise ValueError(
+            raise Inapplicable(
                 f"A space-time model adds a time axis to at most {len(AXIS_NAMES) - 1} space axes, but the grid has "
                 f"{grid.n_dims}. Predict step by step: choose another model and surrogate.bundle=1."
             )
@@ -85,10 +86,13 @@ class SpaceTime(nn.Module):
         try:
             self.operator = operator(in_channels=in_channels, out_channels=out_channels // n_steps, grid=space_time)
         except ValueError as error:
-            raise ValueError(
+            text = (
                 f"{error} (The operator of a space-time model acts on a grid of {space_time.shape} points, time last. "
                 "Its hyper-parameters are model.operator.<name>.)"
-            ) from error
+            )
+            if isinstance(error, DoesNotFit):
+                raise _of_operator(error, text) from error
+            raise ValueError(text) from error
 
     @property
     def resolution_free(self) -> bool:
@@ -98,6 +102,24 @@ class SpaceTime(nn.Module):
     def needs_pairs(self) -> bool:
         """Whether the operator needs the training pairs."""
         return hasattr(self.operator, "prepare") and bool(getattr(self.operator, "needs_pairs", True))
+
+    @property
+    def idle(self) -> dict[str, str]:
+        """The operator's options that can't act, and why."""
+        return {f"operator.{name}": reason for name, reason in getattr(self.operator, "idle", {}).items()}
+
+    def require_pairs(self, n_pairs: int) -> None:
+        """Let an operator that has such a check of its own check the number of training pairs.
+
+        Raises:
+            ValueError: the operator refuses it.
+        """
+        if (check := getattr(self.operator, "require_pairs", None)) is None:
+            return
+        try:
+            check(n_pairs)
+        except DoesNotFit as error:
+            raise _of_operator(error, str(error)) from error
 
     def prepare(
         self, inputs: Float[Tensor, "n in_channels *space"], targets: Float[Tensor, "n out_channels *space"]
@@ -113,3 +135,8 @@ class SpaceTime(nn.Module):
 
     def forward(self, x: Float[Tensor, "batch in_channels *space"]) -> Float[Tensor, "batch out_channels *space"]:
         return self.operator(self._over_time(x)).movedim(-1, 1).flatten(1, 2)
+
+
+def _of_operator(error: DoesNotFit, text: str) -> DoesNotFit:
+    """The error, with its options where a configuration has them."""
+    return DoesNotFit(text, **{f"operator.{name}": value for name, value in error.fitting.items()})

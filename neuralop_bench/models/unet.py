@@ -37,6 +37,9 @@ class UNet(nn.Module):
         normalization: ``layer``, ``instance``, ``batch`` or ``none`` (``UNetBackbone``).
         projection_width: hidden channels of the projection.
 
+    Attributes:
+        idle: options that can't act, and why.
+
     Shapes: [batch, in_channels, *space] to [batch, out_channels, *space].
 
     Raises:
@@ -72,6 +75,7 @@ class UNet(nn.Module):
         self.backbone = UNetBackbone(
             width, grid=grid, n_scales=n_scales, normalization=normalization, max_width=max_width
         )
+        self.idle = self.backbone.idle
         self.lifting = Pointwise(in_channels + grid.n_dims, width)
         self.projection = Perceptron(width, projection_width, out_channels, gelu)
 

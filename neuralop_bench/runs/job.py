@@ -12,12 +12,14 @@ from omegaconf.errors import OmegaConfBaseException
 from data_gen.store import StoreError
 from neuralop_bench.config.compose import compose, from_sweep
 from neuralop_bench.config.constructors import ConfigError, InapplicableError
-from neuralop_bench.config.identity import evaluator_name, identity, run_directory, standard_overrides
+from neuralop_bench.config.identity import Identity, evaluator_name, identity, run_directory, standard_overrides
 from neuralop_bench.config.messages import describe
 from neuralop_bench.config.schema import RunConfig
 from neuralop_bench.records.committed_board import Committed, CommittedBoard, FilingError
 from neuralop_bench.records.record import EVALUATIONS
 from neuralop_bench.records.run_directory import State, state
+from neuralop_bench.runs.effect import require_effect
+from neuralop_bench.runs.splits import source_of
 from neuralop_bench.runtime.hydra_internals import composed_job
 
 
@@ -75,12 +77,14 @@ class Known:
         standards: configurations that runs are compared with for their identity, by the groups chosen.
         evaluations: names of evaluations, by evaluator.
         boards: committed boards, by folder.
+        effective: configurations, without seeds, whose options have been found to act.
     """
 
     bases: dict[tuple[str, ...], DictConfig] = field(default_factory=dict)
     standards: dict[tuple[str, ...], RunConfig] = field(default_factory=dict)
     evaluations: dict[str, str] = field(default_factory=dict)
     boards: dict[str, CommittedBoard] = field(default_factory=dict)
+    effective: set[str] = field(default_factory=set)
 
 
 def composed(overrides: tuple[str, ...], master: DictConfig, loader: Any, known: Known) -> Job:
@@ -112,11 +116,23 @@ def composed(overrides: tuple[str, ...], master: DictConfig, loader: Any, known:
             if not run.force:
                 evaluator = job.evaluation.stem if job.evaluation is not None else None
                 job.committed = job.board.find(who.track, who.run_id(run.seed), evaluator, run=folder)
+        if not job.is_done and who.configuration not in known.effective:
+            _require_effect(run, who)
+            known.effective.add(who.configuration)
         return job
     except InapplicableError as error:
         return Job(overrides, problem=str(error), left_out=True)
     except (ConfigError, OmegaConfBaseException, StoreError, FilingError, OSError) as error:
         return Job(overrides, problem=describe(error))
+
+
+def _require_effect(run: RunConfig, who: Identity) -> None:
+    try:
+        require_effect(run, who, source_of(run).spec)
+    except InapplicableError:
+        raise
+    except (ConfigError, StoreError):
+        pass  # the job reports it; perhaps it runs on a machine that has what is missing here
 
 
 def _evaluation(run: RunConfig, folder: Path, known: Known) -> Path | None:

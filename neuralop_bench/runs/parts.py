@@ -11,8 +11,9 @@ from torch import nn
 
 from data_gen.spec import DatasetSpec
 from neuralop_bench.config import constructors
-from neuralop_bench.config.constructors import ConfigError
-from neuralop_bench.config.schema import RunConfig, constructor
+from neuralop_bench.config.constructors import ConfigError, InapplicableError
+from neuralop_bench.config.schema import RunConfig, constructor, n_pairs
+from neuralop_bench.layers.options import Inapplicable
 from neuralop_bench.surrogate.surrogate import build_operator
 from neuralop_bench.training.trainer import Recipe, Trainer
 
@@ -20,7 +21,12 @@ from neuralop_bench.training.trainer import Recipe, Trainer
 def operator(cfg: RunConfig, spec: DatasetSpec, device: torch.device) -> nn.Module:
     """The configured network, for the fields and the grid of a dataset."""
     return build_operator(
-        constructor(cfg.model), spec, n_history=cfg.dataset.history, bundle=cfg.surrogate.bundle, device=device
+        constructor(cfg.model),
+        spec,
+        n_history=cfg.dataset.history,
+        bundle=cfg.surrogate.bundle,
+        device=device,
+        n_pairs=n_pairs(cfg, spec.n_snapshots),
     )
 
 
@@ -51,7 +57,8 @@ def called(name: str, function: Any, *arguments: Any, **options: Any) -> Any:
     """Call a function that was built from a key of the configuration.
 
     Raises:
-        ConfigError: the call failed. The message names the key.
+        ConfigError: the call failed. The message names the key. InapplicableError if it is a model that can't be used
+            for the data.
     """
     try:
         return function(*arguments, **options)
@@ -61,7 +68,8 @@ def called(name: str, function: Any, *arguments: Any, **options: Any) -> Any:
         else:  # torch appends a list of signatures, or a trace in C++
             first = next(iter(str(error).strip().splitlines()), "")
             text = f"{name} can't be used as it is configured ({type(error).__name__}: {first})."
-        raise ConfigError(text if name.split(".")[0] in text else f"{name}: {text}") from error
+        kind = InapplicableError if isinstance(error, Inapplicable) else ConfigError
+        raise kind(text if name.split(".")[0] in text else f"{name}: {text}") from error
 
 
 def require_offers(name: str, made: Any, *attributes: str) -> None:

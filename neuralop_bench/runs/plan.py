@@ -22,6 +22,7 @@ from neuralop_bench.config.schema import RunConfig
 from neuralop_bench.data.sources import Source
 from neuralop_bench.data.trajectories import require_frames
 from neuralop_bench.records.run_directory import RunError, state
+from neuralop_bench.runs.effect import require_effect
 from neuralop_bench.runs.rehearsal import rehearse
 from neuralop_bench.runs.splits import measured, source_of
 from neuralop_bench.runtime import environment
@@ -116,6 +117,7 @@ def make(cfg: RunConfig, who: Identity | None = None, *, must_fit: bool = True) 
     require_frames(source.spec, cfg.dataset.history, longest)
     surrogate, activation_bytes = rehearse(cfg, source.spec)
     who = who or identity(cfg)
+    require_effect(cfg, who, source.spec)
     plan = Plan(
         cfg=cfg,
         who=who,

@@ -176,18 +176,28 @@ class Surrogate(nn.Module):
 
 
 def build_operator(
-    model: Mapping[str, Any], spec: DatasetSpec, *, n_history: int, bundle: int, device: torch.device
+    model: Mapping[str, Any],
+    spec: DatasetSpec,
+    *,
+    n_history: int,
+    bundle: int,
+    device: torch.device,
+    n_pairs: int | None = None,
 ) -> nn.Module:
     """Build the network of a model node for the channels and the grid of a dataset.
 
-    On the device ``meta`` it takes no memory, so impossible sizes fail before any work is done.
+    On the device ``meta`` it takes no memory, so impossible sizes fail before any work is done. With ``n_pairs``, the
+    network's method ``require_pairs``, if it has one, checks this number of training pairs.
     """
     with device:
-        return constructors.build(model)(
+        operator = constructors.build(model)(
             in_channels=n_history * len(spec.state) + len(spec.static),
             out_channels=bundle * len(spec.state),
             grid=spec.grid,
         )
+    if n_pairs is not None and (check := getattr(operator, "require_pairs", None)) is not None:
+        check(n_pairs)
+    return operator
 
 
 def _described(content: Mapping[str, Any], path: Path) -> tuple[_Described, DatasetSpec, dict[str, Tensor]]:

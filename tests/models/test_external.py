@@ -271,3 +271,21 @@ def test_an_output_of_another_shape_is_refused_by_the_surrogate() -> None:
     surrogate = surrogate_of(external("torch.nn.Conv2d", {"kernel_size": 3}))
     with pytest.raises(ValueError, match=r"returned fields of shape \(1, 2, 14, 14\), expected \(1, 1, 16, 16\)"):
         surrogate(torch.zeros(1, 3, 1, 16, 16), torch.empty(1, 0, 16, 16))
+
+
+def test_a_module_can_be_declared_resolution_free() -> None:
+    options = {"arguments": {"kernel_size": 1}}
+    assert [
+        external("torch.nn.Conv2d", **options, resolution_free=given).resolution_free for given in (True, None)
+    ] == [
+        True,
+        False,
+    ]
+    target = ("model.target=torch.nn.Conv2d", "model.arguments={kernel_size: 1}")
+    assert build(compose(*target, "model.resolution_free=true")).resolution_free is True
+    assert build(compose(*target)).resolution_free is False
+    # Runs made before the key existed keep their names; a declared one can be measured on other grids and is another.
+    before, declared = compose(*target), compose(*target, "model.resolution_free=true")
+    old = compose(*target)
+    del old.model["resolution_free"]
+    assert identity(before).config_hash == identity(old).config_hash != identity(declared).config_hash
