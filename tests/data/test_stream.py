@@ -266,10 +266,10 @@ class _Killed(Exception):
 def _dying_after(n_calls: int) -> losses.Loss:
     calls = iter(range(1, 10**6))
 
-    def loss(prediction: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+    def loss(prediction: torch.Tensor, target: torch.Tensor, scale: losses.Scale) -> torch.Tensor:
         if next(calls) > n_calls:
             raise _Killed
-        return losses.relative_l2(prediction, target)
+        return losses.relative_l2(prediction, target, scale)
 
     return loss
 
