@@ -28,10 +28,10 @@ def remark(name: str, mean: float, deviation: float) -> str:
             f"{_LIMITS.max:.1g}. Give the field in other units before the import."
         )
     if deviation == 0:
-        lost = (
-            " If it should vary, single precision has lost that: subtract the mean before the import." if mean else ""
-        )
-        return f"{name} never varies: it is {mean:g} everywhere, so models learn nothing about it.{lost}"
+        text = f"{name} never varies: it is {mean:g} everywhere, so models learn nothing about it."
+        if mean:
+            text += " If it should vary, single precision has lost that: subtract the mean before the import."
+        return text
     step = float(_LIMITS.eps) * abs(mean)
     if deviation < _STEPS * step:
         return (
