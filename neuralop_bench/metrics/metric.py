@@ -85,7 +85,8 @@ def sample_pairs(prediction: Trajectory, batch: Batch) -> Iterator[tuple[NDArray
         values, reference = (x.detach().cpu().double().numpy() for x in (p, u))
         if not np.isfinite(reference).all():
             raise ValueError(
-                "A reference has values that aren't finite. Leave such samples out of the import, or generate the data again."
+                "A reference has values that aren't finite. Leave such samples out of the import, or generate the data "
+                "again."
             )
         finite = np.isfinite(values)
         yield values if finite.all() else np.where(finite, values, np.inf), reference
