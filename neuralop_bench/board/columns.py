@@ -60,6 +60,11 @@ class Seeds:
         return None if self.errors is None else crossed_interval(self.errors)
 
     @cached_property
+    def n_vanishing(self) -> int:
+        """How many references (sample and channel) are so small that a lower bound entered their relative error."""
+        return int(max((run.metrics.get("n_floored_rel_l2") or 0.0 for run in self.finished), default=0.0))
+
+    @cached_property
     def published(self) -> Mapping[str, Cell]:
         return published.cells(self.first)
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from neuralop_bench.board import columns
 from neuralop_bench.board.columns import Column
 from neuralop_bench.board.rows import Board, Entry, Group
-from neuralop_bench.board.text import SINGLE_SEED, faster, stars, text
+from neuralop_bench.board.text import SINGLE_SEED, VANISHING, faster, stars, text
 from neuralop_bench.records.record import DATA_ERROR_MARGIN
 from neuralop_bench.runtime.table import Table
 
@@ -26,6 +26,8 @@ def board_tables(board: Board) -> list[Table]:
         where = f"{group.task}, {group.track}"
         single = any(entry.cells["n_seeds"] == 1 and entry.seeds.interval is not None for entry in group.entries)
         note = f" ({SINGLE_SEED}: one seed, so only test samples are counted)" if single else ""
+        if any(entry.seeds.n_vanishing for entry in group.entries):
+            note += f" ({VANISHING}: some references vanish, so errors there are relative to 1 % of the channel's size)"
         candidates = [
             _table(f"{where}: error on test{note}", columns.in_brief("always", "accuracy"), group.entries),
             _who_beats_whom(f"{where}: ratio of errors, row to column", group),
@@ -49,7 +51,8 @@ def _cell(entry: Entry, column: Column) -> str:
     """The error of a row without a finished seed is what became of its seeds."""
     if column.name == "rel_l2_mean" and not entry.seeds.finished:
         return str(entry.cells["status"])
-    return column.text(entry.cells)
+    mark = f" {VANISHING}" if column.name == "rel_l2_mean" and entry.seeds.n_vanishing else ""
+    return column.text(entry.cells) + mark
 
 
 def _who_beats_whom(title: str, group: Group) -> Table:

@@ -10,6 +10,8 @@ Cells = Mapping[str, Cell]
 
 # Marks intervals and ranks that rest on a single training.
 SINGLE_SEED = "†"
+# Marks errors that are relative to a lower bound in part, because some references vanish.
+VANISHING = "‡"
 # An adjusted p-value gets a star for each of these levels that it is below.
 _STARS = (0.05, 0.01, 0.001)
 

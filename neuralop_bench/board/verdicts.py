@@ -42,6 +42,11 @@ def _accuracy(group: Group, rated: Sequence[Entry]) -> list[str]:
         )
     if any(entry.seeds.interval is not None and not entry.seeds.interval.counts_seeds for entry in group.ranked):
         found.append("Rows with a single seed (†) don't cover another training: more seeds may change their ranks.")
+    if n_vanishing := max(entry.seeds.n_vanishing for entry in rated):
+        found.append(
+            f"{n_vanishing} references on test (sample and channel) vanish or are below 1 % of their channel's size. "
+            "Errors there are relative to this 1 %, so the mean says little about the others: compare medians, too."
+        )
     data_error, error = _number(best, "data_error"), _number(best, "rel_l2_mean")
     if data_error and error and error < DATA_ERROR_MARGIN * data_error:
         found.append(

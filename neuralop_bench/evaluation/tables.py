@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 import xarray as xr
 
 from neuralop_bench.metrics.bands import BANDS
-from neuralop_bench.metrics.relative import relative_l2_step
+from neuralop_bench.metrics.relative import relative_l2_step, vanishing
 from neuralop_bench.records.record import DATA_ERROR_MARGIN
 from neuralop_bench.records.rung import Rung
 from neuralop_bench.runtime.table import Table, number
@@ -30,6 +30,7 @@ _SUMMARY = (
     ("correlated above 0.8 for [time]", "correlation_time_0.8"),
     ("stable fraction", "stable_fraction"),
     ("diverged samples", "n_diverged"),
+    ("references that vanish (sample, channel)", "n_floored_rel_l2"),
     ("relative L2 on valid", "valid_rel_l2"),
 )
 _COST = (
@@ -47,6 +48,8 @@ _COST = (
     ("  one trajectory alone", "speedup_at_equal_error_batch_1"),
     ("predictions that pay for data and training", "breakeven_solves"),
 )
+# Samples that a note lists by number.
+_MOST_NAMED = 5
 _BAND_RANGES = {"low": "1-3", "mid": "4-11", "high": "12 and above"}
 _NYQUIST_RANGES = {"low": "up to 1/8", "mid": "1/8 to 1/2", "high": "above 1/2"}
 
@@ -75,7 +78,11 @@ def result_tables(
         notes: remarks by column.
     """
     columns, cost, notes = columns or {}, cost or {}, notes or {}
-    summary = [(label, number(metrics[column])) for label, column in _SUMMARY if column in metrics]
+    summary = [
+        (label, number(metrics[column]))
+        for label, column in _SUMMARY
+        if column in metrics and (metrics[column] or not column.startswith("n_floored"))
+    ]
     summary += _beside_data_error(metrics.get("rel_l2"), data_error)
     drift = [(name, number(value)) for name, value in metrics.items() if name.startswith("conserved_")]
     spent = [
@@ -95,6 +102,23 @@ def result_tables(
         Table("Notes", ("of", "note"), list(notes.items()), wraps=True),
     ]
     return [table for table in candidates if table.rows]
+
+
+def vanishing_note(errors: xr.Dataset) -> dict[str, str]:
+    """A note on references too small for an error relative to themselves, by column; empty if there are none."""
+    if "target_mean_square" not in errors or not (floored := vanishing(errors)).any():
+        return {}
+    where = []
+    for channel in errors["channel"].values:
+        numbers = errors["sample"].values[floored.sel(channel=channel).values]
+        if len(numbers):
+            shown = ", ".join(map(str, numbers[:_MOST_NAMED])) + (", ..." if len(numbers) > _MOST_NAMED else "")
+            every = len(numbers) == errors.sizes["sample"]
+            where.append(f"{channel} in {'every sample' if every else f'{len(numbers)} samples ({shown})'}")
+    return {
+        "rel_l2": f"the reference vanishes, or is below 1 % of its channel's size: {'; '.join(where)}. Relative errors "
+        "there are relative to this 1 %"
+    }
 
 
 def _over_time(errors: xr.Dataset) -> Table:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from data_gen.grids import Grid
 from data_gen.spec import DatasetSpec
 from neuralop_bench.batch import Batch, Trajectory
-from neuralop_bench.metrics.metric import EPS, MetricContext, mean, sample_pairs
+from neuralop_bench.metrics.metric import FLOOR, MetricContext, mean, mean_over_samples, sample_pairs
 from neuralop_bench.metrics.spectral import squared_magnitude
 
 Array = NDArray[np.float64]
@@ -25,8 +25,9 @@ class Conserved:
 
         conserved_q = mean over n and t of |q(p) - q(u)| / s
 
-    q is one number per snapshot. s is its scale for the sample: the largest |q(u)| over t, unless stated otherwise. So
-    1 means an error as large as the quantity itself. The quantities are those of the first state field:
+    q is one number per snapshot. s is its scale for the sample: the largest |q(u)| over t, unless stated otherwise, and
+    at least 1e-4 of the scale's mean over samples. So 1 means an error as large as the quantity itself. The quantities
+    are those of the first state field:
 
     - ``mean``, ``mean_vorticity``: mean over the points. It may vanish, so s is the largest root mean square of u.
     - ``energy``, ``enstrophy``: half the mean square.
@@ -38,7 +39,8 @@ class Conserved:
     - ``maximum_principle``: fraction of interior points that lie below all their neighbours along the axes; s is 1.
       With a positive source the minimum lies on the boundary, so the reference has no such point.
 
-    Range: 0 for an exact prediction, without upper bound. Empty for quantities that the dataset doesn't name.
+    Range: 0 for an exact prediction, without upper bound. Empty for quantities that the dataset doesn't name, and for
+    those whose scale vanishes in all samples.
 
     Columns:
         conserved_mean, conserved_mean_vorticity, conserved_energy, conserved_kinetic_energy, conserved_enstrophy: as
@@ -84,7 +86,9 @@ class Conserved:
 
     def summarise(self, measured: xr.Dataset) -> dict[str, float]:
         prediction, target, scale = (measured[name].values for name in self.variables)
-        relative = np.abs(prediction - target) / np.maximum(scale, EPS)[:, None]
+        scale = np.maximum(scale, FLOOR * mean_over_samples(scale))[:, None]
+        unknown = np.full_like(prediction, np.nan)
+        relative = np.divide(np.abs(prediction - target), scale, out=unknown, where=scale > 0)
         return {f"conserved_{name}": mean(relative[..., index]) for index, name in enumerate(self._names)}
 
 

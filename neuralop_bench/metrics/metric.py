@@ -8,8 +8,11 @@ step, c a channel, X the points of the grid.
 - Statistics are stored per sample (and step, channel, shell) in float64. They are computed one sample at a time and
   reduced once, with an exact sum, so that the results don't depend on batch size or order.
 - A prediction that isn't finite counts as diverged (``n_diverged``) and scores infinity. It is never skipped.
-- A reference that vanishes would lead to a division by zero. Its size is therefore bounded below, and the column
-  ``n_floored_...`` counts how often that happened.
+- The size of a reference is bounded below by 1 % of its channel's own size: the root mean square over all samples and
+  steps that are measured. (Metrics with another bound say so.) Without it, the relative error of a sample that vanishes
+  would be huge, or undefined, and would decide every mean. A channel that vanishes altogether takes the smallest size
+  of the other channels. The columns ``n_floored_...`` count how often a bound applied, and reports and boards say so.
+- No bound has a unit, so metrics don't change if a field is given in other units.
 - Every column is measured on test, once, with the weights that did best on valid. ``valid_rel_l2`` is rel_l2 on valid.
 - A value that wasn't measured is empty in tables and null in records, never 0.
 - A metric has a version, which is raised whenever a change alters its results. Runs with different versions are never
@@ -31,8 +34,8 @@ from data_gen.grids import Grid
 from data_gen.spec import DatasetSpec
 from neuralop_bench.batch import Batch, Trajectory
 
-# Where a reference vanishes: lower bound on a mean square, in squared units of the field.
-EPS = 1e-24
+# Lower bound on the mean square of a reference, as a fraction of that of its channel: 1 % of its size.
+FLOOR = 1e-4
 
 
 @dataclass(frozen=True)
@@ -81,9 +84,33 @@ def sample_pairs(prediction: Trajectory, batch: Batch) -> Iterator[tuple[NDArray
     for p, u in zip(prediction, batch.target, strict=True):
         values, reference = (x.detach().cpu().double().numpy() for x in (p, u))
         if not np.isfinite(reference).all():
-            raise ValueError("A reference has values that aren't finite: the dataset is damaged. Generate it again.")
+            raise ValueError(
+                "A reference has values that aren't finite. Leave such samples out of the import, or generate the data "
+                "again."
+            )
         finite = np.isfinite(values)
         yield values if finite.all() else np.where(finite, values, np.inf), reference
+
+
+def floor_of(squares: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Lower bound on squared sizes of a reference, [channel]: ``FLOOR`` times their mean over samples (and steps).
+
+    Args:
+        squares: mean squares, or others in squared units of the field, [sample, ..., channel].
+    """
+    return FLOOR * own_or_smallest(mean_over_samples(squares.reshape(-1, squares.shape[-1])))
+
+
+def own_or_smallest(sizes: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The sizes of channels. One that vanishes gets the smallest of the others, or 1 if all vanish.
+
+    The smallest, because a bound that is too large would hide errors.
+
+    >>> own_or_smallest(np.array([4.0, 0.0, 1e6]))
+    array([4.e+00, 4.e+00, 1.e+06])
+    """
+    known = sizes[sizes > 0]
+    return np.where(sizes > 0, sizes, known.min() if len(known) else 1.0)
 
 
 def mean(values: NDArray[np.float64]) -> float:

@@ -13,8 +13,11 @@ from numpy.typing import NDArray
 
 from data_gen.grids import Grid, Nodes
 from neuralop_bench.batch import Batch, Trajectory
-from neuralop_bench.metrics.metric import EPS, MetricContext, mean, sample_pairs
+from neuralop_bench.metrics.metric import MetricContext, floor_of, mean, own_or_smallest, sample_pairs
 from neuralop_bench.metrics.spectral import squared_magnitude
+
+# Lower bound on the variance of a snapshot, as a fraction of the dataset's: a thousandth of its standard deviation.
+_VARIANCE_FLOOR = 1e-6
 
 
 class RelativeL2:
@@ -34,7 +37,7 @@ class RelativeL2:
             over channels). The percentile is the error of one of the samples, without interpolation.
         rel_l2_first_step, rel_l2_last_step: the ratio for a single step, with norms over its points; mean over samples
             and channels.
-        n_floored_rel_l2: number of (sample, channel) whose reference has a root mean square below 1e-12.
+        n_floored_rel_l2: number of (sample, channel) whose reference has a root mean square below 1 % of its channel's.
     """
 
     name: ClassVar[str] = "rel_l2"
@@ -55,7 +58,6 @@ class RelativeL2:
         return {"error_mean_square": np.stack(error), "target_mean_square": np.stack(target)}
 
     def summarise(self, measured: xr.Dataset) -> dict[str, float]:
-        target = measured["target_mean_square"]
         per_sample = relative_l2_per_sample(measured).mean("channel").values
         steps = relative_l2_step(measured)
         return {
@@ -66,22 +68,32 @@ class RelativeL2:
             "rel_l2_max": float(per_sample.max()),
             "rel_l2_first_step": mean(steps.isel(time=0).values),
             "rel_l2_last_step": mean(steps.isel(time=-1).values),
-            "n_floored_rel_l2": float((target.mean("time") < EPS).sum()),
+            "n_floored_rel_l2": float(vanishing(measured).sum()),
         }
 
 
-def per_sample_relative_l2(prediction: Trajectory, batch: Batch) -> list[float]:
-    """``rel_l2`` of each sample: mean over channels of ||p - u|| / ||u||, norms over steps and points."""
-    ratios = []
-    for p, u in sample_pairs(prediction, batch):
-        error, target = (_mean_square(x).mean(axis=0) for x in (p - u, u))
-        ratios.append(mean(np.sqrt(error / np.maximum(target, EPS))))
-    return ratios
+def mean_squares(prediction: Trajectory, batch: Batch) -> NDArray[np.float64]:
+    """Mean squares of error and reference over steps and points, [sample, 2, channel]."""
+    pairs = sample_pairs(prediction, batch)
+    return np.array([[_mean_square(x).mean(axis=0) for x in (p - u, u)] for p, u in pairs])
+
+
+def relative_l2_of(squares: NDArray[np.float64]) -> float:
+    """``rel_l2`` from the ``mean_squares`` of all samples of a split."""
+    error, target = squares[:, 0], squares[:, 1]
+    ratios = np.sqrt(error / np.maximum(target, floor_of(target)))
+    return mean(np.array([mean(of_sample) for of_sample in ratios]))
 
 
 def relative_l2_per_sample(measured: xr.Dataset) -> xr.DataArray:
     """``rel_l2`` before the mean: ||p - u|| / ||u|| over steps and points, per (sample, channel)."""
     return _ratio(measured["error_mean_square"].mean("time"), measured["target_mean_square"].mean("time"))
+
+
+def vanishing(measured: xr.Dataset) -> xr.DataArray:
+    """Whether the lower bound applies to a reference in ``rel_l2``, per (sample, channel)."""
+    target = measured["target_mean_square"].mean("time")
+    return target < _floor(target)
 
 
 def relative_l2_step(measured: xr.Dataset) -> xr.DataArray:
@@ -101,7 +113,7 @@ class NRMSE:
 
     Columns:
         nrmse: the mean over samples, steps and channels.
-        n_floored_nrmse: number of snapshots and channels whose root mean square is below 1e-12.
+        n_floored_nrmse: number of snapshots and channels whose root mean square is below 1 % of the channel's.
 
     Reference: Takamoto et al. (2022), PDEBench, arXiv 2210.07182, appendix B.
     """
@@ -117,9 +129,10 @@ class NRMSE:
         return self._squares.measure(prediction, batch)
 
     def summarise(self, measured: xr.Dataset) -> dict[str, float]:
+        target = measured["target_mean_square"]
         return {
             "nrmse": mean(relative_l2_step(measured).values),
-            "n_floored_nrmse": float((measured["target_mean_square"] < EPS).sum()),
+            "n_floored_nrmse": float((target < _floor(target)).sum()),
         }
 
 
@@ -138,7 +151,7 @@ class RelativeH1:
 
     Columns:
         rel_h1: the mean over samples and channels.
-        n_floored_rel_h1: number of (sample, channel) whose reference has a norm below 1e-12.
+        n_floored_rel_h1: number of (sample, channel) whose reference has a norm below 1 % of its channel's.
     """
 
     name: ClassVar[str] = "rel_h1"
@@ -167,7 +180,10 @@ class RelativeH1:
             (measured[f"{name}_mean_square"] + measured[f"{name}_gradient_mean_square"]).mean("time")
             for name in ("error", "target")
         )
-        return {"rel_h1": mean(_ratio(error, target).values), "n_floored_rel_h1": float((target < EPS).sum())}
+        return {
+            "rel_h1": mean(_ratio(error, target).values),
+            "n_floored_rel_h1": float((target < _floor(target)).sum()),
+        }
 
 
 class VRMSE:
@@ -176,7 +192,8 @@ class VRMSE:
         vrmse = mean over n, t and c of sqrt(mean_X (p - u)^2 / max(var_X u, 1e-6 var_dataset))
 
     var_X is the biased variance over the points of a snapshot, var_dataset the variance of all training targets, one
-    number per channel. Unlike rel_l2 it gives no credit for a large mean, and all steps count equally.
+    number per channel. A channel that never varies in training takes the smallest variance of the others. Unlike rel_l2
+    it gives no credit for a large mean, and all steps count equally.
 
     The VRMSE of The Well takes the unbiased variance plus 1e-7 instead, which is smaller by a factor sqrt((N - 1) / N)
     for N points.
@@ -196,7 +213,7 @@ class VRMSE:
     }
 
     def __init__(self, context: MetricContext) -> None:
-        self.floor = np.maximum(1e-6 * context.train_variance, EPS)
+        self.floor = _VARIANCE_FLOOR * own_or_smallest(context.train_variance)
 
     def measure(self, prediction: Trajectory, batch: Batch) -> dict[str, NDArray[np.float64]]:
         error, variance = [], []
@@ -226,7 +243,7 @@ class MaxError:
 
     Columns:
         max_error: the mean over samples and channels.
-        n_floored_max_error: number of (sample, channel) with max |u| below 1e-12.
+        n_floored_max_error: number of (sample, channel) with max |u| below 1 % of its root mean square over samples.
     """
 
     name: ClassVar[str] = "max_error"
@@ -247,9 +264,10 @@ class MaxError:
         return {"error_max": np.stack(error), "target_max": np.stack(target)}
 
     def summarise(self, measured: xr.Dataset) -> dict[str, float]:
-        target, floor = measured["target_max"].values, math.sqrt(EPS)
+        target = measured["target_max"].transpose("sample", "channel").values
+        floor = np.sqrt(floor_of(target**2))
         return {
-            "max_error": mean(measured["error_max"].values / np.maximum(target, floor)),
+            "max_error": mean(measured["error_max"].transpose("sample", "channel").values / np.maximum(target, floor)),
             "n_floored_max_error": float((target < floor).sum()),
         }
 
@@ -292,4 +310,9 @@ def _mean_square_derivative(
 
 
 def _ratio(error: xr.DataArray, target: xr.DataArray) -> xr.DataArray:
-    return (error / target.clip(min=EPS)) ** 0.5
+    return (error / np.maximum(target, _floor(target))) ** 0.5
+
+
+def _floor(target: xr.DataArray) -> xr.DataArray:
+    """Lower bound on mean squares of a reference, per channel."""
+    return xr.DataArray(floor_of(target.transpose("sample", ..., "channel").values), dims="channel")

@@ -11,13 +11,15 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from neuralop_bench.batch import Batch, Trajectory
-from neuralop_bench.metrics.metric import EPS, MetricContext, mean, sample_pairs
+from neuralop_bench.metrics.metric import MetricContext, mean, sample_pairs
 from neuralop_bench.metrics.relative import VRMSE, vrmse_step
 
 # Below 0.8, structures are no longer in the right place.
 CORRELATIONS = (0.8, 0.9, 0.95)
 # Ten times as far off as the snapshot's own mean.
 _UNSTABLE_VRMSE = 10.0
+# A standard deviation below this fraction of the root mean square is a rounding error of the mean.
+_ROUNDING = 1e-12
 
 
 class CorrelationTime:
@@ -103,10 +105,12 @@ def _correlation(p: NDArray[np.float64], u: NDArray[np.float64]) -> NDArray[np.f
     p, u = (x.reshape(*x.shape[:2], -1) for x in (p, u))
     finite = np.isfinite(p).all(axis=-1, keepdims=True)
     p = np.where(finite, p, 0.0)
-    p, u = (x - x.mean(axis=-1, keepdims=True) for x in (p, u))
-    sizes = np.sqrt(np.mean(p**2, axis=-1)) * np.sqrt(np.mean(u**2, axis=-1))
     # The mean of a constant has a rounding error, so its variance isn't exactly 0.
-    return np.divide(np.mean(p * u, axis=-1), sizes, out=np.zeros_like(sizes), where=sizes > EPS)
+    least_p, least_u = (_ROUNDING * np.sqrt(np.mean(x**2, axis=-1)) for x in (p, u))
+    p, u = (x - x.mean(axis=-1, keepdims=True) for x in (p, u))
+    size_p, size_u = (np.sqrt(np.mean(x**2, axis=-1)) for x in (p, u))
+    varies = (size_p > least_p) & (size_u > least_u)
+    return np.divide(np.mean(p * u, axis=-1), size_p * size_u, out=np.zeros_like(size_p), where=varies)
 
 
 def _crossing(curve: NDArray[np.float64], elapsed: NDArray[np.float64], threshold: float) -> tuple[float, bool]:

@@ -14,7 +14,15 @@ from numpy.typing import NDArray
 from data_gen.grids import Grid
 from neuralop_bench.batch import Batch, Trajectory
 from neuralop_bench.metrics.bands import BAND_EDGES, BANDS, BELOW_ROUNDING
-from neuralop_bench.metrics.metric import EPS, MetricContext, mean, mean_over_samples, sample_pairs
+from neuralop_bench.metrics.metric import (
+    FLOOR,
+    MetricContext,
+    floor_of,
+    mean,
+    mean_over_samples,
+    own_or_smallest,
+    sample_pairs,
+)
 
 # Edges of the bands that move with the training grid, as fractions of its Nyquist wavenumber.
 BAND_FRACTIONS = (1 / 8, 1 / 2)
@@ -47,7 +55,8 @@ class Spectra:
     Columns:
         spec_low, spec_mid, spec_high: the ratio with sums over all samples.
         spec_low_mean, spec_mid_mean, spec_high_mean: the mean over samples and channels of the ratio, with sums over
-            modes and steps only, and the reference's energy bounded below by 1e-10 of its total.
+            modes and steps only, and the reference's energy bounded below by 1e-10 of its total. If this total is below
+            1e-4 of the channel's mean over samples, the energy of a band is bounded by 1e-4 of the channel's mean, too.
         n_floored_spec_low, n_floored_spec_mid, n_floored_spec_high: number of (sample, channel) at that bound.
     """
 
@@ -89,16 +98,18 @@ class Spectra:
     def summarise(self, measured: xr.Dataset) -> dict[str, float]:
         error, target = measured["band_energy_error"], measured["band_energy_target"]
         total = mean(target.values)
+        totals = target.sum(("time", "band")).transpose("sample", "channel").values
+        vanishes = totals < floor_of(totals)
         columns: dict[str, float] = {}
         for index, band in enumerate(BANDS):
             band_error, band_target = error.isel(band=index), target.isel(band=index)
             pooled = mean(band_target.values)
             measurable = pooled > BELOW_ROUNDING * total * len(BANDS)
             columns[f"spec_{band}"] = math.sqrt(mean(band_error.values) / pooled) if measurable else math.nan
-            per_sample_total = target.sum(("time", "band")).values
-            floor = np.maximum(BELOW_ROUNDING * per_sample_total, EPS)
-            energies = band_target.sum("time").values
-            ratio = np.sqrt(band_error.sum("time").values / np.maximum(energies, floor))
+            energies = band_target.sum("time").transpose("sample", "channel").values
+            floor = np.where(vanishes, floor_of(energies), BELOW_ROUNDING * totals)
+            band_errors = band_error.sum("time").transpose("sample", "channel").values
+            ratio = np.sqrt(band_errors / np.maximum(energies, floor))
             columns[f"spec_{band}_mean"] = mean(ratio) if measurable else math.nan
             columns[f"n_floored_spec_{band}"] = float((energies < floor).sum())
         return columns
@@ -152,7 +163,8 @@ class LogSpectralDistance:
         lsd_db = sqrt(mean_b (10 log10((E_p(b) + f) / (E_u(b) + f)))^2),    f = 1e-10 max_b E_u(b)
 
     E_p(b) and E_u(b) are the energies of shell b (``spectra``), summed over t and averaged over n. The mean over b
-    takes shells 1 to B, without the corner. The distance is averaged over c.
+    takes shells 1 to B, without the corner. The distance is averaged over c. For a channel that vanishes in the
+    reference, f is 1e-4 of the smallest max_b E_u of the others.
 
     Range: 0 for the right spectrum, 3 if every shell holds twice or half its energy, without upper bound. Noise with
     the right spectrum scores 0, too: see ``coherence``.
@@ -175,7 +187,8 @@ class LogSpectralDistance:
 
     def summarise(self, measured: xr.Dataset) -> dict[str, float]:
         p, u = (measured[f"energy_{name}"].sum("time").values[..., :-1] for name in ("prediction", "target"))
-        columns = {"lsd_db": _distance_db(mean_over_samples(p), mean_over_samples(u))}
+        floor = _rounding(mean_over_samples(u))
+        columns = {"lsd_db": _distance_db(mean_over_samples(p), mean_over_samples(u), floor)}
         if not np.isfinite(p).all():
             return {**columns, "lsd_db_lo": math.inf, "lsd_db_hi": math.inf}
         # Sorted by value, so that the draws don't depend on the order of the samples.
@@ -183,7 +196,11 @@ class LogSpectralDistance:
         chosen = np.random.default_rng(0).integers(len(u), size=(_RESAMPLINGS, len(u)))
         weights = np.stack([np.bincount(row, minlength=len(u)) for row in chosen]) / len(u)
         resampled = [np.tensordot(weights, x[order], axes=1) for x in (p, u)]
-        drawn = [_distance_db(p_mean, u_mean) for p_mean, u_mean in zip(*resampled, strict=True)]
+        # A draw of samples that all vanish has no energy to measure by.
+        drawn = [
+            _distance_db(p_mean, u_mean, np.maximum(BELOW_ROUNDING * u_mean.max(axis=-1), FLOOR * floor))
+            for p_mean, u_mean in zip(*resampled, strict=True)
+        ]
         low, high = np.percentile(drawn, [2.5, 97.5])
         return {**columns, "lsd_db_lo": float(low), "lsd_db_hi": float(high)}
 
@@ -200,8 +217,8 @@ class Coherence:
     Range: 1 where phases agree, 0 where they are unrelated, -1 where they are opposite.
 
     Columns:
-        k_eff: in cycles per longest side of the domain, mean over channels. The largest measured wavenumber where the
-            coherence never falls below 0.5.
+        k_eff: in cycles per longest side of the domain, mean over the channels that don't vanish. The largest measured
+            wavenumber where the coherence never falls below 0.5.
         k_eff_is_bound: number of channels where it never does, so that k_eff is a lower bound.
     """
 
@@ -222,9 +239,10 @@ class Coherence:
         for values, energy in zip(coherence(measured).values, target, strict=True):
             signal = np.flatnonzero(energy[:-1] > BELOW_ROUNDING * energy.sum())
             lost = [shell for shell in signal if values[shell] < COHERENT]
-            n_bounds += not lost
-            found.append(self._cycles[lost[0] if lost else signal[-1]] if len(signal) else math.nan)
-        return {"k_eff": mean(np.array(found)), "k_eff_is_bound": float(n_bounds)}
+            if len(signal):
+                n_bounds += not lost
+                found.append(self._cycles[lost[0] if lost else signal[-1]])
+        return {"k_eff": mean(np.array(found)) if found else math.nan, "k_eff_is_bound": float(n_bounds)}
 
 
 def coherence(measured: xr.Dataset) -> xr.DataArray:
@@ -239,10 +257,15 @@ def coherence(measured: xr.Dataset) -> xr.DataArray:
     return xr.DataArray(np.divide(cross, size, out=np.zeros_like(cross), where=known), dims=("channel", "shell"))
 
 
-def _distance_db(p: NDArray[np.float64], u: NDArray[np.float64]) -> float:
+def _rounding(u: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Energies that are added to those of spectra [channel, shell], [channel]."""
+    largest = u.max(axis=-1)
+    return np.where(largest > 0, BELOW_ROUNDING, FLOOR) * own_or_smallest(largest)
+
+
+def _distance_db(p: NDArray[np.float64], u: NDArray[np.float64], floor: NDArray[np.float64]) -> float:
     """Log-spectral distance of spectra [channel, shell], mean over channels."""
-    floor = np.maximum(BELOW_ROUNDING * u.max(axis=-1, keepdims=True), EPS)
-    decibels = 10 * np.log10((p + floor) / (u + floor))
+    decibels = 10 * np.log10((p + floor[:, None]) / (u + floor[:, None]))
     return mean(np.sqrt(np.mean(decibels**2, axis=-1)))
 
 

@@ -21,6 +21,8 @@ from neuralop_bench.records.foreign import MOST_NUMBERS
 # Points kept per axis, by the number of axes: as many as a picture shows.
 MOST_POINTS = {1: 512, 2: 96}
 _CURVES = ("times", "step_errors", "cycles", "energy_target", "energy_prediction", "energy_error")
+# Curves whose largest value lies between these keep enough in single precision.
+_SINGLE = (1e-20, 1e38)
 _LEVELS = {1: np.dtype("<u2"), 2: np.dtype("u1")}
 
 
@@ -75,7 +77,7 @@ class Profile:
     fields: Fields
 
     def to_json(self) -> dict[str, Any]:
-        """Plain values for a record. Numbers keep single precision."""
+        """Plain values for a record. Numbers keep single precision, or double if they are too small or large for it."""
         fields = self.fields
         return {
             **{name: _packed(getattr(self, name), np.dtype("<f4")) for name in _CURVES},
@@ -132,7 +134,11 @@ def _require_drawable(profile: Profile) -> None:
 
 
 def _packed(values: NDArray[np.float64], dtype: np.dtype[Any]) -> dict[str, Any]:
-    array = np.asarray(values).astype(dtype)
+    values = np.asarray(values)
+    largest = np.abs(values, where=np.isfinite(values), out=np.zeros(values.shape)).max(initial=0.0)
+    if dtype.kind == "f" and not (largest == 0 or _SINGLE[0] < largest < _SINGLE[1]):
+        dtype = np.dtype("<f8")
+    array = values.astype(dtype)
     data = base64.b64encode(zlib.compress(array.tobytes(), 9)).decode("ascii")
     return {"shape": list(array.shape), "dtype": dtype.str, "zlib_base64": data}
 

@@ -113,7 +113,8 @@ def _kept_bytes(surrogate: Surrogate, batch: Batch, n_steps: int, loss: Any) -> 
 
     try:
         with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-            value = loss(rollout(surrogate, batch.history, batch.static, n_steps), batch.target)
+            prediction = rollout(surrogate, batch.history, batch.static, n_steps)
+            value = loss(prediction, batch.target, surrogate.normalizer.state_std)
     except (NotImplementedError, RuntimeError) as error:
         if isinstance(error, NotImplementedError) or "meta" in str(error).lower():
             return None  # an operation of a foreign model needs actual values

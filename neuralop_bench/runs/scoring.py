@@ -50,7 +50,7 @@ from neuralop_bench.data.trajectories import Trajectories
 from neuralop_bench.evaluation import ladder
 from neuralop_bench.evaluation.evaluator import evaluate, summarise
 from neuralop_bench.evaluation.profiling import SAMPLE, can_profile, profile, samples
-from neuralop_bench.evaluation.tables import result_tables
+from neuralop_bench.evaluation.tables import result_tables, vanishing_note
 from neuralop_bench.metrics.cost import count_parameters, forward_flops, prediction_cost
 from neuralop_bench.metrics.metric import Metric, MetricContext
 from neuralop_bench.records import published as published_values
@@ -153,6 +153,7 @@ def _score(
         columns={TEST: columns},
         metrics=dict(columns),
         versions={metric.name: metric.version for metric in metrics},
+        notes={**surrogate.normalizer.remarks(test.spec), **vanishing_note(errors)},
         published=None if entry is None else (entry.value, entry.source),
         data_error=test.error,
         samples=samples(errors),

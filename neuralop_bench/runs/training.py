@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
@@ -116,6 +117,9 @@ def _surrogate(plan: Plan, train: Trajectories, processes: Processes) -> Surroga
     environment.seed_everything(cfg.seed)
     operator = parts.operator(cfg, train.spec, processes.device)
     normalizer = Normalizer.fit(train.whole().in_order(cfg.evaluator.batch_size), bundle=cfg.surrogate.bundle)
+    if processes.is_first:
+        for remark in normalizer.remarks(train.spec).values():
+            print(f"Warning: in the training data, {remark}", file=sys.stderr)
     return Surrogate(operator, normalizer, **asdict(cfg.surrogate)).to(processes.device)
 
 

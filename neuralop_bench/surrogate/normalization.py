@@ -8,7 +8,10 @@ import torch
 from jaxtyping import Float64
 from torch import Tensor, nn
 
+from data_gen.single_precision import LARGEST, SMALLEST, remark
+from data_gen.spec import DatasetSpec
 from neuralop_bench.batch import CHANNEL, TIME, Batch, Field, Trajectory
+from neuralop_bench.metrics.metric import own_or_smallest
 
 
 class Normalizer(nn.Module):
@@ -20,7 +23,8 @@ class Normalizer(nn.Module):
         increment_std: root mean square of state(t + j) - state(t) for j = 1 ... bundle, [bundle, C]; empty for steady
             problems.
 
-    A channel that never varies gets a standard deviation of 1.
+    A channel that never varies has a standard deviation of 0. It is encoded as 0 and decoded as its mean, whatever an
+    operator returns: any other scale would depend on the field's units.
     """
 
     state_mean: Tensor
@@ -40,10 +44,10 @@ class Normalizer(nn.Module):
         super().__init__()
         # Stored in float64 and cast to the data's precision when used.
         self.register_buffer("state_mean", state_mean)
-        self.register_buffer("state_std", _positive(state_std))
+        self.register_buffer("state_std", state_std)
         self.register_buffer("static_mean", static_mean)
-        self.register_buffer("static_std", _positive(static_std))
-        self.register_buffer("increment_std", _positive(increment_std))
+        self.register_buffer("static_std", static_std)
+        self.register_buffer("increment_std", increment_std)
 
     @classmethod
     def fit(cls, batches: Iterable[Batch], *, bundle: int) -> Normalizer:
@@ -52,6 +56,9 @@ class Normalizer(nn.Module):
         Args:
             batches: the training split, each trajectory once.
             bundle: number of increments j to measure.
+
+        Raises:
+            ValueError: values of a field aren't finite, or so small or large that single precision can't hold them.
         """
         state, static = Moments(), Moments()
         squares: list[Tensor] = []
@@ -71,20 +78,42 @@ class Normalizer(nn.Module):
         static_mean, static_std = static.result()
         rows = [(total / count).sqrt() for total, count in zip(squares, counts, strict=True)]
         increment_std = torch.stack(rows) if rows else torch.zeros(0, len(state_mean), dtype=torch.float64)
+        for size in torch.hypot(torch.cat([state_mean, static_mean]), torch.cat([state_std, static_std])).tolist():
+            if not size < LARGEST or 0 < size < SMALLEST:
+                raise ValueError(
+                    f"A field of the training data has the size {size:.3g} (root mean square). It isn't finite, or "
+                    "single precision can't hold it. Import the data again with this field in other units."
+                )
         return cls(state_mean, state_std, static_mean, static_std, increment_std)
 
+    @property
+    def scale(self) -> Float64[Tensor, " channel"]:
+        """Root mean square of each state field, [C], in its units; positive (``own_or_smallest``)."""
+        size = torch.hypot(self.state_mean, self.state_std)
+        return torch.from_numpy(own_or_smallest(size.cpu().numpy())).to(size)
+
+    def remarks(self, spec: DatasetSpec) -> dict[str, str]:
+        """By field of the training data: that it never varies, or what single precision loses of it."""
+        fields = (*spec.state, *spec.static)
+        means, deviations = torch.cat([self.state_mean, self.static_mean]), torch.cat([self.state_std, self.static_std])
+        found = {
+            field.name: remark(field.name, *statistics)
+            for field, *statistics in zip(fields, means.tolist(), deviations.tolist(), strict=True)
+        }
+        return {name: text for name, text in found.items() if text}
+
     def encode_state(self, states: Trajectory) -> Trajectory:
-        return (states - _as(self.state_mean, states)) / _as(self.state_std, states)
+        return (states - _as(self.state_mean, states)) / _divisor(_as(self.state_std, states))
 
     def decode_state(self, encoded: Trajectory) -> Trajectory:
         return encoded * _as(self.state_std, encoded) + _as(self.state_mean, encoded)
 
     def encode_static(self, static: Field) -> Field:
-        return (static - _as(self.static_mean, static, 1)) / _as(self.static_std, static, 1)
+        return (static - _as(self.static_mean, static, 1)) / _divisor(_as(self.static_std, static, 1))
 
     def encode_increment(self, increments: Trajectory) -> Trajectory:
         """Inverse of ``decode_increment``."""
-        return increments / self._increment_std(increments)
+        return increments / _divisor(self._increment_std(increments))
 
     def decode_increment(self, encoded: Trajectory) -> Trajectory:
         """Increments over the last history frame, in physical units, for the first steps of a bundle.
@@ -133,5 +162,5 @@ def _as(statistics: Tensor, fields: Tensor, channel_axis: int = CHANNEL) -> Tens
     return statistics.to(fields).view(*statistics.shape, *(1,) * (fields.ndim - 1 - channel_axis))
 
 
-def _positive(std: Tensor) -> Tensor:
-    return torch.where(std > 0, std, torch.ones_like(std))
+def _divisor(std: Tensor) -> Tensor:
+    return torch.where(std > 0, std, torch.inf)

@@ -1,4 +1,8 @@
-"""Training losses: differentiable means over samples, computed on physical fields."""
+"""Training losses: differentiable means over samples, of physical fields in units of the training data's size.
+
+The size of a channel is its root mean square over the training data (``Normalizer.scale``), one number per channel.
+So a loss doesn't depend on the units of the data.
+"""
 
 from __future__ import annotations
 
@@ -8,29 +12,43 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from neuralop_bench.batch import TIME, Trajectory, space_axes
+from neuralop_bench.batch import CHANNEL, TIME, Trajectory, space_axes
+from neuralop_bench.metrics.metric import FLOOR
 
-Loss = Callable[[Trajectory, Trajectory], Tensor]
+# Sizes of the channels, [C], in the units of the fields; None if fields are in units of their size.
+Scale = Float[Tensor, " channel"] | None
+# Maps prediction and target [B, T, C, *S] and the sizes of the channels to one number.
+Loss = Callable[[Trajectory, Trajectory, Scale], Tensor]
 
 
-def relative_l2(prediction: Trajectory, target: Trajectory, *, eps: float = 1e-12) -> Float[Tensor, ""]:
+def relative_l2(
+    prediction: Trajectory, target: Trajectory, scale: Scale = None, *, eps: float = FLOOR
+) -> Float[Tensor, ""]:
     """Mean over samples and channels of ||p - u|| / ||u||, norms over time and space.
 
     Args:
         prediction, target: [B, T, C, *S].
-        eps: lower bound on the mean square of the target, in squared units of the field.
+        scale: size of each channel in the training data.
+        eps: lower bound on the mean square of the target, as a fraction of scale^2.
     """
-    return _relative(prediction, target, (TIME, *space_axes(target)), eps)
+    return _relative(prediction, target, scale, (TIME, *space_axes(target)), eps)
 
 
-def relative_l2_per_step(prediction: Trajectory, target: Trajectory, *, eps: float = 1e-12) -> Float[Tensor, ""]:
+def relative_l2_per_step(
+    prediction: Trajectory, target: Trajectory, scale: Scale = None, *, eps: float = FLOOR
+) -> Float[Tensor, ""]:
     """Mean over samples, steps and channels of ||p - u|| / ||u||, norms over space. It is the loss for rollouts in the
     FNO paper. Arguments as in ``relative_l2``."""
-    return _relative(prediction, target, space_axes(target), eps)
+    return _relative(prediction, target, scale, space_axes(target), eps)
 
 
 def relative_h1(
-    prediction: Trajectory, target: Trajectory, *, cutoff: int = 20, eps: float = 1e-12
+    prediction: Trajectory,
+    target: Trajectory,
+    scale: Scale = None,
+    *,
+    cutoff: int = 20,
+    eps: float = FLOOR,
 ) -> Float[Tensor, ""]:
     """Mean over samples and channels of ||p - u|| / ||u||, in a norm that includes gradients. It is the loss that MgNO
     was published with (He, Liu, Xu 2024, arXiv 2310.19809, and its code).
@@ -42,8 +60,9 @@ def relative_h1(
 
     Args:
         prediction, target: [B, T, C, *S].
+        scale: size of each channel in the training data.
         cutoff: as above.
-        eps: lower bound on the mean square of the target in this norm, in squared units of the field.
+        eps: lower bound on the mean square of the target in this norm, as a fraction of scale^2.
     """
     axes = space_axes(target)
     weight = torch.ones((), dtype=target.dtype, device=target.device)
@@ -52,24 +71,46 @@ def relative_h1(
         k = torch.fft.fftfreq(n, 1 / n, dtype=target.dtype, device=target.device)
         k = torch.where(k.abs() < cutoff, k, 0)
         weight = weight + k.square().view(-1, *(1,) * (target.ndim - 1 - axis))
+    unit, size = _unit(scale, target)
     error, reference = (
-        weight * torch.view_as_real(torch.fft.fftn(field, dim=axes, norm="ortho")).square().sum(-1)
+        weight * torch.view_as_real(torch.fft.fftn(field / unit, dim=axes, norm="ortho")).square().sum(-1)
         for field in (prediction - target, target)
     )
-    return _ratio(error, reference, (TIME, *axes), eps)
+    return _ratio(error, reference, (TIME, *axes), eps * size.square())
 
 
-def mse(prediction: Trajectory, target: Trajectory) -> Float[Tensor, ""]:
-    """Mean square of all values of p - u, in squared units of the field."""
-    return (prediction - target).square().mean()
+def mse(prediction: Trajectory, target: Trajectory, scale: Scale = None) -> Float[Tensor, ""]:
+    """Mean square of all values of (p - u) / scale. Arguments as in ``relative_l2``."""
+    return ((prediction - target) / _over_points(_known(scale, target), target)).square().mean()
 
 
-def _relative(prediction: Trajectory, target: Trajectory, axes: tuple[int, ...], eps: float) -> Tensor:
-    return _ratio((prediction - target).square(), target.square(), axes, eps)
+def _relative(prediction: Trajectory, target: Trajectory, scale: Scale, axes: tuple[int, ...], eps: float) -> Tensor:
+    unit, size = _unit(scale, target)
+    error, reference = ((field / unit).square() for field in (prediction - target, target))
+    return _ratio(error, reference, axes, eps * size.square())
 
 
-def _ratio(error: Tensor, reference: Tensor, axes: tuple[int, ...], eps: float) -> Tensor:
-    """The ratio of norms, from squares."""
-    norm = reference.mean(dim=axes).clamp(min=eps)
+def _known(scale: Scale, fields: Trajectory) -> Tensor:
+    return fields.new_ones(fields.shape[CHANNEL]) if scale is None else scale.to(fields)
+
+
+def _unit(scale: Scale, fields: Trajectory) -> tuple[Tensor, Tensor]:
+    """The largest powers of two up to the scale, which broadcast with fields, and the scale in units of them, [C].
+
+    Squares of fields may be beyond single precision; those of fields in these units aren't. A power of two changes no
+    digit of a ratio.
+    """
+    scale = _known(scale, fields)
+    size = 2 * torch.frexp(scale).mantissa
+    return _over_points(scale / size, fields), size
+
+
+def _over_points(scale: Tensor, fields: Trajectory) -> Tensor:
+    return scale.view(-1, *(1,) * (fields.ndim - 1 - CHANNEL))
+
+
+def _ratio(error: Tensor, reference: Tensor, axes: tuple[int, ...], floor: Tensor) -> Tensor:
+    """The ratio of norms, from squares. ``floor`` [C] bounds the mean square of the reference from below."""
+    norm = torch.maximum(reference.mean(dim=axes), floor)
     # The small shift keeps the square root's gradient finite where the error vanishes.
     return (error.mean(dim=axes) / norm + torch.finfo(reference.dtype).tiny).sqrt().mean()

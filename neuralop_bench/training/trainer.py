@@ -18,8 +18,7 @@ from torch.optim import Optimizer
 from data_gen import progress
 from neuralop_bench.batch import TIME, Batch, Field, Predictor, Trajectory
 from neuralop_bench.data.trajectories import Examples, Windows
-from neuralop_bench.metrics.metric import mean
-from neuralop_bench.metrics.relative import per_sample_relative_l2
+from neuralop_bench.metrics.relative import mean_squares, relative_l2_of
 from neuralop_bench.records.run_directory import BEST_NAME, LAST_NAME
 from neuralop_bench.runtime.processes import Processes
 from neuralop_bench.surrogate import checkpoint
@@ -259,11 +258,11 @@ def validate(predictor: Predictor, valid: Windows, batch_size: int, processes: P
     It is infinite if any prediction isn't finite. Every process predicts its part of the batches and gets the mean
     over all of them.
     """
-    errors: list[NDArray[np.float64]] = []
+    squares: list[NDArray[np.float64]] = []
     for batch in valid.in_order(batch_size, processes):
         prediction = predictor.predict(_to(batch, processes.device), valid.n_steps)
-        errors.append(np.asarray(per_sample_relative_l2(prediction, batch)))
-    return mean(np.concatenate(processes.interleaved(errors)))
+        squares.append(mean_squares(prediction, batch))
+    return relative_l2_of(np.concatenate(processes.interleaved(squares)))
 
 
 class _Objective(nn.Module):
@@ -272,9 +271,10 @@ class _Objective(nn.Module):
     def __init__(self, surrogate: Surrogate, loss: Loss, unroll: int) -> None:
         super().__init__()
         self.surrogate, self._loss, self._unroll = surrogate, loss, unroll
+        self._scale = surrogate.normalizer.scale
 
     def forward(self, history: Trajectory, static: Field, target: Trajectory) -> Tensor:
-        return self._loss(rollout(self.surrogate, history, static, self._unroll), target)
+        return self._loss(rollout(self.surrogate, history, static, self._unroll), target, self._scale)
 
 
 class _Clock:

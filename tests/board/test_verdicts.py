@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from helpers.made_boards import made_board
 from helpers.made_records import evaluation, record, three_models
 
+from neuralop_bench.board.tables import board_tables
 from neuralop_bench.board.verdicts import verdicts
 
 
@@ -54,3 +56,16 @@ def test_verdicts_of_a_best_that_stays_best_elsewhere(tmp_path: Path) -> None:
     words = " ".join(verdicts(group))
     assert "2 times as large; no other model has a lower one." in words
     assert "Over four times the horizon, all its trajectories stay bounded." in words
+
+
+def test_references_that_vanish_are_told_beside_the_rows_and_in_words(tmp_path: Path) -> None:
+    records = three_models(["ns2d"])
+    fine = made_board(tmp_path / "fine", *records)
+    assert "‡" not in str(board_tables(fine))
+    assert "vanish" not in " ".join(verdicts(fine.groups[0]))
+    dead = [replace(one, metrics={**one.metrics, "n_floored_rel_l2": 3.0}) for one in records]
+    board = made_board(tmp_path / "dead", *dead)
+    table = board_tables(board)[0]
+    assert "some references vanish" in table.title
+    assert all(row[table.header.index("relative L2")].endswith("‡") for row in table.rows)
+    assert "3 references on test (sample and channel) vanish" in " ".join(verdicts(board.groups[0]))

@@ -266,10 +266,10 @@ class _Killed(Exception):
 def _dying_after(n_calls: int) -> losses.Loss:
     calls = iter(range(1, 10**6))
 
-    def loss(prediction: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+    def loss(prediction: torch.Tensor, target: torch.Tensor, scale: losses.Scale) -> torch.Tensor:
         if next(calls) > n_calls:
             raise _Killed
-        return losses.relative_l2(prediction, target)
+        return losses.relative_l2(prediction, target, scale)
 
     return loss
 
@@ -314,8 +314,8 @@ def test_training_sees_other_examples_than_the_fixed_split_has(
 def test_no_process_is_left_when_training_fails(
     splits: dict[str, Trajectories], tmp_path: Path, loss: losses.Loss, error: type[Exception] | None
 ) -> None:
-    def failing(prediction: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-        return loss(prediction, target) * (prediction * 0).sum()
+    def failing(prediction: torch.Tensor, target: torch.Tensor, scale: losses.Scale) -> torch.Tensor:
+        return loss(prediction, target, scale) * (prediction * 0).sum()
 
     with pytest.raises(error or Diverged):
         _fit(splits, tmp_path, loss=failing, workers=1)

@@ -61,18 +61,20 @@ def test_a_steady_problem_has_no_increments_and_no_bundle_more_than_it_asks_for(
 
 
 @pytest.mark.parametrize("value", [0.0, 0.1, -1234.567])
-def test_a_channel_that_never_varies_is_centred_and_left_unscaled(value: float) -> None:
+def test_a_channel_that_never_varies_is_encoded_as_zero_and_decoded_as_its_value(value: float) -> None:
     frames = fields(7, 3, 2, 5, 5)
     frames[:, :, 1] = value
     static = np.full((7, 1, 5, 5), value, np.float32)
     data = batches(frames, static, 1, [3, 3, 1])
     fitted = Normalizer.fit(data, bundle=2)
-    assert fitted.state_std[1] == 1
-    assert fitted.static_std[0] == 1
-    assert fitted.increment_std[:, 1].tolist() == [1, 1]
+    assert fitted.state_std[1] == fitted.static_std[0] == 0
+    assert fitted.increment_std[:, 1].tolist() == [0, 0]
     assert fitted.increment_std[:, 0].min() > 1.0  # sqrt 2 for independent noise
     assert fitted.encode_state(data[0].target)[:, :, 1].abs().max() == 0
     assert fitted.encode_static(data[0].static).abs().max() == 0
+    anything = torch.randn(2, 2, 2, 5, 5)
+    assert (fitted.decode_state(anything)[:, :, 1] == torch.tensor(value)).all()
+    assert fitted.decode_increment(anything)[:, :, 1].abs().max() == 0
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])

@@ -69,9 +69,9 @@ def test_the_two_losses_weigh_steps_differently() -> None:
 def test_channels_and_samples_count_alike_whatever_their_size(loss: Loss, scale: float) -> None:
     torch.manual_seed(0)
     target = torch.randn(3, 2, 2, 5, 5) * torch.tensor([1.0, scale]).view(2, 1, 1)
-    factors = torch.tensor([0.1, 0.3]).view(2, 1, 1)
-    assert float(loss(target * (1 + factors), target)) == pytest.approx(0.2, rel=1e-5)
-    assert float(loss(target * 1.1, target)) == pytest.approx(0.1, rel=1e-5)
+    factors, sizes = torch.tensor([0.1, 0.3]).view(2, 1, 1), torch.tensor([1.0, scale])
+    assert float(loss(target * (1 + factors), target, sizes)) == pytest.approx(0.2, rel=1e-5)
+    assert float(loss(target * 1.1, target, sizes)) == pytest.approx(0.1, rel=1e-5)
 
 
 @LOSSES
@@ -107,8 +107,9 @@ def test_an_exact_prediction_costs_nothing(loss: Loss) -> None:
 
 
 @LOSSES
-def test_eps_bounds_the_mean_square_of_the_target(loss: Loss) -> None:
+def test_eps_bounds_the_mean_square_of_the_target_as_a_fraction_of_the_channels(loss: Loss) -> None:
     target = torch.zeros(1, 1, 1, 4, dtype=torch.float64)
-    prediction = torch.full_like(target, 1.0)  # mean square 1
-    assert float(loss(prediction, target, eps=1e-2)) == pytest.approx(10.0, rel=1e-12)
-    assert float(loss(prediction, target)) == pytest.approx(1e6, rel=1e-9)
+    prediction = torch.full_like(target, 3.0)  # mean square 1 in units of the channel's size
+    size = torch.tensor([3.0])
+    assert float(loss(prediction, target, size, eps=1e-2)) == pytest.approx(10.0, rel=1e-12)
+    assert float(loss(prediction, target, size)) == pytest.approx(1e2, rel=1e-9)

@@ -100,10 +100,10 @@ class _Killed(Exception):
 def _dying_after(n_calls: int) -> losses.Loss:
     calls: Iterator[int] = iter(range(1, 10**6))
 
-    def loss(prediction: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+    def loss(prediction: torch.Tensor, target: torch.Tensor, scale: losses.Scale) -> torch.Tensor:
         if next(calls) > n_calls:
             raise _Killed
-        return losses.relative_l2(prediction, target)
+        return losses.relative_l2(prediction, target, scale)
 
     return loss
 
@@ -218,8 +218,8 @@ def test_a_non_finite_loss_is_divergence(splits: dict[str, Trajectories], tmp_pa
 
 
 def test_weights_that_never_predict_finitely_are_divergence(splits: dict[str, Trajectories], tmp_path: Path) -> None:
-    def always_one(prediction: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-        return 1.0 + 0.0 * losses.relative_l2(prediction, target)
+    def always_one(prediction: torch.Tensor, target: torch.Tensor, scale: losses.Scale) -> torch.Tensor:
+        return 1.0 + 0.0 * losses.relative_l2(prediction, target, scale)
 
     surrogate = _surrogate(splits["train"])
     surrogate.normalizer.increment_std.fill_(1e38)
@@ -244,7 +244,7 @@ def _one_sgd_step(
         Recipe(
             functools.partial(torch.optim.SGD, lr=1.0),
             schedules.constant,
-            lambda prediction, target: losses.relative_l2(prediction[:, -1:], target[:, -1:]),
+            lambda prediction, target, scale: losses.relative_l2(prediction[:, -1:], target[:, -1:], scale),
             augmentation.none(PROBLEM.spec),
         ),
         tracker=NoTracker(),
