@@ -18,8 +18,10 @@ from pathlib import Path
 import numpy as np
 
 from data_gen.agreement import agree
-from neuralop_bench.board.collect import Run, joined, known_test_data
+from neuralop_bench.board.collect import joined
+from neuralop_bench.board.comparability import known_test_data
 from neuralop_bench.board.comparison import CompareError, Side, check, tables, verdict
+from neuralop_bench.board.run import Run
 from neuralop_bench.evaluation import statistics
 from neuralop_bench.records import run_directory
 from neuralop_bench.records.record import EVALUATIONS, RECORD_NAME, RECORDS, Evaluation, RecordError, RunRecord

@@ -10,18 +10,18 @@ board, but they can't push out what is on it, however many there are (docs/decis
 
 from __future__ import annotations
 
-import json
 import math
 import os
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
-from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
 
 from data_gen.agreement import agree
+from neuralop_bench.board.comparability import comparable, known_test_data
+from neuralop_bench.board.run import Refusal, Run
 from neuralop_bench.records.record import (
     EVALUATIONS,
     RECORD_NAME,
@@ -33,11 +33,6 @@ from neuralop_bench.records.record import (
     Verification,
 )
 from neuralop_bench.records.run_directory import SUPERSEDED
-
-# File of a committed board: entries of ``data`` for the test data of records from before entries had an agreement.
-TEST_DATA_NAME = "test_data.json"
-# Tracks whose rows are shown but never ranked: each sets its own task, so only seeds of one row must agree.
-UNRANKED_TRACKS = ("custom",)
 
 # An evaluation agrees with its record to this relative difference, even on another kind of device.
 _SAME_RUN = 1e-3
@@ -58,126 +53,6 @@ _CLOCK_SKEW = timedelta(days=1)
 _SHARED = ("config", "environment", "metric_versions", "data", "rungs", "notes")
 
 _Kept = TypeVar("_Kept", RunRecord, Evaluation, Verification)
-
-
-@dataclass(frozen=True)
-class Run:
-    """A record, with later evaluations and verifications of the run.
-
-    Attributes:
-        record: of the run.
-        evaluations: on the same data with the same metrics, oldest first; before them those of later folders.
-        verifications: of this record.
-        known_data: what a committed board says of data with the hash of its test data; empty if nothing.
-        most_used_data: hash of the test data of most runs of its group, with which its own agree.
-    """
-
-    record: RunRecord
-    evaluations: Sequence[Evaluation] = ()
-    verifications: Sequence[Verification] = ()
-    known_data: Mapping[str, Any] = field(default_factory=dict)
-    most_used_data: str = ""
-
-    @property
-    def metrics(self) -> dict[str, float | None]:
-        """Columns of the record, completed from evaluations."""
-        return _completed(self.record.metrics, (entry.metrics for entry in self.evaluations))
-
-    @property
-    def cost(self) -> dict[str, float | None]:
-        """Costs of the record, replaced by those of the latest evaluation: a speed-up belongs to the times it was
-        computed from, and the runs of a sweep slow each other down, unlike a single evaluation."""
-        merged = dict(self.record.cost)
-        for entry in self.evaluations:
-            merged |= {name: value for name, value in entry.cost.items() if value is not None or name not in merged}
-        return merged
-
-    @property
-    def metric_versions(self) -> dict[str, int]:
-        versions = dict(self.record.metric_versions)
-        for entry in self.evaluations:
-            versions = {**entry.metric_versions, **versions}
-        return versions
-
-    @property
-    def samples(self) -> dict[str, list[float]]:
-        """Columns before their mean over samples; empty for a record of an older format that wasn't evaluated again."""
-        return next((entry.samples for entry in (self.record, *self.evaluations) if entry.samples), {})
-
-    @property
-    def profile(self) -> dict[str, Any]:
-        return next((entry.profile for entry in (self.record, *self.evaluations) if entry.profile), {})
-
-    @property
-    def notes(self) -> dict[str, str]:
-        """Why a column is empty, or a remark on it."""
-        merged: dict[str, str] = {}
-        for entry in self.evaluations:
-            merged |= entry.notes
-        return merged
-
-    @property
-    def data_error(self) -> float | None:
-        """Of the test data."""
-        known = (entry.data.get("test", {}).get("error") for entry in (self.record, *self.evaluations))
-        return next((value for value in known if value is not None), None)
-
-    @cached_property
-    def further(self) -> dict[str, tuple[str, Mapping[str, float | None]]]:
-        """Data hash and columns of each further test set, by its name, from the latest evaluation that has it."""
-        latest = {setting: (entry, columns) for entry in self.evaluations for setting, columns in entry.columns.items()}
-        found = {}
-        for setting, (entry, columns) in sorted(latest.items()):
-            data = entry.data.get(setting) or entry.data.get(setting.removesuffix("_interpolated"), {})
-            found[setting] = (str(data.get("sha256", "")), columns)
-        return found
-
-    @property
-    def test_hash(self) -> str:
-        return str(self.record.data.get("test", {}).get("sha256", ""))
-
-    @property
-    def test_data(self) -> Mapping[str, Any]:
-        """The record's entry for its test data, or another one for data with that hash that says more."""
-        if self.known_data:
-            return self.known_data
-        entries = [entry.data.get("test", {}) for entry in (self.record, *self.evaluations)]
-        fuller = (entry for entry in entries if "agreement" in entry and entry.get("sha256") == self.test_hash)
-        return next(fuller, entries[0])
-
-    @property
-    def has_other_digits(self) -> bool:
-        """Whether its test data differ from those of most runs of its group in their last digits."""
-        return self.most_used_data not in ("", self.test_hash)
-
-    @property
-    def row_key(self) -> tuple[str, str, str, str, str]:
-        """What seeds of one row share."""
-        record = self.record
-        return record.track, record.dataset, record.task, record.model, record.variant
-
-    @property
-    def group_key(self) -> tuple[str, ...]:
-        """What compared rows share."""
-        return self.row_key if self.record.track in UNRANKED_TRACKS else self.row_key[:3]
-
-
-@dataclass(frozen=True, order=True)
-class Refusal:
-    """A file that isn't on the board, and why.
-
-    Attributes:
-        path: of the file.
-        reason: what is wrong with it, and how to fix it.
-        run_id: of the run, if known.
-    """
-
-    path: str
-    reason: str
-    run_id: str = ""
-
-    def __str__(self) -> str:
-        return f"{self.path}{f' ({self.run_id})' if self.run_id else ''}: {self.reason}"
 
 
 @dataclass(frozen=True)
@@ -233,7 +108,8 @@ def collect(folders: Sequence[Path]) -> Collection:
     runs = _joined(found, evaluations, verifications, refusals, files.evaluations)
     known = known_test_data(folders, refusals)
     runs = [replace(run, known_data=known.get(run.test_hash, {})) for run in runs]
-    runs = _comparable(runs, {entry.record.run_id: entry for entry in found}, refusals)
+    runs, reasons = comparable(runs, {entry.record.run_id: entry.place for entry in found})
+    refusals += [entry.refused(reasons[name]) for entry in found if (name := entry.record.run_id) in reasons]
     return Collection(tuple(sorted(runs, key=_place)), tuple(sorted(refusals)))
 
 
@@ -427,131 +303,3 @@ def _unlike(record: RunRecord, evaluation: Evaluation) -> str:
     recorded, found = record.metrics.get("rel_l2"), evaluation.metrics.get("rel_l2")
     same = recorded == found or (recorded and found and abs(found / recorded - 1) <= _SAME_RUN)
     return "" if same else f"its rel_l2 is {found}, but the record's is {recorded}"
-
-
-def known_test_data(folders: Iterable[Path], refusals: list[Refusal]) -> dict[str, Mapping[str, Any]]:
-    """Entries of ``data`` that committed boards keep for old records, by hash. Files that can't be read are refused."""
-    known: dict[str, Mapping[str, Any]] = {}
-    for path in (folder / TEST_DATA_NAME for folder in folders):
-        if not path.is_file():
-            continue
-        try:
-            entries = json.loads(path.read_text(encoding="utf-8"))
-            known = {str(entry["sha256"]): dict(entry) for entry in entries} | known  # the first folder counts
-        except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
-            refusals.append(Refusal(str(path), f"it can't be read ({type(error).__name__}: {error}). Restore it"))
-    return known
-
-
-def _comparable(runs: Sequence[Run], found: Mapping[str, _Found], refusals: list[Refusal]) -> list[Run]:
-    """Those with the test data and metrics of most runs of their group in the first folder that has some (in a tie, of
-    those used last)."""
-    groups: defaultdict[tuple[str, ...], list[Run]] = defaultdict(list)
-    for run in runs:
-        groups[run.group_key].append(run)
-    kept = []
-    for key, members in groups.items():
-        finished = [run for run in members if run.record.status == "finished"]
-        kept += [run for run in members if run.record.status != "finished"]
-        if not finished:
-            continue
-        first = min(found[run.record.run_id].place for run in finished)
-        leading = [run for run in finished if found[run.record.run_id].place == first]
-        test, same = _most_used_data(finished, leading)
-        versions = _most_used_versions([run for run in finished if run.test_hash in same])
-        versions |= _most_used_versions([run for run in leading if run.test_hash in same])
-        where = "/".join(key)
-        for run in finished:
-            if run.test_hash in same:
-                reason = _other_metrics(run, versions, where)
-            else:
-                reason = _other_test_data(run, test, where)
-            if reason:
-                refusals.append(found[run.record.run_id].refused(reason))
-            else:
-                kept.append(replace(run, most_used_data=test))
-    return kept
-
-
-def _most_used_data(runs: Sequence[Run], leading: Sequence[Run]) -> tuple[str, set[str]]:
-    """The hash of the test data with which those of most leading runs agree, and the hashes of all runs that do.
-
-    In a tie it is that of most runs, then that of the latest.
-    """
-    entries: dict[str, Mapping[str, Any]] = {}
-    for run in sorted(runs, key=lambda run: (run.record.date_utc, run.record.run_id)):
-        if "agreement" not in entries.get(run.test_hash, {}):
-            entries[run.test_hash] = run.test_data
-    counts = Counter(run.test_hash for run in leading)
-    latest = dict.fromkeys(entries, "")
-    for run in leading:
-        latest[run.test_hash] = max(latest[run.test_hash], run.record.date_utc)
-    same = {one: {other for other in entries if agree(entries[one], entries[other])} for one in entries}
-    most = max(
-        counts,
-        key=lambda one: (
-            sum(counts[other] for other in same[one]),
-            max(latest[other] for other in same[one]),
-            counts[one],
-            latest[one],
-            one,
-        ),
-    )
-    return most, same[most]
-
-
-def _other_test_data(run: Run, test: str, where: str) -> str:
-    if "agreement" in run.test_data or run.record.data["test"].get("error") is None:
-        todo = "Run it again on the same data (paths.data)."
-    else:
-        todo = (
-            "Its record has only their hash, which is another one if the data were made on another kind of processor. "
-            "Evaluate the run again (mode=evaluate force=true), which compares the data themselves, or run it again on "
-            "the same data (paths.data)."
-        )
-    return (
-        f"its test data ({run.test_hash[:12]}) aren't those of most records of {where} ({test[:12]}), so they can't be "
-        f"compared. {todo}"
-    )
-
-
-def _other_metrics(run: Run, versions: Mapping[str, int], where: str) -> str:
-    """Why a run's metrics can't be compared with those of its group; empty if they can."""
-    other = sorted(
-        f"{name}/v{version}, not v{versions[name]}"
-        for name, version in run.metric_versions.items()
-        if versions.get(name, version) != version
-    )
-    if other:
-        return (
-            f"it was measured by other versions of metrics than most records of {where} ({'; '.join(other)}). Run it "
-            "again with force=true, or evaluate it again."
-        )
-    return ""
-
-
-def _most_used(choices: Iterable[tuple[Any, str]]) -> Any:
-    """The value that occurs most often; in a tie, the one with the latest date."""
-    counts: Counter[Any] = Counter()
-    latest: dict[Any, str] = {}
-    for value, date in choices:
-        counts[value] += 1
-        latest[value] = max(latest.get(value, ""), date)
-    return max(counts, key=lambda value: (counts[value], latest[value], value))
-
-
-def _most_used_versions(runs: Sequence[Run]) -> dict[str, int]:
-    choices: defaultdict[str, list[tuple[int, str]]] = defaultdict(list)
-    for run in runs:
-        for name, version in run.metric_versions.items():
-            choices[name].append((version, run.record.date_utc))
-    return {name: _most_used(found) for name, found in choices.items()}
-
-
-def _completed(
-    known: Mapping[str, float | None], later: Iterable[Mapping[str, float | None]]
-) -> dict[str, float | None]:
-    merged = dict(known)
-    for entry in later:
-        merged |= {name: value for name, value in entry.items() if merged.get(name) is None}
-    return merged

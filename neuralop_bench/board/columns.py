@@ -15,7 +15,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from neuralop_bench.board.collect import Run
+from neuralop_bench.board.run import Run
 from neuralop_bench.board.text import Cell, Cells, faster, interval_text, speedup_text, text, with_deviation
 from neuralop_bench.evaluation.statistics import Interval, crossed_interval
 from neuralop_bench.records import published, standing

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from data_gen.agreement import agree
 from neuralop_bench.board import columns
-from neuralop_bench.board.collect import Run
+from neuralop_bench.board.run import Run
 from neuralop_bench.evaluation.statistics import SIGNIFICANCE, ModelComparison
 from neuralop_bench.records.record import RunRecord
 from neuralop_bench.runtime.table import Table, number

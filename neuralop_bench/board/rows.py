@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from itertools import groupby
 
 from neuralop_bench.board import columns
-from neuralop_bench.board.collect import UNRANKED_TRACKS, Collection, Refusal, Run
+from neuralop_bench.board.collect import Collection
 from neuralop_bench.board.columns import NO_SAMPLES, Seeds
+from neuralop_bench.board.run import UNRANKED_TRACKS, Refusal, Run
 from neuralop_bench.board.text import Cell
 from neuralop_bench.evaluation.statistics import Pair, Standings, rank
 

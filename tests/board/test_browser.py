@@ -14,8 +14,9 @@ from helpers.made_records import evaluation, record, save, three_models
 from playwright.sync_api import Browser, ConsoleMessage, Page, sync_playwright
 
 from neuralop_bench import leaderboard
-from neuralop_bench.board.collect import Run, collect
+from neuralop_bench.board.collect import collect
 from neuralop_bench.board.rows import Board
+from neuralop_bench.board.run import Run
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium (make browser-packages installs Debian's)")

@@ -15,8 +15,9 @@ from helpers.made_records import RECORD, evaluation, record, save, three_models
 
 from neuralop_bench import leaderboard
 from neuralop_bench.board import columns
-from neuralop_bench.board.collect import Run, collect
+from neuralop_bench.board.collect import collect
 from neuralop_bench.board.rows import Board
+from neuralop_bench.board.run import Run
 
 FILES = ("leaderboard.csv", "runs.csv", "blanks.csv", "leaderboard.md", "index.html")
 ROOT = Path(__file__).parents[2]

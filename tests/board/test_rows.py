@@ -11,8 +11,9 @@ from helpers.made_boards import board_of, evaluated, made_board, small_record
 from helpers.made_records import EVALUATION, evaluation, record, save, three_models
 
 from neuralop_bench.board import columns, pictures
-from neuralop_bench.board.collect import Run, collect
+from neuralop_bench.board.collect import collect
 from neuralop_bench.board.rows import Board, Entry, run_rows
+from neuralop_bench.board.run import Run
 from neuralop_bench.evaluation.statistics import crossed_interval
 from neuralop_bench.records.record import Evaluation, RunRecord, Verification
 

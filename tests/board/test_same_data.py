@@ -18,7 +18,8 @@ from helpers.made_records import N_SAMPLES, evaluation, record, save
 from data_gen.agreement import agree, measure, summary
 from neuralop_bench import compare
 from neuralop_bench.board import page
-from neuralop_bench.board.collect import TEST_DATA_NAME, collect
+from neuralop_bench.board.collect import collect
+from neuralop_bench.board.comparability import TEST_DATA_NAME
 from neuralop_bench.board.comparison import CompareError, Side, check
 from neuralop_bench.board.rows import Board
 from neuralop_bench.records.record import RunRecord

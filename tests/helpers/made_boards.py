@@ -7,8 +7,9 @@ from pathlib import Path
 
 from helpers.made_records import EVALUATION, RECORD, save
 
-from neuralop_bench.board.collect import Collection, Run, collect
+from neuralop_bench.board.collect import Collection, collect
 from neuralop_bench.board.rows import Board
+from neuralop_bench.board.run import Run
 from neuralop_bench.records.record import Evaluation, RunRecord
 
 

@@ -11,8 +11,9 @@ from typing import Any
 
 import pytest
 
-from neuralop_bench.board.collect import Collection, Run
+from neuralop_bench.board.collect import Collection
 from neuralop_bench.board.rows import Board
+from neuralop_bench.board.run import Run
 from neuralop_bench.config import schema
 from neuralop_bench.config.compose import compose
 from neuralop_bench.config.identity import identity
