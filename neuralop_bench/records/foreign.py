@@ -238,7 +238,7 @@ class _Rung(_Known):
 
 class _Packed(_Known):
     shape: Annotated[list[Annotated[int, Field(ge=1, le=MOST_NUMBERS)]], Field(min_length=1, max_length=2)]
-    dtype: Literal["<f4"]
+    dtype: Literal["<f4", "<f8"]
     zlib_base64: str
 
 

@@ -65,7 +65,7 @@ def _console(table: Table, drawn: RichTable) -> Console:
 
 
 def plain(text: str) -> str:
-    """A text for a terminal: characters that would steer it, or that can't be seen, are written as escapes.
+    r"""A text for a terminal: characters that would steer it, or that can't be seen, are written as escapes.
 
     >>> plain("café"), plain("\x1b[2Ju\u200bnet")
     ('café', '\\x1b[2Ju\\u200bnet')

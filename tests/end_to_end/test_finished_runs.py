@@ -524,7 +524,7 @@ def test_no_file_and_no_hdf5_file_are_explained(finished: Path, tmp_path: Path) 
     with pytest.raises(InputError, match="no file"):
         predict.predict(finished, tmp_path / "nothing.hdf5", tmp_path / "out.hdf5")
     (tmp_path / "text.hdf5").write_text("text")
-    with pytest.raises(InputError, match="can't be read as HDF5"):
+    with pytest.raises(InputError, match="isn't an HDF5 file"):
         predict.predict(finished, tmp_path / "text.hdf5", tmp_path / "out.hdf5")
     with pytest.raises(InputError, match="At least 1 step"):
         predict.predict(finished, tmp_path / "text.hdf5", tmp_path / "out.hdf5", n_steps=0)

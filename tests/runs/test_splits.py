@@ -109,7 +109,7 @@ def test_a_regridded_test_set_lies_beside_its_origin(tiny: Compose) -> None:
 
 
 def test_an_unknown_split_is_named(tiny: Compose) -> None:
-    with pytest.raises(ConfigError, match="There is no split test_ood: the configuration defines train, valid, test,"):
+    with pytest.raises(ConfigError, match="There is no split test_ood; there are train, valid, test,"):
         split_of(tiny(), "test_ood")
 
 
