@@ -20,28 +20,20 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from data_gen import agreement, hdf5
+from data_gen import agreement, hdf5, layout
 from data_gen.files import replacing_stream
+from data_gen.layout import DIAGNOSTICS, FORMAT_VERSION, SHARD_SIZE, File
 from data_gen.spec import DatasetSpec, FieldSpec, Samples
 
 if TYPE_CHECKING:
     import xarray as xr
 
-FORMAT_VERSION = 2
-# Samples per shard, the unit in which samples are solved, resumed and hashed.
-SHARD_SIZE = 16
 # The metadata of HDF5 1.10 has checksums, so a flipped bit in it is found when it is read.
 _LIBRARY_VERSION = "v110"
-_INITIAL = "initial_"
 # A damaged file may have been imported from data that exist nowhere else.
 _REMEDY = (
     "If run.py generated it, delete it, and the same command generates it again. Otherwise import or copy it again."
 )
-# Prefix of the names of diagnostics.
-DIAGNOSTICS = "diagnostics/"
-
-# An h5py object. Its stubs type every child as Group | Dataset | Datatype, so static checks of it are useless.
-_File = Any
 # The arrays that a file stores for some samples, by name: fields, float32, in the order in which they are hashed, and
 # diagnostics/<name>, float64, one number per sample.
 Fields = dict[str, NDArray[np.floating]]
@@ -70,10 +62,10 @@ def to_fields(spec: DatasetSpec, samples: Samples) -> Fields:
         arrays[field.name] = samples.static[:, channel]
     for channel, field in enumerate(spec.state):
         if spec.stores_initial:
-            arrays[_INITIAL + field.name] = samples.history[:, -1, channel]
+            arrays[layout.INITIAL + field.name] = samples.history[:, -1, channel]
         states = samples.trajectory[:, :, channel]
         arrays[field.name] = states[:, 0] if spec.is_steady else states
-    fields: Fields = {name: np.ascontiguousarray(arrays[name], dtype=np.float32) for name in _field_names(spec)}
+    fields: Fields = {name: np.ascontiguousarray(arrays[name], dtype=np.float32) for name in layout.field_names(spec)}
     if set(samples.diagnostics) != {entry.name for entry in spec.diagnostics}:
         raise ValueError(
             f"The diagnostics {sorted(samples.diagnostics)} aren't those of the spec of {spec.name}: "
@@ -103,7 +95,7 @@ def require_fields(spec: DatasetSpec, fields: Fields) -> None:
         ValueError: they are not.
     """
     n = len(next(iter(fields.values()), ()))
-    expected = _shapes(spec, n)
+    expected = layout.shapes(spec, n)
     found = {name: values.shape for name, values in fields.items()}
     if list(found.items()) != list(expected.items()):
         raise ValueError(f"The fields of {spec.name} don't fit its spec: expected {expected}, got {found}.")
@@ -137,8 +129,8 @@ def write(
         ValueError: the shards hold fewer samples than ``n_samples``, or arrays that don't fit the spec.
     """
     with replacing_stream(path) as stream, h5py.File(stream, "w", libver=_LIBRARY_VERSION) as file:
-        _write_header(file, spec, n_samples, split, seed, provenance)
-        datasets = _create_fields(file, spec, n_samples)
+        layout.write_header(file, spec, n_samples, split, seed, provenance)
+        datasets = layout.create_fields(file, spec, n_samples)
         hashes: list[str] = []
         written = 0
         for shard in shards:
@@ -181,8 +173,8 @@ class DatasetFile:
             raise StoreError(f"There is no dataset file {self.path}. Check the path, or let run.py generate the data.")
         with _damage_reported(self.path), ExitStack() as on_failure:
             # Without a chunk cache, because HDF5 would fill it with whole chunks, and a window needs only part of one.
-            self._file: _File = hdf5.open_file(self.path, rdcc_nbytes=0)
-            self._fields: dict[str, _File] = {}
+            self._file: File = hdf5.open_file(self.path, rdcc_nbytes=0)
+            self._fields: dict[str, File] = {}
             on_failure.callback(self._file.close)
             if "format_version" not in self._file.attrs:
                 raise StoreError(
@@ -241,12 +233,15 @@ class DatasetFile:
         """
         if not self.spec.stores_initial:
             raise StoreError(f"{self.path} holds no separate initial state: its trajectories start at t = 0.")
-        return self._read_constant(self.spec.state, _INITIAL, index)
+        return self._read_constant(self.spec.state, layout.INITIAL, index)
 
     @property
     def provenance(self) -> dict[str, str]:
         """How the samples were made, as given to ``write``. It is information for people; no hash covers it."""
-        known = {*_root_attributes(self.spec, 0, "", 0), *"spec header header_sha256 shard_sha256 certificate".split()}
+        known = {
+            *layout.root_attributes(self.spec, 0, "", 0),
+            *"spec header header_sha256 shard_sha256 certificate".split(),
+        }
         with _damage_reported(self.path):
             return {name: str(value) for name, value in self._file.attrs.items() if name not in known}
 
@@ -259,7 +254,7 @@ class DatasetFile:
         """All arrays of a shard."""
         stop = min((shard + 1) * SHARD_SIZE, self.n_samples)
         with _damage_reported(self.path):
-            return {name: self._file[name][shard * SHARD_SIZE : stop] for name in _shapes(self.spec, 0)}
+            return {name: self._file[name][shard * SHARD_SIZE : stop] for name in layout.shapes(self.spec, 0)}
 
     def sha256(self, n_samples: int | None = None) -> str:
         """Hash of the first ``n_samples`` samples (default: all). Every shard read is compared with its stored hash.
@@ -309,14 +304,14 @@ class DatasetFile:
                 values[where] = self._field(prefix + field.name)[index]
         return values
 
-    def _field(self, name: str) -> _File:
+    def _field(self, name: str) -> File:
         # Looking up a field takes as long as reading a window of it from the page cache.
         if name not in self._fields:
             self._fields[name] = self._file[name]
         return self._fields[name]
 
     def _check_header(self) -> None:
-        expected = _shapes(self.spec, self.n_samples)
+        expected = layout.shapes(self.spec, self.n_samples)
         found = {name: tuple(self._file[name].shape) for name in expected}
         if found != expected:
             raise ValueError(f"its fields have the shapes {found}, but its spec says {expected}")
@@ -326,7 +321,7 @@ class DatasetFile:
         for name, value in {**numbers, "n_trajectories": self.n_samples}.items():
             if self._file.attrs[name] != value:
                 raise ValueError(f"its attribute {name} is {self._file.attrs[name]}, but its spec says {value}")
-        for name, values in _scales(self.spec, self.n_samples).items():
+        for name, values in layout.scales(self.spec, self.n_samples).items():
             if not np.array_equal(self._file[name][:], values):
                 raise ValueError(f"its coordinate {name} isn't that of its spec")
 
@@ -352,112 +347,6 @@ def _damage_reported(path: Path) -> Iterator[None]:
         raise StoreError(
             f"{path} is damaged or isn't a dataset file ({type(error).__name__}: {error}). {_REMEDY}"
         ) from error
-
-
-def _field_names(spec: DatasetSpec) -> list[str]:
-    initial = [_INITIAL + field.name for field in spec.state] if spec.stores_initial else []
-    return [*(field.name for field in spec.static), *initial, *(field.name for field in spec.state)]
-
-
-def _shapes(spec: DatasetSpec, n_samples: int) -> dict[str, tuple[int, ...]]:
-    constant = (n_samples, *spec.grid.shape)
-    evolving = constant if spec.is_steady else (n_samples, spec.n_snapshots, *spec.grid.shape)
-    states = {field.name for field in spec.state}
-    shapes = {name: evolving if name in states else constant for name in _field_names(spec)}
-    return {**shapes, **{DIAGNOSTICS + entry.name: (n_samples,) for entry in spec.diagnostics}}
-
-
-def _scales(spec: DatasetSpec, n_samples: int) -> dict[str, NDArray[Any]]:
-    times = np.array(spec.times or (0.0,))
-    axes = dict(zip(spec.grid.axis_names, spec.grid.coordinates(), strict=True))
-    return {"sample": np.arange(n_samples), "time": times, **axes}
-
-
-def _root_attributes(spec: DatasetSpec, n_samples: int, split: str, seed: int) -> dict[str, Any]:
-    return {
-        "format_version": FORMAT_VERSION,
-        "dataset_name": spec.name,
-        "dataset_version": spec.version,
-        "equation": spec.equation,
-        "reference": spec.reference,
-        "split": split,
-        "seed": seed,
-        "n_trajectories": n_samples,
-        "n_spatial_dims": spec.grid.n_dims,
-        "grid_type": "cartesian",
-        "simulation_parameters": list(spec.parameters),
-        **spec.parameters,
-    }
-
-
-def _write_header(
-    file: _File, spec: DatasetSpec, n_samples: int, split: str, seed: int, provenance: dict[str, str]
-) -> None:
-    file.attrs.update({**_root_attributes(spec, n_samples, split, seed), **provenance})
-    for name, values in _scales(spec, n_samples).items():
-        file[name] = values
-        file[name].make_scale(name)
-    dimensions = file.create_group("dimensions")
-    dimensions.attrs["spatial_dims"] = list(spec.grid.axis_names)
-    for name in ("time", *spec.grid.axis_names):
-        dimensions[name] = file[name]
-        dimensions[name].attrs["sample_varying"] = False
-        if name != "time":
-            dimensions[name].attrs["time_varying"] = False
-    scalars = file.create_group("scalars")
-    numbers = {name: value for name, value in spec.parameters.items() if not isinstance(value, str)}
-    scalars.attrs["field_names"] = list(numbers)
-    for name, value in numbers.items():
-        scalars[name] = float(value)
-        scalars[name].attrs.update({"sample_varying": False, "time_varying": False})
-    conditions = file.create_group("boundary_conditions")
-    for axis, n, boundary in zip(spec.grid.axis_names, spec.grid.shape, spec.grid.boundary, strict=True):
-        condition = conditions.create_group(f"{axis}_{boundary}")
-        well_type = {"periodic": "PERIODIC", "open": "OPEN"}.get(boundary, "WALL")
-        condition.attrs.update(
-            {"bc_type": well_type, "associated_dims": [axis], "sample_varying": False, "time_varying": False}
-        )
-        mask = np.zeros(n, dtype=bool)
-        mask[[0, -1]] = True
-        condition["mask"] = mask
-
-
-def _create_fields(file: _File, spec: DatasetSpec, n_samples: int) -> dict[str, _File]:
-    specs = {field.name: field for field in (*spec.static, *spec.state)}
-    specs.update({_INITIAL + field.name: field for field in spec.state})
-    datasets: dict[str, _File] = {}
-    scalars = file.create_group("t0_fields")
-    scalars.attrs["field_names"] = _field_names(spec)
-    for name in _field_names(spec):
-        shape = _shapes(spec, n_samples)[name]
-        # One sample per chunk, because whole samples are read; no compression, because float32 fields hardly compress.
-        field = file.create_dataset(name, shape, np.float32, chunks=(1, *shape[1:]))
-        evolving = len(shape) == 2 + spec.grid.n_dims
-        scales = ("sample", *(("time",) if evolving else ()), *spec.grid.axis_names)
-        for axis, scale in enumerate(scales):
-            field.dims[axis].attach_scale(file[scale])
-        field.attrs.update(
-            {
-                "units": specs[name].unit,
-                "long_name": ("initial " if name.startswith(_INITIAL) else "") + specs[name].description,
-                "dim_varying": [True] * spec.grid.n_dims,
-                "sample_varying": True,
-                "time_varying": evolving,
-            }
-        )
-        scalars[name] = field
-        datasets[name] = field
-    for entry in spec.diagnostics:
-        name = DIAGNOSTICS + entry.name
-        # They have checksums because no hash covers them: they can differ between machines for the same samples.
-        datasets[name] = file.create_dataset(
-            name, (n_samples,), np.float64, chunks=(min(SHARD_SIZE, n_samples),), fletcher32=True
-        )
-        datasets[name].dims[0].attach_scale(file["sample"])
-        datasets[name].attrs.update({"units": entry.unit, "long_name": entry.description})
-    for order in ("t1_fields", "t2_fields"):
-        file.create_group(order).attrs["field_names"] = np.array([], dtype="S1")
-    return datasets
 
 
 def _hash_header(texts: list[str]) -> str:

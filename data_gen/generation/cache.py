@@ -24,8 +24,9 @@ from data_gen.generation.certificate import Certificate
 from data_gen.generation.memory import keep_freed_memory
 from data_gen.generation.pool import Job, available_cores, run_jobs
 from data_gen.generation.random_streams import generator
+from data_gen.layout import FORMAT_VERSION, SHARD_SIZE
 from data_gen.spec import DatasetSpec, Problem
-from data_gen.store import FORMAT_VERSION, SHARD_SIZE, DatasetFile, StoreError, to_fields, write
+from data_gen.store import DatasetFile, StoreError, to_fields, write
 
 # Folder, inside a dataset's, of the shards and measured errors of incomplete splits.
 _SCRATCH = ".shards"

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from data_gen.files import replacing
 from data_gen.generation import shards
-from data_gen.store import SHARD_SIZE
+from data_gen.layout import SHARD_SIZE
 
 _NAME = "generation.json"
 

@@ -11,9 +11,10 @@ import numpy as np
 from data_gen.generation import cache, locks
 from data_gen.generation.random_streams import stream
 from data_gen.grids import Grid
+from data_gen.layout import SHARD_SIZE
 from data_gen.regrid import regrid
 from data_gen.spec import DatasetSpec
-from data_gen.store import SHARD_SIZE, DatasetFile, Fields, StoreError, write
+from data_gen.store import DatasetFile, Fields, StoreError, write
 
 
 def refined(grid: Grid, refine: float) -> Grid:

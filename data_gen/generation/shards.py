@@ -12,8 +12,9 @@ import numpy as np
 from data_gen.files import replacing_stream
 from data_gen.generation.memory import keep_freed_memory
 from data_gen.generation.random_streams import generator
+from data_gen.layout import DIAGNOSTICS, SHARD_SIZE
 from data_gen.spec import DatasetSpec, Problem
-from data_gen.store import DIAGNOSTICS, SHARD_SIZE, DatasetFile, Fields, hash_fields, require_fields, to_fields
+from data_gen.store import DatasetFile, Fields, hash_fields, require_fields, to_fields
 
 
 def solve(problem: Problem, seed: int, split: str, shard: int) -> tuple[Fields, float]:

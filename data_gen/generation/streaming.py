@@ -10,8 +10,9 @@ from numpy.typing import NDArray
 
 from data_gen.generation import shards
 from data_gen.generation.pool import JobsAhead
+from data_gen.layout import SHARD_SIZE
 from data_gen.spec import Problem
-from data_gen.store import SHARD_SIZE, to_arrays
+from data_gen.store import to_arrays
 
 # A worker that has solved a shard finds the next one waiting, and memory stays bounded.
 _SHARDS_PER_WORKER = 2

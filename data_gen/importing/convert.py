@@ -20,8 +20,9 @@ from data_gen.importing.contents import Contents, Given, ImportedFileError
 from data_gen.importing.formats import BARE, open_file
 from data_gen.importing.parameters import settle
 from data_gen.importing.remarks import Remarks
+from data_gen.layout import SHARD_SIZE
 from data_gen.spec import DatasetSpec, Samples, Scalar
-from data_gen.store import SHARD_SIZE, DatasetFile, Fields, to_fields, write
+from data_gen.store import DatasetFile, Fields, to_fields, write
 
 _SPLIT = re.compile(r"train|valid|test|test_[A-Za-z0-9_]+", re.ASCII)
 _MAIN = ("train", "valid", "test")

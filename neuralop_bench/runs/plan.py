@@ -14,7 +14,7 @@ import torch
 from data_gen.generation import ledger
 from data_gen.generation.pool import available_cores
 from data_gen.generation.random_streams import generator
-from data_gen.store import SHARD_SIZE
+from data_gen.layout import SHARD_SIZE
 from neuralop_bench.config import schema
 from neuralop_bench.config.constructors import ConfigError
 from neuralop_bench.config.identity import Identity, identity, run_directory

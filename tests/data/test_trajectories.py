@@ -11,9 +11,10 @@ import torch
 from torch.utils.data import BatchSampler, RandomSampler
 
 from data_gen.grids import Grid
+from data_gen.layout import SHARD_SIZE
 from data_gen.problems.ns2d import NavierStokes2D
 from data_gen.spec import DatasetSpec, FieldSpec, Samples
-from data_gen.store import SHARD_SIZE, DatasetFile, StoreError, to_fields, write
+from data_gen.store import DatasetFile, StoreError, to_fields, write
 from neuralop_bench.batch import Batch
 from neuralop_bench.data.trajectories import Trajectories, Windows
 

@@ -16,8 +16,9 @@ from helpers.processes import FORKSERVER
 
 from data_gen import files, store
 from data_gen.generation.random_streams import generator
+from data_gen.layout import SHARD_SIZE
 from data_gen.problems.ns2d import NavierStokes2D
-from data_gen.store import SHARD_SIZE, DatasetFile, Fields, StoreError
+from data_gen.store import DatasetFile, Fields, StoreError
 
 PROBLEM = NavierStokes2D(viscosity=1e-3, resolution=8, oversampling=1.0, n_snapshots=2)
 PROVENANCE = {"generator": "test", "libraries": "test"}

@@ -10,8 +10,9 @@ import pytest
 
 from data_gen import files, store
 from data_gen.generation import cache
+from data_gen.layout import SHARD_SIZE
 from data_gen.problems.ns2d import NavierStokes2D
-from data_gen.store import SHARD_SIZE, Fields
+from data_gen.store import Fields
 
 PROBLEM = NavierStokes2D(viscosity=1e-3, resolution=8, oversampling=1.0, n_snapshots=2)
 
