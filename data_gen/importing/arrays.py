@@ -262,20 +262,7 @@ def evolving(
         notes = (f"{first[0].name} equals the first snapshot of {states[0].name}, so it isn't counted again",)
         first = first[:0]
     frame = _frame(path, given, shape[2:], some, coordinates, is_steady=False)
-    found = np.asarray(times, dtype=np.float64) if times is not None else None
-    if from_start and found is not None and len(found) == 1:
-        found = np.array([0.0, found[0]])
-    apart = bool(first) and not from_start
-    known, more = find_times(path, shape[1] + from_start, given, found, first=apart)
-    if apart and known[0] <= 0:
-        raise ImportedFileError(
-            f"{first[0].name} in {path} is the state at time 0, and differs from the first snapshot of "
-            f"{states[0].name}, whose time is {known[0]:g}. Give the times of the {shape[1]} snapshots, all above 0, "
-            "with --times."
-        )
-    if known[0] > 0 and not first:
-        known, shifted = from_zero(known)
-        more = (*more, shifted)
+    known, more = _times(path, given, times, first, states[0], from_start=from_start)
     default = names or (("velocity",) if n_dims == 1 else ("vorticity",))
     chosen = _named(path, "--state", given.state, default)
     return Contents(
@@ -292,6 +279,34 @@ def evolving(
         read=frame.cutting(read),
         n_together=max(array.n_together for array in states),
     )
+
+
+def _times(
+    path: Path,
+    given: Given,
+    times: NDArray[Any] | None,
+    first: Sequence[LazyArray],
+    states: LazyArray,
+    *,
+    from_start: bool,
+) -> tuple[tuple[float, ...], tuple[str, ...]]:
+    """Times of the snapshots, from 0 unless the initial states ``first`` are apart, and notes; with ``from_start`` the
+    initial states are the first snapshot."""
+    n_stored = states.shape[1]
+    found = np.asarray(times, dtype=np.float64) if times is not None else None
+    if from_start and found is not None and len(found) == 1:
+        found = np.array([0.0, found[0]])
+    apart = bool(first) and not from_start
+    known, notes = find_times(path, n_stored + from_start, given, found, first=apart)
+    if apart and known[0] <= 0:
+        raise ImportedFileError(
+            f"{first[0].name} in {path} is the state at time 0, and differs from the first snapshot of {states.name}, "
+            f"whose time is {known[0]:g}. Give the times of the {n_stored} snapshots, all above 0, with --times."
+        )
+    if known[0] > 0 and not first:
+        known, shifted = from_zero(known)
+        notes = (*notes, shifted)
+    return known, notes
 
 
 @dataclass(frozen=True)

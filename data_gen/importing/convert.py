@@ -7,30 +7,26 @@ import re
 import shutil
 import tempfile
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from data_gen import hdf5, progress
+from data_gen import progress
 from data_gen.files import make_folder, write_errors
+from data_gen.importing.blocks import blocks, duplicates, finite, hashes_of, shards
 from data_gen.importing.contents import Contents, Given, ImportedFileError
 from data_gen.importing.formats import BARE, open_file
 from data_gen.importing.parameters import settle
 from data_gen.importing.remarks import Remarks
-from data_gen.layout import SHARD_SIZE
-from data_gen.spec import DatasetSpec, Samples, Scalar
-from data_gen.store import DatasetFile, Fields, to_fields, write
+from data_gen.spec import DatasetSpec, Scalar
+from data_gen.store import DatasetFile, write
 
 _SPLIT = re.compile(r"train|valid|test|test_[A-Za-z0-9_]+", re.ASCII)
 _MAIN = ("train", "valid", "test")
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,39}")
-# Samples are read in blocks of as many whole shards as fit in this. A block grows to the size of a file's chunks, up to
-# ``_LARGER`` times this.
-_BLOCK_BYTES = 2**27
-_LARGER = 8
 # Names that have a meaning of their own in our files.
 _RESERVED = {
     *"sample time x y z dimensions scalars boundary_conditions t0_fields t1_fields t2_fields diagnostics".split(),
@@ -147,32 +143,23 @@ def import_data(
         chosen = _cut(parts, contents, dropped, shuffle_seed)
         provenance = {path: _provenance(kind, path, found) for path, found in contents.items()}
         _require_equal(specs, kept)
-        make_folder(out.parent)
-        with write_errors(out):
-            scratch = Path(tempfile.mkdtemp(prefix=f".{out.name}.", suffix=".tmp", dir=out.parent))
-        try:
-            hashes: dict[str, list[bytes]] = {}
+        inputs = {split: hashes_of(path) for split, path in kept.items()}
+        with _scratch_beside(out) as scratch:
             warnings: list[str] = []
             for part in parts:
-                spec, source, samples = specs[part.split], contents[part.path], chosen[part.split]
-                hashes[part.split] = []
-                remarks = Remarks(part.split, spec)
-                with progress.track(f"Importing {part.split}", len(samples), "samples") as bar:
-                    shards = _shards(source, spec, samples, bar, hashes[part.split], remarks)
-                    write(
-                        scratch / part.split / f"{about.name}.hdf5",
-                        spec,
-                        shards,
-                        len(samples),
-                        split=part.split,
-                        seed=shuffle_seed or 0,
-                        provenance=provenance[part.path],
-                    )
-                warnings += remarks.warnings()
-            warnings += _duplicates({**{split: _hashes_of(path) for split, path in kept.items()}, **hashes})
+                source, spec, samples = contents[part.path], specs[part.split], chosen[part.split]
+                inputs[part.split], remarks = _write(
+                    scratch / part.split / f"{about.name}.hdf5",
+                    part.split,
+                    source,
+                    spec,
+                    samples,
+                    seed=shuffle_seed or 0,
+                    provenance=provenance[part.path],
+                )
+                warnings += remarks
+            warnings += duplicates(inputs)
             _move_in(scratch, out, taken)
-        finally:
-            shutil.rmtree(scratch, ignore_errors=True)
     written = {
         part.split: ImportedSplit(
             out / part.split / f"{about.name}.hdf5",
@@ -246,8 +233,8 @@ def _dropped(found: Contents, spec: DatasetSpec, drop: Collection[int | str]) ->
     if len(outside):
         raise ImportedFileError(f"--drop {outside[0]}: {found.files[0]} has the samples 0 to {found.n_samples - 1}.")
     if "nan" in drop:
-        for block, _, fields in _blocks(found, spec, np.arange(found.n_samples)):
-            numbers = np.union1d(numbers, block[~np.all([_finite(values) for values in fields.values()], axis=0)])
+        for block, _, fields in blocks(found, spec, np.arange(found.n_samples)):
+            numbers = np.union1d(numbers, block[~np.all([finite(values) for values in fields.values()], axis=0)])
     return numbers
 
 
@@ -337,106 +324,35 @@ def _require_equal(specs: Mapping[str, DatasetSpec], kept: Mapping[str, Path]) -
                 )
 
 
-def _shards(
+@contextmanager
+def _scratch_beside(out: Path) -> Iterator[Path]:
+    """A folder on the same file system as ``out``, removed in the end."""
+    make_folder(out.parent)
+    with write_errors(out):
+        scratch = Path(tempfile.mkdtemp(prefix=f".{out.name}.", suffix=".tmp", dir=out.parent))
+    try:
+        yield scratch
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _write(
+    file: Path,
+    split: str,
     source: Contents,
     spec: DatasetSpec,
     samples: NDArray[np.int64],
-    bar: progress.Bar,
-    hashes: list[bytes],
-    remarks: Remarks,
-) -> Iterator[Fields]:
-    """The samples, one shard at a time. A hash of each sample's input is appended to ``hashes``."""
-    for numbers, found, fields in _blocks(source, spec, samples):
-        _require_finite(source, fields, numbers)
-        remarks.look(found, fields)
-        hashes += _input_hashes(spec, fields)
-        for start in range(0, len(numbers), SHARD_SIZE):
-            shard = {name: values[start : start + SHARD_SIZE] for name, values in fields.items()}
-            yield shard
-            bar.advance(len(next(iter(shard.values()))))
-
-
-def _blocks(
-    source: Contents, spec: DatasetSpec, samples: NDArray[np.int64]
-) -> Iterator[tuple[NDArray[np.int64], Samples, Fields]]:
-    """Several whole shards at a time: the numbers of the samples, the samples as read, and the fields to be stored."""
-    frames = spec.n_snapshots * len(spec.state) + len(spec.static) + len(spec.state)
-    block = max(1, _BLOCK_BYTES // (8 * spec.grid.n_points * frames * SHARD_SIZE)) * SHARD_SIZE
-    if source.n_together > block:
-        block = min(-(-source.n_together // SHARD_SIZE) * SHARD_SIZE, _LARGER * block)
-    for first in range(0, len(samples), block):
-        numbers = samples[first : first + block]
-        found = _read(source, numbers)
-        with np.errstate(over="ignore"):  # values beyond single precision are found later
-            history, static, trajectory = (np.asarray(values, dtype=np.float32) for values in found[:3])
-        yield numbers, found, to_fields(spec, Samples(history, static, trajectory))
-
-
-def _read(source: Contents, numbers: NDArray[np.int64]) -> Samples:
-    try:
-        return source.read(numbers)
-    except (OSError, RuntimeError, KeyError, TypeError) as error:
-        cause = hdf5.why(error) or f"{error}. If the file is damaged, download or copy it again."
-        raise ImportedFileError(
-            f"Samples {numbers[0]} to {numbers[-1]} of {source.files[0]} can't be read: {cause}"
-        ) from error
-
-
-def _require_finite(source: Contents, fields: Fields, numbers: NDArray[np.int64]) -> None:
-    for name, values in fields.items():
-        fine = _finite(values)
-        if not fine.all():
-            bad = numbers[~fine]
-            more = f" and {len(bad) - 1} more near it" if len(bad) > 1 else ""
-            raise ImportedFileError(
-                f"{name} of sample {bad[0]}{more} in {source.files[0]} has values that are NaN, infinite or beyond "
-                "single precision. --drop nan leaves such samples out."
-            )
-
-
-def _finite(values: NDArray[np.floating]) -> NDArray[np.bool_]:
-    """Which samples hold finite numbers only, [sample]."""
-    return np.all(np.isfinite(values.reshape(len(values), -1)), axis=1)
-
-
-def _input_hashes(spec: DatasetSpec, fields: Fields) -> list[bytes]:
-    """One hash per sample of what a model is given: the static fields and the first state."""
-    names = [field.name for field in spec.static]
-    if not spec.is_steady:
-        names += [f"initial_{field.name}" if spec.stores_initial else field.name for field in spec.state]
-    result = []
-    for index in range(len(next(iter(fields.values())))):
-        digest = hashlib.sha256()
-        for name in names:
-            values = fields[name][index]
-            digest.update((values[0] if values.ndim > spec.grid.n_dims else values).tobytes())
-        result.append(digest.digest())
-    return result
-
-
-def _hashes_of(path: Path) -> list[bytes]:
-    with DatasetFile(path) as file:
-        return [
-            entry
-            for shard in range(-(-file.n_samples // SHARD_SIZE))
-            for entry in _input_hashes(file.spec, file.read_shard(shard))
-        ]
-
-
-def _duplicates(hashes: Mapping[str, list[bytes]]) -> list[str]:
-    """Warnings about inputs that train holds twice or shares with another split."""
-    shown = set(hashes.get("train", ()))
-    warnings = []
-    for split, entries in hashes.items():
-        common = [index for index, entry in enumerate(entries) if entry in shown]
-        if split != "train" and common:
-            warnings.append(
-                f"{len(common)} of {len(entries)} samples of {split} have the same input as one of train, the first is "
-                f"sample {common[0]}. Errors on them measure memory, not generalisation."
-            )
-    if len(shown) < len(hashes.get("train", ())):
-        warnings.append(f"train has {len(hashes['train']) - len(shown)} inputs that it holds more than once.")
-    return warnings
+    *,
+    seed: int,
+    provenance: dict[str, str],
+) -> tuple[list[bytes], list[str]]:
+    """Write the samples of a split. Returns a hash of each sample's input, and warnings."""
+    hashes: list[bytes] = []
+    remarks = Remarks(split, spec)
+    with progress.track(f"Importing {split}", len(samples), "samples") as bar:
+        found = shards(source, spec, samples, bar, hashes, remarks)
+        write(file, spec, found, len(samples), split=split, seed=seed, provenance=provenance)
+    return hashes, remarks.warnings()
 
 
 def _move_in(scratch: Path, out: Path, replaced: Sequence[str]) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from helpers.imported_files import convert, mat_v73, random_array
 
-from data_gen.importing import convert as conversion
+from data_gen.importing import blocks
 from data_gen.importing.contents import Given
 from data_gen.importing.formats import open_file
 
@@ -30,7 +30,7 @@ def test_whole_chunks_are_read_at_once(tmp_path: Path, monkeypatch: pytest.Monke
         for name, values in fields.items():
             made = file.create_dataset(name, data=values.T, chunks=(4, 4, 50), compression="gzip")
             made.attrs["MATLAB_class"] = np.bytes_(b"double")
-    monkeypatch.setattr(conversion, "_BLOCK_BYTES", 1)
+    monkeypatch.setattr(blocks, "_BLOCK_BYTES", 1)
     assert convert("mat", tmp_path / "chunked.mat", tmp_path / "two")["train"].sha256() == one
     with ExitStack() as files:
         assert open_file("mat", tmp_path / "chunked.mat", Given(), files).n_together == 50

@@ -11,7 +11,7 @@ import pytest
 import scipy.io
 from helpers.imported_files import convert, mat_v5, pdebench, random_array
 
-from data_gen.importing import convert as conversion
+from data_gen.importing import blocks
 from data_gen.importing.contents import ImportedFileError
 from data_gen.importing.convert import About, Part, import_data
 from data_gen.store import DatasetFile
@@ -43,7 +43,7 @@ def test_shuffled_samples_are_all_there_once(darcy: Path, tmp_path: Path) -> Non
 
 def test_blocks_of_reading_do_not_show(darcy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     one = convert("mat", darcy, tmp_path / "one")["train"].sha256()
-    monkeypatch.setattr(conversion, "_BLOCK_BYTES", 1)
+    monkeypatch.setattr(blocks, "_BLOCK_BYTES", 1)
     assert convert("mat", darcy, tmp_path / "two")["train"].sha256() == one
 
 
