@@ -71,13 +71,23 @@ def _state(job: Any) -> str:
     return str(told.get("State") or told.get("jobState") or "UNKNOWN").upper()
 
 
+def _goes_on(job: Any) -> bool:
+    """Whether a job without a result is alive. Between its end and its return to the queue, after a time limit or a
+    preemption, Slurm may report a final state for a moment, and submitit never asks again about such a job."""
+    for _ in range(2):
+        job.watcher.clear()
+        if _state(job).startswith(_ALIVE):
+            return True
+        time.sleep(_PAUSE_SECONDS)
+    return False
+
+
 def _outcome(job: Any) -> Any:
     try:
         return job.results()[0]
     except Exception as error:
-        # submitit may report a job as failed while Slurm queues it again, after a time limit or a preemption.
-        if _state(job).startswith(_ALIVE):
-            while _state(job).startswith(_ALIVE):
+        if _goes_on(job):
+            while _goes_on(job):
                 time.sleep(_PAUSE_SECONDS)
             return _outcome(job)
         state = _state(job)
