@@ -1,4 +1,4 @@
-"""HDF5 files of others: opening only those that contain all of their data, and the cause when one can't be read."""
+"""Reading files of others: HDF5 files that contain all of their data, and the cause when any file can't be read."""
 
 from __future__ import annotations
 

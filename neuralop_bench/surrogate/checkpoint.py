@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from data_gen import hdf5
 from data_gen.files import replacing_stream
 
 CHECKPOINT_FORMAT = 1
@@ -39,7 +40,7 @@ def load(path: Path, device: torch.device | str = "cpu") -> dict[str, Any]:
     No code in the file is run: it may only contain tensors, numbers, strings and containers of these.
 
     Raises:
-        CheckpointError: the file is missing or damaged, has another format, or contains anything else.
+        CheckpointError: the file is missing, damaged or out of reach, has another format, or contains anything else.
     """
     try:
         if path.exists() and not path.is_file():  # opening a pipe would wait for ever
@@ -57,6 +58,8 @@ def load(path: Path, device: torch.device | str = "cpu") -> dict[str, Any]:
             raise ValueError(f"it has format {version}, but this code reads format {CHECKPOINT_FORMAT}")
         return content
     except Exception as error:  # a damaged file can raise any exception
+        if not isinstance(error, FileNotFoundError) and (cause := hdf5.why(error)) is not None:
+            raise CheckpointError(f"The checkpoint {path} can't be read: {cause}") from error
         raise CheckpointError(
             f"The checkpoint {path} can't be read ({type(error).__name__}: {error}). "
             "Run the same command with force=true to start the run from scratch."

@@ -70,6 +70,19 @@ class _Malicious:
         return os.mkdir, ("owned",)
 
 
+def test_a_checkpoint_out_of_reach_isnt_to_be_trained_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "best.pt"
+    checkpoint.save(path, {"model": torch.ones(2)})
+
+    def refuse(*_: object, **__: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(torch, "load", refuse)  # root may read any file
+    with pytest.raises(CheckpointError, match="you lack the permission to read it") as caught:
+        checkpoint.load(path)
+    assert "force=true" not in str(caught.value)
+
+
 def test_a_pickle_with_code_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     torch.save({"model": _Malicious()}, tmp_path / "last.pt")
