@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -12,6 +14,8 @@ import torch
 from jaxtyping import Complex
 from numpy.typing import NDArray
 from torch import Tensor
+
+from data_gen.spectral import Space
 
 # Variance per wavenumber (k1, k2) of a field on the torus.
 Eigenvalues = Callable[[NDArray[np.integer], NDArray[np.integer]], NDArray[np.float64]]
@@ -153,6 +157,116 @@ class PeriodicGaussianField1D:
             xi, eta = rng.standard_normal((k_max, 2)).T
             sample[1:] = amplitude * (xi - 1j * eta)
         return torch.from_numpy(u_hat)
+
+
+@dataclass(frozen=True)
+class TruncatedFourierSeries:
+    """Sum of all waves up to a wavenumber, with random amplitudes and phases, of zero mean.
+
+    The waves are amplitude cos(2 pi k.x + phase), |k_i| <= n_waves, with an amplitude uniform in [-1, 1] and a phase
+    uniform in [0, 2 pi]. Each field is then divided by its largest absolute value. Initial law of Koehler et al.
+    (2024), APEBench, arXiv 2411.00180, appendix; there with 5 waves.
+
+    Attributes:
+        n_waves: largest wavenumber along each axis.
+        largest: largest absolute value of a field (on a grid of 32 points per shortest wave in one dimension, 16 in
+            two and 8 in three).
+        offset: added to every field after that.
+    """
+
+    n_waves: int = 5
+    largest: float = 1.0
+    offset: float = 0.0
+
+    def __post_init__(self) -> None:
+        if not (self.n_waves >= 1 and self.largest > 0):
+            raise ValueError(
+                f"A Fourier series needs n_waves >= 1 and largest > 0, got n_waves={self.n_waves}, "
+                f"largest={self.largest}. Change dataset.problem.initial."
+            )
+
+    def draw(
+        self, rngs: Sequence[np.random.Generator], n_fields: int, space: Space
+    ) -> Complex[Tensor, "sample field *k"]:
+        """Independent fields, one state per generator, as the coefficients that ``space`` holds."""
+        k = _half_space(self.n_waves, space.n_dims)
+        own = Space({1: 32, 2: 16, 3: 8}[space.n_dims] * self.n_waves, space.n_dims, 1.0, degree=1)
+        u_hat = np.zeros((len(rngs), n_fields, *own.shape), dtype=np.complex128)
+        for sample, rng in zip(u_hat, rngs, strict=True):
+            for field in sample:
+                amplitude, phase = rng.uniform(size=(2, len(k)))
+                waves = (amplitude - 0.5) * np.exp(2j * np.pi * phase)
+                field[tuple(k.T)] = waves
+                plane = k[:, -1] == 0  # the half spectrum holds both k and -k there
+                field[tuple(-k[plane].T)] = np.conj(waves[plane])
+        drawn = torch.from_numpy(u_hat)
+        axes = tuple(range(-space.n_dims, 0))
+        drawn *= self.largest / own.values(drawn).abs().amax(dim=axes, keepdim=True)
+        drawn[(..., *[0] * space.n_dims)] += self.offset
+        return own.moved(drawn, space)
+
+
+@dataclass(frozen=True)
+class GaussianBlobs:
+    """Sum of periodic Gaussian bumps at random places.
+
+    Attributes:
+        n_blobs: bumps per sample.
+        narrowest, widest: standard deviations are uniform between these fractions of the box's side.
+        heights: height of a bump in each field.
+        offsets: value of each field far from all bumps.
+    """
+
+    n_blobs: int = 4
+    narrowest: float = 0.03
+    widest: float = 0.06
+    heights: tuple[float, ...] = (1.0,)
+    offsets: tuple[float, ...] = (0.0,)
+
+    def __post_init__(self) -> None:
+        if not (self.n_blobs >= 1 and 0 < self.narrowest <= self.widest and len(self.heights) == len(self.offsets)):
+            raise ValueError(
+                "Gaussian blobs need n_blobs >= 1, 0 < narrowest <= widest, and as many heights as offsets, got "
+                f"{self}. Change dataset.problem.initial."
+            )
+
+    def draw(
+        self, rngs: Sequence[np.random.Generator], n_fields: int, space: Space
+    ) -> Complex[Tensor, "sample field *k"]:
+        """The same bumps in every field, one state per generator, as the coefficients that ``space`` holds.
+
+        Raises:
+            ValueError: there are heights for another number of fields.
+        """
+        if n_fields != len(self.heights):
+            raise ValueError(
+                f"The state has {n_fields} fields, but dataset.problem.initial.heights has {len(self.heights)}."
+            )
+        waves = [2 * np.pi * np.arange(space.k_max + 1)] * space.n_dims
+        waves[:-1] = [np.concatenate([w, -w[:0:-1]]) for w in waves[:-1]]
+        bumps = np.zeros((len(rngs), *space.shape), dtype=np.complex128)
+        for sample, rng in zip(bumps, rngs, strict=True):
+            for _ in range(self.n_blobs):
+                width = rng.uniform(self.narrowest, self.widest)
+                # The Fourier series of a periodic Gaussian is the product over axes of sampled Gaussians.
+                axes = [
+                    np.sqrt(2 * np.pi) * width * np.exp(-0.5 * (w * width) ** 2 - 1j * w * rng.uniform()) for w in waves
+                ]
+                sample += functools.reduce(np.multiply.outer, axes)
+        drawn = torch.from_numpy(np.stack([height * bumps for height in self.heights], axis=1))
+        for field, offset in enumerate(self.offsets):
+            drawn[(slice(None), field, *[0] * space.n_dims)] += offset
+        return drawn
+
+
+def _half_space(k_max: int, n_dims: int) -> NDArray[np.int64]:
+    """Wave vectors up to k_max of a real field, one of each pair k and -k, without 0, in drawing order: [wave, axis]."""
+    k = np.array(list(itertools.product(range(-k_max, k_max + 1), repeat=n_dims)))
+    last = [k[:, axis] for axis in reversed(range(n_dims))]
+    # Positive if the last component that isn't zero is: this is the half that a half spectrum holds.
+    sign = functools.reduce(lambda decided, entry: np.where(decided == 0, np.sign(entry), decided), last, 0 * k[:, 0])
+    k = k[sign > 0]
+    return k[np.lexsort((*k.T[::-1], np.abs(k).max(axis=1)))]
 
 
 def _require_law(law: PeriodicGaussianField | PeriodicGaussianField1D) -> None:

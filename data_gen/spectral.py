@@ -8,6 +8,11 @@ resolution, they are padded with zeros or cut off.
 
 from __future__ import annotations
 
+import itertools
+import math
+from functools import cached_property
+
+import scipy.fft
 import torch
 from jaxtyping import Complex, Float
 from torch import Tensor
@@ -104,3 +109,80 @@ def from_grid_1d(u: Float[Tensor, "... n"], k_max: int) -> Complex[Tensor, "... 
     held = min(k_max, max_wavenumber(u.shape[-1], dealiased=False))
     u_hat = torch.fft.rfft(u, norm="forward")[..., : held + 1]
     return torch.nn.functional.pad(u_hat, (0, k_max - held))
+
+
+class Space:
+    """Real periodic fields on a cube as compact Fourier coefficients: [..., 2K+1, ..., 2K+1, K+1], one axis a dimension.
+
+    The wavenumbers are those of this module: 0, 1 ... K, -K ... -1 along every axis but the last, which holds
+    0 ... K. K is the largest wavenumber below half the resolution, so that a coefficient never loses its phase.
+
+    Args:
+        resolution: points per axis of the grid that holds the fields.
+        n_dims: dimensions.
+        length: side of the cube.
+        degree: of the polynomial N(u). Products are computed on a grid of more than (degree + 1) K points, where the
+            aliases of wavenumbers up to K fall onto larger ones.
+    """
+
+    def __init__(self, resolution: int, n_dims: int, length: float, degree: int) -> None:
+        self.k_max = max_wavenumber(resolution, dealiased=False)
+        self.n_dims = n_dims
+        self.shape = (*[2 * self.k_max + 1] * (n_dims - 1), self.k_max + 1)
+        self.length = length
+        self.product_resolution = int(scipy.fft.next_fast_len((degree + 1) * self.k_max + 1, real=True))
+        self._axes = tuple(range(-n_dims, 0))
+
+    @cached_property
+    def wavenumbers(self) -> tuple[Tensor, ...]:
+        """Integer wavenumbers along each axis, shaped so that they broadcast against each other."""
+        k = torch.arange(self.k_max + 1, dtype=torch.float64, device=torch.get_default_device())
+        both = torch.cat([k, -k[1:].flip(0)])
+        shapes = [[-1 if axis == other else 1 for other in range(self.n_dims)] for axis in range(self.n_dims)]
+        return tuple((k if axis == self.n_dims - 1 else both).reshape(shapes[axis]) for axis in range(self.n_dims))
+
+    @cached_property
+    def derivatives(self) -> tuple[Tensor, ...]:
+        """Symbols of the first derivatives: i 2 pi k / length along each axis."""
+        return tuple(2j * math.pi / self.length * k for k in self.wavenumbers)
+
+    @cached_property
+    def laplacian(self) -> Tensor:
+        """Symbol of the Laplacian: minus the squared length of the wave vector."""
+        return -sum((2 * math.pi / self.length * k) ** 2 for k in self.wavenumbers)  # pyright: ignore[reportReturnType]
+
+    def derivative(self, u_hat: Tensor, axis: int) -> Tensor:
+        """Coefficients of the derivative along an axis."""
+        return u_hat * self.derivatives[axis]
+
+    def values(self, u_hat: Tensor, resolution: int | None = None) -> Tensor:
+        """Values on the grid for products, or on one of ``resolution`` points per axis.
+
+        On a grid too coarse for all coefficients, only wavenumbers below half its points are used.
+        """
+        n = self.product_resolution if resolution is None else resolution
+        full = u_hat.new_zeros(*u_hat.shape[: -self.n_dims], *[n] * (self.n_dims - 1), n // 2 + 1)
+        for part in blocks(min(self.k_max, max_wavenumber(n, dealiased=False)), self.n_dims):
+            full[(..., *part)] = u_hat[(..., *part)]
+        return torch.fft.irfftn(full, s=(n,) * self.n_dims, dim=self._axes, norm="forward")
+
+    def coefficients(self, u: Tensor) -> Tensor:
+        """Coefficients of values on any grid; zero where the grid holds fewer wavenumbers."""
+        full = torch.fft.rfftn(u, dim=self._axes, norm="forward")
+        u_hat = full.new_zeros(*u.shape[: -self.n_dims], *self.shape)
+        for part in blocks(min(self.k_max, max_wavenumber(u.shape[-1], dealiased=False)), self.n_dims):
+            u_hat[(..., *part)] = full[(..., *part)]
+        return u_hat
+
+    def moved(self, u_hat: Tensor, other: Space) -> Tensor:
+        """The same field in another space, padded with zeros or cut off."""
+        result = u_hat.new_zeros(*u_hat.shape[: -self.n_dims], *other.shape)
+        for part in blocks(min(self.k_max, other.k_max), self.n_dims):
+            result[(..., *part)] = u_hat[(..., *part)]
+        return result
+
+
+def blocks(k_max: int, n_dims: int) -> list[tuple[slice, ...]]:
+    """Where the wavenumbers up to ``k_max`` lie in any half spectrum that holds them."""
+    both = [slice(0, k_max + 1), slice(-k_max, None)] if k_max else [slice(0, 1)]
+    return [(*part, slice(0, k_max + 1)) for part in itertools.product(both, repeat=n_dims - 1)]

@@ -97,7 +97,7 @@ def integrate(
     All samples take the same steps and no operation mixes samples.
 
     Args:
-        linear: symbol of L, real, float64, [*modes].
+        linear: symbol of L, float64 or, where the equation disperses, complex128, [*modes].
         nonlinear: N(v).
         state: initial states at time 0, [sample, *modes], real or complex; not changed.
         intervals: the steps of every interval between outputs (``graded_steps``).
@@ -147,14 +147,14 @@ class Coefficients(NamedTuple):
         """On the device of the states and, for complex states, repeated for their real and imaginary parts."""
         tables = (c.to(state.device) for c in self)
         # In a product with a complex tensor, a real table would become complex: twice the work, and slower kernels.
-        if state.is_complex():
+        if state.is_complex() and not self.full.is_complex():
             tables = (c[..., None].expand(*c.shape, 2).contiguous() for c in tables)
         return Coefficients(*tables)
 
 
 def coefficients(linear: Tensor, dt: float) -> Coefficients:
     """The scheme's coefficients for one step size, accurate to a few units in the 15th digit for any z = L dt."""
-    z = linear.double() * dt
+    z = linear.to(torch.complex128 if linear.is_complex() else torch.float64) * dt
     small = z.abs() < _SERIES_RADIUS
     # Each form gets a harmless argument where the other one is chosen.
     near, far = torch.where(small, z, 0.0), torch.where(small, 1.0, z)
@@ -189,29 +189,28 @@ def _series(z: Tensor, terms: Sequence[float]) -> Tensor:
 def _step(nonlinear: Nonlinearity, state: Tensor, c: Coefficients) -> Tensor:
     # Linear combinations use real numbers, and overwrite stages that are no longer needed: at a thousand modes, memory
     # traffic would otherwise cost as much as the transforms.
-    v = _real(state)
-    n_v = _real(nonlinear(state))
+    as_pairs = state.is_complex() and not c.full.is_complex()  # real and imaginary parts have the same coefficients
+    split = torch.view_as_real if as_pairs else _same
+    joined = torch.view_as_complex if as_pairs else _same
+    v = split(state)
+    n_v = split(nonlinear(state))
     half_v = c.half * v
     a = torch.addcmul(half_v, c.stage, n_v)
-    n_a = _real(nonlinear(_like(a, state)))
-    n_b = _real(nonlinear(_like(half_v.addcmul_(c.stage, n_a), state)))
+    n_a = split(nonlinear(joined(a)))
+    n_b = split(nonlinear(joined(half_v.addcmul_(c.stage, n_a))))
     result = torch.addcmul(c.full * v, c.first, n_v)
     # c = exp(z/2) a + stage (2 N(b) - N(v)), overwriting a
     a.mul_(c.half).addcmul_(c.stage, n_b, value=2).addcmul_(c.stage, n_v, value=-1)
-    n_c = _real(nonlinear(_like(a, state)))
-    return _like(result.addcmul_(c.middle, n_a.add_(n_b)).addcmul_(c.last, n_c), state)
+    n_c = split(nonlinear(joined(a)))
+    return joined(result.addcmul_(c.middle, n_a.add_(n_b)).addcmul_(c.last, n_c))
 
 
-def _real(tensor: Tensor) -> Tensor:
-    return torch.view_as_real(tensor) if tensor.is_complex() else tensor
-
-
-def _like(tensor: Tensor, state: Tensor) -> Tensor:
-    return torch.view_as_complex(tensor) if state.is_complex() else tensor
+def _same(tensor: Tensor) -> Tensor:
+    return tensor
 
 
 def _assert_finite(state: Tensor, time: float, numbers: Sequence[int] | None) -> None:
-    finite = torch.isfinite(_real(state)).flatten(1).all(dim=1)
+    finite = torch.isfinite(state).flatten(1).all(dim=1)
     if not bool(finite.all()):
         worst = int(torch.argmin(finite.int()))
         raise SolverError(

@@ -1,0 +1,55 @@
+"""The viscous Burgers equation of a velocity with two components.
+
+    u_t + (u . grad) u = viscosity Laplacian u    on [0, length)^2, periodic
+
+A velocity that is a gradient stays one; the Cole-Hopf transform then gives the exact solution.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+from torch import Tensor
+
+from data_gen.random_fields import TruncatedFourierSeries
+from data_gen.semilinear import SemilinearProblem
+from data_gen.spec import FieldSpec
+from data_gen.spectral import Space
+
+
+@dataclass(frozen=True, kw_only=True)
+class Burgers2D(SemilinearProblem):
+    """Burgers' equation in two dimensions as a dataset.
+
+    Attributes:
+        viscosity: in units of length^2 / time, positive.
+    """
+
+    viscosity: float = 5e-3
+    n_dims: int = 2
+    resolution: int = 64
+    interval: float = 0.05
+    n_snapshots: int = 11
+    initial: TruncatedFourierSeries = field(default_factory=lambda: TruncatedFourierSeries(n_waves=3))
+    first_step: float = 5e-3
+    max_step: float = 5e-3
+    inner_batch: int = 16
+
+    stem: ClassVar[str] = "burgers"
+    equation: ClassVar[str] = "∂ₜu + (u·∇)u = ν ∇²u"
+    reference: ClassVar[str] = "Koehler et al. (2024), APEBench, arXiv 2411.00180"
+    state: ClassVar[tuple[FieldSpec, ...]] = (
+        FieldSpec("velocity_x", "velocity along x", "length/time"),
+        FieldSpec("velocity_y", "velocity along y", "length/time"),
+    )
+    degree: ClassVar[int] = 2
+    positive: ClassVar[tuple[str, ...]] = ("viscosity",)
+
+    def linear(self, space: Space) -> Tensor:
+        return self.viscosity * space.laplacian
+
+    def nonlinear(self, u_hat: Tensor, space: Space) -> Tensor:
+        u = space.values(u_hat)
+        slopes = (space.values(space.derivative(u_hat, axis)) for axis in range(space.n_dims))
+        return space.coefficients(-sum(u[:, [axis]] * slope for axis, slope in enumerate(slopes)))

@@ -1,0 +1,67 @@
+"""The Gray-Scott equations: two substances react and form spots, stripes and waves.
+
+    u_t = diffusivity_u Laplacian u - u v^2 + feed (1 - u)
+    v_t = diffusivity_v Laplacian v + u v^2 - (feed + kill) v    on [0, length)^d, periodic
+
+Pearson (1993), Complex patterns in a simple system, Science 261, has the map of patterns by feed and kill.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from data_gen.random_fields import GaussianBlobs
+from data_gen.semilinear import SemilinearProblem
+from data_gen.spec import FieldSpec
+from data_gen.spectral import Space
+
+
+@dataclass(frozen=True, kw_only=True)
+class GrayScott(SemilinearProblem):
+    """Gray-Scott as a dataset in one, two or three dimensions.
+
+    Attributes:
+        diffusivity_u, diffusivity_v: in units of length^2 / time, positive.
+        feed, kill: rates, positive.
+    """
+
+    diffusivity_u: float = 2e-5
+    diffusivity_v: float = 1e-5
+    feed: float = 0.04
+    kill: float = 0.06
+    n_dims: int = 2
+    length: float = 2.5
+    resolution: int = 64
+    interval: float = 20.0
+    n_snapshots: int = 21
+    initial: GaussianBlobs = field(default_factory=lambda: GaussianBlobs(heights=(-0.5, 0.25), offsets=(1.0, 0.0)))
+    first_step: float = 0.5
+    max_step: float = 0.5
+    inner_batch: int = 16
+
+    stem: ClassVar[str] = "gray_scott"
+    equation: ClassVar[str] = "∂ₜu = Dᵤ ∇²u − u v² + F (1 − u), ∂ₜv = Dᵥ ∇²v + u v² − (F + k) v"
+    reference: ClassVar[str] = "Pearson (1993), Science 261, 189"
+    state: ClassVar[tuple[FieldSpec, ...]] = (
+        FieldSpec("fuel", "concentration u"),
+        FieldSpec("catalyst", "concentration v"),
+    )
+    degree: ClassVar[int] = 3
+    positive: ClassVar[tuple[str, ...]] = ("diffusivity_u", "diffusivity_v", "feed", "kill")
+
+    def linear(self, space: Space) -> Tensor:
+        return torch.stack(
+            [
+                self.diffusivity_u * space.laplacian - self.feed,
+                self.diffusivity_v * space.laplacian - (self.feed + self.kill),
+            ]
+        )
+
+    def nonlinear(self, u_hat: Tensor, space: Space) -> Tensor:
+        u, v = space.values(u_hat).unbind(dim=1)
+        reaction = u * v**2
+        return space.coefficients(torch.stack([self.feed - reaction, reaction], dim=1))

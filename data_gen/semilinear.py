@@ -1,0 +1,243 @@
+"""Semilinear equations u_t = L u + N(u) on a periodic box in one, two or three dimensions: a problem needs its L and N.
+
+Pseudo-spectral in space, free of aliasing, ETDRK4 in time, float64 throughout. An equation that has no N is solved
+exactly. A subclass of ``SemilinearProblem`` gives the symbol of L, the function N, its fields and its parameters;
+everything that ``data_gen.spec.Problem`` asks for follows. Equations are written as in Koehler et al. (2024), APEBench,
+arXiv 2411.00180, whose solvers (exponax) have the same structure.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any, ClassVar, Protocol, Self
+
+import numpy as np
+import torch
+from jaxtyping import Complex, Float
+from numpy.typing import NDArray
+from torch import Tensor
+
+from data_gen.grids import Grid
+from data_gen.solvers.etdrk4 import graded_steps, halved, integrate
+from data_gen.spec import DatasetSpec, FieldSpec, Samples
+from data_gen.spectral import Space, blocks
+
+
+class InitialLaw(Protocol):
+    """A law of random fields on the periodic box of side 1."""
+
+    def draw(self, rngs: Sequence[np.random.Generator], n_fields: int, space: Space) -> Complex[Tensor, "n field *k"]:
+        """One state per generator, as the coefficients that ``space`` holds; the same field at any resolution."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class SemilinearProblem(ABC):
+    """Base of the problems u_t = L u + N(u).
+
+    A subclass is a frozen dataclass with the equation's parameters as fields. It sets the class variables below and
+    implements ``linear`` and, unless the equation is linear, ``nonlinear``.
+
+    Attributes:
+        n_dims: dimensions of the box.
+        resolution: points per axis of the stored snapshots, even. The solver keeps all wavenumbers that they can hold.
+        length: side of the box.
+        interval, n_snapshots: the stored times 0, interval, 2 interval, ...
+        initial: law of the initial states, on a box of side 1 that is stretched to ``length``.
+        warm_up: time for which the drawn states evolve before t = 0, e.g. until they are on an attractor.
+        first_step, step_growth, max_step: steps first_step, first_step step_growth, ... up to max_step.
+        inner_batch: samples solved together, for speed. It is part of the address, because the bytes may depend on it.
+
+    Raises:
+        ValueError: a parameter is out of range; the message names it.
+    """
+
+    n_dims: int
+    resolution: int
+    length: float = 1.0
+    interval: float
+    n_snapshots: int
+    initial: Any
+    warm_up: float = 0.0
+    first_step: float = math.inf
+    step_growth: float = 1.3
+    max_step: float = math.inf
+    inner_batch: int = 64
+
+    version: ClassVar[int] = 1
+    stem: ClassVar[str]
+    equation: ClassVar[str]
+    reference: ClassVar[str] = ""
+    state: ClassVar[tuple[FieldSpec, ...]]
+    conserved: ClassVar[tuple[str, ...]] = ()
+    symmetries: ClassVar[tuple[str, ...]] = ("translation",)
+    # Degree of the polynomial N(u); 1 if there is none.
+    degree: ClassVar[int] = 1
+    # Parameters that must be positive.
+    positive: ClassVar[tuple[str, ...]] = ()
+
+    def __post_init__(self) -> None:
+        for name in ("length", "interval", "first_step", "max_step", *self.positive):
+            _require(getattr(self, name) > 0, name, getattr(self, name), "positive")
+        _require(self.resolution >= 4 and self.resolution % 2 == 0, "resolution", self.resolution, "even, at least 4")
+        _require(self.n_snapshots >= 2, "n_snapshots", self.n_snapshots, "at least 2 (the initial state is the first)")
+        _require(self.warm_up >= 0, "warm_up", self.warm_up, "at least 0")
+        _require(1 <= self.step_growth < math.inf, "step_growth", self.step_growth, "at least 1")
+        _require(self.inner_batch >= 1, "inner_batch", self.inner_batch, "at least 1")
+
+    @abstractmethod
+    def linear(self, space: Space) -> Tensor:
+        """Symbol of L, [field, *k], or [*k] if it is the same for all fields; complex where the equation disperses."""
+
+    def nonlinear(self, u_hat: Complex[Tensor, "n field *k"], space: Space) -> Complex[Tensor, "n field *k"]:
+        """Coefficients of N(u)."""
+        raise NotImplementedError(f"{type(self).__name__} has degree {self.degree} but no nonlinear().")
+
+    @property
+    def spec(self) -> DatasetSpec:
+        own = {entry for entry in self.__dataclass_fields__ if entry not in SemilinearProblem.__dataclass_fields__}
+        steps = ("first_step", "step_growth", "max_step") if self.degree > 1 else ()
+        return DatasetSpec(
+            name=f"{self.stem}{self.n_dims}d",
+            version=self.version,
+            equation=self.equation,
+            grid=self._grid(self.resolution),
+            times=tuple(self.interval * i for i in range(self.n_snapshots)),
+            state=self.state,
+            parameters={name: getattr(self, name) for name in (*sorted(own), "warm_up", *steps)},
+            conserved=self.conserved,
+            symmetries=self.symmetries,
+            diagnostics=(
+                FieldSpec(
+                    "spectrum_tail",
+                    "norm of the highest third of the wavenumbers at any stored time after t=0, relative to u at t=0",
+                ),
+                FieldSpec("n_steps", "time steps taken"),
+            ),
+            reference=self.reference,
+        )
+
+    def simulate(self, rngs: Sequence[np.random.Generator]) -> Samples:
+        """Draw initial states, one per generator, and solve to the stored times."""
+        return self._run(self._start(rngs), self.n_snapshots - 1, stores_initial=True)
+
+    def simulate_refined(self, rngs: Sequence[np.random.Generator]) -> Samples:
+        """The inputs of ``simulate`` (states after the warm-up) solved with twice the wavenumbers and half the steps,
+        and given on the same grid."""
+        fine = replace(self, resolution=2 * self.resolution)
+        u_hat = self._space.moved(self._start(rngs), fine._space)
+        return fine._run(u_hat, self.n_snapshots - 1, stores_initial=True, halve=True, stored=self.resolution)
+
+    def solve(self, history: NDArray[np.floating], static: NDArray[np.floating], n_steps: int) -> Samples:
+        """``n_steps`` snapshots that follow the last frame of ``history`` [sample, time, field, *space].
+
+        The history may be on any periodic grid; ``static`` has no channels.
+
+        Raises:
+            ValueError: the history holds no frame or other fields, there are static fields, or ``n_steps`` is below 1.
+        """
+        name = type(self).__name__
+        if history.ndim != 3 + self.n_dims or history.shape[1] < 1 or history.shape[2] != len(self.state):
+            space = ", ".join("n" * self.n_dims)
+            raise ValueError(
+                f"{name}.solve expected a history [sample, time >= 1, {len(self.state)}, {space}], got {history.shape}."
+            )
+        if static.shape[1] != 0:
+            raise ValueError(f"{name} has no static fields, got {static.shape[1]}.")
+        if n_steps < 1:
+            raise ValueError(f"{name}.solve needs n_steps of at least 1, got {n_steps}.")
+        last = torch.as_tensor(np.asarray(history[:, -1], dtype=np.float64))
+        return self._run(self._space.coefficients(last), n_steps, stores_initial=False)
+
+    def at(self, grid: Grid) -> Self:
+        """The same equation solved and stored on another grid.
+
+        Raises:
+            ValueError: the grid isn't a periodic cube of side ``length``, or has an odd number of points.
+        """
+        if grid != self._grid(grid.shape[0]):
+            raise ValueError(f"{type(self).__name__} needs a periodic grid of side {self.length:g}, got {grid}.")
+        return replace(self, resolution=grid.shape[0])
+
+    def relaxed(self, factor: float) -> Self:
+        """The same equation and grid with all steps ``factor`` times as long."""
+        return replace(self, first_step=factor * self.first_step, max_step=factor * self.max_step)
+
+    @cached_property
+    def _space(self) -> Space:
+        return Space(self.resolution, self.n_dims, self.length, self.degree)
+
+    def _grid(self, resolution: int) -> Grid:
+        return Grid.periodic(resolution, self.n_dims, self.length)
+
+    def _start(self, rngs: Sequence[np.random.Generator]) -> Complex[Tensor, "n field *k"]:
+        """States at t = 0."""
+        drawn = self.initial.draw(rngs, len(self.state), self._space).to(torch.get_default_device())
+        if not self.warm_up:
+            return drawn
+        steps = self._steps([0.0, self.warm_up])
+        return torch.cat([self._solved(chunk, steps, start)[:, 0] for start, chunk in self._chunks(drawn)])
+
+    def _steps(self, times: Sequence[float]) -> list[list[float]]:
+        if self.degree == 1:  # exact at any step
+            return [[end - start] for start, end in itertools.pairwise(times)]
+        largest = min(self.max_step, self.interval)
+        return graded_steps(times, min(self.first_step, largest), self.step_growth, largest)
+
+    def _chunks(self, u_hat: Tensor) -> list[tuple[int, Tensor]]:
+        return list(zip(range(0, len(u_hat), self.inner_batch), u_hat.split(self.inner_batch), strict=True))
+
+    def _solved(self, u_hat: Tensor, steps: Sequence[Sequence[float]], first: int) -> Tensor:
+        """States after each interval, [sample, interval, field, *k]."""
+        linear = self.linear(self._space).expand(len(self.state), *self._space.shape)
+        if self.degree == 1:
+            factors = [torch.exp(linear * math.fsum(chain)) for chain in steps]
+            return torch.stack(list(itertools.accumulate(factors, torch.mul, initial=u_hat))[1:], dim=1)
+        return integrate(
+            linear,
+            lambda state: self.nonlinear(state, self._space),
+            u_hat,
+            steps,
+            numbers=range(first, first + len(u_hat)),
+        )
+
+    def _run(
+        self, u_hat: Tensor, n_steps: int, *, stores_initial: bool, halve: bool = False, stored: int | None = None
+    ) -> Samples:
+        """Solve from ``u_hat`` over ``n_steps`` intervals; ``halve`` halves every step."""
+        steps = self._steps([self.interval * i for i in range(n_steps + 1)])
+        steps = halved(steps) if halve else steps
+        frames, tails = [], []
+        for first, chunk in self._chunks(u_hat):
+            states = torch.cat([chunk[:, None], self._solved(chunk, steps, first)], dim=1)
+            frames.append(self._space.values(states, stored or self.resolution))
+            tails.append(_tail(states, self.n_dims))
+        trajectory = torch.cat(frames).cpu().numpy()
+        diagnostics = {
+            "spectrum_tail": torch.cat(tails).cpu().numpy(),
+            "n_steps": np.full(len(u_hat), float(sum(map(len, steps)))),
+        }
+        static = np.empty((len(u_hat), 0, *trajectory.shape[3:]))
+        return Samples(trajectory[:, :1], static, trajectory if stores_initial else trajectory[:, 1:], diagnostics)
+
+
+def _tail(states: Complex[Tensor, "n time field *k"], n_dims: int) -> Float[Tensor, " n"]:
+    """Largest norm after the first time of the coefficients with any wavenumber in the highest third."""
+    k_max = states.shape[-1] - 1
+    power = torch.view_as_real(states).square().sum(dim=(-1, 2))
+    low = torch.zeros(power.shape[:2], dtype=power.dtype, device=power.device)
+    for part in blocks(2 * k_max // 3, n_dims):
+        low += power[(..., *part)].flatten(2).sum(dim=2)
+    whole = power.flatten(2).sum(dim=2)
+    tiny = torch.finfo(whole.dtype).tiny
+    return ((whole - low).clamp(min=0)[:, 1:].amax(dim=1) / whole[:, 0].clamp(min=tiny)).sqrt()
+
+
+def _require(holds: bool, name: str, value: float, condition: str) -> None:
+    if not holds:
+        raise ValueError(f"dataset.problem.{name} must be {condition}, got {value}.")
