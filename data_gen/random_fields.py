@@ -201,7 +201,8 @@ class TruncatedFourierSeries:
                 field[tuple(-k[plane].T)] = np.conj(waves[plane])
         drawn = torch.from_numpy(u_hat)
         axes = tuple(range(-space.n_dims, 0))
-        drawn *= self.largest / own.values(drawn).abs().amax(dim=axes, keepdim=True)
+        for sample in drawn:  # one by one: a transform's last digits may depend on the size of the batch
+            sample *= self.largest / own.values(sample).abs().amax(dim=axes, keepdim=True)
         drawn[(..., *[0] * space.n_dims)] += self.offset
         return own.moved(drawn, space)
 
@@ -260,7 +261,7 @@ class GaussianBlobs:
 
 
 def _half_space(k_max: int, n_dims: int) -> NDArray[np.int64]:
-    """Wave vectors up to k_max of a real field, one of each pair k and -k, without 0, in drawing order: [wave, axis]."""
+    """One of each pair of wave vectors k and -k up to k_max, without 0, in drawing order: [wave, axis]."""
     k = np.array(list(itertools.product(range(-k_max, k_max + 1), repeat=n_dims)))
     last = [k[:, axis] for axis in reversed(range(n_dims))]
     # Positive if the last component that isn't zero is: this is the half that a half spectrum holds.

@@ -112,7 +112,7 @@ def from_grid_1d(u: Float[Tensor, "... n"], k_max: int) -> Complex[Tensor, "... 
 
 
 class Space:
-    """Real periodic fields on a cube as compact Fourier coefficients: [..., 2K+1, ..., 2K+1, K+1], one axis a dimension.
+    """Real periodic fields on a cube as compact Fourier coefficients, [..., 2K+1, ..., 2K+1, K+1].
 
     The wavenumbers are those of this module: 0, 1 ... K, -K ... -1 along every axis but the last, which holds
     0 ... K. K is the largest wavenumber below half the resolution, so that a coefficient never loses its phase.

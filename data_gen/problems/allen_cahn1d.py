@@ -47,4 +47,5 @@ class AllenCahn1D(SemilinearProblem):
         return self.width**2 * space.laplacian + 1
 
     def nonlinear(self, u_hat: Tensor, space: Space) -> Tensor:
-        return space.coefficients(-(space.values(u_hat) ** 3))
+        u = space.values(u_hat)
+        return space.coefficients(-(u * u * u))

@@ -26,14 +26,14 @@ class Burgers2D(SemilinearProblem):
         viscosity: in units of length^2 / time, positive.
     """
 
-    viscosity: float = 5e-3
+    viscosity: float = 1e-2
     n_dims: int = 2
     resolution: int = 64
     interval: float = 0.05
     n_snapshots: int = 11
     initial: TruncatedFourierSeries = field(default_factory=lambda: TruncatedFourierSeries(n_waves=3))
-    first_step: float = 5e-3
-    max_step: float = 5e-3
+    first_step: float = 2.5e-3
+    max_step: float = 1e-2
     inner_batch: int = 16
 
     stem: ClassVar[str] = "burgers"

@@ -51,4 +51,5 @@ class CahnHilliard2D(SemilinearProblem):
         return -self.mobility * (space.laplacian + (self.width * space.laplacian) ** 2)
 
     def nonlinear(self, u_hat: Tensor, space: Space) -> Tensor:
-        return self.mobility * space.laplacian * space.coefficients(space.values(u_hat) ** 3)
+        u = space.values(u_hat)
+        return self.mobility * space.laplacian * space.coefficients(u * u * u)

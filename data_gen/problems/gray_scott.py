@@ -34,13 +34,13 @@ class GrayScott(SemilinearProblem):
     feed: float = 0.04
     kill: float = 0.06
     n_dims: int = 2
-    length: float = 2.5
+    length: float = 0.64
     resolution: int = 64
     interval: float = 20.0
     n_snapshots: int = 21
     initial: GaussianBlobs = field(default_factory=lambda: GaussianBlobs(heights=(-0.5, 0.25), offsets=(1.0, 0.0)))
     first_step: float = 0.5
-    max_step: float = 0.5
+    max_step: float = 1.0
     inner_batch: int = 16
 
     stem: ClassVar[str] = "gray_scott"

@@ -31,13 +31,13 @@ class SwiftHohenberg(SemilinearProblem):
     growth: float = 0.7
     asymmetry: float = 1.0
     n_dims: int = 2
-    length: float = 62.83185307179586
+    length: float = 37.69911184307752
     resolution: int = 64
     interval: float = 1.0
     n_snapshots: int = 21
-    initial: TruncatedFourierSeries = field(default_factory=lambda: TruncatedFourierSeries(n_waves=8))
+    initial: TruncatedFourierSeries = field(default_factory=lambda: TruncatedFourierSeries(n_waves=5))
     first_step: float = 0.05
-    max_step: float = 0.05
+    max_step: float = 0.1
     inner_batch: int = 16
 
     stem: ClassVar[str] = "swift_hohenberg"
