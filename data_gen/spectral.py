@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections.abc import Callable
 from functools import cached_property
 
 import scipy.fft
@@ -164,15 +165,26 @@ class Space:
         full = u_hat.new_zeros(*u_hat.shape[: -self.n_dims], *[n] * (self.n_dims - 1), n // 2 + 1)
         for part in blocks(min(self.k_max, max_wavenumber(n, dealiased=False)), self.n_dims):
             full[(..., *part)] = u_hat[(..., *part)]
-        return torch.fft.irfftn(full, s=(n,) * self.n_dims, dim=self._axes, norm="forward")
+        return self._one_by_one(
+            lambda fields: torch.fft.irfftn(fields, s=(n,) * self.n_dims, dim=self._axes, norm="forward"), full
+        )
 
     def coefficients(self, u: Tensor) -> Tensor:
         """Coefficients of values on any grid; zero where the grid holds fewer wavenumbers."""
-        full = torch.fft.rfftn(u, dim=self._axes, norm="forward")
+        full = self._one_by_one(lambda fields: torch.fft.rfftn(fields, dim=self._axes, norm="forward"), u)
         u_hat = full.new_zeros(*u.shape[: -self.n_dims], *self.shape)
         for part in blocks(min(self.k_max, max_wavenumber(u.shape[-1], dealiased=False)), self.n_dims):
             u_hat[(..., *part)] = full[(..., *part)]
         return u_hat
+
+    def _one_by_one(self, transform: Callable[[Tensor], Tensor], fields: Tensor) -> Tensor:
+        """In three dimensions, the last digits of a transform depend on how many are made at once. Making them one by
+        one costs nothing there."""
+        if self.n_dims < 3:
+            return transform(fields)
+        batch = fields.shape[:-3]
+        found = [transform(field) for field in fields.reshape(-1, *fields.shape[-3:])]
+        return torch.stack(found).unflatten(0, batch)
 
     def moved(self, u_hat: Tensor, other: Space) -> Tensor:
         """The same field in another space, padded with zeros or cut off."""
