@@ -131,7 +131,7 @@ class Space:
         self.n_dims = n_dims
         self.shape = (*[2 * self.k_max + 1] * (n_dims - 1), self.k_max + 1)
         self.length = length
-        self.product_resolution = int(scipy.fft.next_fast_len((degree + 1) * self.k_max + 1, real=True))
+        self.product_resolution = _fast_length((degree + 1) * self.k_max + 1)
         self._axes = tuple(range(-n_dims, 0))
 
     @cached_property
@@ -192,6 +192,10 @@ class Space:
         for part in blocks(min(self.k_max, other.k_max), self.n_dims):
             result[(..., *part)] = u_hat[(..., *part)]
         return result
+
+
+def _fast_length(at_least: int) -> int:
+    return scipy.fft.next_fast_len(at_least, real=True)  # pyright: ignore[reportReturnType] the stubs allow None
 
 
 def blocks(k_max: int, n_dims: int) -> list[tuple[slice, ...]]:

@@ -51,5 +51,5 @@ class Burgers2D(SemilinearProblem):
 
     def nonlinear(self, u_hat: Tensor, space: Space) -> Tensor:
         u = space.values(u_hat)
-        slopes = (space.values(space.derivative(u_hat, axis)) for axis in range(space.n_dims))
-        return space.coefficients(-sum(u[:, [axis]] * slope for axis, slope in enumerate(slopes)))
+        along_x, along_y = (space.values(space.derivative(u_hat, axis)) for axis in range(2))
+        return space.coefficients(-(u[:, [0]] * along_x + u[:, [1]] * along_y))

@@ -34,9 +34,7 @@ def small(problem: SemilinearProblem) -> SemilinearProblem:
     """On a coarse grid over two intervals, each of eight steps."""
     step = min(problem.max_step, problem.interval / 8)
     n = {1: 64, 2: 24, 3: 12}[problem.n_dims]
-    return replace(
-        problem, resolution=n, n_snapshots=3, interval=8 * step, first_step=step, max_step=step, warm_up=0.0
-    )
+    return replace(problem, resolution=n, n_snapshots=3, interval=8 * step, first_step=step, max_step=step, warm_up=0.0)
 
 
 NODES = {path.stem: OmegaConf.load(path).get("problem") for path in sorted(CONFIGS.glob("*.yaml"))}
