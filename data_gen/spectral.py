@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable
 from functools import cached_property
 
 import scipy.fft
@@ -131,8 +130,7 @@ class Space:
         self.n_dims = n_dims
         self.shape = (*[2 * self.k_max + 1] * (n_dims - 1), self.k_max + 1)
         self.length = length
-        self.product_resolution = _fast_length((degree + 1) * self.k_max + 1)
-        self._axes = tuple(range(-n_dims, 0))
+        self.product_resolution = 4 * _fast_length(-(-((degree + 1) * self.k_max + 1) // 4))
 
     @cached_property
     def wavenumbers(self) -> tuple[Tensor, ...]:
@@ -162,29 +160,35 @@ class Space:
         On a grid too coarse for all coefficients, only wavenumbers below half its points are used.
         """
         n = self.product_resolution if resolution is None else resolution
-        full = u_hat.new_zeros(*u_hat.shape[: -self.n_dims], *[n] * (self.n_dims - 1), n // 2 + 1)
-        for part in blocks(min(self.k_max, max_wavenumber(n, dealiased=False)), self.n_dims):
-            full[(..., *part)] = u_hat[(..., *part)]
-        return self._one_by_one(
-            lambda fields: torch.fft.irfftn(fields, s=(n,) * self.n_dims, dim=self._axes, norm="forward"), full
-        )
+        k_max = min(self.k_max, max_wavenumber(n, dealiased=False))
+        # One axis after another, the last axis last: zeros are never transformed. Each axis is moved to the end first,
+        # because a transform of contiguous values is the fastest.
+        u = u_hat[..., : k_max + 1]
+        for _ in range(self.n_dims - 1):
+            u = u.movedim(-self.n_dims, -1)
+            wide = u.new_zeros(*u.shape[:-1], n)
+            wide[..., : k_max + 1] = u[..., : k_max + 1]
+            if k_max:
+                wide[..., -k_max:] = u[..., -k_max:]
+            u = torch.fft.ifft(wide, norm="forward")
+        half = u.new_zeros(*u.shape[: -self.n_dims], *[n] * (self.n_dims - 1), n // 2 + 1)
+        half[..., : k_max + 1] = u.movedim(-self.n_dims, -1)
+        return torch.fft.irfft(half, n, norm="forward")
 
     def coefficients(self, u: Tensor) -> Tensor:
         """Coefficients of values on any grid; zero where the grid holds fewer wavenumbers."""
-        full = self._one_by_one(lambda fields: torch.fft.rfftn(fields, dim=self._axes, norm="forward"), u)
-        u_hat = full.new_zeros(*u.shape[: -self.n_dims], *self.shape)
-        for part in blocks(min(self.k_max, max_wavenumber(u.shape[-1], dealiased=False)), self.n_dims):
-            u_hat[(..., *part)] = full[(..., *part)]
-        return u_hat
-
-    def _one_by_one(self, transform: Callable[[Tensor], Tensor], fields: Tensor) -> Tensor:
-        """In three dimensions, the last digits of a transform depend on how many are made at once. Making them one by
-        one costs nothing there."""
-        if self.n_dims < 3:
-            return transform(fields)
-        batch = fields.shape[:-3]
-        found = [transform(field) for field in fields.reshape(-1, *fields.shape[-3:])]
-        return torch.stack(found).unflatten(0, batch)
+        k_max = min(self.k_max, max_wavenumber(u.shape[-1], dealiased=False))
+        u_hat = torch.fft.rfft(u, norm="forward")[..., : k_max + 1].movedim(-1, -self.n_dims)
+        for _ in range(self.n_dims - 1):
+            all_modes = torch.fft.fft(u_hat.contiguous(), norm="forward")
+            low, high = all_modes[..., : k_max + 1], all_modes[..., all_modes.shape[-1] - k_max :]
+            u_hat = torch.cat([low.movedim(-1, -self.n_dims), high.movedim(-1, -self.n_dims)], dim=-self.n_dims)
+        if k_max == self.k_max:
+            return u_hat.contiguous()
+        result = u_hat.new_zeros(*u.shape[: -self.n_dims], *self.shape)
+        for part in blocks(k_max, self.n_dims):
+            result[(..., *part)] = u_hat[(..., *part)]
+        return result
 
     def moved(self, u_hat: Tensor, other: Space) -> Tensor:
         """The same field in another space, padded with zeros or cut off."""
