@@ -1,0 +1,72 @@
+"""The contract of every problem. A new file in configs/dataset is tested here without further changes.
+
+Problems are those of the smoke track. Orders, exact solutions, conserved quantities and symmetries are tested beside
+this file, those of semilinear equations in tests/data_gen/test_semilinear.py.
+"""
+
+from __future__ import annotations
+
+import functools
+
+import numpy as np
+import pytest
+from helpers.cells import GIVEN_AS_FILES
+from hydra.utils import instantiate
+
+from data_gen.generation import certificate
+from data_gen.generation.random_streams import generator
+from data_gen.spec import Problem, Samples
+from neuralop_bench.config.compose import compose
+from neuralop_bench.config.schema import RunConfig
+from neuralop_bench.runtime.place import CONFIG_DIR
+
+DATASETS = sorted({path.stem for path in (CONFIG_DIR / "task" / "smoke").glob("*.yaml")} - {*GIVEN_AS_FILES})
+every_problem = pytest.mark.parametrize("dataset", DATASETS)
+
+
+@functools.cache
+def smoke(dataset: str) -> RunConfig:
+    return compose(f"dataset={dataset}", "track=smoke")
+
+
+def problem_of(dataset: str) -> Problem:
+    return instantiate(smoke(dataset).dataset.problem)
+
+
+@functools.cache
+def draw(dataset: str, *samples: int) -> Samples:
+    return problem_of(dataset).simulate([generator(0, "test", i) for i in samples])
+
+
+def test_every_dataset_has_a_smoke_task_or_is_a_variant_of_one() -> None:
+    variants = {path.stem for path in (CONFIG_DIR / "dataset").glob("*.yaml")} - {*DATASETS, *GIVEN_AS_FILES}
+    assert all(any(name.startswith(f"{base}_") for base in DATASETS) for name in variants)
+
+
+@every_problem
+def test_a_sample_depends_on_its_own_stream_alone(dataset: str) -> None:
+    several, alone = draw(dataset, 0, 1, 2), draw(dataset, 2)
+    for whole, part in zip(several[:3], alone[:3], strict=True):
+        assert np.array_equal(whole[2:], part)
+
+
+@every_problem
+def test_samples_have_the_shapes_of_the_spec(dataset: str) -> None:
+    spec, samples = problem_of(dataset).spec, draw(dataset, 0, 1, 2)
+    assert samples.trajectory.shape == (3, spec.n_snapshots, len(spec.state), *spec.grid.shape)
+    assert samples.static.shape == (3, len(spec.static), *spec.grid.shape)
+    assert samples.history.shape == (3, 0 if spec.is_steady else 1, len(spec.state), *spec.grid.shape)
+    assert samples.diagnostics.keys() == {field.name for field in spec.diagnostics}
+    assert all(np.isfinite(array).all() for array in samples[:3])
+
+
+@every_problem
+def test_the_measured_error_is_below_the_tolerance(dataset: str) -> None:
+    errors = certificate.measure(problem_of(dataset), [generator(0, "test", 0)], [generator(0, "test", 0)])
+    assert 0 <= np.max(errors) <= smoke(dataset).dataset.tolerance
+
+
+@every_problem
+def test_bad_parameters_are_refused_by_name(dataset: str) -> None:
+    with pytest.raises(Exception, match=r"resolution|n_snapshots|nodes"):  # Hydra's error, which wraps the problem's
+        instantiate(smoke(dataset).dataset.problem | {"resolution": 3})
