@@ -340,7 +340,7 @@ def _damage_reported(path: Path) -> Iterator[None]:
         yield
     except StoreError:
         raise
-    except (OSError, RuntimeError, KeyError, ValueError, TypeError, AttributeError) as error:
+    except (OSError, RuntimeError, LookupError, ValueError, TypeError, AttributeError, ArithmeticError) as error:
         cause = hdf5.why(error)
         if cause is not None:
             raise StoreError(f"{path} can't be read: {cause}") from error

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from data_gen.files import WriteError
 from data_gen.generation.certificate import Certificate
-from data_gen.progress import printable
+from data_gen.progress import plain, printable
 from data_gen.store import DatasetFile, StoreError
 from neuralop_bench.evaluation import field_figures, figures
 
@@ -70,11 +70,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("-o", "--output", type=Path, help="the picture (default: <dataset>-<split>.png here)")
     given = parser.parse_args(arguments)
     try:
-        print(printable(describe(given.file), sys.stdout.encoding))
+        print(printable(plain(describe(given.file)), sys.stdout.encoding))
         if given.samples > 0:
             print(f"\npicture: {draw(given.file, given.samples, given.output)}")
     except (StoreError, WriteError) as error:
-        print(f"Error: {error}", file=sys.stderr)
+        print(f"Error: {plain(str(error))}", file=sys.stderr)
         return 1
     return 0
 

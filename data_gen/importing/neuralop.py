@@ -58,6 +58,6 @@ def _load(path: Path) -> Any:
         if cause is not None:
             raise ImportedFileError(f"{path} can't be read: {cause}") from error
         raise ImportedFileError(
-            f"{path} can't be loaded as tensors alone ({next(iter(str(error).splitlines()), '')}). A file with other "
+            f"{path} can't be loaded as tensors alone ({hdf5.words(error)}). A file with other "
             "Python objects in it isn't opened, because loading it would run its code."
         ) from error
