@@ -16,7 +16,7 @@ import h5py
 # Errors of the operating system that say nothing about the file's content. (EINVAL isn't one: it is also the answer to
 # an offset read from a damaged header.)
 _OUTSIDE = {errno.EIO, errno.ENFILE, errno.EMFILE, errno.ESTALE, errno.ENOENT, errno.EISDIR, errno.ETIMEDOUT}
-# HDF5 stores a size apart from the values, so a small file can claim any size. A larger array of which fewer than one
+# A size is stored apart from the values, so a small file can claim any size. A larger array of which fewer than one
 # byte in so many is stored isn't read: gzip makes zeros a thousand times smaller.
 _LARGE_BYTES, _MOST_COMPRESSED = 2**28, 2000
 
@@ -76,6 +76,11 @@ def why(error: BaseException) -> str | None:
     return None
 
 
+def claims_too_much(claimed: int, stored: int) -> bool:
+    """Whether an array is so large, in bytes, and so little of it is stored that it isn't read."""
+    return claimed > max(_LARGE_BYTES, _MOST_COMPRESSED * stored)
+
+
 def words(error: BaseException) -> str:
     """The first line of an error's message, of torch's only the reason."""
     text = str(error).rpartition("WeightsUnpickler error: ")[2]
@@ -103,7 +108,7 @@ def _unreadable(name: str, entry: Any) -> str | None:
             "that contain all of their data are read: copy the values into one file."
         )
     claimed, stored = math.prod(entry.shape or ()) * entry.id.get_type().get_size(), entry.id.get_storage_size()
-    if claimed > max(_LARGE_BYTES, _MOST_COMPRESSED * stored):
+    if claims_too_much(claimed, stored):
         return (
             f"its dataset {name} has the shape {entry.shape}, {claimed / 2**30:.3g} GiB, but only {stored} bytes are "
             "stored. The values may never have been written. If they were, save them without compression."

@@ -37,6 +37,12 @@ def _plain(path: Path, name: str, tensor: torch.Tensor) -> torch.Tensor:
             f"{name} in {path} is a {'nested tensor' if tensor.is_nested else 'tensor without values (device meta)'}. "
             "Save an ordinary tensor instead."
         )
+    stored = tensor.untyped_storage().nbytes() if tensor.layout == torch.strided else 0
+    if hdf5.claims_too_much(tensor.numel() * tensor.element_size(), stored):
+        raise ImportedFileError(
+            f"{name} in {path} has the shape {tuple(tensor.shape)}, but far fewer numbers are stored. Save an ordinary "
+            "tensor of smaller size instead."
+        )
     tensor = tensor.detach().resolve_neg()
     if tensor.is_quantized:
         tensor = tensor.dequantize()
