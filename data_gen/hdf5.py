@@ -71,7 +71,7 @@ def why(error: BaseException) -> str | None:
     if isinstance(error, MemoryError):
         return "there isn't enough memory."
     # torch's own message advises to load the file without this protection.
-    if type(error).__name__ == "UnpicklingError" and (found := re.search(r"Unsupported \w+: (?:GLOBAL )?(\S+)", text)):
+    if type(error).__name__ == "UnpicklingError" and (found := re.search(r"GLOBAL (\S+)", text)):
         return f"it holds Python objects ({found[1]}), which aren't loaded, because that would run their code."
     return None
 
@@ -83,8 +83,8 @@ def claims_too_much(claimed: int, stored: int) -> bool:
 
 def words(error: BaseException) -> str:
     """The first line of an error's message, of torch's only the reason."""
-    text = str(error).rpartition("WeightsUnpickler error: ")[2]
-    return next(iter(text.splitlines()), "").strip()
+    text = str(error).rpartition("WeightsUnpickler error: ")[2].strip()
+    return next(iter(text.splitlines()), "")
 
 
 # h5py stops a visit at the first result that isn't None. Its functions can't pass on every exception.
