@@ -53,10 +53,12 @@ def describe(path: Path) -> str:
 
 
 def _certificate(file: DatasetFile) -> str:
+    if "errors" not in file.certificate:
+        return "certificate: none; the error of these data was not measured"
     try:
         known = Certificate.from_dict(file.certificate).describe(file.spec)
-    except (KeyError, TypeError):
-        return "certificate: none; the error of these data was not measured"
+    except (AttributeError, LookupError, TypeError, ValueError):
+        return "certificate: it can't be read"
     origin = file.certificate.get("regridded_from")
     head = f"certificate (of {origin}, from which these samples were regridded):" if origin else "certificate:"
     return "\n".join([head, *(f"  {line}" for line in known.splitlines())])
