@@ -103,6 +103,7 @@ MALFORMED = [
     ("task=../../x", "no task ../../x"),
     ("+trainer.lr=3", "Unknown key trainer.lr. Did you mean optimizer.lr"),
     ("+splits.foo=3", "Unknown split splits.foo"),
+    ("+splits.test_x={a: 1}", "splits.test_x must be a number"),
     ("hydra.foo=3", "Unknown key hydra.foo"),
     ("choices={model: fno}", "choices"),
     # The grammar of the command line
