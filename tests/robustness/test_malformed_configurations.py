@@ -103,7 +103,6 @@ MALFORMED = [
     ("task=../../x", "no task ../../x"),
     ("+trainer.lr=3", "Unknown key trainer.lr. Did you mean optimizer.lr"),
     ("+splits.foo=3", "Unknown split splits.foo"),
-    ("+splits.test_x={a: 1}", "splits.test_x must be a number"),
     ("hydra.foo=3", "Unknown key hydra.foo"),
     ("choices={model: fno}", "choices"),
     # The grammar of the command line
@@ -394,6 +393,7 @@ FILES = [
     (GLOBAL + "model: {widht: 8}\n", "Unknown key model.widht"),
     (GLOBAL + "model: {width: abc}\n", "model.width must be of type int"),
     (GLOBAL + "model: 3\n", "model"),
+    (GLOBAL + "splits: {a: {a: {a: 1}}}\n", "splits.a"),
     (GLOBAL + "model: [1, 2]\n", "experiment=mine"),
     (GLOBAL + "1: 2\n", "Unknown key 1"),
     (GLOBAL + "trainer: {epochs: [1]}\n", "trainer.epochs"),
