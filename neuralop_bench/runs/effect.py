@@ -139,6 +139,7 @@ def _restored(cfg: RunConfig, base: RunConfig, name: str) -> RunConfig:
 
 def _as_given(cfg: RunConfig, who: Identity, key: str) -> str:
     group = key.split(".")[0]
-    if group != "model" and f"{group}._target_" in who.changed and group in cfg.choices:
+    typed = any(override.lstrip("+").startswith(f"{key}=") for override in cfg.overrides)
+    if group != "model" and not typed and f"{group}._target_" in who.changed and group in cfg.choices:
         return f"{group}={cfg.choices[group]}"
     return f"{key}={who.changed[key]}"

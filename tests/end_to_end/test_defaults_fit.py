@@ -81,9 +81,9 @@ def test_a_default_that_does_not_fit_becomes_the_largest_that_does(
 @pytest.mark.parametrize(
     ("overrides", "key", "chosen"),
     [
-        (("model=fno", "dataset=darcy2d", "dataset.problem.resolution=17"), "n_modes", 8),
+        (("model=fno", "dataset=ns2d", "dataset.problem.resolution=16"), "n_modes", 8),
         (("model=fno", "dataset=ns2d"), "n_modes", 12),  # the default fits, and the recipe has fewer
-        (("model=mgno", "dataset=darcy2d", "dataset.problem.resolution=9"), "n_smoothing", [1, 1, 1, 2]),
+        (("model=mgno", "dataset=burgers1d", "dataset.problem.resolution=16"), "n_smoothing", [1, 1, 1, 2]),
         (("model=pod_deeponet", "dataset=burgers1d"), "n_modes", 16),  # as many as training pairs
         (("model=fno_3d", "dataset=ns2d", "dataset.horizon=4"), "operator.n_modes", [8, 8, 3]),
     ],
@@ -100,7 +100,7 @@ def test_auto_is_for_sizes_and_leaves_other_numbers_as_they_are_given(waves: Cal
     assert on(folder, "model=fno", "model.n_modes=auto").model == on(folder, "model=fno").model
     with pytest.raises(ConfigError, match=r"model\.branch.*got 'auto'"):
         on(folder, "model=deeponet", "model.branch=auto")
-    with pytest.raises(ConfigError, match=r"model\.n_modes=|n_modes must be at most 8"):
+    with pytest.raises(ConfigError, match="n_modes must be at most 8"):
         plan.make(on(folder, "model=galerkin", "model.n_modes=12", "model.width=auto"))
 
 
