@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import errno
 import importlib
+import math
 import os
+import re
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
@@ -14,6 +16,9 @@ import h5py
 # Errors of the operating system that say nothing about the file's content. (EINVAL isn't one: it is also the answer to
 # an offset read from a damaged header.)
 _OUTSIDE = {errno.EIO, errno.ENFILE, errno.EMFILE, errno.ESTALE, errno.ENOENT, errno.EISDIR, errno.ETIMEDOUT}
+# A size is stored apart from the values, so a small file can claim any size. A larger array of which fewer than one
+# byte in so many is stored isn't read: gzip makes zeros a thousand times smaller.
+_LARGE_BYTES, _MOST_COMPRESSED = 2**28, 2000
 
 
 class RefusedFileError(ValueError):
@@ -28,8 +33,8 @@ def open_file(path: Path, **options: Any) -> Any:
         options: of ``h5py.File``.
 
     Raises:
-        RefusedFileError: it isn't a regular file (a pipe would block for ever), refers to data in other files, or is
-            compressed with a filter that isn't installed.
+        RefusedFileError: it isn't a regular file (a pipe would block for ever), refers to data in other files,
+            claims far more values than it stores, or is compressed with a filter that isn't installed.
         OSError: it can't be opened; ``why`` says what the error means.
     """
     if path.exists() and not path.is_file():
@@ -65,7 +70,21 @@ def why(error: BaseException) -> str | None:
         return f"the operating system reports: {os.strerror(error.errno)}."
     if isinstance(error, MemoryError):
         return "there isn't enough memory."
+    # torch's own message advises to load the file without this protection.
+    if type(error).__name__ == "UnpicklingError" and (found := re.search(r"GLOBAL (\S+)", text)):
+        return f"it holds Python objects ({found[1]}), which aren't loaded, because that would run their code."
     return None
+
+
+def claims_too_much(claimed: int, stored: int) -> bool:
+    """Whether an array is so large, in bytes, and so little of it is stored that it isn't read."""
+    return claimed > max(_LARGE_BYTES, _MOST_COMPRESSED * stored)
+
+
+def words(error: BaseException) -> str:
+    """The first line of an error's message, of torch's only the reason."""
+    text = str(error).rpartition("WeightsUnpickler error: ")[2].strip()
+    return next(iter(text.splitlines()), "")
 
 
 # h5py stops a visit at the first result that isn't None. Its functions can't pass on every exception.
@@ -87,6 +106,12 @@ def _unreadable(name: str, entry: Any) -> str | None:
         return (
             f"the values of its dataset {name} lie in other files (a virtual dataset, or external storage). Only files "
             "that contain all of their data are read: copy the values into one file."
+        )
+    claimed, stored = math.prod(entry.shape or ()) * entry.id.get_type().get_size(), entry.id.get_storage_size()
+    if claims_too_much(claimed, stored):
+        return (
+            f"its dataset {name} has the shape {entry.shape}, {claimed / 2**30:.3g} GiB, but only {stored} bytes are "
+            "stored. The values may never have been written. If they were, save them without compression."
         )
     created = entry.id.get_create_plist()
     for number in range(created.get_nfilters()):

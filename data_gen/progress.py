@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+import unicodedata
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Protocol
@@ -58,6 +59,21 @@ def printable(text: str, encoding: str | None) -> str:
     """
     encoding = encoding or "ascii"
     return text.encode(encoding, errors="replace").decode(encoding)
+
+
+def plain(text: str) -> str:
+    r"""A text for a terminal: characters that would steer it, or that can't be seen, are written as escapes.
+
+    >>> plain("café"), plain("\x1b[2Ju\u200bnet")
+    ('café', '\\x1b[2Ju\\u200bnet')
+    """
+    if text.isprintable():
+        return text
+    return "".join(sign if _is_plain(sign) else repr(sign)[1:-1] for sign in text)
+
+
+def _is_plain(sign: str) -> bool:
+    return unicodedata.category(sign)[0] != "C" or sign in "\n\t"
 
 
 class _Counter:

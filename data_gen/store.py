@@ -195,6 +195,8 @@ class DatasetFile:
             values = json.loads(header)
             self.split, self.seed, self.n_samples = str(values["split"]), int(values["seed"]), int(values["n_samples"])
             self.certificate: dict[str, Any] = values["certificate"]
+            if not isinstance(self.certificate.get("error"), float | int | None):
+                raise ValueError(f"the error in its certificate is {self.certificate['error']!r}")
             self._check_header()
             on_failure.pop_all()
 
@@ -340,7 +342,7 @@ def _damage_reported(path: Path) -> Iterator[None]:
         yield
     except StoreError:
         raise
-    except (OSError, RuntimeError, KeyError, ValueError, TypeError, AttributeError) as error:
+    except (OSError, RuntimeError, LookupError, ValueError, TypeError, AttributeError, ArithmeticError) as error:
         cause = hdf5.why(error)
         if cause is not None:
             raise StoreError(f"{path} can't be read: {cause}") from error

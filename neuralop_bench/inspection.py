@@ -12,7 +12,7 @@ from pathlib import Path
 
 from data_gen.files import WriteError
 from data_gen.generation.certificate import Certificate
-from data_gen.progress import printable
+from data_gen.progress import plain, printable
 from data_gen.store import DatasetFile, StoreError
 from neuralop_bench.evaluation import field_figures, figures
 
@@ -53,10 +53,12 @@ def describe(path: Path) -> str:
 
 
 def _certificate(file: DatasetFile) -> str:
+    if "errors" not in file.certificate:
+        return "certificate: none; the error of these data was not measured"
     try:
         known = Certificate.from_dict(file.certificate).describe(file.spec)
-    except (KeyError, TypeError):
-        return "certificate: none; the error of these data was not measured"
+    except (AttributeError, LookupError, TypeError, ValueError):
+        return "certificate: it can't be read"
     origin = file.certificate.get("regridded_from")
     head = f"certificate (of {origin}, from which these samples were regridded):" if origin else "certificate:"
     return "\n".join([head, *(f"  {line}" for line in known.splitlines())])
@@ -70,11 +72,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("-o", "--output", type=Path, help="the picture (default: <dataset>-<split>.png here)")
     given = parser.parse_args(arguments)
     try:
-        print(printable(describe(given.file), sys.stdout.encoding))
+        print(printable(plain(describe(given.file)), sys.stdout.encoding))
         if given.samples > 0:
             print(f"\npicture: {draw(given.file, given.samples, given.output)}")
     except (StoreError, WriteError) as error:
-        print(f"Error: {error}", file=sys.stderr)
+        print(f"Error: {plain(str(error))}", file=sys.stderr)
         return 1
     return 0
 

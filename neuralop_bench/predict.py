@@ -17,6 +17,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import h5py
 import numpy as np
 import torch
 import xarray as xr
@@ -78,7 +79,7 @@ def read_inputs(path: Path, spec: DatasetSpec, n_history: int, *, resolution_fre
             fields = {name: _read(file, path, name, spec, int(not spec.is_steady)) for name in state_names}
             fields |= {field.name: _read(file, path, field.name, spec, 0) for field in spec.static}
             coordinates = {
-                name: np.asarray(file[name], dtype=np.float64)
+                name: np.asarray(_numbers(file, path, name), dtype=np.float64)
                 for name in ("time", *spec.grid.axis_names)
                 if name in file
             }
@@ -172,13 +173,23 @@ def _read(file: Any, path: Path, name: str, spec: DatasetSpec, n_time_axes: int)
     """A field as [sample, (time,) *space]; finite numbers."""
     if name not in file:
         raise InputError(f"{path} has no dataset {name!r} at its root; it holds {sorted(file)}.")
-    shape, axes = file[name].shape, ["sample", *["time"] * n_time_axes, *spec.grid.axis_names]
+    entry, axes = _numbers(file, path, name), ["sample", *["time"] * n_time_axes, *spec.grid.axis_names]
+    shape = entry.shape
     if len(shape) != len(axes):
         raise InputError(f"{name!r} in {path} has the shape {shape}, expected [{', '.join(axes)}].")
-    values = np.asarray(file[name], dtype=np.float32)
+    values = np.asarray(entry, dtype=np.float32)
     if not np.isfinite(values).all():
         raise InputError(f"{name!r} in {path} has values that aren't finite.")
     return values
+
+
+def _numbers(file: Any, path: Path, name: str) -> Any:
+    """The dataset of that name in a file, which holds real numbers."""
+    found = file[name]
+    if not isinstance(found, h5py.Dataset) or found.shape is None or found.dtype.kind not in "fiub":
+        kind = found.dtype if isinstance(found, h5py.Dataset) else f"a {type(found).__name__}"
+        raise InputError(f"{name!r} in {path} is {kind}, expected a dataset of real numbers.")
+    return found
 
 
 def _grid(

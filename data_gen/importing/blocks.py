@@ -51,17 +51,20 @@ def blocks(
         block = min(-(-source.n_together // SHARD_SIZE) * SHARD_SIZE, _LARGER * block)
     for first in range(0, len(samples), block):
         numbers = samples[first : first + block]
-        found = _read(source, numbers)
+        yield numbers, *_read(source, spec, numbers)
+
+
+def _read(source: Contents, spec: DatasetSpec, numbers: NDArray[np.int64]) -> tuple[Samples, Fields]:
+    """Samples as read, and the fields to be stored."""
+    try:
+        found = source.read(numbers)
         with np.errstate(over="ignore"):  # values beyond single precision are found later
             history, static, trajectory = (np.asarray(values, dtype=np.float32) for values in found[:3])
-        yield numbers, found, to_fields(spec, Samples(history, static, trajectory))
-
-
-def _read(source: Contents, numbers: NDArray[np.int64]) -> Samples:
-    try:
-        return source.read(numbers)
-    except (OSError, RuntimeError, KeyError, TypeError) as error:
-        cause = hdf5.why(error) or f"{error}. If the file is damaged, download or copy it again."
+        return found, to_fields(spec, Samples(history, static, trajectory))
+    except (ImportedFileError, MemoryError):
+        raise
+    except Exception as error:  # a damaged file can make a reader raise anything
+        cause = hdf5.why(error) or f"{hdf5.words(error)}. If the file is damaged, download or copy it again."
         raise ImportedFileError(
             f"Samples {numbers[0]} to {numbers[-1]} of {source.files[0]} can't be read: {cause}"
         ) from error

@@ -19,6 +19,7 @@ from data_gen.files import WriteError
 from data_gen.importing.contents import Given, ImportedFileError
 from data_gen.importing.convert import About, ImportedSplit, Part, existing_splits, import_data
 from data_gen.importing.formats import FORMATS
+from data_gen.progress import plain, printable
 from data_gen.spec import Scalar
 from data_gen.store import StoreError
 
@@ -69,7 +70,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
             replace_existing=options.force,
         )
     except (ImportedFileError, StoreError, WriteError) as error:
-        print(f"Error: {error}", file=sys.stderr)
+        print(f"Error: {plain(str(error))}", file=sys.stderr)
+        return 1
+    except MemoryError:
+        print("Error: there isn't enough memory. Import fewer samples at a time (FILE:COUNT).", file=sys.stderr)
         return 1
     _tell(written, warnings, out)
     return 0
@@ -79,24 +83,29 @@ def _tell(written: Mapping[str, ImportedSplit], warnings: Sequence[str], out: Pa
     spec = next(iter(written.values())).spec
     grid = spec.grid
     for split, entry in written.items():
-        print(f"{split:<8} {entry.n_samples} samples -> {entry.path}")
-    print(f"fields   {', '.join(f.name for f in spec.state)}", end="")
-    print(f" from {', '.join(f.name for f in spec.static)}" if spec.static else "")
+        _print(f"{split:<8} {entry.n_samples} samples -> {entry.path}")
+    given = f" from {', '.join(f.name for f in spec.static)}" if spec.static else ""
+    _print(f"fields   {', '.join(f.name for f in spec.state)}{given}")
     for name, n, length, boundary, nodes in zip(
         grid.axis_names, grid.shape, grid.lengths, grid.boundary, grid.nodes, strict=True
     ):
-        print(f"axis {name}   {n} points, length {length:g}, boundary {boundary}, nodes {nodes}")
+        _print(f"axis {name}   {n} points, length {length:g}, boundary {boundary}, nodes {nodes}")
     if not spec.is_steady:
-        print(f"times    {spec.n_snapshots} from {spec.times[0]:g} to {spec.times[-1]:g}")
+        _print(f"times    {spec.n_snapshots} from {spec.times[0]:g} to {spec.times[-1]:g}")
     for note in dict.fromkeys(note for entry in written.values() for note in entry.notes):
-        print(f"Note: {note}")
+        _print(f"Note: {note}")
     for warning in warnings:
-        print(f"Warning: {warning}")
+        _print(f"Warning: {warning}")
     missing = [split for split in ("train", "valid", "test") if split not in existing_splits(out)]
     if missing:
-        print(f"A run needs {' and '.join(missing)} as well: import into the same --out with {missing[0]}=FILE.")
+        _print(f"A run needs {' and '.join(missing)} as well: import into the same --out with {missing[0]}=FILE.")
     else:
-        print(f"Run: python run.py dataset=file {_override('dataset.path', out)} model=fno track=smoke")
+        _print(f"Run: python run.py dataset=file {_override('dataset.path', out)} model=fno track=smoke")
+
+
+def _print(text: str) -> None:
+    """Print words that may come from a file of others."""
+    print(printable(plain(text), sys.stdout.encoding))
 
 
 def _override(key: str, path: Path) -> str:
@@ -148,7 +157,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--equation", default="", help="the PDE, as text")
     parser.add_argument("--reference", default="", help="where the data come from (paper, address)")
     parser.add_argument("--parameter", action="append", default=[], metavar="NAME=VALUE", help="may be repeated")
-    parser.add_argument("--shuffle-seed", type=int, metavar="N", help="take samples in random order (the file's)")
+    parser.add_argument("--shuffle-seed", type=_seed, metavar="N", help="take samples in random order (the file's)")
     parser.add_argument(
         "--drop",
         type=_dropped,
@@ -174,6 +183,12 @@ def _axes(text: str) -> tuple[str, tuple[str, ...]]:
 
 def _dropped(text: str) -> tuple[int | str, ...]:
     return tuple(entry if entry == "nan" else int(entry) for entry in _names(text))
+
+
+def _seed(text: str) -> int:
+    if int(text) < 0:
+        raise ValueError(f"{text} is negative")
+    return int(text)
 
 
 def _numbers(text: str) -> tuple[float, ...]:

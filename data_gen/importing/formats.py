@@ -48,8 +48,7 @@ def open_file(kind: str, path: Path, given: Given, files: ExitStack) -> Contents
         cause = hdf5.why(error)
         if cause is not None:
             raise ImportedFileError(f"{path} can't be read: {cause}") from error
-        first = next(iter(str(error).splitlines()), "")
         raise ImportedFileError(
-            f"{path} can't be read as {kind} ({type(error).__name__}: {first}). Check the file, or name another of the "
-            f"formats {', '.join(FORMATS)}."
+            f"{path} can't be read as {kind} ({type(error).__name__}: {hdf5.words(error)}). Check the file, or name "
+            f"another of the formats {', '.join(FORMATS)}."
         ) from error

@@ -37,6 +37,12 @@ def _plain(path: Path, name: str, tensor: torch.Tensor) -> torch.Tensor:
             f"{name} in {path} is a {'nested tensor' if tensor.is_nested else 'tensor without values (device meta)'}. "
             "Save an ordinary tensor instead."
         )
+    stored = tensor.untyped_storage().nbytes() if tensor.layout == torch.strided else 0
+    if hdf5.claims_too_much(tensor.numel() * tensor.element_size(), stored):
+        raise ImportedFileError(
+            f"{name} in {path} has the shape {tuple(tensor.shape)}, but far fewer numbers are stored. Save an ordinary "
+            "tensor of smaller size instead."
+        )
     tensor = tensor.detach().resolve_neg()
     if tensor.is_quantized:
         tensor = tensor.dequantize()
@@ -58,6 +64,6 @@ def _load(path: Path) -> Any:
         if cause is not None:
             raise ImportedFileError(f"{path} can't be read: {cause}") from error
         raise ImportedFileError(
-            f"{path} can't be loaded as tensors alone ({next(iter(str(error).splitlines()), '')}). A file with other "
+            f"{path} can't be loaded as tensors alone ({hdf5.words(error)}). A file with other "
             "Python objects in it isn't opened, because loading it would run its code."
         ) from error

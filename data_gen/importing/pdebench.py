@@ -191,6 +191,14 @@ def _incompressible(path: Path, given: Given, file: Any) -> Contents:
         names=chosen,
     )
 
+    expected = (found.n_samples, *states[chosen[0]].shape[2:])
+    for name in kept:
+        if statics[name].shape != expected:
+            raise ImportedFileError(
+                f"{name} in {path} has the shape {statics[name].shape}, but the states have {expected[0]} samples on "
+                f"{expected[1:]} points."
+            )
+
     def read(samples: NDArray[np.int64]) -> Samples:
         made = found.read(samples)
         return made._replace(static=np.stack([statics[name].take(samples) for name in kept], axis=1)) if kept else made

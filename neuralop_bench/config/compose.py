@@ -23,8 +23,9 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, ListConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
+from data_gen.spec import DatasetSpec
 from data_gen.store import StoreError
-from neuralop_bench.config.constructors import ConfigError, require_trusted, suggestion, targets
+from neuralop_bench.config.constructors import ConfigError, build, require_trusted, suggestion, targets
 from neuralop_bench.config.rules import validate
 from neuralop_bench.config.schema import RunConfig, constructor, flattened, n_pairs
 from neuralop_bench.runtime.command_line import checked_files, escaped
@@ -32,6 +33,11 @@ from neuralop_bench.runtime.hydra_internals import group_options
 from neuralop_bench.runtime.place import CONFIG_DIR
 
 ConfigStore.instance().store(name="run_schema", node=RunConfig)
+
+# A size of a model that is chosen by the data: the largest that fits, at most the default.
+AUTO = "auto"
+# What can go wrong when a model is built; the plan of the run reports it. StoreError: another run's files may be gone.
+_REPORTED_LATER = (StoreError, ValueError, RuntimeError, TypeError, ArithmeticError, AttributeError, LookupError)
 
 
 def from_hydra(cfg: DictConfig) -> RunConfig:
@@ -98,9 +104,12 @@ def _resolve(cfg: DictConfig, hydra: DictConfig, like: RunConfig | None = None) 
     for key, target in targets("model", run.model, ("target",)):
         if target is not None and not any(str(target) in override for override in overrides):
             require_trusted(key.rpartition(".")[0], {"target": target}, run.trust, foreign=True)
+    lowered = _automatic(run)
     validate(run)
     if run.dataset.path is not None:
-        _fit_to_imported(run)
+        lowered = _defaults(run)
+    if lowered:
+        _fit(run, lowered)
     if run.run is not None and run.mode != "evaluate":
         raise ConfigError(f"run={run.run} only has an effect with mode=evaluate. Add mode=evaluate or leave it out.")
     return run
@@ -175,21 +184,31 @@ def _fill_in_imported(cfg: DictConfig, like: RunConfig | None) -> None:
             cfg.splits[split] = sizes[split]
 
 
-def _fit_to_imported(run: RunConfig) -> None:
-    """Lower the model's defaults that don't fit imported data to the largest values that do.
+def _automatic(run: RunConfig) -> dict[str, Any]:
+    """Replace each number of the model that is given as ``auto`` by that of the model's own file, and return these."""
+    defaults = _of_file(run)
+    found: dict[str, Any] = {}
+    for key, value in flattened(run.model).items():
+        default = defaults.get(key)
+        if value == AUTO and (type(default) is int or isinstance(default, list)):
+            found[key] = default
+            _set(run.model, key, default)
+    return found
 
-    Only values of the model's own file are lowered. One that was given, on the command line or in a recipe, is refused
-    later like on any other data, and so is everything else that is wrong with the model.
+
+def _fit(run: RunConfig, lowered: dict[str, Any]) -> None:
+    """Lower sizes of the model that don't fit the data to the largest values that do.
+
+    Only the values in ``lowered`` are changed: those given as ``auto`` and, on imported data, those of the model's own
+    file. Others are refused later, and so is everything else that is wrong with the model.
     """
     import torch  # takes seconds to import, so only where it is needed
 
-    from neuralop_bench.data.imported import ImportedDataset
     from neuralop_bench.layers.options import DoesNotFit
     from neuralop_bench.surrogate.surrogate import build_operator
 
-    with suppress(StoreError):  # of another run's configuration, whose files may be gone
-        spec = ImportedDataset(run.dataset.path or "").spec
-        defaults = _defaults(run)
+    with suppress(*_REPORTED_LATER):
+        spec = _spec(run)
         while True:
             try:
                 build_operator(
@@ -203,27 +222,45 @@ def _fit_to_imported(run: RunConfig) -> None:
             except DoesNotFit as error:
                 now = flattened(run.model)
                 for key, value in error.fitting.items():
-                    if key not in defaults or defaults[key] != now[key] or now[key] == value:
+                    if key not in lowered or lowered[key] != now[key] or now[key] == value:
                         return
-                    *path, last = key.split(".")
-                    reduce(getitem, path, run.model)[last] = defaults[key] = value
-            except (ValueError, RuntimeError, TypeError):
-                return  # the plan of the run reports it
+                    _set(run.model, key, value)
+                    lowered[key] = value
             else:
                 return
 
 
-def _defaults(run: RunConfig) -> dict[str, Any]:
-    """The values of the model's own file, without those that the command line repeats."""
+def _spec(run: RunConfig) -> DatasetSpec:
+    if run.dataset.path is None:
+        return build(run.dataset.problem).spec
+    from neuralop_bench.data.imported import ImportedDataset  # imports xarray, so only where it is needed
+
+    return ImportedDataset(run.dataset.path).spec
+
+
+def _set(node: dict[str, Any], key: str, value: Any) -> None:
+    *path, last = key.split(".")
+    reduce(getitem, path, node)[last] = value
+
+
+def _of_file(run: RunConfig) -> dict[str, Any]:
+    """The values of the model's own file, by dotted key."""
     content = OmegaConf.load(CONFIG_DIR / "model" / f"{run.choices['model']}.yaml")
     node = cast(dict[str, Any], OmegaConf.to_container(content))
-    given = [override.lstrip("+").partition("=")[0] for override in run.overrides]
+    return flattened(node.get("model", node))
+
+
+def _defaults(run: RunConfig) -> dict[str, Any]:
+    """The values of the model's own file, without numbers that the command line repeats."""
+    given = [
+        name
+        for name, _, value in (override.lstrip("+").partition("=") for override in run.overrides)
+        if name != "model" and value != AUTO
+    ]
     return {
         key: value
-        for key, value in flattened(node.get("model", node)).items()
-        if not any(
-            f"model.{key}" == other or f"model.{key}".startswith(f"{other}.") for other in given if other != "model"
-        )
+        for key, value in _of_file(run).items()
+        if not any(f"model.{key}" == other or f"model.{key}".startswith(f"{other}.") for other in given)
     }
 
 

@@ -15,6 +15,7 @@ from hydra.errors import HydraException, InstantiationException, MissingConfigEx
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, MissingMandatoryValue, OmegaConfBaseException
 from yaml import YAMLError
 
+from data_gen.progress import plain
 from neuralop_bench.config import constructors
 from neuralop_bench.config.compose import base_of_command_line, first_line, known_keys
 from neuralop_bench.config.constructors import ConfigError, suggestion
@@ -89,7 +90,7 @@ def report_and_end(error: Exception) -> NoReturn:
 def _report(error: Exception) -> None:
     if any(argument.replace(" ", "").lower() in ("debug=true", "+debug=true") for argument in sys.argv):
         traceback.print_exception(error)
-    print(f"Error: {describe(error)}", file=sys.stderr, flush=True)
+    print(f"Error: {plain(describe(error))}", file=sys.stderr, flush=True)
 
 
 def describe(error: BaseException) -> str:

@@ -129,6 +129,8 @@ def _require_ranges(run: RunConfig) -> None:
     for name, (value, least, most) in bounds.items():
         if value == MISSING:
             raise ConfigError(f"{name} isn't set: write {name}=<value>.")
+        if isinstance(value, dict):  # OmegaConf takes one for any type of entry
+            raise ConfigError(f"{name} must be a number, got {value!r}.")
         if not value >= least:  # true for NaN, too
             raise ConfigError(f"{name} must be at least {least}, got {value}.")
         if value > most:

@@ -15,10 +15,12 @@ from typing import Literal
 
 import yaml
 from filelock import FileLock, Timeout
+from pydantic import TypeAdapter
 
 from data_gen.files import WriteError, make_folder, replacing, write_errors
 from neuralop_bench.records import foreign
 from neuralop_bench.records.record import RECORD_NAME, RecordError, RunRecord
+from neuralop_bench.runtime import plain_yaml
 from neuralop_bench.runtime.place import IN_CHECKOUT
 
 CONFIG_NAME = "run.yaml"  # the whole configuration, written before anything else
@@ -39,6 +41,9 @@ _HASH_MARK = "# sha256 of the lines below: "
 _LOCK_PATIENCE_SECONDS = 1.0
 
 Progress = Literal["new", "running", "resumable", "failed", "finished", "diverged"]
+
+
+_CONFIG: TypeAdapter[foreign.Config] = TypeAdapter(foreign.Config)
 
 
 class RunError(RuntimeError):
@@ -169,9 +174,10 @@ def _command_and_epochs(folder: Path) -> tuple[str, int | None]:
         mark, _, text = foreign.content(folder / CONFIG_NAME).decode("utf-8").partition("\n")
         if mark != _HASH_MARK + _hash(text):
             return "", None
-        config = yaml.safe_load(text)
-        return command_line(config["overrides"]), int(config["trainer"]["epochs"])
-    except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError):
+        config = plain_yaml.load(text, CONFIG_NAME)
+        foreign.check(_CONFIG, config)
+        return command_line(config["overrides"]), config["trainer"]["epochs"]
+    except (OSError, ValueError, KeyError, yaml.YAMLError):
         return "", None
 
 

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import inspect
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 import torch
 
 from data_gen.spec import DatasetSpec
+from neuralop_bench.config import constructors
 from neuralop_bench.config.constructors import ConfigError, InapplicableError
 from neuralop_bench.config.identity import Identity
 from neuralop_bench.config.schema import RunConfig
+from neuralop_bench.models.persistence import Persistence
 from neuralop_bench.runs import parts
 from neuralop_bench.runs.parts import built, called
 
@@ -65,19 +68,60 @@ def _without_effect(cfg: RunConfig, who: Identity, spec: DatasetSpec) -> Iterato
             yield f"model.{name}", idle[name]
     if of_steps and not any(p.requires_grad for p in operator.parameters()):
         yield of_steps[0], f"model={cfg.model['label']} has no parameters to train"
-    if "loss._target_" in who.changed and math.isclose(_loss(cfg, cfg.loss, spec), _loss(cfg, who.base.loss, spec)):
+    if "surrogate.bundle" in who.changed and isinstance(operator, Persistence):
+        yield "surrogate.bundle", "the last frame is repeated, in one call or in several"
+    if "loss._target_" in who.changed and _same(_losses(cfg, cfg.loss, spec), _losses(cfg, who.base.loss, spec)):
         yield "loss._target_", f"with trainer.unroll={cfg.trainer.unroll} it equals the standard loss on these data"
+    for name, node in _without_one("loss", cfg, who):
+        if _same(_losses(cfg, cfg.loss, spec), _losses(cfg, node, spec)):
+            yield f"loss.{name}", f"on a grid of {spec.grid.shape} points the loss is the same without it"
+    for name, node in _without_one("scheduler", cfg, who):
+        if _same(_rates(cfg, cfg.scheduler), _rates(cfg, node)):
+            epochs = cfg.trainer.epochs
+            yield f"scheduler.{name}", f"with trainer.epochs={epochs} the learning rates are the same without it"
 
 
 def _operator(cfg: RunConfig, spec: DatasetSpec) -> torch.nn.Module:
     return called("model", parts.operator, cfg, spec, torch.device("meta"))
 
 
-def _loss(cfg: RunConfig, node: Mapping[str, Any], spec: DatasetSpec) -> float:
-    """The value of a loss for some fields in double precision."""
+def _without_one(group: str, cfg: RunConfig, who: Identity) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The group's node with one changed argument left out at a time: with the standard value, or else the default."""
+    node, standard = getattr(cfg, group), getattr(who.base, group)
+    same = node["_target_"] == standard["_target_"]
+    for key in who.changed:
+        name = key.removeprefix(f"{group}.")
+        if name == key or name not in node or name == "_target_":
+            continue
+        kept = {other: value for other, value in node.items() if other != name}
+        if same and name in standard:
+            yield name, {**kept, name: standard[name]}
+        elif node[name] != inspect.signature(constructors.target(node)).parameters[name].default:
+            yield name, kept
+
+
+def _losses(cfg: RunConfig, node: Mapping[str, Any], spec: DatasetSpec) -> list[float]:
+    """The values of a loss for some fields in double precision, and for a reference that vanishes."""
     shape = (2, 2, cfg.trainer.unroll, len(spec.state), *spec.grid.shape)
     fields = torch.randn(shape, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
-    return called("loss", lambda: float(built("loss", node)(*fields)))
+    loss = built("loss", node)
+    return called("loss", lambda: [float(loss(fields[0], target)) for target in (fields[1], 0 * fields[1])])
+
+
+def _rates(cfg: RunConfig, node: Mapping[str, Any]) -> list[float]:
+    """Learning rates of a schedule, ten per epoch of a training at rate 1."""
+    optimizer = torch.optim.SGD([torch.zeros(1)], lr=1.0)
+    schedule = built("scheduler", node)(optimizer, n_epochs=cfg.trainer.epochs, steps_per_epoch=10)
+    rates = []
+    for _ in range(10 * cfg.trainer.epochs):
+        rates.append(schedule.get_last_lr()[0])
+        optimizer.step()
+        schedule.step()
+    return rates
+
+
+def _same(values: Sequence[float], others: Sequence[float]) -> bool:
+    return all(map(math.isclose, values, others))
 
 
 def _restored(cfg: RunConfig, base: RunConfig, name: str) -> RunConfig:
@@ -95,6 +139,7 @@ def _restored(cfg: RunConfig, base: RunConfig, name: str) -> RunConfig:
 
 def _as_given(cfg: RunConfig, who: Identity, key: str) -> str:
     group = key.split(".")[0]
-    if group != "model" and f"{group}._target_" in who.changed and group in cfg.choices:
+    typed = any(override.lstrip("+").startswith(f"{key}=") for override in cfg.overrides)
+    if group != "model" and not typed and f"{group}._target_" in who.changed and group in cfg.choices:
         return f"{group}={cfg.choices[group]}"
     return f"{key}={who.changed[key]}"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import sys
-import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -12,7 +11,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table as RichTable
 
-from data_gen.progress import printable
+from data_gen.progress import plain, printable
 
 # Width, in characters, that tables of results fit into.
 WIDTH = 100
@@ -62,21 +61,6 @@ def _console(table: Table, drawn: RichTable) -> Console:
     natural = Console(width=_ENDLESS, markup=False).measure(drawn).maximum
     width = WIDTH if table.wraps else max(WIDTH, natural)
     return Console(width=width, color_system=None, markup=False, emoji=False, highlight=False)
-
-
-def plain(text: str) -> str:
-    r"""A text for a terminal: characters that would steer it, or that can't be seen, are written as escapes.
-
-    >>> plain("café"), plain("\x1b[2Ju\u200bnet")
-    ('café', '\\x1b[2Ju\\u200bnet')
-    """
-    if text.isprintable():
-        return text
-    return "".join(sign if _is_plain(sign) else repr(sign)[1:-1] for sign in text)
-
-
-def _is_plain(sign: str) -> bool:
-    return unicodedata.category(sign)[0] != "C" or sign in "\n\t"
 
 
 def number(value: float | None) -> str:

@@ -61,7 +61,7 @@ def load(path: Path, device: torch.device | str = "cpu") -> dict[str, Any]:
         if not isinstance(error, FileNotFoundError) and (cause := hdf5.why(error)) is not None:
             raise CheckpointError(f"The checkpoint {path} can't be read: {cause}") from error
         raise CheckpointError(
-            f"The checkpoint {path} can't be read ({type(error).__name__}: {error}). "
+            f"The checkpoint {path} can't be read ({type(error).__name__}: {hdf5.words(error)}). "
             "Run the same command with force=true to start the run from scratch."
         ) from error
 

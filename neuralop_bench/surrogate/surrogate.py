@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from textwrap import shorten
 from typing import Any
 
 import torch
@@ -207,11 +208,16 @@ def _described(content: Mapping[str, Any], path: Path) -> tuple[_Described, Data
         spec, states = DatasetSpec.from_json(content["spec"]), content["model"]
         if max(spec.grid.shape) > _MOST_POINTS:
             raise ValueError(f"its grid has more than {_MOST_POINTS} points on an axis")
+        for name, value in states.items():
+            if not isinstance(value, Tensor) or value.layout != torch.strided or value.is_quantized or value.is_meta:
+                raise ValueError(f"{name} isn't an ordinary tensor")
+            if value.numel() * value.element_size() > value.untyped_storage().nbytes():  # memory that it doesn't have
+                raise ValueError(f"{name} has the shape {tuple(value.shape)}, but fewer numbers are stored")
         infinite = [name for name, value in states.items() if not bool(value.isfinite().all())]
         if infinite:
             raise ValueError(f"{infinite[0]} has values that aren't finite")
-    except (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError, YAMLError) as error:
-        reason = " ".join(str(error).split())
+    except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError, YAMLError) as error:
+        reason = shorten(str(error), 300, placeholder=" ...")
         raise checkpoint.CheckpointError(
             f"The checkpoint {path} isn't that of a finished run ({type(error).__name__}: {reason})."
         ) from error

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
@@ -19,6 +20,7 @@ from data_gen.generation.random_streams import generator
 from data_gen.layout import SHARD_SIZE
 from data_gen.problems.ns2d import NavierStokes2D
 from data_gen.store import DatasetFile, Fields, StoreError
+from neuralop_bench import inspection
 
 PROBLEM = NavierStokes2D(viscosity=1e-3, resolution=8, oversampling=1.0, n_snapshots=2)
 PROVENANCE = {"generator": "test", "libraries": "test"}
@@ -112,6 +114,26 @@ def test_no_flip_in_a_diagnostic_passes(content: bytes, fields: Fields, tmp_path
                         file.read_diagnostics()
                     with pytest.raises(StoreError, match="is damaged"):
                         file.sha256()
+
+
+@pytest.mark.parametrize("certificate", [[], "x", {"error": "1"}, {"errors": [[0.1], [0.1, 0.2]]}, {"errors": [["x"]]}])
+def test_a_certificate_of_others_is_no_traceback(
+    certificate: Any,
+    fields: Fields,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    path = tmp_path / "a.hdf5"
+    monkeypatch.setattr(store, "dict", lambda _: certificate, raising=False)  # write it as it is
+    store.write(path, PROBLEM.spec, [fields], 3, split="test", seed=0, provenance=PROVENANCE, certificate={"a": 1})
+    monkeypatch.undo()
+    if isinstance(certificate, dict) and "error" not in certificate:
+        assert inspection.main([str(path), "--samples=0"]) == 0
+        assert "certificate: it can't be read" in capsys.readouterr().out
+    else:
+        with pytest.raises(StoreError):
+            DatasetFile(path)
 
 
 def _open_each(folder: Path) -> None:

@@ -85,6 +85,10 @@ def _linked(file: h5py.File) -> None:
     file["group/extra"] = h5py.ExternalLink("other.hdf5", "/a")
 
 
+def _unwritten(file: h5py.File) -> None:
+    file.create_dataset("extra", (2**40, 8), np.float32, chunks=(1, 8))
+
+
 def _unknown_filter(file: h5py.File) -> None:
     created = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
     created.set_chunk((4,))
@@ -98,6 +102,7 @@ def _unknown_filter(file: h5py.File) -> None:
         (_external_storage, "dataset extra lie in other files"),
         (_virtual, "dataset group/extra lie in other files"),
         (_linked, r"group/extra is a link to the file 'other\.hdf5'"),
+        (_unwritten, "but only 0 bytes are stored"),
         (_unknown_filter, r"compressed with filter 333 .*pip install hdf5plugin"),
     ],
 )

@@ -17,6 +17,7 @@ from data_gen.importing.convert import About, Part, import_data
 from neuralop_bench.config.compose import compose
 from neuralop_bench.config.constructors import ConfigError
 from neuralop_bench.config.identity import identity
+from neuralop_bench.config.schema import flattened
 from neuralop_bench.records.record import RunRecord
 from neuralop_bench.runs import plan
 from neuralop_bench.runtime.place import CONFIG_DIR
@@ -75,6 +76,32 @@ def test_a_default_that_does_not_fit_becomes_the_largest_that_does(
     assert identity(on(waves(*shape), f"model={model}", f"model.{key}={chosen}")).variant == who.variant
     other = chosen[-1:] if isinstance(chosen, list) else 1
     assert identity(on(waves(*shape), f"model={model}", f"model.{key}={other}")).label.startswith(key)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "key", "chosen"),
+    [
+        (("model=fno", "dataset=ns2d", "dataset.problem.resolution=16"), "n_modes", 8),
+        (("model=fno", "dataset=ns2d"), "n_modes", 12),  # the default fits, and the recipe has fewer
+        (("model=mgno", "dataset=burgers1d", "dataset.problem.resolution=16"), "n_smoothing", [1, 1, 1, 2]),
+        (("model=pod_deeponet", "dataset=burgers1d"), "n_modes", 16),  # as many as training pairs
+        (("model=fno_3d", "dataset=ns2d", "dataset.horizon=4"), "operator.n_modes", [8, 8, 3]),
+    ],
+)
+def test_auto_is_the_largest_that_fits_on_generated_data(overrides: tuple[str, ...], key: str, chosen: Any) -> None:
+    automatic, given = (compose("track=smoke", *overrides, f"model.{key}={value}") for value in ("auto", chosen))
+    assert flattened(automatic.model)[key] == chosen, "the configuration holds the number"
+    assert automatic.model == given.model
+    assert identity(automatic) == identity(given)
+
+
+def test_auto_is_for_sizes_and_leaves_other_numbers_as_they_are_given(waves: Callable[..., Path]) -> None:
+    folder = waves(16, 16)
+    assert on(folder, "model=fno", "model.n_modes=auto").model == on(folder, "model=fno").model
+    with pytest.raises(ConfigError, match=r"model\.branch.*got 'auto'"):
+        on(folder, "model=deeponet", "model.branch=auto")
+    with pytest.raises(ConfigError, match="n_modes must be at most 8"):
+        plan.make(on(folder, "model=galerkin", "model.n_modes=12", "model.width=auto"))
 
 
 def test_the_operator_of_a_space_time_model_fits_space_and_time(waves: Callable[..., Path]) -> None:

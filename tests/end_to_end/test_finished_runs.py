@@ -492,6 +492,11 @@ def _replace(name: str, value: object) -> Change:
     return change
 
 
+def _group(file: h5py.File) -> None:
+    _replace("vorticity", None)(file)
+    file.create_group("vorticity")
+
+
 def _spoil(file: h5py.File) -> None:
     file["vorticity"][0, 0, 0, 0] = np.nan
 
@@ -500,6 +505,8 @@ def _spoil(file: h5py.File) -> None:
     ("change", "expected"),
     [
         (_replace("vorticity", None), "no dataset 'vorticity'"),
+        (_replace("vorticity", np.zeros((3, 10, 32, 32), np.complex64)), "expected a dataset of real numbers"),
+        (_group, "expected a dataset of real numbers"),
         (_replace("vorticity", np.zeros((3, 10, 32))), "expected [sample, time, x, y]"),
         (_replace("vorticity", np.zeros((3, 9, 32, 32))), "holds 9 frames per sample, but the model is given 10"),
         (_replace("vorticity", np.zeros((0, 10, 32, 32))), "holds no sample"),

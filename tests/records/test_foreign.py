@@ -23,6 +23,7 @@ from hypothesis import strategies as st
 from neuralop_bench import leaderboard, status
 from neuralop_bench.board.collect import collect
 from neuralop_bench.board.rows import Board
+from neuralop_bench.records import run_directory
 from neuralop_bench.records.profile import Profile, ProfileError
 from neuralop_bench.records.record import RecordError, RunRecord, Verification
 from neuralop_bench.runtime.table import plain
@@ -204,6 +205,13 @@ def test_what_is_refused_is_named_with_its_reason(tmp_path: Path, name: str) -> 
     assert refusal.path.endswith("foreign.json")
     assert words in refusal.reason
     assert GOOD.run_id in {run.record.run_id for run in board.runs}
+
+
+@pytest.mark.parametrize("overrides", ["[" * 2000 + "]" * 2000, "&a [*a]", "[1]", "[{a: b}]", "3", "[seed=0]"])
+def test_a_foreign_configuration_of_a_run_never_ends_a_status(tmp_path: Path, overrides: str) -> None:
+    run_directory.write_config(tmp_path, f"overrides: {overrides}\ntrainer: {{epochs: 2}}\n")
+    command = run_directory.state(tmp_path).command
+    assert command.endswith("run.py seed=0") == (overrides == "[seed=0]")
 
 
 @pytest.mark.parametrize("what", ["a pipe", "a device", "a large file", "NaN", "no object"])

@@ -161,8 +161,9 @@ def test_a_pickle_in_place_of_the_weights_is_refused(
 ) -> None:
     content = torch.load(run / "best.pt", weights_only=True)
     write({**content, "extra": Malicious(canary)}, run / "best.pt")
-    with pytest.raises((CheckpointError, RunError), match=r"best\.pt"):
+    with pytest.raises((CheckpointError, RunError), match=r"best\.pt") as raised:
         use()
+    assert "weights_only" not in str(raised.value), "torch advises to load it without protection"
 
 
 def test_the_pickle_would_run_code_if_it_were_trusted(tmp_path: Path) -> None:
@@ -397,6 +398,9 @@ def describe_otherwise(content: dict[str, Any], cfg: dict[str, Any], how: str) -
     elif how == "NaN weights":
         name = next(name for name in content["model"] if name.startswith("operator."))
         content["model"][name] = torch.full_like(content["model"][name], torch.nan)
+    elif how in ("few weights", "sparse weights"):
+        name = next(name for name in content["model"] if name.startswith("operator."))
+        content["model"][name] = torch.zeros(1).expand(2**40) if how == "few weights" else torch.eye(2).to_sparse()
 
 
 @pytest.mark.parametrize(
@@ -408,6 +412,8 @@ def describe_otherwise(content: dict[str, Any], cfg: dict[str, Any], how: str) -
         ("many layers", "model.n_layers must be at most 1024"),
         ("negative history", "dataset.history"),
         ("NaN weights", "aren't finite"),
+        ("few weights", "fewer numbers are stored"),
+        ("sparse weights", "isn't an ordinary tensor"),
     ],
 )
 def test_a_checkpoint_that_describes_no_possible_model_is_refused_at_once(run: Path, how: str, reason: str) -> None:

@@ -64,6 +64,7 @@ class CommandLine:
             assert len(shown) > len("Error: ") + 10, shown
         elif outcome.status == 2:  # argparse's
             assert "error:" in shown
+        assert "\x1b" not in shown
         for word in ("Traceback", "(debug=true shows where)", "HYDRA_FULL_ERROR", "_dummy_:"):
             assert word not in shown
         assert shown.count("\n") <= 3 or outcome.status != 1, f"too long: {shown}"
@@ -97,6 +98,7 @@ MALFORMED = [
     # Names
     ("modle=fno", "Unknown key modle"),
     ("model=fmo", "Did you mean fno"),
+    ("paths.data='/dev/null/\x1b[2J'", "/dev/null"),
     ("experiment=nope", "no experiment 'nope'"),
     ("task=../../x", "no task ../../x"),
     ("+trainer.lr=3", "Unknown key trainer.lr. Did you mean optimizer.lr"),
@@ -391,6 +393,7 @@ FILES = [
     (GLOBAL + "model: {widht: 8}\n", "Unknown key model.widht"),
     (GLOBAL + "model: {width: abc}\n", "model.width must be of type int"),
     (GLOBAL + "model: 3\n", "model"),
+    (GLOBAL + "splits: {a: {a: {a: 1}}}\n", "splits.a"),
     (GLOBAL + "model: [1, 2]\n", "experiment=mine"),
     (GLOBAL + "1: 2\n", "Unknown key 1"),
     (GLOBAL + "trainer: {epochs: [1]}\n", "trainer.epochs"),

@@ -71,6 +71,10 @@ def test_what_acts_in_training_steps_is_refused_without_parameters_to_train(mode
         ((PERIODIC, "model=lsm", "model.max_width=512"), r"model\.max_width=512 has no effect: .* 128 channels"),
         ((PERIODIC, "model=pca_ridge", "model.n_components=64"), r"model\.n_components=64 has no effect: 16 training"),
         ((CLOSED, "loss=relative_l2_per_step"), r"loss=relative_l2_per_step has no effect: .*trainer\.unroll=1"),
+        (("loss=relative_h1", "+loss.cutoff=500"), r"loss\.cutoff=500 has no effect: .*the same without it"),
+        (("scheduler=step_decay", "scheduler.every=500"), r"scheduler\.every=500 has no effect: .*epochs=2"),
+        (("scheduler=step_decay", "scheduler.factor=0.1"), r"scheduler\.factor=0\.1 has no effect: .*epochs=2"),
+        (("model=persistence", "surrogate.bundle=2", "trainer.unroll=2"), r"surrogate\.bundle=2 has no effect"),
     ],
 )
 def test_an_option_that_can_not_act_on_these_data_is_refused(overrides: tuple[str, ...], message: str) -> None:
@@ -88,6 +92,12 @@ def test_an_option_that_can_not_act_on_these_data_is_refused(overrides: tuple[st
         ("model=tfno", "model.factorization=none"),  # the rank is as in its file
         (PERIODIC, "model=pca_ridge", "model.n_components=8"),
         ("loss=relative_l2_per_step", "trainer.unroll=2"),
+        ("loss=relative_h1",),
+        ("loss=relative_h1", "+loss.cutoff=5"),
+        ("loss=relative_h1", "+loss.eps=1e-3"),  # acts where the reference vanishes
+        ("scheduler=step_decay",),
+        ("scheduler=step_decay", "scheduler.every=1"),
+        ("scheduler.warmup=0.31",),
         (CLOSED, "model=galerkin", "model.dirichlet_ring=false"),
         ("model=pod_deeponet", "model.n_modes=8", "augmentation=symmetries"),
     ],

@@ -49,6 +49,11 @@ def test_the_line_to_run_can_be_pasted(
     assert compose(*arguments).dataset.path == str(tmp_path / name)
 
 
+def test_a_seed_for_the_order_is_not_negative(darcy: Path) -> None:
+    with pytest.raises(SystemExit):
+        command.main(["mat", f"train={darcy}", "--name", "d", "--shuffle-seed=-1"])
+
+
 @pytest.mark.parametrize("arguments", [["--parameter", "contrast"], ["--parameter", "seed=3"], ["--name", "a/b"]])
 def test_bad_arguments_are_explained(darcy: Path, arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     name = ["--name", "d"] if "--name" not in arguments else []

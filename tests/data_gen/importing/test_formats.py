@@ -106,11 +106,21 @@ _PDEBENCH: dict[str, tuple[Callable[[Path], Path], dict[str, Any], str]] = {
         "must be 5 increasing numbers, got 3",
     ),
     "fields": (lambda path: pdebench(path, _TWO_FIELDS), {"state": ("Vz",)}, "has no Vz; it has Vx, Vy"),
+    "samples of the force": (
+        lambda path: pdebench(path, _arrays(velocity=(3, 4, 6, 6, 2), particles=(3, 4, 6, 6, 1), force=(2, 6, 6, 2))),
+        {},
+        "force_x in .* the states have 3 samples",
+    ),
     "3D": (lambda path: pdebench(path, _arrays(Vx=(1, 2, 3, 3, 3))), {}, "one and two space"),
 }
 _NEURALOP: dict[str, tuple[Callable[[Path], Path], dict[str, Any], str]] = {
     "list": (lambda path: _saved(path, [1, 2]), {}, "it holds list"),
     "keys": (lambda path: _saved(path, dict.fromkeys("xz", torch.zeros(2, 2))), {}, r"it holds \['x', 'z'\]"),
+    "few numbers": (
+        lambda path: _saved(path, {"x": torch.zeros(1).expand(2**40, 2), "y": torch.zeros(2, 2)}),
+        {},
+        "far fewer numbers are stored",
+    ),
     "no pt": (_text, {}, "can't be loaded as tensors alone"),
 }
 _NPZ: dict[str, tuple[Callable[[Path], Path], dict[str, Any], str]] = {

@@ -89,6 +89,6 @@ def test_pickles_are_not_executed(tmp_path: Path) -> None:
             return (Path.touch, (tmp_path / "pwned",))
 
     torch.save({"x": Evil(), "y": torch.zeros(2, 2)}, tmp_path / "evil.pt")
-    with pytest.raises(ImportedFileError, match="would run its code"):
+    with pytest.raises(ImportedFileError, match="would run their code"):
         convert("neuralop", tmp_path / "evil.pt", tmp_path / "out")
     assert not (tmp_path / "pwned").exists()
