@@ -33,8 +33,8 @@ class AllenCahn1D(SemilinearProblem):
     interval: float = 0.25
     n_snapshots: int = 21
     initial: TruncatedFourierSeries = field(default_factory=TruncatedFourierSeries)
-    first_step: float = 0.01
-    max_step: float = 0.01
+    first_step: float = 5e-3
+    max_step: float = 2.5e-2
 
     stem: ClassVar[str] = "allen_cahn"
     equation: ClassVar[str] = "∂ₜu = ε² ∂ₓₓu + u − u³"

@@ -36,7 +36,7 @@ class CahnHilliard2D(SemilinearProblem):
     n_snapshots: int = 21
     initial: TruncatedFourierSeries = field(default_factory=lambda: TruncatedFourierSeries(n_waves=6, largest=0.5))
     first_step: float = 1e-3
-    max_step: float = 1e-3
+    max_step: float = 5e-3
     inner_batch: int = 16
 
     stem: ClassVar[str] = "cahn_hilliard"

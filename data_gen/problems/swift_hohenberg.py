@@ -36,8 +36,8 @@ class SwiftHohenberg(SemilinearProblem):
     interval: float = 1.0
     n_snapshots: int = 21
     initial: TruncatedFourierSeries = field(default_factory=lambda: TruncatedFourierSeries(n_waves=5))
-    first_step: float = 0.05
-    max_step: float = 0.1
+    first_step: float = 0.1
+    max_step: float = 0.2
     inner_batch: int = 16
 
     stem: ClassVar[str] = "swift_hohenberg"
