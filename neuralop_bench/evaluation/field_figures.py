@@ -265,8 +265,8 @@ def _show(
     )
     axis.set_facecolor("0.7")
     axis.grid(visible=False)
-    axis.set_xticks([0, width])
-    axis.set_yticks([0, height])
+    axis.set_xticks([0, width], ["0", f"{width:.4g}"])
+    axis.set_yticks([0, height], ["0", f"{height:.4g}"])
     axis.spines[:].set_visible(True)
     return image
 
