@@ -40,6 +40,7 @@ class AllenCahn1D(SemilinearProblem):
     equation: ClassVar[str] = "∂ₜu = ε² ∂ₓₓu + u − u³"
     reference: ClassVar[str] = "Allen & Cahn (1979), Acta Metall. 27, 1085"
     state: ClassVar[tuple[FieldSpec, ...]] = (FieldSpec("phase", "order parameter u"),)
+    symmetries: ClassVar[tuple[str, ...]] = ("translation", "reflections_and_turns")
     degree: ClassVar[int] = 3
     positive: ClassVar[tuple[str, ...]] = ("width",)
 

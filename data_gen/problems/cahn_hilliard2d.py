@@ -43,6 +43,7 @@ class CahnHilliard2D(SemilinearProblem):
     equation: ClassVar[str] = "∂ₜu = M ∇²(u³ − u − ε² ∇²u)"
     reference: ClassVar[str] = "Cahn & Hilliard (1958), J. Chem. Phys. 28, 258"
     state: ClassVar[tuple[FieldSpec, ...]] = (FieldSpec("phase", "order parameter u"),)
+    symmetries: ClassVar[tuple[str, ...]] = ("translation", "reflections_and_turns")
     conserved: ClassVar[tuple[str, ...]] = ("mean",)
     degree: ClassVar[int] = 3
     positive: ClassVar[tuple[str, ...]] = ("width", "mobility")

@@ -50,6 +50,7 @@ class GrayScott(SemilinearProblem):
         FieldSpec("fuel", "concentration u"),
         FieldSpec("catalyst", "concentration v"),
     )
+    symmetries: ClassVar[tuple[str, ...]] = ("translation", "reflections_and_turns")
     degree: ClassVar[int] = 3
     positive: ClassVar[tuple[str, ...]] = ("diffusivity_u", "diffusivity_v", "feed", "kill")
 

@@ -44,6 +44,7 @@ class SwiftHohenberg(SemilinearProblem):
     equation: ClassVar[str] = "∂ₜu = r u − (1 + ∇²)² u + g u² − u³"
     reference: ClassVar[str] = "Swift & Hohenberg (1977), Phys. Rev. A 15, 319"
     state: ClassVar[tuple[FieldSpec, ...]] = (FieldSpec("pattern", "order parameter u"),)
+    symmetries: ClassVar[tuple[str, ...]] = ("translation", "reflections_and_turns")
     degree: ClassVar[int] = 3
 
     def linear(self, space: Space) -> Tensor:
