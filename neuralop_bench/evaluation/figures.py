@@ -252,7 +252,7 @@ def spectra_figure(errors: xr.Dataset, spec: DatasetSpec, *, title: str = "") ->
     panels = figure.subplots(len(spec.state), len(chosen), sharex=True, sharey="row", squeeze=False)
     for channel, (row, field) in enumerate(zip(panels, spec.state, strict=True)):
         _draw_spectra(row, errors.isel(channel=channel, time=chosen), spec)
-        name = f"{field.name}, " if len(spec.state) > 1 else ""
+        name = f"{field.name}\n" if len(spec.state) > 1 else ""
         row[0].set_ylabel(f"{name}energy per shell{_squared(field)}")
     if not spec.is_steady:
         for axis, step in zip(panels[0], chosen, strict=True):

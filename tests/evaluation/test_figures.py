@@ -307,7 +307,7 @@ def test_lines_and_spectra_have_rows_for_each_of_several_fields() -> None:
     np.testing.assert_array_equal(_lines(figure, 10)["reference"], case.target[0, 0, 1])
     np.testing.assert_allclose(_lines(figure, 15)["prediction - reference"], (case.prediction - case.target)[0, 0, 1])
     figure = figures.spectra_figure(case.errors, case.spec)
-    assert figure.axes[3].get_ylabel() == "density, energy per shell [(kg/m3)²]"
+    assert figure.axes[3].get_ylabel() == "density\nenergy per shell [(kg/m3)²]"
     energy = case.errors["energy_error"].values[:, 0, 1, :-1].mean(axis=0)
     np.testing.assert_allclose(_lines(figure, 3)["error"], energy)
 
