@@ -185,9 +185,9 @@ def _draw_maps(
     figure.suptitle(title, wrap=True)
     panels = figure.subplots(n_rows, len(u), squeeze=False)
     rows = [
-        (f"{name}{label}", *shown)
+        (f"{name}{label}", values, colours, scale)
         for channel, name in enumerate(_row_names(spec))
-        for label, *shown in _compared(p[:, channel], u[:, channel])
+        for label, values, colours, scale in _compared(p[:, channel], u[:, channel])
     ]
     for row, (label, values, colours, scale) in zip(panels, rows, strict=True):
         images = [_show(axis, frame, spec, colours, scale) for axis, frame in zip(row, values, strict=True)]
