@@ -12,7 +12,7 @@ import itertools
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from typing import Any, ClassVar, Protocol, Self
 
@@ -24,7 +24,7 @@ from torch import Tensor
 
 from data_gen.grids import Grid
 from data_gen.solvers.etdrk4 import graded_steps, halved, integrate
-from data_gen.spec import DatasetSpec, FieldSpec, Samples
+from data_gen.spec import DatasetSpec, FieldSpec, Samples, Scalar
 from data_gen.spectral import Space, blocks
 
 
@@ -101,6 +101,7 @@ class SemilinearProblem(ABC):
     @property
     def spec(self) -> DatasetSpec:
         own = {entry for entry in self.__dataclass_fields__ if entry not in SemilinearProblem.__dataclass_fields__}
+        law = {f"initial_{name}": _scalar(value) for name, value in asdict(self.initial).items()}
         steps = ("first_step", "step_growth", "max_step") if self.degree > 1 else ()
         return DatasetSpec(
             name=f"{self.stem}{self.n_dims}d",
@@ -109,7 +110,7 @@ class SemilinearProblem(ABC):
             grid=self._grid(self.resolution),
             times=tuple(self.interval * i for i in range(self.n_snapshots)),
             state=self.state,
-            parameters={name: getattr(self, name) for name in (*sorted(own), "warm_up", *steps)},
+            parameters={**{name: getattr(self, name) for name in (*sorted(own), "warm_up", *steps)}, **law},
             conserved=self.conserved,
             symmetries=self.symmetries,
             diagnostics=(
@@ -236,6 +237,10 @@ def _tail(states: Complex[Tensor, "n time field *k"], n_dims: int) -> Float[Tens
     whole = power.flatten(2).sum(dim=2)
     tiny = torch.finfo(whole.dtype).tiny
     return ((whole - low).clamp(min=0)[:, 1:].amax(dim=1) / whole[:, 0].clamp(min=tiny)).sqrt()
+
+
+def _scalar(value: Any) -> Scalar:
+    return value if isinstance(value, Scalar) else ", ".join(map(str, value))
 
 
 def _require(holds: bool, name: str, value: float, condition: str) -> None:

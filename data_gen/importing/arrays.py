@@ -18,6 +18,9 @@ from data_gen.importing.guesses import guess_boundary, same, some_samples
 from data_gen.importing.layouts import find_axes
 from data_gen.spec import FieldSpec, Samples, Scalar
 
+# Default name of a state field by the number of space axes: what the files of Li et al. (2021) hold.
+_STATE = {1: "velocity", 2: "vorticity", 3: "state"}
+
 
 @dataclass(frozen=True)
 class LazyArray:
@@ -173,10 +176,10 @@ def steady(
     """
     inputs, solutions = _as_sequence(inputs), _as_sequence(solutions)
     shape = inputs[0].shape
-    if shape != solutions[0].shape or len(shape) not in (2, 3):
+    if shape != solutions[0].shape or not 1 <= len(shape) - 1 <= len(AXIS_NAMES):
         raise ImportedFileError(
             f"{inputs[0].name} and {solutions[0].name} in {path} have the shapes {shape} and {solutions[0].shape}, "
-            "expected (samples, x) or (samples, x, y) for both."
+            "expected (samples, x), (samples, x, y) or (samples, x, y, z) for both."
         )
     if given.times is not None or given.interval is not None:
         raise ImportedFileError(
@@ -263,7 +266,7 @@ def evolving(
         first = first[:0]
     frame = _frame(path, given, shape[2:], some, coordinates, is_steady=False)
     known, more = _times(path, given, times, first, states[0], from_start=from_start)
-    default = names or (("velocity",) if n_dims == 1 else ("vorticity",))
+    default = names or (_STATE[n_dims],)
     chosen = _named(path, "--state", given.state, default)
     return Contents(
         files=(path,),
@@ -359,9 +362,9 @@ def _numbered(name: str, n: int) -> tuple[str, ...]:
 
 def _require_trajectories(path: Path, initial: Sequence[LazyArray], states: Sequence[LazyArray], n_dims: int) -> None:
     shape, name = states[0].shape, states[0].name
-    if len(shape) != n_dims + 2 or n_dims not in (1, 2):
+    if len(shape) != n_dims + 2 or n_dims not in _STATE:
         raise ImportedFileError(
-            f"{name} in {path} has the shape {shape} (samples, times, space). Only one and two space "
+            f"{name} in {path} has the shape {shape} (samples, times, space). Only one, two and three space "
             "dimensions can be imported."
         )
     if initial and initial[0].shape != (shape[0], *shape[2:]):

@@ -38,8 +38,8 @@ def find_grid(
         coordinates: positions of the points along each axis, if the file has them.
 
     Returns:
-        The grid; parameters ``origin_x`` and ``origin_y``, by which the file's coordinates are larger than those of our
-        grid, where they are; and notes on what was assumed.
+        The grid; parameters ``origin_x`` to ``origin_z``, by which the file's coordinates are larger than
+        those of our grid, where they are; and notes on what was assumed.
 
     Raises:
         ImportedFileError: the coordinates aren't uniform, or don't agree with the shape or with what the user says.
@@ -50,7 +50,7 @@ def find_grid(
     if coordinates is not None and tuple(len(x) for x in coordinates) != shape:
         raise ImportedFileError(
             f"The coordinates in {path} have {', '.join(str(len(x)) for x in coordinates)} points, but the fields have "
-            f"{', '.join(map(str, shape))}. Either the axes aren't in the order samples, times, x, y, or the file has "
+            f"{', '.join(map(str, shape))}. Either the axes aren't in the order samples, times, space, or the file has "
             "another format than the one named."
         )
     steps = [_spacing(path, name, x) for name, x in zip(AXIS_NAMES, coordinates or (), strict=False)]

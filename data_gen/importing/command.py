@@ -146,8 +146,8 @@ def _parser() -> argparse.ArgumentParser:
         action="append",
         default=[],
         metavar="ARRAY=AXIS,AXIS,...",
-        help="of an array x or y of a neuralop or npz file: sample, then time and channel if it has them, then x, y; "
-        "may be repeated (guessed from the shapes)",
+        help="of an array x or y of a neuralop or npz file: sample, then time and channel if it has them, then x, y, "
+        "z; may be repeated (guessed from the shapes)",
     )
     parser.add_argument("--lengths", type=_numbers, metavar="L[,L]", help="of the domain (from the file, or 1)")
     parser.add_argument("--boundary", type=_names, metavar="B[,B]", help="periodic, dirichlet, neumann or open")

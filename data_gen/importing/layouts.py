@@ -14,11 +14,12 @@ from data_gen.importing.contents import Given, ImportedFileError
 Axes = tuple[str, ...]
 
 SAMPLE, TIME, CHANNEL = "sample", "time", "channel"
-_SPACE = AXIS_NAMES[:2]
 # A file with so many entries on an axis that could be times or channels holds times.
 _CERTAINLY_TIMES = 10
 # A first space axis with at most this many points, and this many times fewer than the second, may be channels.
 _THIN = 4
+# An axis before two space axes with more points may be a third one.
+_MOST_CHANNELS = 10
 
 
 def find_axes(
@@ -45,7 +46,7 @@ def find_axes(
     leads = _leads(x, y, n_dims)
     if leads is None or any(_n_dims(axes) != n_dims for axes in told.values()):
         raise _unfit(path, x, y)
-    found, space = dict(told), _SPACE[:n_dims]
+    found, space = dict(told), AXIS_NAMES[:n_dims]
     if "x" not in told:
         found["x"] = (SAMPLE, *(CHANNEL,) * len(leads[0]), *space)
     if "y" not in told:
@@ -53,22 +54,22 @@ def find_axes(
         found["y"] = (SAMPLE, *_lead_of_y(path, x, y, leads[1], n_channels, given, is_first, space), *space)
     unsaid = [f"{name} as {', '.join(found[name])}" for name in "xy" if name not in told]
     is_plain = all(n == 1 for lead in leads for n in lead)
-    notes = () if is_plain or not unsaid else (f"reading {' and '.join(unsaid)} (--axes)",)
+    notes = () if (is_plain and n_dims < 3) or not unsaid else (f"reading {' and '.join(unsaid)} (--axes)",)
     return found["x"], found["y"], notes
 
 
 def _n_dims(axes: Axes) -> int:
-    return sum(name in _SPACE for name in axes)
+    return sum(name in AXIS_NAMES for name in axes)
 
 
 def _require_fit(path: Path, name: str, shape: tuple[int, ...], axes: Axes, *, times: bool) -> None:
     allowed = (SAMPLE, *((TIME,) if times else ()), CHANNEL)
     n_dims = _n_dims(axes)
     lead, space = axes[: len(axes) - n_dims], axes[len(axes) - n_dims :]
-    if lead[:1] != (SAMPLE,) or not {*lead} <= {*allowed} or len({*lead}) != len(lead) or space != _SPACE[:n_dims]:
+    if lead[:1] != (SAMPLE,) or not {*lead} <= {*allowed} or len({*lead}) != len(lead) or space != AXIS_NAMES[:n_dims]:
         raise ImportedFileError(
             f"--axes {name}={','.join(axes)}: expected sample, then {' and '.join(allowed[1:])} if the array has them, "
-            "then x, or x and y."
+            "then the space axes in the order x, y, z."
         )
     if not n_dims or len(axes) != len(shape):
         raise ImportedFileError(
@@ -77,10 +78,14 @@ def _require_fit(path: Path, name: str, shape: tuple[int, ...], axes: Axes, *, t
 
 
 def _guessed_n_dims(path: Path, x: tuple[int, ...], y: tuple[int, ...]) -> int:
-    fitting = [n_dims for n_dims in (2, 1) if _leads(x, y, n_dims) is not None]
+    fitting = [n_dims for n_dims in (3, 2, 1) if _leads(x, y, n_dims) is not None]
     if not fitting:
         raise _unfit(path, x, y)
-    if len(fitting) == 2 and x[-2] <= _THIN and _THIN * x[-2] <= x[-1]:
+    if fitting[:2] == [3, 2] and len({*x[-3:]}) > 1:  # only a cube is certainly one
+        if x[-3] > _MOST_CHANNELS:
+            raise _ambiguous(path, x, y, (("x", "sample,x,y,z"), ("x", "sample,channel,x,y")))
+        del fitting[0]
+    if fitting[:2] == [2, 1] and x[-2] <= _THIN and _THIN * x[-2] <= x[-1]:
         raise _ambiguous(path, x, y, (("x", "sample,x,y"), ("x", "sample,channel,x")))
     return fitting[0]
 
@@ -89,7 +94,7 @@ def _leads(x: tuple[int, ...], y: tuple[int, ...], n_dims: int) -> tuple[tuple[i
     """Sizes of the axes between the samples and the space axes, if there can be so many of the latter."""
     of_x, of_y = x[1:-n_dims], y[1:-n_dims]
     fits = len(x) > n_dims and len(y) > n_dims and x[-n_dims:] == y[-n_dims:] and x[0] == y[0]
-    return (of_x, of_y) if fits and len(of_x) <= 1 and len(of_y) <= 2 and (n_dims == 1 or x[-2] > 1) else None
+    return (of_x, of_y) if fits and len(of_x) <= 1 and len(of_y) <= 2 and (n_dims == 1 or x[-n_dims] > 1) else None
 
 
 def _lead_of_y(
@@ -132,6 +137,6 @@ def _ambiguous(
 def _unfit(path: Path, x: tuple[int, ...], y: tuple[int, ...]) -> ImportedFileError:
     return ImportedFileError(
         f"x and y in {path} have the shapes {x} and {y}, expected as many samples and the same points: (sample, x), "
-        "(sample, x, y), or the same with channels, and times in y, before the points. Say what the axes are, e.g. "
-        "--axes x=sample,channel,x,y --axes y=sample,time,channel,x,y."
+        "(sample, x, y), (sample, x, y, z), or the same with channels, and times in y, before the points. Say what the "
+        "axes are, e.g. --axes x=sample,channel,x,y --axes y=sample,time,channel,x,y."
     )

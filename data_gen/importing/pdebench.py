@@ -130,10 +130,11 @@ def _grouped(path: Path, given: Given, file: Any, groups: Sequence[str]) -> Cont
     axes = ["t", *AXIS_NAMES[:n_dims]]
     grids = [[np.asarray(held[axis]) for axis in axes if axis in held] for held in (file[f"{n}/grid"] for n in groups)]
     for name, entry, grid in zip(groups, data.entries, grids, strict=True):
-        if n_dims not in (1, 2) or len(grid) != n_dims + 1 or entry.shape != data.shape[1:]:
+        if not 1 <= n_dims <= len(AXIS_NAMES) or len(grid) != n_dims + 1 or entry.shape != data.shape[1:]:
             raise ImportedFileError(
                 f"The group {name} in {path} has data of the shape {entry.shape} and {len(grid)} coordinates; expected "
-                "data (time, x, channel) or (time, x, y, channel) of the same shape in all groups, and t, x and y."
+                "data (time, x, channel), (time, x, y, channel) or (time, x, y, z, channel) of the same shape in all "
+                "groups, and a coordinate for each axis but the last."
             )
         if not all(np.array_equal(one, other) for one, other in zip(grid, grids[0], strict=True)):
             raise ImportedFileError(

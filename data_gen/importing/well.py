@@ -175,10 +175,10 @@ class _WellFile:
             )
         grid_type = _text(self._file.attrs.get("grid_type", "cartesian"))
         axes = _texts(self._file["dimensions"].attrs["spatial_dims"])
-        if grid_type != "cartesian" or len(axes) > 2:
+        if grid_type != "cartesian" or len(axes) > len(AXIS_NAMES):
             raise ImportedFileError(
-                f"{self.path} is on a {grid_type} grid with the axes {axes}. Only cartesian grids in one and two "
-                "dimensions can be imported."
+                f"{self.path} is on a {grid_type} grid with the axes {axes}. Only cartesian grids in one, two "
+                "and three dimensions can be imported."
             )
         return axes
 

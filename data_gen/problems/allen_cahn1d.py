@@ -33,13 +33,14 @@ class AllenCahn1D(SemilinearProblem):
     interval: float = 0.25
     n_snapshots: int = 21
     initial: TruncatedFourierSeries = field(default_factory=TruncatedFourierSeries)
-    first_step: float = 0.01
-    max_step: float = 0.01
+    first_step: float = 5e-3
+    max_step: float = 2.5e-2
 
     stem: ClassVar[str] = "allen_cahn"
     equation: ClassVar[str] = "∂ₜu = ε² ∂ₓₓu + u − u³"
     reference: ClassVar[str] = "Allen & Cahn (1979), Acta Metall. 27, 1085"
     state: ClassVar[tuple[FieldSpec, ...]] = (FieldSpec("phase", "order parameter u"),)
+    symmetries: ClassVar[tuple[str, ...]] = ("translation", "reflections_and_turns")
     degree: ClassVar[int] = 3
     positive: ClassVar[tuple[str, ...]] = ("width",)
 

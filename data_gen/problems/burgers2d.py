@@ -43,6 +43,7 @@ class Burgers2D(SemilinearProblem):
         FieldSpec("velocity_x", "velocity along x", "length/time"),
         FieldSpec("velocity_y", "velocity along y", "length/time"),
     )
+    symmetries: ClassVar[tuple[str, ...]] = ("translation", "reflections_and_turns_of_a_vector")
     degree: ClassVar[int] = 2
     positive: ClassVar[tuple[str, ...]] = ("viscosity",)
 

@@ -36,13 +36,14 @@ class CahnHilliard2D(SemilinearProblem):
     n_snapshots: int = 21
     initial: TruncatedFourierSeries = field(default_factory=lambda: TruncatedFourierSeries(n_waves=6, largest=0.5))
     first_step: float = 1e-3
-    max_step: float = 1e-3
+    max_step: float = 5e-3
     inner_batch: int = 16
 
     stem: ClassVar[str] = "cahn_hilliard"
     equation: ClassVar[str] = "∂ₜu = M ∇²(u³ − u − ε² ∇²u)"
     reference: ClassVar[str] = "Cahn & Hilliard (1958), J. Chem. Phys. 28, 258"
     state: ClassVar[tuple[FieldSpec, ...]] = (FieldSpec("phase", "order parameter u"),)
+    symmetries: ClassVar[tuple[str, ...]] = ("translation", "reflections_and_turns")
     conserved: ClassVar[tuple[str, ...]] = ("mean",)
     degree: ClassVar[int] = 3
     positive: ClassVar[tuple[str, ...]] = ("width", "mobility")

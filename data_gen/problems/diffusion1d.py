@@ -36,6 +36,7 @@ class Diffusion1D(SemilinearProblem):
     stem: ClassVar[str] = "diffusion"
     equation: ClassVar[str] = "∂ₜu = D ∂ₓₓu"
     state: ClassVar[tuple[FieldSpec, ...]] = (FieldSpec("temperature", "temperature u"),)
+    symmetries: ClassVar[tuple[str, ...]] = ("translation", "reflections_and_turns")
     conserved: ClassVar[tuple[str, ...]] = ("mean",)
     positive: ClassVar[tuple[str, ...]] = ("diffusivity",)
 

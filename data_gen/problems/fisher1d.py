@@ -43,6 +43,7 @@ class FisherKPP1D(SemilinearProblem):
     equation: ClassVar[str] = "∂ₜu = D ∂ₓₓu + r u (1 − u)"
     reference: ClassVar[str] = "Fisher (1937), Ann. Eugenics 7, 355"
     state: ClassVar[tuple[FieldSpec, ...]] = (FieldSpec("population", "population density u"),)
+    symmetries: ClassVar[tuple[str, ...]] = ("translation", "reflections_and_turns")
     degree: ClassVar[int] = 2
     positive: ClassVar[tuple[str, ...]] = ("diffusivity", "growth")
 

@@ -39,8 +39,8 @@ class GrayScott(SemilinearProblem):
     interval: float = 20.0
     n_snapshots: int = 21
     initial: GaussianBlobs = field(default_factory=lambda: GaussianBlobs(heights=(-0.5, 0.25), offsets=(1.0, 0.0)))
-    first_step: float = 0.5
-    max_step: float = 1.0
+    first_step: float = 1.0
+    max_step: float = 2.0
     inner_batch: int = 16
 
     stem: ClassVar[str] = "gray_scott"
@@ -50,6 +50,7 @@ class GrayScott(SemilinearProblem):
         FieldSpec("fuel", "concentration u"),
         FieldSpec("catalyst", "concentration v"),
     )
+    symmetries: ClassVar[tuple[str, ...]] = ("translation", "reflections_and_turns")
     degree: ClassVar[int] = 3
     positive: ClassVar[tuple[str, ...]] = ("diffusivity_u", "diffusivity_v", "feed", "kill")
 

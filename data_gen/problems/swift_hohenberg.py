@@ -36,14 +36,15 @@ class SwiftHohenberg(SemilinearProblem):
     interval: float = 1.0
     n_snapshots: int = 21
     initial: TruncatedFourierSeries = field(default_factory=lambda: TruncatedFourierSeries(n_waves=5))
-    first_step: float = 0.05
-    max_step: float = 0.1
+    first_step: float = 0.1
+    max_step: float = 0.2
     inner_batch: int = 16
 
     stem: ClassVar[str] = "swift_hohenberg"
     equation: ClassVar[str] = "∂ₜu = r u − (1 + ∇²)² u + g u² − u³"
     reference: ClassVar[str] = "Swift & Hohenberg (1977), Phys. Rev. A 15, 319"
     state: ClassVar[tuple[FieldSpec, ...]] = (FieldSpec("pattern", "order parameter u"),)
+    symmetries: ClassVar[tuple[str, ...]] = ("translation", "reflections_and_turns")
     degree: ClassVar[int] = 3
 
     def linear(self, space: Space) -> Tensor:

@@ -236,8 +236,8 @@ def error_distribution_figure(errors: xr.Dataset, *, title: str = "") -> Figure:
 
 @rc_context(RUN_STYLE)
 def spectra_figure(errors: xr.Dataset, spec: DatasetSpec, *, title: str = "") -> Figure:
-    """Energy per shell of reference, prediction and error at the first, a middle and the last step, mean over channels
-    and finite samples.
+    """Energy per shell of reference, prediction and error at the first, a middle and the last step, mean over finite
+    samples. Every field has a row of its own.
 
     Args:
         errors: with the statistics of ``spectra``.
@@ -246,12 +246,30 @@ def spectra_figure(errors: xr.Dataset, spec: DatasetSpec, *, title: str = "") ->
     """
     n_steps = errors.sizes["time"]
     chosen = sorted({0, (n_steps - 1) // 2, n_steps - 1} if n_steps > 2 else {0, n_steps - 1})
-    figure = Figure(figsize=(max(PAGE_WIDTH * len(chosen) / 3, 4.2), 3.0), layout="constrained")
+    size = (max(PAGE_WIDTH * len(chosen) / 3, 4.2), 2.2 * len(spec.state) + 0.8)
+    figure = Figure(figsize=size, layout="constrained")
     figure.suptitle(title, wrap=True)
-    panels = figure.subplots(1, len(chosen), sharex=True, sharey=True, squeeze=False)[0]
+    panels = figure.subplots(len(spec.state), len(chosen), sharex=True, sharey="row", squeeze=False)
+    for channel, (row, field) in enumerate(zip(panels, spec.state, strict=True)):
+        _draw_spectra(row, errors.isel(channel=channel, time=chosen), spec)
+        name = f"{field.name}\n" if len(spec.state) > 1 else ""
+        row[0].set_ylabel(f"{name}energy per shell{_squared(field)}")
+    if not spec.is_steady:
+        for axis, step in zip(panels[0], chosen, strict=True):
+            axis.set_title(f"t = {float(errors['time'][step]):g}", pad=12)
+    for axis in panels[-1]:
+        axis.set_xlabel("wavenumber [cycles per domain]")
+    for axis in panels.flat:
+        _mark_bands(axis)
+    legend_below(figure, panels[0, 0])
+    return figure
+
+
+def _draw_spectra(panels: Sequence[Axes], errors: xr.Dataset, spec: DatasetSpec) -> None:
+    """Spectra of a channel, a panel for each time."""
     wavenumbers = Shells(spec.grid).wavenumbers * max(spec.grid.lengths)
     largest = 0.0
-    for axis, step in zip(panels, chosen, strict=True):
+    for step, axis in enumerate(panels):
         for name, label, colour, style in (
             ("energy_target", "reference", REFERENCE, "-"),
             ("energy_prediction", "prediction", PREDICTION, "--"),
@@ -260,20 +278,12 @@ def spectra_figure(errors: xr.Dataset, spec: DatasetSpec, *, title: str = "") ->
             energy = positive(_mean_spectrum(errors[name].isel(time=step)))
             largest = max(largest, float(np.nanmax(energy, initial=0.0)))
             axis.plot(wavenumbers, energy, color=colour, linestyle=style, label=label)
-        if not spec.is_steady:
-            axis.set_title(f"t = {float(errors['time'][step]):g}", pad=12)
-        axis.set_xlabel("wavenumber [cycles per domain]")
-    panels[0].set_ylabel(f"energy per shell{_squared(spec.state)}")
     for axis in panels:
         _logarithmic(axis, "x")
         _logarithmic(axis, "y")
     bottom, top = panels[0].get_ylim()
     if largest > 0:
         panels[0].set_ylim(max(bottom, _ENERGY_FLOOR * largest), top)
-    for axis in panels:
-        _mark_bands(axis)
-    legend_below(figure, panels[0])
-    return figure
 
 
 # Shared --------------------------------------------------------------------------------------------------------------
@@ -313,8 +323,8 @@ def _mark_bands(axis: Axes) -> None:
 
 
 def _mean_spectrum(energy: xr.DataArray) -> NDArray[np.float64]:
-    """Shells 1 ... B of (sample, channel, shell), without the corner, mean over the finite samples."""
-    values = energy.transpose("sample", "channel", "shell").values[..., :-1].mean(axis=1)
+    """Shells 1 ... B of (sample, shell), without the corner, mean over the finite samples."""
+    values = energy.transpose("sample", "shell").values[:, :-1]
     finite = np.isfinite(values).all(axis=1)
     return values[finite].mean(axis=0) if finite.any() else np.full(values.shape[-1], np.nan)
 
@@ -327,6 +337,5 @@ def _chosen_samples(errors: xr.Dataset) -> dict[str, int]:
     return chosen
 
 
-def _squared(fields: Sequence[FieldSpec]) -> str:
-    units = {field.unit for field in fields}
-    return f" [({units.pop()})²]" if len(units) == 1 and units != {"1"} and units != {""} else ""
+def _squared(field: FieldSpec) -> str:
+    return "" if field.unit in ("", "1") else f" [({field.unit})²]"

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 import xarray as xr
 
 from neuralop_bench.metrics.bands import BANDS
-from neuralop_bench.metrics.relative import relative_l2_step, vanishing
+from neuralop_bench.metrics.relative import relative_l2_per_sample, relative_l2_step, vanishing
 from neuralop_bench.records.record import DATA_ERROR_MARGIN
 from neuralop_bench.records.rung import Rung
 from neuralop_bench.runtime.table import Table, number
@@ -83,6 +83,7 @@ def result_tables(
         for label, column in _SUMMARY
         if column in metrics and (metrics[column] or not column.startswith("n_floored"))
     ]
+    summary[1:1] = [(f"  of {name}", number(value)) for name, value in _per_field(errors).items()]
     summary += _beside_data_error(metrics.get("rel_l2"), data_error)
     drift = [(name, number(value)) for name, value in metrics.items() if name.startswith("conserved_")]
     spent = [
@@ -121,13 +122,30 @@ def vanishing_note(errors: xr.Dataset) -> dict[str, str]:
     }
 
 
+def _per_field(errors: xr.Dataset) -> dict[str, float]:
+    """Relative L2 of each field, mean over samples; empty if there is only one field."""
+    if errors.sizes["channel"] == 1:
+        return {}
+    found = relative_l2_per_sample(errors).mean("sample")
+    return {str(name): float(found.sel(channel=name)) for name in errors["channel"].values}
+
+
 def _over_time(errors: xr.Dataset) -> Table:
-    steps = relative_l2_step(errors).mean("channel")
+    """Errors of the steps, with a column for each field if there are several."""
+    by_field = relative_l2_step(errors)
+    steps = by_field.mean("channel")
+    fields = list(_per_field(errors))
     rows = [
-        (f"{float(t):g}", number(float(steps.sel(time=t).mean())), number(float(steps.sel(time=t).median())))
+        (
+            f"{float(t):g}",
+            number(float(steps.sel(time=t).mean())),
+            number(float(steps.sel(time=t).median())),
+            *(number(float(by_field.sel(time=t, channel=name).mean())) for name in fields),
+        )
         for t in errors["time"]
     ]
-    return Table("Relative L2 over time", ("time", "mean over samples", "median"), rows if len(rows) > 1 else [])
+    header = ("time", "mean over samples", "median", *(f"mean, {name}" for name in fields))
+    return Table("Relative L2 over time", header, rows if len(rows) > 1 else [])
 
 
 def _bands(metrics: Metrics) -> list[Table]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import ClassVar, NamedTuple
 
 import numpy as np
@@ -21,17 +21,19 @@ Array = NDArray[np.float64]
 
 class Conserved:
     """Error in quantities that the equation conserves or balances, relative to the reference. The dataset's spec names
-    them; for a vorticity on a periodic domain, kinetic energy and enstrophy are always among them.
+    them; for a vorticity on a periodic plane, kinetic energy and enstrophy are always among them.
 
         conserved_q = mean over n and t of |q(p) - q(u)| / s
 
     q is one number per snapshot. s is its scale for the sample: the largest |q(u)| over t, unless stated otherwise, and
-    at least 1e-4 of the scale's mean over samples. So 1 means an error as large as the quantity itself. The quantities
-    are those of the first state field:
+    at least 1e-4 of the scale's mean over samples. So 1 means an error as large as the quantity itself. Where nothing
+    else is said, the quantities are those of the first state field:
 
-    - ``mean``, ``mean_vorticity``: mean over the points. It may vanish, so s is the largest root mean square of u.
-    - ``energy``, ``enstrophy``: half the mean square.
-    - ``kinetic_energy``: half the mean square of the velocity that has this vorticity, on a periodic domain.
+    - ``mean``, or ``mean_<field>`` for a field by its name: mean over the points. It may vanish, so s is the largest
+      root mean square of the field.
+    - ``energy``: half the mean square, summed over all state fields.
+    - ``enstrophy``: half the mean square.
+    - ``kinetic_energy``: half the mean square of the velocity that has this vorticity, on a periodic plane.
     - ``flux_balance``: outflow through the boundary, which balances the source: the integral of -a du/dn, with the
       first static field a and one-sided differences of second order. On the file's grid the balance isn't exact for the
       reference either.
@@ -59,30 +61,41 @@ class Conserved:
     def __init__(self, context: MetricContext) -> None:
         self._grid = context.spec.grid
         self._names = quantities(context.spec)
-        unknown = [name for name in self._names if name not in _QUANTITIES]
+        fields = [field.name for field in context.spec.state]
+        # Each quantity, and the state fields whose values of it are added up.
+        self._known = {name: (known, [0]) for name, known in _QUANTITIES.items()}
+        self._known |= {f"mean_{name}": (_QUANTITIES["mean"], [channel]) for channel, name in enumerate(fields)}
+        self._known["energy"] = (_QUANTITIES["energy"], list(range(len(fields))))
+        unknown = [name for name in self._names if name not in self._known]
         if unknown:
             raise ValueError(
-                f"The metric conserved can't measure {unknown} of {context.spec.name}, only {sorted(_QUANTITIES)}. "
+                f"The metric conserved can't measure {unknown} of {context.spec.name}, only {sorted(self._known)}. "
                 "Add them in neuralop_bench/metrics/conservation.py, or leave the metric out of evaluator.metrics."
             )
 
     def measure(self, prediction: Trajectory, batch: Batch) -> dict[str, NDArray[np.float64]]:
-        known = [_QUANTITIES[name] for name in self._names]
         rows: dict[str, list[Array]] = {name: [] for name in self.variables}
         for (p, u), static in zip(sample_pairs(prediction, batch), batch.static, strict=True):
-            p, u = p[:, 0], u[:, 0]
             a = static[0].cpu().double().numpy() if len(static) else np.ones(self._grid.shape)
             finite = np.isfinite(p).reshape(len(p), -1).all(axis=-1)
-            p = np.where(finite.reshape(-1, *(1,) * self._grid.n_dims), p, 0.0)
+            p = np.where(finite.reshape(-1, 1, *(1,) * self._grid.n_dims), p, 0.0)
+            known = [self._known[name] for name in self._names]
             values = {
-                "prediction": [np.where(finite, q.of(p, a, self._grid), np.inf) for q in known],
-                "target": [q.of(u, a, self._grid) for q in known],
+                "prediction": [np.where(finite, self._total(*entry, p, a), np.inf) for entry in known],
+                "target": [self._total(*entry, u, a) for entry in known],
             }
-            scales = [q.scale(u, reference) for q, reference in zip(known, values["target"], strict=True)]
+            scales = [
+                q.scale(u[:, fields[0]], reference)
+                for (q, fields), reference in zip(known, values["target"], strict=True)
+            ]
             for name, columns in values.items():
                 rows[f"conserved_{name}"].append(np.array(columns).reshape(len(known), len(u)).T)
             rows["conserved_scale"].append(np.array(scales, dtype=np.float64))
         return {name: np.stack(entries) for name, entries in rows.items()}
+
+    def _total(self, quantity: _Quantity, fields: Sequence[int], values: Array, static: Array) -> Array:
+        """The sum over state fields of a quantity of snapshots [time, channel, *space], [time]."""
+        return np.sum([quantity.of(values[:, channel], static, self._grid) for channel in fields], axis=0)
 
     def summarise(self, measured: xr.Dataset) -> dict[str, float]:
         prediction, target, scale = (measured[name].values for name in self.variables)
@@ -94,7 +107,7 @@ class Conserved:
 
 def quantities(spec: DatasetSpec) -> tuple[str, ...]:
     """Names of the quantities that are measured for a dataset."""
-    is_vorticity = spec.state[0].name == "vorticity" and spec.grid.is_periodic
+    is_vorticity = spec.state[0].name == "vorticity" and spec.grid.is_periodic and spec.grid.n_dims == 2
     return (*spec.conserved, *(("kinetic_energy", "enstrophy") if is_vorticity else ()))
 
 

@@ -16,14 +16,13 @@ from neuralop_bench.layers.attention import Kind, LinearAttention
 from neuralop_bench.layers.conv import Conv, edges_of
 from neuralop_bench.layers.coordinates import append_coordinates
 from neuralop_bench.layers.mlp import Perceptron, Pointwise
-from neuralop_bench.layers.options import Inapplicable, one_for_each, require_at_least, require_known
+from neuralop_bench.layers.options import one_for_each, require_at_least, require_known
 from neuralop_bench.layers.precision import unrounded, widened
 from neuralop_bench.layers.resample import resample
 from neuralop_bench.layers.spectral_conv import Init, SpectralConv, fourier_layer, require_modes
 from neuralop_bench.layers.walls import wall_axes, wall_values
 
 _WHO = "GalerkinTransformer"
-_MAX_DIMS = 2
 # Boundary values closer than this are one value. Targets are normalised, so the unit is their standard deviation.
 _TOLERANCE = 1e-5
 
@@ -41,9 +40,9 @@ class GalerkinTransformer(nn.Module):
         s_{l+1} = silu(K_l s_l + W_l s_l + b_l),    u = Q_2 silu(Q_1 s)
 
     Without ``coarse``, E is an affine map at each point, and s_0 = v_L. With it, attention acts on a coarse grid. E is
-    then a network of 3 x 3 convolutions with two steps of linear interpolation down; the first leads to the geometric
-    mean of the two sizes. Two steps with a convolution between them lead up again, and s_0 is an affine map of the
-    result.
+    then a network of convolutions, whose kernels have 3 points per axis, with two steps of linear interpolation down;
+    the first leads to the geometric mean of the two sizes. Two steps with a convolution between them lead up again, and
+    s_0 is an affine map of the result.
 
     These convolutions depend on the spacing, so they always act on the grids they were trained on: inputs on other
     grids are first interpolated to the training grid, and the last step up leads to the grid of the input. The network
@@ -60,7 +59,7 @@ class GalerkinTransformer(nn.Module):
 
     Args:
         in_channels, out_channels: channels of the input and output fields.
-        grid: the training grid, of one or two axes.
+        grid: the training grid.
         width: features in attention.
         n_heads: heads, a divisor of ``width``.
         n_layers: pairs of A_l and F_l.
@@ -87,7 +86,6 @@ class GalerkinTransformer(nn.Module):
     Shapes: [batch, in_channels, *space] to [batch, out_channels, *space].
 
     Raises:
-        Inapplicable: a grid of three axes.
         DoesNotFit: more modes than the grid holds.
         ValueError: a size below 1; an unknown option; a width that isn't a multiple of
             ``n_heads``; a coarse grid larger than the grid or below 2 points; a dropout outside [0, 1).
@@ -134,7 +132,7 @@ class GalerkinTransformer(nn.Module):
     ) -> None:
         super().__init__()
         modes = one_for_each(n_modes, grid.n_dims)
-        _require_grid(grid, modes)
+        require_modes(grid.shape, modes, _WHO)
         _require_fraction(dropout)
         require_at_least(1, _WHO, width=width, n_heads=n_heads, n_layers=n_layers, ffn_width=ffn_width)
         require_at_least(1, _WHO, decoder_width=decoder_width, n_decoder_layers=n_decoder_layers)
@@ -332,15 +330,6 @@ class Upscaling(nn.Module):
     def forward(self, v: Float[Tensor, "batch width *coarse"], space: Sequence[int]) -> Tensor:
         v = nn.functional.silu(self.conv(resample(v, self._nodes, self._middle)))
         return resample(self.dropout(v), self._nodes, space)
-
-
-def _require_grid(grid: Grid, modes: tuple[int, ...]) -> None:
-    if grid.n_dims > _MAX_DIMS:
-        raise Inapplicable(
-            f"{_WHO} runs on 1 or {_MAX_DIMS} space axes, but the grid has {grid.n_dims}. Choose another model, e.g. "
-            "model=fno."
-        )
-    require_modes(grid.shape, modes, _WHO)
 
 
 def _require_fraction(dropout: float) -> None:

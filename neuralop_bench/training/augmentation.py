@@ -37,6 +37,10 @@ class Symmetries:
     trajectory is a trajectory of the same problem. Supported are:
 
     - ``translation``, ``translation_along_x``, ``translation_along_y``: by any number of points along periodic axes
+    - ``reflections_and_turns``: the maps of a periodic cube to itself that permute and reflect its axes, for scalars:
+      2 in one dimension, 8 in two, 48 in three
+    - ``reflections_and_turns_of_a_vector``: the same for the components of a vector, which are permuted and change
+      their signs with the axes
     - ``quarter_turn``: w(y, -x) and its powers, for a scalar in a doubly periodic square
     - ``odd_reflection``: -u(-x), for a velocity on a periodic interval
     - ``square_symmetries``: the eight maps of the closed square to itself, for the solution and its coefficients
@@ -65,6 +69,16 @@ class Symmetries:
             )
         shape = spec.grid.shape
         for name, entry in known.items():
+            if entry.is_of_cube and (len({*shape}) > 1 or len({*spec.grid.lengths}) > 1 or not spec.grid.is_periodic):
+                raise ValueError(
+                    f"augmentation=symmetries needs a periodic grid with equal axes for the symmetry {name}, got "
+                    f"{spec.grid}. Use augmentation=none or change the grid."
+                )
+            if entry.is_of_vector and len(spec.state) != len(shape):
+                raise ValueError(
+                    f"augmentation=symmetries needs {len(shape)} components of a vector for the symmetry {name}, but "
+                    f"{spec.name} has {len(spec.state)} state fields. Use augmentation=none."
+                )
             if entry.divisor and (len(set(shape)) > 1 or len(shape) != 2 or shape[0] % entry.divisor):
                 points = f" with a multiple of {entry.divisor} points per axis" if entry.divisor > 1 else ""
                 raise ValueError(
@@ -95,15 +109,20 @@ class Symmetries:
     def _move(self, frames: Tensor, static: Tensor) -> tuple[Tensor, Tensor]:
         for draw in self._draws:
             element = draw(frames.shape[2:])
-            frames, static = element.sign * element.move(frames), element.move(static)
+            frames, static = element.of_state(element.move(frames)), element.move(static)
         return frames, static
 
 
+def _same(field: Tensor) -> Tensor:
+    return field
+
+
 class _Element(NamedTuple):
-    """One element of a symmetry group: how it moves a scalar field, space axes last, and the sign of the state."""
+    """One element of a symmetry group: how it moves a scalar field, space axes last, and what it then does to the
+    values of the state, [time, field, *space]."""
 
     move: Callable[[Tensor], Tensor]
-    sign: int = 1
+    of_state: Callable[[Tensor], Tensor] = _same
 
 
 class _Map(NamedTuple):
@@ -112,10 +131,8 @@ class _Map(NamedTuple):
     draw: Callable[[torch.Size], _Element]
     moves_static: bool
     divisor: int = 0  # the grid must be square, with a multiple of this many points per axis; 0 for any grid
-
-
-def _same(field: Tensor) -> Tensor:
-    return field
+    is_of_cube: bool = False  # the grid must be periodic, with equal axes
+    is_of_vector: bool = False  # the state must be the components of a vector
 
 
 def _rolled(*axes: int) -> Callable[[torch.Size], _Element]:
@@ -129,6 +146,28 @@ def _rolled(*axes: int) -> Callable[[torch.Size], _Element]:
 
 def _translate(space: torch.Size) -> _Element:
     return _rolled(*range(len(space)))(space)
+
+
+def _reflect_and_turn(space: torch.Size) -> _Element:
+    n_dims = len(space)
+    order = torch.randperm(n_dims).tolist()
+    signs = [1 if draw < 0.5 else -1 for draw in torch.rand(n_dims).tolist()]
+
+    def move(field: Tensor) -> Tensor:
+        lead = field.ndim - n_dims
+        field = field.permute(*range(lead), *(lead + axis for axis in order))
+        reflected = [axis - n_dims for axis in range(n_dims) if signs[axis] < 0]
+        # Index -i is n - i, so a flip is followed by a roll of one point.
+        return torch.roll(field.flip(reflected), [1] * len(reflected), reflected) if reflected else field
+
+    def turn(vector: Tensor) -> Tensor:
+        return vector[:, order] * vector.new_tensor(signs).view(-1, *(1,) * n_dims)
+
+    return _Element(move, turn)
+
+
+def _reflect_and_turn_scalars(space: torch.Size) -> _Element:
+    return _reflect_and_turn(space)._replace(of_state=_same)
 
 
 def _translate_along_antidiagonal(space: torch.Size) -> _Element:
@@ -159,14 +198,14 @@ def _reflect_with_sign(space: torch.Size) -> _Element:
     if torch.rand(()) < 0.5:
         return _Element(_same)
     # w(y + 1/2, x): the first argument of w takes the second index.
-    return _Element(lambda w: torch.roll(w, -space[-2] // 2, dims=-2).transpose(-2, -1), -1)
+    return _Element(lambda w: torch.roll(w, -space[-2] // 2, dims=-2).transpose(-2, -1), torch.neg)
 
 
 def _reflect_odd(space: torch.Size) -> _Element:
     del space
     if torch.rand(()) < 0.5:
         return _Element(_same)
-    return _Element(lambda u: torch.roll(u.flip(-1), 1, dims=-1), -1)
+    return _Element(lambda u: torch.roll(u.flip(-1), 1, dims=-1), torch.neg)
 
 
 def _move_square(space: torch.Size) -> _Element:
@@ -180,6 +219,10 @@ _MAPS: dict[str, _Map] = {
     "translation": _Map(_translate, moves_static=True),
     "translation_along_x": _Map(_rolled(0), moves_static=False),
     "translation_along_y": _Map(_rolled(1), moves_static=False),
+    "reflections_and_turns": _Map(_reflect_and_turn_scalars, moves_static=True, is_of_cube=True),
+    "reflections_and_turns_of_a_vector": _Map(
+        _reflect_and_turn, moves_static=False, is_of_cube=True, is_of_vector=True
+    ),
     "quarter_turn": _Map(_turn, moves_static=True, divisor=1),
     "odd_reflection": _Map(_reflect_odd, moves_static=False),
     "square_symmetries": _Map(_move_square, moves_static=True, divisor=1),

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from hydra.utils import instantiate
 from numpy.typing import NDArray
 from omegaconf import OmegaConf
@@ -26,6 +27,8 @@ from data_gen.random_fields import GaussianBlobs
 from data_gen.semilinear import SemilinearProblem
 from data_gen.solvers.errors import SolverError
 from data_gen.spec import Samples
+from neuralop_bench.batch import Batch
+from neuralop_bench.training.augmentation import Symmetries
 
 CONFIGS = Path(__file__).parents[2] / "configs" / "dataset"
 
@@ -99,6 +102,19 @@ def test_a_translated_state_evolves_likewise(problem: SemilinearProblem) -> None
     moved, axes = (3, -2, 5)[: problem.n_dims], tuple(range(-problem.n_dims, 0))
     found = solved(problem, np.roll(start, moved, axes), 2)
     assert distance(found, np.roll(solved(problem, start, 2), moved, axes)) < 1e-11
+
+
+@every_equation
+def test_a_moved_solution_is_a_solution(problem: SemilinearProblem) -> None:
+    frames = torch.from_numpy(draw(problem, 0).trajectory)
+    empty = frames.new_empty(1, 0, *frames.shape[3:])
+    augment = Symmetries(problem.spec)
+    for seed in range(4):
+        torch.manual_seed(seed)
+        moved = augment(Batch(frames[:, :1], empty, frames[:, 1:]))
+        assert not torch.equal(moved.history, frames[:, :1])
+        found = solved(problem, moved.history[0, 0].numpy(), 2)
+        assert distance(found, moved.target[0].numpy()) < 1e-9
 
 
 @every_equation

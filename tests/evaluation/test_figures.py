@@ -36,19 +36,22 @@ CASES = {
     "3d": (Grid.periodic(8, 3), 3),
     "3d_steady": (Grid.periodic(8, 3), 0),
 }
+FIELDS = (FieldSpec("pressure", "p", "Pa"), FieldSpec("density", "d", "kg/m3"))
 NAN = float("nan")
 
 
 class _Case:
     """Random fields with random errors: spec, target, prediction, errors, and what a run hands to run_figures."""
 
-    def __init__(self, grid: Grid, n_times: int, n_samples: int = 5, *, diverged: int | None = None) -> None:
+    def __init__(
+        self, grid: Grid, n_times: int, n_samples: int = 5, *, n_fields: int = 1, diverged: int | None = None
+    ) -> None:
         rng = np.random.default_rng(0)
         times = tuple(0.5 * (i + 1) for i in range(n_times))
         static = (FieldSpec("permeability", "coefficient"),) if not n_times else ()
-        self.spec = DatasetSpec("toy", 1, "", grid, times, (FieldSpec("pressure", "p", "Pa"),), static)
+        self.spec = DatasetSpec("toy", 1, "", grid, times, FIELDS[:n_fields], static)
         n_steps = max(1, n_times)
-        shape = (n_samples, n_steps, 1, *grid.shape)
+        shape = (n_samples, n_steps, n_fields, *grid.shape)
         self.target = rng.standard_normal(shape)
         scale = rng.uniform(0.01, 1, (n_samples, n_steps, *(1,) * (len(shape) - 2)))
         self.prediction = self.target + scale * rng.standard_normal(shape)
@@ -56,12 +59,16 @@ class _Case:
             self.prediction[diverged, n_steps // 2 :] = NAN
         self.static = rng.standard_normal((n_samples, len(static), *grid.shape))
         self.batch = Batch(torch.zeros(n_samples, 0, 1), torch.from_numpy(self.static), torch.from_numpy(self.target))
-        context = MetricContext(self.spec, np.ones(1), self.spec.grid)
+        context = MetricContext(self.spec, np.ones(n_fields), self.spec.grid)
         variables: dict[str, Any] = {}
         for metric in (RelativeL2(context), Spectra(context)):
             measured = metric.measure(torch.from_numpy(self.prediction), self.batch)
             variables.update({name: (metric.variables[name], values) for name, values in measured.items()})
-        coordinates = {"sample": np.arange(n_samples), "time": np.array(times or (0.0,)), "channel": ["pressure"]}
+        coordinates = {
+            "sample": np.arange(n_samples),
+            "time": np.array(times or (0.0,)),
+            "channel": [field.name for field in self.spec.state],
+        }
         self.errors = xr.Dataset(variables, coords=coordinates)
 
     # Stand-ins for Windows and Predictor.
@@ -269,6 +276,58 @@ def test_maps_show_the_fields(name: str) -> None:
     assert len(images) == len(expected)
     for image, field in zip(images, expected, strict=True):
         np.testing.assert_allclose(image, field.T, err_msg="x runs to the right")
+
+
+@pytest.mark.parametrize("name", ["2d_two_steps", "3d", "2d_steady"])
+def test_maps_have_rows_for_each_of_several_fields(name: str) -> None:
+    case = _Case(*CASES[name], n_fields=2)
+    drawn = field_figures.sample_figure(
+        case.prediction[0], case.target[0], case.errors["time"].values, case.spec, static=case.static[0]
+    )
+    images = [np.asarray(axis.images[0].get_array()).T for axis in drawn.axes if axis.images]
+    u, p = (
+        np.moveaxis(x[0], 1, 0)[..., 4] if name == "3d" else np.moveaxis(x[0], 1, 0)
+        for x in (case.target, case.prediction)
+    )
+    expected = [frame for field in range(2) for rows in (u[field], p[field], np.abs(p - u)[field]) for frame in rows]
+    if name == "2d_steady":
+        expected.insert(0, case.static[0, 0])
+    assert len(images) == len(expected)
+    for image, frame in zip(images, expected, strict=True):
+        np.testing.assert_allclose(image, frame)
+    labels = [axis.get_ylabel().split("\n")[0] for axis in drawn.axes if axis.get_ylabel()]
+    each = 1 if name == "2d_steady" else 3
+    assert labels == ["pressure"] * each + ["density"] * each
+    assert "pressure [Pa], density [kg/m3]" in _texts(drawn)
+
+
+def test_lines_and_spectra_have_rows_for_each_of_several_fields() -> None:
+    case = _Case(*CASES["1d"], n_fields=2)
+    figure = field_figures.sample_figure(case.prediction[0], case.target[0], np.array(case.spec.times), case.spec)
+    np.testing.assert_array_equal(_lines(figure, 10)["reference"], case.target[0, 0, 1])
+    np.testing.assert_allclose(_lines(figure, 15)["prediction - reference"], (case.prediction - case.target)[0, 0, 1])
+    figure = figures.spectra_figure(case.errors, case.spec)
+    assert figure.axes[3].get_ylabel() == "density\nenergy per shell [(kg/m3)²]"
+    energy = case.errors["energy_error"].values[:, 0, 1, :-1].mean(axis=0)
+    np.testing.assert_allclose(_lines(figure, 3)["error"], energy)
+
+
+@pytest.mark.parametrize("name", ["1d", "2d", "2d_steady", "3d"])
+def test_samples_of_a_dataset_have_a_panel_for_each_field(name: str) -> None:
+    case = _Case(*CASES[name], n_fields=2)
+    figure = field_figures.data_figure(case.target[:2], case.static[:2], case.spec)
+    figure.draw_without_rendering()
+    if name == "1d":
+        last = [np.asarray(axis.get_lines()[-1].get_ydata()) for axis in figure.axes]
+        np.testing.assert_array_equal(last, case.target[:2, -1].reshape(4, -1))
+        return
+    shown = [np.asarray(axis.images[0].get_array()).T for axis in figure.axes if axis.images]
+    steps = {"2d": [0, 2, 3, 4, 6], "3d": [0, 1, 2], "2d_steady": [0]}[name]
+    frames = case.target[:2, steps]
+    frames = frames[..., 4] if name == "3d" else frames
+    for sample, field, step in np.ndindex(2, 2, len(steps)):
+        assert any(np.array_equal(frames[sample, step, field], image) for image in shown)
+    assert ("plane z = 0.5" in _texts(figure)) == (name == "3d")
 
 
 def test_lines_show_the_fields() -> None:

@@ -20,7 +20,5 @@ REFUSED = {
     ("fno_3d", "burgers1d"): "needs at least 2",  # one step is predicted
     ("fno_3d", "darcy2d"): "needs at least 2",
     ("fno_3d", "swift_hohenberg3d"): "at most 2 space axes",
-    ("fourier_transformer", "swift_hohenberg3d"): "1 or 2 space axes",
-    ("galerkin", "swift_hohenberg3d"): "1 or 2 space axes",
     ("persistence", "darcy2d"): "history is 0",  # no frame is given
 }

@@ -10,6 +10,7 @@ import torch
 import xarray as xr
 
 from data_gen.grids import Grid
+from data_gen.spec import FieldSpec
 from neuralop_bench.batch import Batch
 from neuralop_bench.metrics.conservation import Conserved
 from neuralop_bench.metrics.metric import MetricContext
@@ -51,6 +52,24 @@ def test_drift_of_the_energy_is_relative_to_the_largest_of_the_reference(context
     for name in ("energy", "enstrophy"):
         found = columns(naming(context(LINE), name), np.ones((1, 2, 8)), target)
         assert found == {f"conserved_{name}": pytest.approx((0 + (0.5 - 0.125) / 0.5) / 2, rel=1e-12)}
+
+
+def test_quantities_of_several_fields(context: Callable) -> None:
+    # The mean of the second field is off by 1/4 of its root mean square 2; the energy is (1 + 4) / 2, and the
+    # prediction's (1 + 9/4) / 2.
+    fields = [FieldSpec("a", ""), FieldSpec("b", "")]
+    found = context(LINE)
+    found = replace(found, spec=replace(found.spec, state=tuple(fields), conserved=("mean_a", "mean_b", "energy")))
+    u = torch.ones(1, 2, 2, 8, dtype=torch.float64)
+    u[:, :, 1] = 2.0
+    p = u.clone()
+    p[:, :, 1] = 1.5
+    metric = Conserved(found)
+    measured = metric.measure(p, Batch(u[:, :0], u[:, 0, :0], u))
+    columns = metric.summarise(xr.Dataset({name: (metric.variables[name], x) for name, x in measured.items()}))
+    assert columns == pytest.approx(
+        {"conserved_mean_a": 0.0, "conserved_mean_b": 0.25, "conserved_energy": (5 - 3.25) / 5}, rel=1e-12
+    )
 
 
 def test_kinetic_energy_of_a_vorticity_wave(context: Callable) -> None:

@@ -196,6 +196,17 @@ def test_the_draw_is_a_function_of_torchs_global_stream() -> None:
     assert not torch.equal(augment(batch).target, results[2])  # the stream goes on
 
 
+@pytest.mark.parametrize(("n_dims", "n_maps"), [(1, 2), (2, 8), (3, 48)])
+def test_all_maps_of_the_cube_are_drawn(n_dims: int, n_maps: int) -> None:
+    grid = Grid.periodic(5, n_dims)
+    augment = Symmetries(replace(SPEC, grid=grid, symmetries=("reflections_and_turns",)))
+    frames = torch.rand(1, 1, 1, *grid.shape).expand(500, *(-1,) * (n_dims + 2))
+    torch.manual_seed(0)
+    moved = augment(batch_of(frames, 0)).target
+    assert len({field.numpy().tobytes() for field in moved}) == n_maps
+    assert all(torch.equal(field.flatten().sort().values, frames[0].flatten().sort().values) for field in moved)
+
+
 def test_specs_that_it_cant_move_are_refused() -> None:
     with pytest.raises(ValueError, match="augmentation=none"):
         Symmetries(replace(SPEC, symmetries=()))
@@ -206,6 +217,10 @@ def test_specs_that_it_cant_move_are_refused() -> None:
     rectangle = Grid((16, 12), (1.0, 1.0), ("periodic",) * 2, ("periodic",) * 2)
     with pytest.raises(ValueError, match="needs a square grid"):
         Symmetries(replace(SPEC, grid=rectangle))
+    with pytest.raises(ValueError, match="needs a periodic grid with equal axes"):
+        Symmetries(replace(SPEC, grid=rectangle, symmetries=("reflections_and_turns",)))
+    with pytest.raises(ValueError, match=r"needs 2 components of a vector .* has 1 state fields"):
+        Symmetries(replace(SPEC, symmetries=("reflections_and_turns_of_a_vector",)))
     with pytest.raises(ValueError, match="can't map the static fields"):
         Symmetries(replace(SPEC, static=(FieldSpec("forcing", "a force"),)))
 

@@ -111,7 +111,7 @@ _PDEBENCH: dict[str, tuple[Callable[[Path], Path], dict[str, Any], str]] = {
         {},
         "force_x in .* the states have 3 samples",
     ),
-    "3D": (lambda path: pdebench(path, _arrays(Vx=(1, 2, 3, 3, 3))), {}, "one and two space"),
+    "4D": (lambda path: pdebench(path, _arrays(Vx=(1, 2, 3, 3, 3, 3))), {}, "one, two and three space"),
 }
 _NEURALOP: dict[str, tuple[Callable[[Path], Path], dict[str, Any], str]] = {
     "list": (lambda path: _saved(path, [1, 2]), {}, "it holds list"),
