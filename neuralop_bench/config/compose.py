@@ -26,7 +26,7 @@ from omegaconf.errors import OmegaConfBaseException
 from data_gen.store import StoreError
 from neuralop_bench.config.constructors import ConfigError, require_trusted, suggestion, targets
 from neuralop_bench.config.rules import validate
-from neuralop_bench.config.schema import RunConfig, constructor, flattened, n_pairs
+from neuralop_bench.config.schema import RunConfig, constructor, flattened, n_pairs, seen
 from neuralop_bench.runtime.command_line import checked_files, escaped
 from neuralop_bench.runtime.hydra_internals import group_options
 from neuralop_bench.runtime.place import CONFIG_DIR
@@ -188,7 +188,7 @@ def _fit_to_imported(run: RunConfig) -> None:
     from neuralop_bench.surrogate.surrogate import build_operator
 
     with suppress(StoreError):  # of another run's configuration, whose files may be gone
-        spec = ImportedDataset(run.dataset.path or "").spec
+        spec = seen(run, ImportedDataset(run.dataset.path or "").spec)
         defaults = _defaults(run)
         while True:
             try:

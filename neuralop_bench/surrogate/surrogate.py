@@ -47,7 +47,8 @@ class _Described(BaseModel, strict=True):
 class Surrogate(nn.Module):
     """decode . operator . encode: the only place that normalises fields and puts time into channels.
 
-    The operator gets [B, K C + C_s, *S]: the normalised history, oldest frame first, then the normalised static fields.
+    The operator gets [B, K C + C_s, *S]: the normalised history, oldest frame first, then the normalised static fields
+    and parameters.
     It returns [B, b C, *S], the bundle of b steps predicted per call.
 
     Args:
@@ -191,7 +192,7 @@ def build_operator(
     """
     with device:
         operator = constructors.build(model)(
-            in_channels=n_history * len(spec.state) + len(spec.static),
+            in_channels=n_history * len(spec.state) + len(spec.static) + len(spec.channels),
             out_channels=bundle * len(spec.state),
             grid=spec.grid,
         )
