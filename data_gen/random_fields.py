@@ -116,7 +116,7 @@ def require_parameter(problem: Any, name: str, *, positive: str | None = None) -
     if isinstance(value, Uniform | LogUniform):
         numbers = {f"{key}.low": value.low, f"{key}.high": value.high}
         if not value.low < value.high:
-            raise ValueError(f"{key}.low must be below {key}.high, got {value.low:g} and {value.high:g}.")
+            raise ValueError(f"{key}.low must be below {key}.high, got {value.low:g} and {value.high:g}. Swap them.")
         if isinstance(value, LogUniform) and not value.low > 0:
             raise ValueError(
                 f"{key}.low must be positive, because a log-uniform law divides by it, got {value.low:g}. Raise it, or "

@@ -82,7 +82,7 @@ def to_fields(spec: DatasetSpec, samples: Samples) -> Fields:
 def to_parameters(spec: DatasetSpec, fields: Fields) -> NDArray[np.float64]:
     """Parameters that differ between samples, [sample, parameter], from the result of ``to_fields``."""
     n = len(next(iter(fields.values())))
-    return np.array([fields[SCALARS + entry.name] for entry in spec.varying]).reshape(-1, n).T
+    return np.array([fields[SCALARS + entry.name] for entry in spec.varying], dtype=np.float64).reshape(-1, n).T
 
 
 def to_arrays(spec: DatasetSpec, fields: Fields) -> tuple[NDArray[np.floating], NDArray[np.floating]]:
