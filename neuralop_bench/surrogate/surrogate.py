@@ -134,7 +134,17 @@ class Surrogate(nn.Module):
         return self.normalizer.decode_state(bundle)
 
     def encode(self, history: Trajectory, static: Field) -> Field:
-        """The operator's input, [B, K C + C_s, *S]."""
+        """The operator's input, [B, K C + C_s, *S].
+
+        Raises:
+            ValueError: ``static`` has another number of channels than in training.
+        """
+        n_static = len(self.normalizer.static_mean)
+        if static.shape[1] != n_static:
+            raise ValueError(
+                f"The model is given {n_static} static channels, coefficient fields and then parameters that differ "
+                f"between samples, but the batch has {static.shape[1]}. Batch.given(history, static) takes them."
+            )
         states = self.normalizer.encode_state(history).flatten(1, 2)
         return torch.cat([states, self.normalizer.encode_static(static)], dim=1)
 

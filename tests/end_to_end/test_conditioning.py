@@ -11,7 +11,6 @@ import h5py
 import numpy as np
 import pytest
 import torch
-import xarray as xr
 
 from data_gen.problems.burgers1d import Burgers1D
 from data_gen.random_fields import LogUniform
@@ -19,6 +18,7 @@ from data_gen.spec import ParameterSpec
 from data_gen.store import DatasetFile
 from neuralop_bench import inspection, pipeline
 from neuralop_bench import predict as prediction
+from neuralop_bench.batch import Batch
 from neuralop_bench.config.constructors import ConfigError
 from neuralop_bench.config.identity import identity, run_directory
 from neuralop_bench.config.schema import RunConfig
@@ -86,6 +86,8 @@ def test_a_run_that_is_told_and_one_that_is_not(smoke: Smoke, tmp_path: Path) ->
     assert {identity(cfg).track for cfg in (told, hidden)} == {"smoke"}
     assert identity(told).config_hash != identity(hidden).config_hash
     assert identity(hidden).label.startswith("conditioning=none")
+    with pytest.raises(ValueError, match=r"is given 1 static channels, .* but the batch has 0"):
+        Surrogate.load(run_directory(told)).predict(Batch.given(torch.zeros(1, 1, 1, 256)), 1)
     # A file for predictions has the parameter, one for each sample or one for all.
     test = splits.ensure(splits.split_of(told, "test"))
     assert "parameter viscosity, one value per sample: log-uniform from 0.01 to 0.05, " in inspection.describe(test)
@@ -95,9 +97,9 @@ def test_a_run_that_is_told_and_one_that_is_not(smoke: Smoke, tmp_path: Path) ->
     batch = splits.opened(told, splits.split_of(told, "test")).whole()[np.arange(8)]
     np.testing.assert_allclose(found, surrogate.predict(batch, 1)[:, :, 0].numpy(), atol=1e-6)
     given = tmp_path / "given.hdf5"
-    with xr.open_dataset(test, engine="h5netcdf") as data:
-        data[["velocity"]].drop_vars("viscosity").isel(sample=[0]).to_netcdf(given, engine="h5netcdf")
-        value = float(data["viscosity"][0])
+    with h5py.File(given, "w") as file, DatasetFile(test) as data:
+        file["velocity"] = data.read_states(slice(0, 1))[:, :, 0]
+        value = data.read_parameters()[0, 0]
     with pytest.raises(prediction.InputError, match="has no 'viscosity' at its root, neither a dataset"):
         prediction.predict(run_directory(told), given, out)
     with h5py.File(given, "r+") as file:
