@@ -12,8 +12,8 @@ from data_gen.spec import DatasetSpec
 FORMAT_VERSION = 2
 # Samples per shard, the unit in which samples are solved, resumed and hashed.
 SHARD_SIZE = 16
-# Prefixes of the names of initial states and of diagnostics.
-INITIAL, DIAGNOSTICS = "initial_", "diagnostics/"
+# Prefixes of the names of initial states, of diagnostics, and of parameters that differ between samples.
+INITIAL, DIAGNOSTICS, SCALARS = "initial_", "diagnostics/", "scalars/"
 
 # An h5py object. Its stubs type every child as Group | Dataset | Datatype, so static checks of it are useless.
 File = Any
@@ -31,7 +31,10 @@ def shapes(spec: DatasetSpec, n_samples: int) -> dict[str, tuple[int, ...]]:
     evolving = constant if spec.is_steady else (n_samples, spec.n_snapshots, *spec.grid.shape)
     states = {field.name for field in spec.state}
     fields = {name: evolving if name in states else constant for name in field_names(spec)}
-    return {**fields, **{DIAGNOSTICS + entry.name: (n_samples,) for entry in spec.diagnostics}}
+    numbers = [SCALARS + entry.name for entry in spec.varying] + [
+        DIAGNOSTICS + entry.name for entry in spec.diagnostics
+    ]
+    return {**fields, **dict.fromkeys(numbers, (n_samples,))}
 
 
 def scales(spec: DatasetSpec, n_samples: int) -> dict[str, NDArray[Any]]:
@@ -76,7 +79,7 @@ def write_header(
             dimensions[name].attrs["time_varying"] = False
     scalars = file.create_group("scalars")
     numbers = {name: value for name, value in spec.parameters.items() if not isinstance(value, str)}
-    scalars.attrs["field_names"] = list(numbers)
+    scalars.attrs["field_names"] = [*numbers, *(entry.name for entry in spec.varying)]
     for name, value in numbers.items():
         scalars[name] = float(value)
         scalars[name].attrs.update({"sample_varying": False, "time_varying": False})
@@ -116,16 +119,27 @@ def create_fields(file: File, spec: DatasetSpec, n_samples: int) -> dict[str, Fi
                 "time_varying": evolving,
             }
         )
+        if spec.varying:  # makes them coordinates for xarray
+            field.attrs["coordinates"] = " ".join(entry.name for entry in spec.varying)
         scalars[name] = field
         datasets[name] = field
+    for entry in spec.varying:
+        number = _per_sample(file, entry.name, n_samples)
+        number.attrs.update({"long_name": f"parameter {entry.name}", "sample_varying": True, "time_varying": False})
+        file[SCALARS + entry.name] = number
+        datasets[SCALARS + entry.name] = number
     for entry in spec.diagnostics:
         name = DIAGNOSTICS + entry.name
         # They have checksums because no hash covers them: they can differ between machines for the same samples.
-        datasets[name] = file.create_dataset(
-            name, (n_samples,), np.float64, chunks=(min(SHARD_SIZE, n_samples),), fletcher32=True
-        )
-        datasets[name].dims[0].attach_scale(file["sample"])
+        datasets[name] = _per_sample(file, name, n_samples)
         datasets[name].attrs.update({"units": entry.unit, "long_name": entry.description})
     for order in ("t1_fields", "t2_fields"):
         file.create_group(order).attrs["field_names"] = np.array([], dtype="S1")
     return datasets
+
+
+def _per_sample(file: File, name: str, n_samples: int) -> File:
+    """An empty array of one number per sample."""
+    made = file.create_dataset(name, (n_samples,), np.float64, chunks=(min(SHARD_SIZE, n_samples),), fletcher32=True)
+    made.dims[0].attach_scale(file["sample"])
+    return made

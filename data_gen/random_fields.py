@@ -1,13 +1,13 @@
-"""Laws of random input fields. Each sample has a generator, which gives the same field at any resolution."""
+"""Laws of random fields and parameters. Each sample has a generator, which gives the same field at any resolution."""
 
 from __future__ import annotations
 
 import functools
 import itertools
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields
 from functools import cache
-from typing import Any
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -15,10 +15,139 @@ from jaxtyping import Complex
 from numpy.typing import NDArray
 from torch import Tensor
 
+from data_gen.spec import ParameterSpec
 from data_gen.spectral import Space
 
 # Variance per wavenumber (k1, k2) of a field on the torus.
 Eigenvalues = Callable[[NDArray[np.integer], NDArray[np.integer]], NDArray[np.float64]]
+
+
+@dataclass(frozen=True)
+class Uniform:
+    """Law of a parameter: uniform between ``low`` and ``high``."""
+
+    low: float
+    high: float
+
+    scale: ClassVar[Literal["linear", "log"]] = "linear"
+
+    def value(self, share: float) -> float:
+        """The value below which a share of all samples lies."""
+        return self.low + share * (self.high - self.low)
+
+    def __str__(self) -> str:
+        return f"uniform from {self.low:g} to {self.high:g}"
+
+
+@dataclass(frozen=True)
+class LogUniform:
+    """Law of a parameter whose logarithm is uniform: every decade between ``low`` and ``high`` is as likely."""
+
+    low: float
+    high: float
+
+    scale: ClassVar[Literal["linear", "log"]] = "log"
+
+    def value(self, share: float) -> float:
+        """The value below which a share of all samples lies."""
+        return float(self.low * (self.high / self.low) ** share)
+
+    def __str__(self) -> str:
+        return f"log-uniform from {self.low:g} to {self.high:g}"
+
+
+# A scalar of an equation that may have a value of its own in every sample. While samples are solved, it is a number or
+# a tensor that broadcasts over them.
+if TYPE_CHECKING:
+    Parameter = float
+else:
+    Parameter = float | Uniform | LogUniform
+
+
+def parameter_laws(problem: Any) -> dict[str, Uniform | LogUniform]:
+    """The laws among the arguments of a problem, a dataclass, by name."""
+    values = {entry.name: getattr(problem, entry.name) for entry in fields(problem)}
+    return {name: value for name, value in values.items() if isinstance(value, Uniform | LogUniform)}
+
+
+def varying(problem: Any) -> tuple[ParameterSpec, ...]:
+    """The parameters of a problem that have a law, for its spec."""
+    return tuple(ParameterSpec(name, law.scale) for name, law in parameter_laws(problem).items())
+
+
+def in_words(problem: Any, name: str) -> float | str:
+    """A parameter of a problem for its spec: a number, or its law."""
+    value = getattr(problem, name)
+    return str(value) if isinstance(value, Uniform | LogUniform) else value
+
+
+def draw_parameters(problem: Any, rngs: Sequence[np.random.Generator]) -> dict[str, NDArray[np.float64]]:
+    """Values of the parameters that have a law, [sample] each.
+
+    Each comes from a stream of its own, derived from the sample's stream and the parameter's name. So a law changes
+    neither the sample's initial state nor its other parameters, and another range keeps the order of the samples.
+    """
+    shares = {name: [_parameter_stream(rng, name).uniform() for rng in rngs] for name in parameter_laws(problem)}
+    return {
+        name: np.array([law.value(share) for share in shares[name]]) for name, law in parameter_laws(problem).items()
+    }
+
+
+def _parameter_stream(rng: np.random.Generator, name: str) -> np.random.Generator:
+    own = rng.bit_generator.seed_seq
+    assert isinstance(own, np.random.SeedSequence)
+    derived = np.random.SeedSequence(own.entropy, spawn_key=(*own.spawn_key, *name.encode()))
+    return np.random.Generator(np.random.Philox(derived))
+
+
+def require_parameter(problem: Any, name: str, *, positive: str | None = None) -> None:
+    """Check a parameter of a problem: a finite number, or a law with bounds in order.
+
+    Args:
+        problem: a dataclass.
+        name: of the parameter.
+        positive: if it must be positive, why; perhaps an empty string.
+
+    Raises:
+        ValueError: it isn't; the message names the key.
+    """
+    value, key = getattr(problem, name), f"dataset.problem.{name}"
+    numbers = {key: value}
+    if isinstance(value, Uniform | LogUniform):
+        numbers = {f"{key}.low": value.low, f"{key}.high": value.high}
+        if not value.low < value.high:
+            raise ValueError(f"{key}.low must be below {key}.high, got {value.low:g} and {value.high:g}. Swap them.")
+        if isinstance(value, LogUniform) and not value.low > 0:
+            raise ValueError(
+                f"{key}.low must be positive, because a log-uniform law divides by it, got {value.low:g}. Raise it, or "
+                "use data_gen.random_fields.Uniform."
+            )
+    for where, number in numbers.items():
+        if not np.isfinite(number):
+            raise ValueError(f"{where} must be finite, got {number}.")
+        if positive is not None and not number > 0:
+            raise ValueError(f"{where} must be positive{positive}, got {number}.")
+
+
+def given_parameters(
+    problem: Any, parameters: Mapping[str, NDArray[np.floating]] | None, n_samples: int
+) -> dict[str, NDArray[np.float64]]:
+    """Values of the parameters that have a law, [sample] each, as a solver is given them.
+
+    Raises:
+        ValueError: some are missing, or aren't one finite number per sample.
+    """
+    wanted, found = list(parameter_laws(problem)), dict(parameters or {})
+    if set(found) != set(wanted):
+        raise ValueError(
+            f"{type(problem).__name__}.solve needs the parameters {', '.join(wanted) or 'none'}, which differ between "
+            f"samples, got {', '.join(found) or 'none'}."
+        )
+    values = {name: np.asarray(found[name], dtype=np.float64) for name in wanted}
+    for name, numbers in values.items():
+        if numbers.shape != (n_samples,) or not np.isfinite(numbers).all():
+            raise ValueError(f"The parameter {name} must be {n_samples} finite numbers, one per sample, got {numbers}.")
+    return values
 
 
 @dataclass(frozen=True)

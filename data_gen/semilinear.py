@@ -8,10 +8,11 @@ arXiv 2411.00180, whose solvers (exponax) have the same structure.
 
 from __future__ import annotations
 
+import copy
 import itertools
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from typing import Any, ClassVar, Protocol, Self
@@ -23,6 +24,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from data_gen.grids import Grid
+from data_gen.random_fields import (
+    draw_parameters,
+    given_parameters,
+    in_words,
+    parameter_laws,
+    require_parameter,
+    varying,
+)
 from data_gen.solvers.etdrk4 import graded_steps, halved, integrate
 from data_gen.spec import DatasetSpec, FieldSpec, Samples, Scalar
 from data_gen.spectral import Space, blocks
@@ -42,6 +51,10 @@ class SemilinearProblem(ABC):
 
     A subclass is a frozen dataclass with the equation's parameters as fields. It sets the class variables below and
     implements ``linear`` and, unless the equation is linear, ``nonlinear``.
+
+    Parameters of the type ``data_gen.random_fields.Parameter`` may be given as a law, from which every sample draws a
+    value of its own. Such a parameter is a number in ``linear``, which is called for each sample, and a tensor [n, 1, 1
+    ...] in ``nonlinear``, which broadcasts against the states [n, field, *space].
 
     Attributes:
         n_dims: dimensions of the box.
@@ -82,8 +95,10 @@ class SemilinearProblem(ABC):
     positive: ClassVar[tuple[str, ...]] = ()
 
     def __post_init__(self) -> None:
-        for name in ("length", "interval", "first_step", "max_step", *self.positive):
+        for name in ("length", "interval", "first_step", "max_step"):
             _require(getattr(self, name) > 0, name, getattr(self, name), "positive")
+        for name in {*self.positive, *parameter_laws(self)}:
+            require_parameter(self, name, positive="" if name in self.positive else None)
         _require(self.resolution >= 4 and self.resolution % 2 == 0, "resolution", self.resolution, "even, at least 4")
         _require(self.n_snapshots >= 2, "n_snapshots", self.n_snapshots, "at least 2 (the initial state is the first)")
         _require(self.warm_up >= 0, "warm_up", self.warm_up, "at least 0")
@@ -110,7 +125,7 @@ class SemilinearProblem(ABC):
             grid=self._grid(self.resolution),
             times=tuple(self.interval * i for i in range(self.n_snapshots)),
             state=self.state,
-            parameters={**{name: getattr(self, name) for name in (*sorted(own), "warm_up", *steps)}, **law},
+            parameters={**{name: in_words(self, name) for name in (*sorted(own), "warm_up", *steps)}, **law},
             conserved=self.conserved,
             symmetries=self.symmetries,
             diagnostics=(
@@ -121,26 +136,37 @@ class SemilinearProblem(ABC):
                 FieldSpec("n_steps", "time steps taken"),
             ),
             reference=self.reference,
+            varying=varying(self),
         )
 
     def simulate(self, rngs: Sequence[np.random.Generator]) -> Samples:
         """Draw initial states, one per generator, and solve to the stored times."""
-        return self._run(self._start(rngs), self.n_snapshots - 1, stores_initial=True)
+        drawn = draw_parameters(self, rngs)
+        return self._run(self._start(rngs, drawn), self.n_snapshots - 1, drawn, stores_initial=True)
 
     def simulate_refined(self, rngs: Sequence[np.random.Generator]) -> Samples:
         """The inputs of ``simulate`` (states after the warm-up) solved with twice the wavenumbers and half the steps,
         and given on the same grid."""
         fine = replace(self, resolution=2 * self.resolution)
-        u_hat = self._space.moved(self._start(rngs), fine._space)
-        return fine._run(u_hat, self.n_snapshots - 1, stores_initial=True, halve=True, stored=self.resolution)
+        drawn = draw_parameters(self, rngs)
+        u_hat = self._space.moved(self._start(rngs, drawn), fine._space)
+        return fine._run(u_hat, self.n_snapshots - 1, drawn, stores_initial=True, halve=True, stored=self.resolution)
 
-    def solve(self, history: NDArray[np.floating], static: NDArray[np.floating], n_steps: int) -> Samples:
+    def solve(
+        self,
+        history: NDArray[np.floating],
+        static: NDArray[np.floating],
+        n_steps: int,
+        parameters: Mapping[str, NDArray[np.floating]] | None = None,
+    ) -> Samples:
         """``n_steps`` snapshots that follow the last frame of ``history`` [sample, time, field, *space].
 
-        The history may be on any periodic grid; ``static`` has no channels.
+        The history may be on any periodic grid; ``static`` has no channels. ``parameters`` has the values of those that
+        have a law, [sample] each.
 
         Raises:
-            ValueError: the history holds no frame or other fields, there are static fields, or ``n_steps`` is below 1.
+            ValueError: the history holds no frame or other fields, there are static fields, ``n_steps`` is below 1, or
+                a parameter is missing.
         """
         name = type(self).__name__
         if history.ndim != 3 + self.n_dims or history.shape[1] < 1 or history.shape[2] != len(self.state):
@@ -153,7 +179,8 @@ class SemilinearProblem(ABC):
         if n_steps < 1:
             raise ValueError(f"{name}.solve needs n_steps of at least 1, got {n_steps}.")
         last = torch.as_tensor(np.asarray(history[:, -1], dtype=np.float64))
-        return self._run(self._space.coefficients(last), n_steps, stores_initial=False)
+        given = given_parameters(self, parameters, len(last))
+        return self._run(self._space.coefficients(last), n_steps, given, stores_initial=False)
 
     def at(self, grid: Grid) -> Self:
         """The same equation solved and stored on another grid.
@@ -176,13 +203,15 @@ class SemilinearProblem(ABC):
     def _grid(self, resolution: int) -> Grid:
         return Grid.periodic(resolution, self.n_dims, self.length)
 
-    def _start(self, rngs: Sequence[np.random.Generator]) -> Complex[Tensor, "n field *k"]:
+    def _start(
+        self, rngs: Sequence[np.random.Generator], parameters: Mapping[str, NDArray[np.float64]]
+    ) -> Complex[Tensor, "n field *k"]:
         """States at t = 0."""
         drawn = self.initial.draw(rngs, len(self.state), self._space).to(torch.get_default_device())
         if not self.warm_up:
             return drawn
         steps = self._steps([0.0, self.warm_up])
-        return torch.cat([self._solved(chunk, steps, start)[:, 0] for start, chunk in self._chunks(drawn)])
+        return torch.cat([self._solved(*chunk, steps)[:, 0] for chunk in self._chunks(drawn, parameters)])
 
     def _steps(self, times: Sequence[float]) -> list[list[float]]:
         if self.degree == 1:  # exact at any step
@@ -190,32 +219,70 @@ class SemilinearProblem(ABC):
         largest = min(self.max_step, self.interval)
         return graded_steps(times, min(self.first_step, largest), self.step_growth, largest)
 
-    def _chunks(self, u_hat: Tensor) -> list[tuple[int, Tensor]]:
-        return list(zip(range(0, len(u_hat), self.inner_batch), u_hat.split(self.inner_batch), strict=True))
+    def _chunks(
+        self, u_hat: Tensor, parameters: Mapping[str, NDArray[np.float64]]
+    ) -> Iterator[tuple[int, Tensor, Mapping[str, NDArray[np.float64]]]]:
+        """Samples that are solved together: the number of the first, their states and their parameters."""
+        for first in range(0, len(u_hat), self.inner_batch):
+            chosen = slice(first, first + self.inner_batch)
+            yield first, u_hat[chosen], {name: values[chosen] for name, values in parameters.items()}
 
-    def _solved(self, u_hat: Tensor, steps: Sequence[Sequence[float]], first: int) -> Tensor:
+    def _with(self, values: Mapping[str, Any]) -> Self:
+        """The same equation with other parameters, perhaps tensors."""
+        other = copy.copy(self)
+        for name, value in values.items():
+            object.__setattr__(other, name, value)
+        return other
+
+    def _solved(
+        self,
+        first: int,
+        u_hat: Tensor,
+        parameters: Mapping[str, NDArray[np.float64]],
+        steps: Sequence[Sequence[float]],
+    ) -> Tensor:
         """States after each interval, [sample, interval, field, *k]."""
-        linear = self.linear(self._space).expand(len(self.state), *self._space.shape)
+        shape, equation = (len(self.state), *self._space.shape), self
+        if parameters:
+            each = [
+                self._with(dict(zip(parameters, own, strict=True)))
+                for own in zip(*(v.tolist() for v in parameters.values()), strict=True)
+            ]
+            linear = torch.stack([own.linear(self._space).expand(shape) for own in each])
+            columns = {
+                name: torch.from_numpy(values).to(u_hat.device).view(-1, *(1,) * len(shape))
+                for name, values in parameters.items()
+            }
+            equation = self._with(columns)
+        else:
+            linear = self.linear(self._space).expand(shape)
         if self.degree == 1:
-            factors = [torch.exp(linear * math.fsum(chain)) for chain in steps]
+            factors = [_exponential(linear * math.fsum(chain), u_hat) for chain in steps]
             return torch.stack(list(itertools.accumulate(factors, torch.mul, initial=u_hat))[1:], dim=1)
         return integrate(
             linear,
-            lambda state: self.nonlinear(state, self._space),
+            lambda state: equation.nonlinear(state, self._space),
             u_hat,
             steps,
             numbers=range(first, first + len(u_hat)),
         )
 
     def _run(
-        self, u_hat: Tensor, n_steps: int, *, stores_initial: bool, halve: bool = False, stored: int | None = None
+        self,
+        u_hat: Tensor,
+        n_steps: int,
+        parameters: Mapping[str, NDArray[np.float64]],
+        *,
+        stores_initial: bool,
+        halve: bool = False,
+        stored: int | None = None,
     ) -> Samples:
         """Solve from ``u_hat`` over ``n_steps`` intervals; ``halve`` halves every step."""
         steps = self._steps([self.interval * i for i in range(n_steps + 1)])
         steps = halved(steps) if halve else steps
         frames, tails = [], []
-        for first, chunk in self._chunks(u_hat):
-            states = torch.cat([chunk[:, None], self._solved(chunk, steps, first)], dim=1)
+        for first, chunk, own in self._chunks(u_hat, parameters):
+            states = torch.cat([chunk[:, None], self._solved(first, chunk, own, steps)], dim=1)
             frames.append(self._space.values(states, stored or self.resolution))
             tails.append(_tail(states, self.n_dims))
         trajectory = torch.cat(frames).cpu().numpy()
@@ -224,7 +291,15 @@ class SemilinearProblem(ABC):
             "n_steps": np.full(len(u_hat), float(sum(map(len, steps)))),
         }
         static = np.empty((len(u_hat), 0, *trajectory.shape[3:]))
-        return Samples(trajectory[:, :1], static, trajectory if stores_initial else trajectory[:, 1:], diagnostics)
+        kept = trajectory if stores_initial else trajectory[:, 1:]
+        return Samples(trajectory[:, :1], static, kept, diagnostics, parameters)
+
+
+def _exponential(exponents: Tensor, u_hat: Tensor) -> Tensor:
+    if exponents.ndim < u_hat.ndim:
+        return torch.exp(exponents)
+    # Sample by sample, because the last digits of a function of many numbers may depend on how many they are.
+    return torch.stack([torch.exp(own) for own in exponents])
 
 
 def _tail(states: Complex[Tensor, "n time field *k"], n_dims: int) -> Float[Tensor, " n"]:

@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from types import MappingProxyType
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -44,6 +44,23 @@ class FieldSpec:
 
 
 @dataclass(frozen=True)
+class ParameterSpec:
+    """A scalar parameter that differs between samples: its name, and the scale on which models are given it."""
+
+    name: str
+    scale: Literal["linear", "log"] = "linear"
+
+    @property
+    def channel(self) -> str:
+        """What models are given: the parameter, or its decimal logarithm."""
+        return f"log10_{self.name}" if self.scale == "log" else self.name
+
+    def encoded(self, values: NDArray[np.floating]) -> NDArray[np.float32]:
+        """Values of the channel."""
+        return (np.log10(values) if self.scale == "log" else np.asarray(values)).astype(np.float32)
+
+
+@dataclass(frozen=True)
 class DatasetSpec:
     """The metadata of a dataset: all that a reader needs besides the arrays. It is stored in every file.
 
@@ -63,6 +80,9 @@ class DatasetSpec:
         state_variance: variance of the initial state under its law, per state field; empty if unknown.
         diagnostics: numbers that the solver records for every sample (iterations, residual, drift of an invariant ...).
         reference: where the problem comes from.
+        varying: parameters that have a value of their own in every sample; ``parameters`` has their law in words.
+        channels: those that a model is given, each as a channel constant in space that follows the static fields. It
+            belongs to a training, so it is empty in a file.
     """
 
     name: str
@@ -78,6 +98,8 @@ class DatasetSpec:
     state_variance: tuple[float, ...] = ()
     diagnostics: tuple[FieldSpec, ...] = ()
     reference: str = ""
+    varying: tuple[ParameterSpec, ...] = ()
+    channels: tuple[ParameterSpec, ...] = ()
 
     def __post_init__(self) -> None:
         if not self.state:
@@ -102,7 +124,11 @@ class DatasetSpec:
 
     def to_json(self) -> str:
         """The spec as JSON with sorted keys; equal specs give equal text."""
-        return json.dumps(asdict(self), sort_keys=True, ensure_ascii=False)
+        values = asdict(self)
+        for name in ("varying", "channels"):
+            if not values[name]:  # specs of data without such parameters keep their text, and so their hashes
+                del values[name]
+        return json.dumps(values, sort_keys=True, ensure_ascii=False)
 
     @classmethod
     def from_json(cls, text: str) -> DatasetSpec:
@@ -115,6 +141,8 @@ class DatasetSpec:
         values["grid"] = Grid.from_dict(values["grid"])
         for name in ("state", "static", "diagnostics"):
             values[name] = tuple(FieldSpec(**entry) for entry in values[name])
+        for name in ("varying", "channels"):
+            values[name] = tuple(ParameterSpec(**entry) for entry in values.get(name, ()))
         for name in ("times", "conserved", "symmetries", "state_variance"):
             values[name] = tuple(values[name])
         return cls(**values)
@@ -127,12 +155,14 @@ class Samples(NamedTuple):
     static: [sample, static field, *space].
     trajectory: [sample, time, field, *space] at the spec's times (one step for a steady problem).
     diagnostics: what the solver recorded for every sample, [sample] each, by the names of the spec's diagnostics.
+    parameters: the parameters that differ between samples, [sample] each, by the names of ``spec.varying``.
     """
 
     history: NDArray[np.floating]
     static: NDArray[np.floating]
     trajectory: NDArray[np.floating]
     diagnostics: Mapping[str, NDArray[np.floating]] = MappingProxyType({})
+    parameters: Mapping[str, NDArray[np.floating]] = MappingProxyType({})
 
 
 class Problem(Protocol):
@@ -159,7 +189,8 @@ class Problem(Protocol):
 
     def solve(self, history: NDArray[np.floating], static: NDArray[np.floating], n_steps: int) -> Samples:
         """The solver alone: ``n_steps`` snapshots that follow the last frame of ``history``. All samples are solved
-        together where that is possible, so the caller decides how many that are."""
+        together where that is possible, so the caller decides how many that are. A problem with parameters that differ
+        between samples also takes ``parameters``, as ``Samples`` has them."""
         ...
 
     def at(self, grid: Grid) -> Problem:

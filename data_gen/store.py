@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from data_gen import agreement, hdf5, layout
 from data_gen.files import replacing_stream
-from data_gen.layout import DIAGNOSTICS, FORMAT_VERSION, SHARD_SIZE, File
+from data_gen.layout import DIAGNOSTICS, FORMAT_VERSION, SCALARS, SHARD_SIZE, File
 from data_gen.spec import DatasetSpec, FieldSpec, Samples
 
 if TYPE_CHECKING:
@@ -34,8 +34,8 @@ _LIBRARY_VERSION = "v110"
 _REMEDY = (
     "If run.py generated it, delete it, and the same command generates it again. Otherwise import or copy it again."
 )
-# The arrays that a file stores for some samples, by name: fields, float32, in the order in which they are hashed, and
-# diagnostics/<name>, float64, one number per sample.
+# The arrays that a file stores for some samples, by name: fields, float32, in the order in which they are hashed, then
+# scalars/<name> and diagnostics/<name>, float64, one number per sample.
 Fields = dict[str, NDArray[np.floating]]
 
 
@@ -66,14 +66,23 @@ def to_fields(spec: DatasetSpec, samples: Samples) -> Fields:
         states = samples.trajectory[:, :, channel]
         arrays[field.name] = states[:, 0] if spec.is_steady else states
     fields: Fields = {name: np.ascontiguousarray(arrays[name], dtype=np.float32) for name in layout.field_names(spec)}
-    if set(samples.diagnostics) != {entry.name for entry in spec.diagnostics}:
-        raise ValueError(
-            f"The diagnostics {sorted(samples.diagnostics)} aren't those of the spec of {spec.name}: "
-            f"{sorted(entry.name for entry in spec.diagnostics)}."
-        )
-    for entry in spec.diagnostics:
-        fields[DIAGNOSTICS + entry.name] = np.asarray(samples.diagnostics[entry.name], dtype=np.float64)
+    for what, found, entries, prefix in (
+        ("parameters per sample", samples.parameters, spec.varying, SCALARS),
+        ("diagnostics", samples.diagnostics, spec.diagnostics, DIAGNOSTICS),
+    ):
+        if set(found) != {entry.name for entry in entries}:
+            raise ValueError(
+                f"The {what} {sorted(found)} aren't those of the spec of {spec.name}: "
+                f"{sorted(entry.name for entry in entries)}."
+            )
+        fields |= {prefix + entry.name: np.asarray(found[entry.name], dtype=np.float64) for entry in entries}
     return fields
+
+
+def to_parameters(spec: DatasetSpec, fields: Fields) -> NDArray[np.float64]:
+    """Parameters that differ between samples, [sample, parameter], from the result of ``to_fields``."""
+    n = len(next(iter(fields.values())))
+    return np.array([fields[SCALARS + entry.name] for entry in spec.varying], dtype=np.float64).reshape(-1, n).T
 
 
 def to_arrays(spec: DatasetSpec, fields: Fields) -> tuple[NDArray[np.floating], NDArray[np.floating]]:
@@ -237,6 +246,13 @@ class DatasetFile:
             raise StoreError(f"{self.path} holds no separate initial state: its trajectories start at t = 0.")
         return self._read_constant(self.spec.state, layout.INITIAL, index)
 
+    def read_parameters(self, index: slice = slice(None)) -> NDArray[np.float64]:
+        """Parameters that differ between samples, [sample, parameter], in the order of ``spec.varying``."""
+        n = len(range(*index.indices(self.n_samples)))
+        with _damage_reported(self.path):
+            rows = [self._field(SCALARS + entry.name)[index] for entry in self.spec.varying]
+        return np.array(rows).reshape(-1, n).T
+
     @property
     def provenance(self) -> dict[str, str]:
         """How the samples were made, as given to ``write``. It is information for people; no hash covers it."""
@@ -278,8 +294,13 @@ class DatasetFile:
         numbers: list[NDArray[np.float64]] = []
         for arrays in self._intact(n_samples):
             total.update(hash_fields(arrays).encode())
-            fields = [values for name, values in arrays.items() if not name.startswith(DIAGNOSTICS)]
-            numbers.append(np.stack([agreement.measure(values, self.spec.grid.n_dims) for values in fields], axis=1))
+            n_dims = self.spec.grid.n_dims
+            fields = [
+                values.reshape(-1, *(1,) * n_dims) if name.startswith(SCALARS) else values
+                for name, values in arrays.items()
+                if not name.startswith(DIAGNOSTICS)
+            ]
+            numbers.append(np.stack([agreement.measure(values, n_dims) for values in fields], axis=1))
         return total.hexdigest(), agreement.summary(np.concatenate(numbers))
 
     def _intact(self, n_samples: int | None) -> Iterator[Fields]:
@@ -356,11 +377,12 @@ def _hash_header(texts: list[str]) -> str:
 
 
 def hash_fields(arrays: Fields) -> str:
-    """SHA-256 of names, shapes and values of the fields. Diagnostics, which no model sees, aren't included."""
+    """SHA-256 of names, shapes and values of fields and parameters. Diagnostics, which no model sees, are left out."""
     digest = hashlib.sha256()
     for name, values in arrays.items():
         if name.startswith(DIAGNOSTICS):
             continue
         digest.update(f"{name}{values.shape}".encode())
-        digest.update(np.ascontiguousarray(values, dtype="<f4").tobytes())
+        precision = "<f8" if name.startswith(SCALARS) else "<f4"
+        digest.update(np.ascontiguousarray(values, dtype=precision).tobytes())
     return digest.hexdigest()

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import NamedTuple, Protocol
 
-from jaxtyping import Float
+import torch
+from jaxtyping import Float, Float64
 from torch import Tensor
 
 Field = Float[Tensor, "batch channel *space"]
@@ -24,13 +25,16 @@ class Batch(NamedTuple):
     share all code that handles batches.
 
     history: [B, K, C, *S], the snapshots a model is given.
-    static: [B, C_s, *S], coefficients and forcing; may have 0 channels.
+    static: [B, C_s, *S], coefficients and forcing, then the parameters that the model is given, each constant in space;
+        may have 0 channels.
     target: [B, T, C, *S], the snapshots to predict.
+    parameters: [B, P], the parameters that differ between samples (``spec.varying``), for solvers.
     """
 
     history: Trajectory
     static: Field
     target: Trajectory
+    parameters: Float64[Tensor, "batch parameter"] = torch.empty(0, 0, dtype=torch.float64)
 
     @classmethod
     def given(cls, history: Trajectory, static: Field | None = None) -> Batch:

@@ -43,13 +43,28 @@ def describe(path: Path) -> str:
             f"times     {times}",
             f"samples   {file.n_samples}",
             *fields,
-            *(f"          {name} = {value}" for name, value in spec.parameters.items()),
+            *(
+                f"          {name} = {value}"
+                for name, value in spec.parameters.items()
+                if name not in {entry.name for entry in spec.varying}
+            ),
+            *_parameters(file),
             *(f"made by   {name}: {value}" for name, value in file.provenance.items()),
             f"sha256    {sha256} (all samples, compared with the hashes stored beside them)",
             "",
             _certificate(file),
         ]
     return "\n".join(lines)
+
+
+def _parameters(file: DatasetFile) -> list[str]:
+    """The parameters that differ between samples, with their law and the values that occur."""
+    lines = []
+    for entry, values in zip(file.spec.varying, file.read_parameters().T, strict=True):
+        law = file.spec.parameters.get(entry.name, "")
+        found = f"{values.min():.4g} to {values.max():.4g} in these samples"
+        lines.append(f"parameter {entry.name}, one value per sample: {law}{', ' if law else ''}{found}")
+    return lines
 
 
 def _certificate(file: DatasetFile) -> str:

@@ -78,6 +78,7 @@ def read_inputs(path: Path, spec: DatasetSpec, n_history: int, *, resolution_fre
                 state_names = []
             fields = {name: _read(file, path, name, spec, int(not spec.is_steady)) for name in state_names}
             fields |= {field.name: _read(file, path, field.name, spec, 0) for field in spec.static}
+            parameters = {entry.name: _number(file, path, entry.name) for entry in spec.channels}
             coordinates = {
                 name: np.asarray(_numbers(file, path, name), dtype=np.float64)
                 for name in ("time", *spec.grid.axis_names)
@@ -97,6 +98,14 @@ def read_inputs(path: Path, spec: DatasetSpec, n_history: int, *, resolution_fre
     frames = [fields[name][:, None] if spec.is_steady else fields[name] for name in state_names]
     states = _stack(frames, 2, (n_samples, 0, len(spec.state), *grid.shape))
     static = _stack([fields[field.name] for field in spec.static], 1, (n_samples, 0, *grid.shape))
+    for entry in spec.channels:
+        given = parameters[entry.name]
+        if given.shape not in ((), (n_samples,)):
+            raise InputError(
+                f"{entry.name!r} in {path} must be one number, or {n_samples}, one per sample, got {given.shape}."
+            )
+        values = np.broadcast_to(entry.encoded(given), (n_samples,)).reshape(-1, 1, *(1,) * len(grid.shape))
+        static = np.concatenate([static, np.broadcast_to(values, (n_samples, 1, *grid.shape))], axis=1)
     if states.shape[1] < n_history:
         raise InputError(
             f"{path} holds {states.shape[1]} frames per sample, but the model is given {n_history} (dataset.history of "
@@ -190,6 +199,22 @@ def _numbers(file: Any, path: Path, name: str) -> Any:
         kind = found.dtype if isinstance(found, h5py.Dataset) else f"a {type(found).__name__}"
         raise InputError(f"{name!r} in {path} is {kind}, expected a dataset of real numbers.")
     return found
+
+
+def _number(file: Any, path: Path, name: str) -> NDArray[np.float64]:
+    """A parameter that the model is given: a dataset, or an attribute if it is the same for all samples."""
+    if name not in file and name not in file.attrs:
+        raise InputError(
+            f"{path} has no {name!r} at its root, neither a dataset with a number per sample nor an attribute. The "
+            "model is given this parameter."
+        )
+    try:
+        values = np.asarray(file[name] if name in file else file.attrs[name], dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"{name!r} in {path} must be numbers.") from error
+    if not np.isfinite(values).all():
+        raise InputError(f"{name!r} in {path} has values that aren't finite.")
+    return values
 
 
 def _grid(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,7 +12,7 @@ from data_gen.generation import shards
 from data_gen.generation.pool import JobsAhead
 from data_gen.layout import SHARD_SIZE
 from data_gen.spec import Problem
-from data_gen.store import to_arrays
+from data_gen.store import to_arrays, to_parameters
 
 # A worker that has solved a shard finds the next one waiting, and memory stays bounded.
 _SHARDS_PER_WORKER = 2
@@ -23,10 +23,12 @@ class Sample(NamedTuple):
 
     states: [time, field, *space], float32.
     static: [static field, *space], float32.
+    parameters: that differ between samples, [parameter], float64.
     """
 
     states: NDArray[np.float32]
     static: NDArray[np.float32]
+    parameters: NDArray[np.float64]
 
 
 class SampleStream(Iterator[Sample]):
@@ -57,7 +59,7 @@ class SampleStream(Iterator[Sample]):
         )
         self.seconds = 0.0
         self._next, self._stop = start, stop
-        self._shard: list[NDArray[np.float32]] | None = None
+        self._shard: list[NDArray[Any]] | None = None
 
     def __next__(self) -> Sample:
         if self._next >= self._stop:
@@ -76,6 +78,6 @@ class SampleStream(Iterator[Sample]):
         self._stop = self._next
 
 
-def _solve(problem: Problem, seed: int, split: str, shard: int) -> tuple[NDArray, NDArray, float]:
+def _solve(problem: Problem, seed: int, split: str, shard: int) -> tuple[NDArray, NDArray, NDArray, float]:
     fields, seconds = shards.solve(problem, seed, split, shard)
-    return (*to_arrays(problem.spec, fields), seconds)
+    return (*to_arrays(problem.spec, fields), to_parameters(problem.spec, fields), seconds)

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from data_gen import hdf5, progress
 from data_gen.importing.contents import Contents, ImportedFileError
 from data_gen.importing.remarks import Remarks
-from data_gen.layout import SHARD_SIZE
+from data_gen.layout import SCALARS, SHARD_SIZE
 from data_gen.spec import DatasetSpec, Samples
 from data_gen.store import DatasetFile, Fields, to_fields
 
@@ -60,7 +60,8 @@ def _read(source: Contents, spec: DatasetSpec, numbers: NDArray[np.int64]) -> tu
         found = source.read(numbers)
         with np.errstate(over="ignore"):  # values beyond single precision are found later
             history, static, trajectory = (np.asarray(values, dtype=np.float32) for values in found[:3])
-        return found, to_fields(spec, Samples(history, static, trajectory))
+        parameters = {entry.name: source.scalars[entry.name][numbers] for entry in source.varying}
+        return found, to_fields(spec, Samples(history, static, trajectory, parameters=parameters))
     except (ImportedFileError, MemoryError):
         raise
     except Exception as error:  # a damaged file can make a reader raise anything
@@ -88,8 +89,8 @@ def finite(values: NDArray[np.floating]) -> NDArray[np.bool_]:
 
 
 def _input_hashes(spec: DatasetSpec, fields: Fields) -> list[bytes]:
-    """One hash per sample of what a model is given: the static fields and the first state."""
-    names = [field.name for field in spec.static]
+    """One hash per sample of what a model is given: the static fields, the parameters and the first state."""
+    names = [*(field.name for field in spec.static), *(SCALARS + entry.name for entry in spec.varying)]
     if not spec.is_steady:
         names += [f"initial_{field.name}" if spec.stores_initial else field.name for field in spec.state]
     result = []

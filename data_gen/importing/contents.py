@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from data_gen.grids import Grid
-from data_gen.spec import FieldSpec, Samples, Scalar
+from data_gen.spec import FieldSpec, ParameterSpec, Samples, Scalar
 
 
 class ImportedFileError(ValueError):
@@ -51,6 +51,7 @@ class Contents:
         notes: what was assumed, for the user to check.
         read: returns the samples with the given indices, in the order of the indices.
         scalars: parameters that differ between the samples, [n_samples] each.
+        varying: those of them that are stored (``data_gen.importing.parameters``).
         n_together: consecutive samples that share a chunk of the file, so reading one costs as much as reading all.
     """
 
@@ -67,6 +68,7 @@ class Contents:
     read: Callable[[NDArray[np.int64]], Samples]
     n_together: int = 1
     scalars: Mapping[str, NDArray[np.float64]] = field(default_factory=dict)
+    varying: tuple[ParameterSpec, ...] = ()
 
 
 def require_names(path: Path, option: str, chosen: Collection[str], known: Collection[str]) -> None:

@@ -21,7 +21,7 @@ from data_gen.importing.contents import Contents, Given, ImportedFileError
 from data_gen.importing.formats import BARE, open_file
 from data_gen.importing.parameters import settle
 from data_gen.importing.remarks import Remarks
-from data_gen.spec import DatasetSpec, Scalar
+from data_gen.spec import DatasetSpec, ParameterSpec, Scalar
 from data_gen.store import DatasetFile, write
 
 _SPLIT = re.compile(r"train|valid|test|test_[A-Za-z0-9_]+", re.ASCII)
@@ -134,8 +134,9 @@ def import_data(
             contents,
             main=[path for path in contents if any(p.path == path and p.split in _MAIN for p in parts)],
             train=[part.path for part in parts if part.split == "train"],
-            wanted=given.static if given.static is not None else _static_fields(kept),
+            wanted=given.static if given.static is not None else _inputs(kept),
             allowed=_is_name,
+            known=_varying(kept),
         )
         described = {path: _spec(found, about) for path, found in contents.items()}
         specs = {part.split: described[part.path] for part in parts}
@@ -176,13 +177,23 @@ def _is_name(text: str) -> bool:
     return bool(_NAME.fullmatch(text)) and text not in _RESERVED
 
 
-def _static_fields(kept: Mapping[str, Path]) -> list[str] | None:
-    """Those of the splits that were imported before; None if there are none."""
+def _imported_before(kept: Mapping[str, Path]) -> DatasetSpec | None:
     for split in _MAIN:
         if split in kept:
             with DatasetFile(kept[split]) as file:
-                return [field.name for field in file.spec.static]
+                return file.spec
     return None
+
+
+def _inputs(kept: Mapping[str, Path]) -> list[str] | None:
+    """Static fields and parameters per sample of the splits that were imported before; None if there are none."""
+    spec = _imported_before(kept)
+    return None if spec is None else [entry.name for entry in (*spec.static, *spec.varying)]
+
+
+def _varying(kept: Mapping[str, Path]) -> tuple[ParameterSpec, ...]:
+    spec = _imported_before(kept)
+    return () if spec is None else spec.varying
 
 
 def _require_sensible(
@@ -302,6 +313,7 @@ def _spec(found: Contents, about: About) -> DatasetSpec:
             static=found.static,
             parameters=parameters,
             reference=about.reference or found.reference,
+            varying=found.varying,
         )
     except ValueError as error:
         raise ImportedFileError(f"{found.files[0]}: {error}") from error
@@ -316,7 +328,7 @@ def _require_equal(specs: Mapping[str, DatasetSpec], kept: Mapping[str, Path]) -
     main = [split for split in _MAIN if split in known]
     for split in main[1:]:
         one, other = known[main[0]], known[split]
-        for what in ("name", "grid", "times", "state", "static", "parameters", "equation", "reference"):
+        for what in ("name", "grid", "times", "state", "static", "varying", "parameters", "equation", "reference"):
             if getattr(one, what) != getattr(other, what):
                 raise ImportedFileError(
                     f"{main[0]} and {split} differ in {what}: {getattr(one, what)} and {getattr(other, what)}. They "

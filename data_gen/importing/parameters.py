@@ -1,16 +1,17 @@
-"""Scalar parameters that differ between samples or between splits: inputs of the models, or words in the metadata."""
+"""Scalar parameters that differ between samples or splits: a value per sample, or words in the metadata."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from data_gen.importing.contents import Contents
-from data_gen.spec import FieldSpec, Samples
+from data_gen.spec import FieldSpec, ParameterSpec
 
 
 def settle(
@@ -19,19 +20,22 @@ def settle(
     train: Collection[Path],
     wanted: Collection[str] | None,
     allowed: Callable[[str], bool],
+    known: Collection[ParameterSpec] = (),
 ) -> dict[Path, Contents]:
     """Contents in which the parameters of train, valid and test agree.
 
-    A parameter that differs between samples of train becomes a static field that is constant in space, so that models
-    are given it. One that is the same in all of train, but not in all of valid and test, can't be learnt: it is kept as
-    the words "from ... to ...".
+    A parameter that differs between samples of train is kept as a value per sample, which models are given. One that is
+    the same in all of train, but not in all of valid and test, can't be learnt: it is kept as the words "from ... to
+    ...".
 
     Args:
         contents: of every file.
-        main: files of train, valid and test. Further test sets keep their own parameters, unless they become fields.
+        main: files of train, valid and test. Further test sets keep their own parameters, unless they vary in train.
         train: those of train; empty if train was imported before.
-        wanted: names of the static fields, if they are known: chosen by the user, or those of splits imported before.
-        allowed: whether a name can be that of a field.
+        wanted: names of static fields and of parameters per sample, if they are known: chosen by the user, or those of
+            splits imported before.
+        allowed: whether a name can be that of an array in our files.
+        known: parameters per sample of splits imported before.
     """
     result = dict(contents)
     for name in sorted({name for path in main for name in _numbers(contents[path])}):
@@ -41,14 +45,16 @@ def settle(
             change = _without(name, "some files lack it")
         elif n_values == 1 and name not in (wanted or ()):
             continue
-        elif any(name == field.name for path in main for field in contents[path].static) or not allowed(name):
+        elif not allowed(name) or any(name == field.name for path in main for field in _fields(contents[path])):
             change = _in_words(name, values, main, "its name is taken")
         elif wanted is not None and name not in wanted:
-            change = _in_words(name, values, main, "it isn't among the static fields chosen")
+            change = _in_words(name, values, main, "it isn't among those chosen (--static)")
         elif wanted is None and len(np.unique(np.concatenate([values[path] for path in train or main]))) == 1:
             change = _in_words(name, values, main, "it is the same in all of train, so no model could learn from it")
         else:
-            change = _as_field(name, values)
+            every = np.concatenate([values[path] for path in main])
+            own = ParameterSpec(name, _scale(every))
+            change = _per_sample(next((entry for entry in known if entry.name == name), own), values)
         result = {path: change(path, found) for path, found in result.items()}
     return result
 
@@ -62,6 +68,10 @@ def _numbers(found: Contents) -> dict[str, NDArray[np.float64]]:
         if not isinstance(value, str) and not name.startswith("origin_")
     }
     return {**constant, **found.scalars}
+
+
+def _fields(found: Contents) -> tuple[FieldSpec, ...]:
+    return (*found.state, *found.static)
 
 
 _Change = Callable[[Path, Contents], Contents]
@@ -91,20 +101,18 @@ def _in_words(name: str, values: Mapping[Path, NDArray[np.float64]], main: Colle
     return change
 
 
-def _as_field(name: str, values: Mapping[Path, NDArray[np.float64]]) -> _Change:
-    note = f"{name} differs between samples: it is a static field, which is an input of the models (--static)"
+def _per_sample(entry: ParameterSpec, values: Mapping[Path, NDArray[np.float64]]) -> _Change:
+    note = f"{entry.name} differs between samples: it has a value per sample, which models are given (--static)"
 
     def change(path: Path, found: Contents) -> Contents:
         if path not in values:
             return found
-        fields = (*found.static, FieldSpec(name, f"the parameter {name}"))
-
-        def read(samples: NDArray[np.int64]) -> Samples:
-            made = found.read(samples)
-            shape = (len(samples), 1, *found.grid.shape)
-            constant = np.broadcast_to(values[path][samples].reshape(-1, *(1,) * (len(shape) - 1)), shape)
-            return made._replace(static=np.concatenate([made.static, constant], axis=1))
-
-        return replace(_removed(found, name, note), static=fields, read=read)
+        rest = _removed(found, entry.name, note)
+        return replace(rest, varying=(*rest.varying, entry), scalars={**rest.scalars, entry.name: values[path]})
 
     return change
+
+
+def _scale(values: NDArray[np.float64]) -> Literal["linear", "log"]:
+    """Logarithmic for positive values over a decade or more."""
+    return "log" if values.min() > 0 and values.max() >= 10 * values.min() else "linear"

@@ -143,6 +143,8 @@ def _grouped(path: Path, given: Given, file: Any, groups: Sequence[str]) -> Cont
             )
     n_channels = data.shape[-1]
     names = _GROUPED.get((n_dims, n_channels), tuple(f"field_{number}" for number in range(n_channels)))
+    parameters, scalars = _numbers([file[name].attrs for name in groups])
+    require_names(path, "--static", given.static or (), [*parameters, *scalars])
     if given.state is not None and len(given.state) != len(names):
         raise ImportedFileError(f"--state needs {len(names)} name(s) for {path}, got {', '.join(given.state)}.")
     names = given.state or names
@@ -152,16 +154,28 @@ def _grouped(path: Path, given: Given, file: Any, groups: Sequence[str]) -> Cont
         notes = (f"the file doesn't say its boundary conditions: {boundary[0]}, as PDEBench's (--boundary)",)
     found = evolving(
         path,
-        replace(given, boundary=boundary, nodes=given.nodes or _centres(boundary)),
+        replace(given, static=None, boundary=boundary, nodes=given.nodes or _centres(boundary)),
         None,
         [LazyArray(path, name, _Component(data, channel)) for channel, name in enumerate(names)],
         n_dims,
         times=grids[0][0],
         reference=_REFERENCE,
         coordinates=grids[0][1:],
+        parameters=parameters,
         names=names,
     )
-    return replace(found, notes=(*notes, *found.notes))
+    return replace(found, notes=(*notes, *found.notes), scalars=scalars)
+
+
+def _numbers(attributes: Sequence[Any]) -> tuple[dict[str, float], dict[str, NDArray[np.float64]]]:
+    """Numbers among the attributes that all groups have: those equal for all, and those that differ, [sample]."""
+    found: dict[str, NDArray[np.float64]] = {}
+    for name in attributes[0]:
+        values = [np.asarray(held[name]) for held in attributes if name in held]
+        if len(values) == len(attributes) and all(v.ndim == 0 and v.dtype.kind in "fiu" for v in values):
+            found[str(name)] = np.array(values, dtype=np.float64)
+    constant = {name: float(values[0]) for name, values in found.items() if (values == values[0]).all()}
+    return constant, {name: values for name, values in found.items() if name not in constant}
 
 
 def _incompressible(path: Path, given: Given, file: Any) -> Contents:

@@ -41,7 +41,8 @@ class Remarks:
     def look(self, found: Samples, fields: Fields) -> None:
         """Look at the next samples: as read, and as they are stored."""
         for name, values in fields.items():
-            self._find_constant(name, values)
+            if values.ndim > 1:  # a field, not a number per sample
+                self._find_constant(name, values)
         for names, values, axis in ((self._spec.static, found.static, 1), (self._spec.state, found.trajectory, 2)):
             if values.dtype == np.float64:
                 for channel, entry in enumerate(names):

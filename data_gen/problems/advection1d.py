@@ -12,7 +12,7 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from data_gen.random_fields import TruncatedFourierSeries
+from data_gen.random_fields import Parameter, TruncatedFourierSeries
 from data_gen.semilinear import SemilinearProblem
 from data_gen.spec import FieldSpec
 from data_gen.spectral import Space
@@ -26,7 +26,7 @@ class Advection1D(SemilinearProblem):
         speed: of the waves, in units of length / time.
     """
 
-    speed: float = 1.0
+    speed: Parameter = 1.0
     n_dims: int = 1
     resolution: int = 128
     interval: float = 0.05

@@ -13,7 +13,7 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from data_gen.random_fields import TruncatedFourierSeries
+from data_gen.random_fields import Parameter, TruncatedFourierSeries
 from data_gen.semilinear import SemilinearProblem
 from data_gen.spec import FieldSpec
 from data_gen.spectral import Space
@@ -27,7 +27,7 @@ class AllenCahn1D(SemilinearProblem):
         width: of a wall between phases, positive.
     """
 
-    width: float = 0.02
+    width: Parameter = 0.02
     n_dims: int = 1
     resolution: int = 256
     interval: float = 0.25

@@ -14,7 +14,7 @@ this exact solution. Hopf (1950), The partial differential equation u_t + u u_x 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import ClassVar
 
@@ -26,7 +26,15 @@ from torch import Tensor
 
 from data_gen import spectral
 from data_gen.grids import Grid
-from data_gen.random_fields import PeriodicGaussianField1D
+from data_gen.random_fields import (
+    Parameter,
+    PeriodicGaussianField1D,
+    draw_parameters,
+    given_parameters,
+    in_words,
+    require_parameter,
+    varying,
+)
 from data_gen.solvers.errors import SolverError
 from data_gen.solvers.etdrk4 import graded_steps, halved, integrate
 from data_gen.spec import DatasetSpec, FieldSpec, Samples
@@ -53,7 +61,7 @@ class Burgers1D:
     of the step); the default steps give 1.4e-5.
 
     Attributes:
-        viscosity: nu > 0, in units of (domain length)^2 / time.
+        viscosity: nu > 0, in units of (domain length)^2 / time; a number, or a law of one number per sample.
         resolution: points of the stored snapshots, even. Spectra are padded with zeros to this grid, or cut off if it
             is too coarse for the solver's wavenumbers.
         solver_resolution: points of the solver's grid, even. Initial states hold the wavenumbers below a third of it;
@@ -72,7 +80,7 @@ class Burgers1D:
     (0.0, 1.0)
     """
 
-    viscosity: float = 1e-2
+    viscosity: Parameter = 1e-2
     resolution: int = 1024
     solver_resolution: int = 384
     interval: float = 1.0
@@ -86,10 +94,10 @@ class Burgers1D:
     version: ClassVar[int] = 1
 
     def __post_init__(self) -> None:
-        positive = {"viscosity": " (an inviscid flow has no resolved limit)", "interval": "", "max_step": ""}
-        for name, reason in positive.items():
+        require_parameter(self, "viscosity", positive=" (an inviscid flow has no resolved limit)")
+        for name in ("interval", "max_step"):
             value = getattr(self, name)
-            _require(0 < value < math.inf, name, value, f"positive{reason}")
+            _require(0 < value < math.inf, name, value, "positive")
         for name in ("resolution", "solver_resolution"):
             value = getattr(self, name)
             _require(value >= 4 and value % 2 == 0, name, value, "even and at least 4")
@@ -113,7 +121,7 @@ class Burgers1D:
             times=tuple(self.interval * i for i in range(self.n_snapshots)),
             state=(FieldSpec("velocity", "velocity u", "length/time"),),
             parameters={
-                "viscosity": self.viscosity,
+                "viscosity": in_words(self, "viscosity"),
                 "solver_resolution": self.solver_resolution,
                 "initial_scale": self.initial.scale,
                 "initial_tau": self.initial.tau,
@@ -133,11 +141,13 @@ class Burgers1D:
                 FieldSpec("n_steps", "time steps taken"),
             ),
             reference="Li et al. (2021), Fourier Neural Operator, arXiv 2010.08895, section 5.1",
+            varying=varying(self),
         )
 
     def simulate(self, rngs: Sequence[np.random.Generator]) -> Samples:
         """Draw initial velocities, one per generator, and solve to the stored times."""
-        return self._run(self._draw(rngs), self.n_snapshots - 1, stores_initial=True)
+        drawn = draw_parameters(self, rngs)
+        return self._run(self._draw(rngs), self.n_snapshots - 1, drawn, stores_initial=True)
 
     def simulate_refined(self, rngs: Sequence[np.random.Generator]) -> Samples:
         """The inputs of ``simulate``, padded with zeros to twice the solver's resolution, solved with every step
@@ -145,16 +155,24 @@ class Burgers1D:
         u_hat = self._draw(rngs)
         fine = replace(self, solver_resolution=2 * self.solver_resolution)
         padded = torch.nn.functional.pad(u_hat, (0, fine.k_max - self.k_max))
-        return fine._run(padded, self.n_snapshots - 1, stores_initial=True, halve=True)
+        drawn = draw_parameters(self, rngs)
+        return fine._run(padded, self.n_snapshots - 1, drawn, stores_initial=True, halve=True)
 
-    def solve(self, history: NDArray[np.floating], static: NDArray[np.floating], n_steps: int) -> Samples:
+    def solve(
+        self,
+        history: NDArray[np.floating],
+        static: NDArray[np.floating],
+        n_steps: int,
+        parameters: Mapping[str, NDArray[np.floating]] | None = None,
+    ) -> Samples:
         """``n_steps`` snapshots, ``interval`` apart, that follow the last frame of ``history`` [sample, time, 1, n].
 
-        The history may be on any periodic grid; ``static`` has no channels. All samples are solved together.
+        The history may be on any periodic grid; ``static`` has no channels. All samples are solved together. If the
+        viscosity has a law, ``parameters`` has that of each sample.
 
         Raises:
-            ValueError: the history holds no frame, or isn't one field in one dimension; there are static fields; or
-                ``n_steps`` is below 1.
+            ValueError: the history holds no frame, or isn't one field in one dimension; there are static fields;
+                ``n_steps`` is below 1; or the viscosity of the samples is missing.
         """
         if history.ndim != 4 or history.shape[1] < 1 or history.shape[2] != 1:
             raise ValueError(
@@ -166,7 +184,8 @@ class Burgers1D:
             raise ValueError(f"Burgers1D.solve needs n_steps of at least 1, got {n_steps}.")
         last = torch.as_tensor(np.asarray(history[:, -1, 0], dtype=np.float64))
         together = replace(self, inner_batch=len(last))
-        return together._run(spectral.from_grid_1d(last, self.k_max), n_steps, stores_initial=False)
+        given = given_parameters(self, parameters, len(last))
+        return together._run(spectral.from_grid_1d(last, self.k_max), n_steps, given, stores_initial=False)
 
     def at(self, grid: Grid) -> Burgers1D:
         """The same equation solved, and stored, at ``grid``'s own resolution.
@@ -186,17 +205,26 @@ class Burgers1D:
         return self.initial.draw(rngs, self.k_max).to(torch.get_default_device())
 
     def _run(
-        self, u_hat: Complex[Tensor, "sample modes"], n_steps: int, *, stores_initial: bool, halve: bool = False
+        self,
+        u_hat: Complex[Tensor, "sample modes"],
+        n_steps: int,
+        parameters: Mapping[str, NDArray[np.float64]],
+        *,
+        stores_initial: bool,
+        halve: bool = False,
     ) -> Samples:
         """Solve from the coefficients ``u_hat`` over ``n_steps`` intervals; ``halve`` halves every step."""
         n_samples = len(u_hat)
         states = torch.cat([u_hat[:, None], u_hat.new_empty(n_samples, n_steps, u_hat.shape[-1])], dim=1)
         tails = torch.zeros(n_samples, dtype=torch.float64, device=u_hat.device)
         counts = torch.zeros_like(tails)
-        dynamics = BurgersDynamics(self.viscosity, self.solver_resolution, u_hat.device)
+        viscosity = self.viscosity
+        if parameters:
+            viscosity = torch.from_numpy(parameters["viscosity"]).to(u_hat.device)
+        dynamics = BurgersDynamics(viscosity, self.solver_resolution, u_hat.device)
         times = [self.interval * i for i in range(n_steps + 1)]
-        # Samples with equal steps are solved together. The steps of a sample depend on its own speed only.
-        halvings = self._halvings(dynamics.speed(u_hat), times[-1])
+        # Samples with equal steps are solved together. The steps of a sample depend only on its speed and viscosity.
+        halvings = self._halvings(dynamics.speed(u_hat), viscosity, times[-1])
         for n_halvings in sorted(set(halvings.tolist())):
             largest = self.max_step / 2**n_halvings
             steps = graded_steps(times, min(self.first_step, largest), self.step_growth, largest)
@@ -207,8 +235,9 @@ class Burgers1D:
             for chunk in members.split(self.inner_batch):
                 start = u_hat[chunk]
                 tail = SpectrumTail(start, settled)
+                linear = dynamics.linear[chunk] if parameters else dynamics.linear
                 states[chunk, 1:] = integrate(
-                    dynamics.linear, dynamics.nonlinear, start, steps, observe=tail, numbers=chunk.tolist()
+                    linear, dynamics.nonlinear, start, steps, observe=tail, numbers=chunk.tolist()
                 )
                 tails[chunk] = tail.largest
         drifts = (states[:, :, 0] - u_hat[:, :1]).abs().amax(dim=1)
@@ -219,14 +248,17 @@ class Burgers1D:
             np.empty((n_samples, 0, self.resolution)),
             frames if stores_initial else frames[:, 1:],
             {name: values.cpu().numpy() for name, values in diagnostics.items()},
+            parameters,
         )
 
-    def _halvings(self, speed: Float[Tensor, " sample"], duration: float) -> Int[Tensor, " sample"]:
+    def _halvings(
+        self, speed: Float[Tensor, " sample"], viscosity: float | Float[Tensor, " sample"], duration: float
+    ) -> Int[Tensor, " sample"]:
         """How often each sample's largest step is halved until it is stable."""
         if not bool(torch.isfinite(speed).all()):
             worst = int(torch.argmin(torch.isfinite(speed).int()))
             raise SolverError(f"Sample {worst} of the batch starts from a state that isn't finite. Fix the history.")
-        excess = self.max_step * speed**2 / (STABILITY**2 * self.viscosity)
+        excess = self.max_step * speed**2 / (STABILITY**2 * viscosity)
         halvings = torch.ceil(torch.log2(excess.clamp(min=1)))
         worst = int(torch.argmax(halvings))
         needed = duration / self.max_step * 2 ** float(halvings[worst])
@@ -241,15 +273,18 @@ class Burgers1D:
 class BurgersDynamics:
     """Right-hand side of Burgers' equation on Fourier coefficients k = 0 ... K (``data_gen.spectral``).
 
-    ``linear`` is the symbol -nu (2 pi k)^2. ``nonlinear`` is -(u^2 / 2)_x, dealiased: the square is computed on a grid
-    of n > 3K points, so its aliases are at wavenumbers that are dropped.
+    ``linear`` is the symbol -nu (2 pi k)^2, [modes], or [sample, modes] for a viscosity per sample. ``nonlinear`` is
+    -(u^2 / 2)_x, dealiased: the square is computed on a grid of n > 3K points, so its aliases are at wavenumbers that
+    are dropped.
     """
 
-    def __init__(self, viscosity: float, resolution: int, device: torch.device | str = "cpu") -> None:
+    def __init__(
+        self, viscosity: float | Float[Tensor, " sample"], resolution: int, device: torch.device | str = "cpu"
+    ) -> None:
         self.resolution = resolution
         self.k_max = spectral.max_wavenumber(resolution, dealiased=True)
         kappa = 2 * math.pi * spectral.wavenumbers_1d(self.k_max, device)
-        self.linear = -viscosity * kappa**2
+        self.linear = -(viscosity[:, None] if isinstance(viscosity, Tensor) else viscosity) * kappa**2
         self._half_derivative = -0.5j * kappa
 
     def nonlinear(self, u_hat: Complex[Tensor, "sample modes"]) -> Complex[Tensor, "sample modes"]:

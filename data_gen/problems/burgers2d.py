@@ -12,7 +12,7 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from data_gen.random_fields import TruncatedFourierSeries
+from data_gen.random_fields import Parameter, TruncatedFourierSeries
 from data_gen.semilinear import SemilinearProblem
 from data_gen.spec import FieldSpec
 from data_gen.spectral import Space
@@ -26,7 +26,7 @@ class Burgers2D(SemilinearProblem):
         viscosity: in units of length^2 / time, positive.
     """
 
-    viscosity: float = 1e-2
+    viscosity: Parameter = 1e-2
     n_dims: int = 2
     resolution: int = 64
     interval: float = 0.05

@@ -13,7 +13,7 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from data_gen.random_fields import TruncatedFourierSeries
+from data_gen.random_fields import Parameter, TruncatedFourierSeries
 from data_gen.semilinear import SemilinearProblem
 from data_gen.spec import FieldSpec
 from data_gen.spectral import Space
@@ -28,8 +28,8 @@ class CahnHilliard2D(SemilinearProblem):
         mobility: factor of the rate, positive.
     """
 
-    width: float = 0.03
-    mobility: float = 1e-2
+    width: Parameter = 0.03
+    mobility: Parameter = 1e-2
     n_dims: int = 2
     resolution: int = 64
     interval: float = 0.05

@@ -12,7 +12,7 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from data_gen.random_fields import TruncatedFourierSeries
+from data_gen.random_fields import Parameter, TruncatedFourierSeries
 from data_gen.semilinear import SemilinearProblem
 from data_gen.spec import FieldSpec
 from data_gen.spectral import Space
@@ -26,7 +26,7 @@ class Diffusion1D(SemilinearProblem):
         diffusivity: in units of length^2 / time, positive.
     """
 
-    diffusivity: float = 2e-3
+    diffusivity: Parameter = 2e-3
     n_dims: int = 1
     resolution: int = 128
     interval: float = 0.05

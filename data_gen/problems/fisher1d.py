@@ -14,7 +14,7 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from data_gen.random_fields import TruncatedFourierSeries
+from data_gen.random_fields import Parameter, TruncatedFourierSeries
 from data_gen.semilinear import SemilinearProblem
 from data_gen.spec import FieldSpec
 from data_gen.spectral import Space
@@ -29,8 +29,8 @@ class FisherKPP1D(SemilinearProblem):
         growth: rate at which a small population grows.
     """
 
-    diffusivity: float = 1e-3
-    growth: float = 2.0
+    diffusivity: Parameter = 1e-3
+    growth: Parameter = 2.0
     n_dims: int = 1
     resolution: int = 128
     interval: float = 0.1

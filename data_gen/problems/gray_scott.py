@@ -14,7 +14,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from data_gen.random_fields import GaussianBlobs
+from data_gen.random_fields import GaussianBlobs, Parameter
 from data_gen.semilinear import SemilinearProblem
 from data_gen.spec import FieldSpec
 from data_gen.spectral import Space
@@ -29,10 +29,10 @@ class GrayScott(SemilinearProblem):
         feed, kill: rates, positive.
     """
 
-    diffusivity_u: float = 2e-5
-    diffusivity_v: float = 1e-5
-    feed: float = 0.04
-    kill: float = 0.06
+    diffusivity_u: Parameter = 2e-5
+    diffusivity_v: Parameter = 1e-5
+    feed: Parameter = 0.04
+    kill: Parameter = 0.06
     n_dims: int = 2
     length: float = 0.64
     resolution: int = 64
@@ -63,6 +63,6 @@ class GrayScott(SemilinearProblem):
         )
 
     def nonlinear(self, u_hat: Tensor, space: Space) -> Tensor:
-        u, v = space.values(u_hat).unbind(dim=1)
+        u, v = space.values(u_hat).split(1, dim=1)
         reaction = u * v**2
-        return space.coefficients(torch.stack([self.feed - reaction, reaction], dim=1))
+        return space.coefficients(torch.cat([self.feed - reaction, reaction], dim=1))

@@ -14,7 +14,7 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from data_gen.random_fields import TruncatedFourierSeries
+from data_gen.random_fields import Parameter, TruncatedFourierSeries
 from data_gen.semilinear import SemilinearProblem
 from data_gen.spec import FieldSpec
 from data_gen.spectral import Space
@@ -28,7 +28,7 @@ class KortewegDeVries1D(SemilinearProblem):
         hyper_viscosity: damping of the shortest waves, at least 0.
     """
 
-    hyper_viscosity: float = 0.0
+    hyper_viscosity: Parameter = 0.0
     n_dims: int = 1
     length: float = 20.0
     resolution: int = 128

@@ -13,7 +13,7 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from data_gen.random_fields import TruncatedFourierSeries
+from data_gen.random_fields import Parameter, TruncatedFourierSeries
 from data_gen.semilinear import SemilinearProblem
 from data_gen.spec import FieldSpec
 from data_gen.spectral import Space
@@ -28,8 +28,8 @@ class SwiftHohenberg(SemilinearProblem):
         asymmetry: factor of u^2; above 0, bumps are preferred to stripes.
     """
 
-    growth: float = 0.7
-    asymmetry: float = 1.0
+    growth: Parameter = 0.7
+    asymmetry: Parameter = 1.0
     n_dims: int = 2
     length: float = 37.69911184307752
     resolution: int = 64

@@ -97,7 +97,8 @@ def integrate(
     All samples take the same steps and no operation mixes samples.
 
     Args:
-        linear: symbol of L, float64 or, where the equation disperses, complex128, [*modes].
+        linear: symbol of L, float64 or, where the equation disperses, complex128: [*modes], or [sample, *modes] if it
+            differs between samples.
         nonlinear: N(v).
         state: initial states at time 0, [sample, *modes], real or complex; not changed.
         intervals: the steps of every interval between outputs (``graded_steps``).
@@ -107,7 +108,7 @@ def integrate(
     Raises:
         SolverError: a state became non-finite.
     """
-    outputs = state.new_empty(state.shape[0], len(intervals), *linear.shape)
+    outputs = state.new_empty(state.shape[0], len(intervals), *state.shape[1:])
     tables: dict[float, Coefficients] = {}
     now = 0.0
     for index, steps in enumerate(intervals):
@@ -115,7 +116,7 @@ def integrate(
         for dt in steps:
             # Graded steps are taken once, the largest many times, so only the latest table is kept.
             if dt not in tables:
-                tables = {dt: coefficients(linear, dt).for_states(state)}
+                tables = {dt: _coefficients(linear, dt, state)}
             state = _step(nonlinear, state, tables[dt])
             time += dt
             if observe is not None:
@@ -126,8 +127,16 @@ def integrate(
     return outputs
 
 
+def _coefficients(linear: Tensor, dt: float, state: Tensor) -> Coefficients:
+    if linear.ndim < state.ndim:
+        return coefficients(linear, dt).for_states(state)
+    # Sample by sample, because the last digits of a function of many numbers may depend on how many they are.
+    each = [coefficients(own, dt).for_states(state) for own in linear]
+    return Coefficients(*(torch.stack(tables) for tables in zip(*each, strict=True)))
+
+
 class Coefficients(NamedTuple):
-    """The scheme's coefficients for z = L dt, each [*modes] and the weights multiplied by dt.
+    """The scheme's coefficients for z = L dt, each of the shape of L and the weights multiplied by dt.
 
     full, half: exp(z), exp(z/2).
     stage: dt (exp(z/2) - 1) / z.

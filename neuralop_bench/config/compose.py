@@ -27,7 +27,7 @@ from data_gen.spec import DatasetSpec
 from data_gen.store import StoreError
 from neuralop_bench.config.constructors import ConfigError, build, require_trusted, suggestion, targets
 from neuralop_bench.config.rules import validate
-from neuralop_bench.config.schema import RunConfig, constructor, flattened, n_pairs
+from neuralop_bench.config.schema import RunConfig, constructor, flattened, n_pairs, seen
 from neuralop_bench.runtime.command_line import checked_files, escaped
 from neuralop_bench.runtime.hydra_internals import group_options
 from neuralop_bench.runtime.place import CONFIG_DIR
@@ -208,7 +208,7 @@ def _fit(run: RunConfig, lowered: dict[str, Any]) -> None:
     from neuralop_bench.surrogate.surrogate import build_operator
 
     with suppress(*_REPORTED_LATER):
-        spec = _spec(run)
+        spec = seen(run, _spec(run))
         while True:
             try:
                 build_operator(

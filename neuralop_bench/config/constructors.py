@@ -16,6 +16,7 @@ import inspect
 import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from types import UnionType
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from beartype import BeartypeConf
@@ -250,10 +251,15 @@ def _require_possible_numbers(name: str, node: Any) -> None:
 
 
 def _require_kind(name: str, node: Mapping[str, Any], hint: Any, trust: Sequence[str]) -> None:
-    """Check that a nested constructor makes an instance of the annotated class, if the annotation is a class."""
+    """Check that a nested constructor makes an instance of the annotated class, or of one of several."""
     target = _imported(name, str(node["_target_"]), trust)
-    if inspect.isclass(hint) and inspect.isclass(target) and not issubclass(target, hint):
-        raise ConfigError(f"{name} must be of type {_readable(hint)}, got a {target.__name__}.")
+    kinds = get_args(hint) if isinstance(hint, UnionType) else (hint,)
+    if all(map(inspect.isclass, kinds)) and inspect.isclass(target) and not issubclass(target, kinds):
+        advice = ""
+        if hint in (int, float):
+            advice = " Give a number: all samples share it. Only parameters of the equation can have a law."
+        readable = " or ".join(kind.__name__ for kind in kinds)
+        raise ConfigError(f"{name} must be of type {readable}, got a {target.__name__}.{advice}")
 
 
 def targets(name: str, node: Any, keys: Sequence[str]) -> Iterator[tuple[str, Any]]:

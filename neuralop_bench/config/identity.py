@@ -116,6 +116,7 @@ def _deciding(run: RunConfig) -> dict[str, Any]:
     dataset = asdict(run.dataset)
     for key in ("tolerance", "test_splits", "ladder"):  # further measurements don't change the model
         del dataset[key]
+    del dataset["conditioning"]  # a choice of the model's input, not of the data
     for key in ("path", "problem", "seed") if run.dataset.path is not None else ("path", "name", "content"):
         del dataset[key]
     model = constructor(run.model)
@@ -126,6 +127,8 @@ def _deciding(run: RunConfig) -> dict[str, Any]:
         "dataset": dataset,
         # A stream has more samples than the track allows. A run without a stream keeps its old name.
         **({"data": {"n_fresh": n_fresh(run)}} if run.data.stream else {}),
+        # Where no parameter differs between samples, or models are given it, runs keep their old names.
+        **({"conditioning": run.dataset.conditioning} if run.dataset.conditioning != "channels" else {}),
         "splits": run.splits,
         "surrogate": asdict(run.surrogate),
         "optimizer": run.optimizer,

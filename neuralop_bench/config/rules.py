@@ -17,6 +17,7 @@ from neuralop_bench.records import published
 
 MODES = ("run", "evaluate", "generate")
 PRECISIONS = ("float32", "bf16")
+CONDITIONINGS = ("channels", "none")
 
 _SAFE_NAME = r"[A-Za-z0-9][A-Za-z0-9._+-]{0,39}"
 # A larger number is a typing error, and building it would exhaust memory or take hours.
@@ -51,6 +52,10 @@ def validate(run: RunConfig) -> None:
     for name, value in asdict(run.paths).items():
         if value is not None and (not value.strip() or "\0" in value):
             raise ConfigError(f"paths.{name} must name a folder, got {value!r}.")
+    if run.dataset.conditioning not in CONDITIONINGS:
+        raise ConfigError(
+            f"dataset.conditioning must be {' or '.join(CONDITIONINGS)}, got {run.dataset.conditioning!r}."
+        )
     if run.trainer.precision not in PRECISIONS:
         raise ConfigError(f"trainer.precision must be {' or '.join(PRECISIONS)}, got {run.trainer.precision!r}.")
     _require_ranges(run)

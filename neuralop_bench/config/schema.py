@@ -6,10 +6,13 @@ Imports neither torch nor Hydra, so it loads at once.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
 
 from omegaconf import MISSING
+
+if TYPE_CHECKING:
+    from data_gen.spec import DatasetSpec
 
 # With data=stream. On lite ns2d, one core solves eight times the train split while another trains the FNO. Half of
 # that leaves room for slower solvers.
@@ -49,6 +52,8 @@ class DatasetConfig:
         tolerance: generation fails if the data's measured error (relative L2) exceeds it; null accepts any error.
         test_splits: further test sets by name (test_...), made on demand.
         ladder: fractions of the file's grid on which the solver is compared with models (evaluator ``thorough``).
+        conditioning: channels gives models the parameters that differ between samples, each as a channel that is
+            constant in space; none hides them.
         name, content: name of imported data, and a hash of each split's file; filled in by the composition.
     """
 
@@ -60,6 +65,7 @@ class DatasetConfig:
     tolerance: float | None = None
     test_splits: dict[str, ExtraSplitConfig] = field(default_factory=dict)
     ladder: list[float] = field(default_factory=list)
+    conditioning: str = "channels"
     name: str | None = None
     content: dict[str, str] = field(default_factory=dict)
 
@@ -233,6 +239,11 @@ def n_fresh(run: RunConfig) -> int:
 def n_pairs(run: RunConfig, n_snapshots: int) -> int:
     """Number of training pairs that a model can be prepared with: every bundle of every sample and its history."""
     return run.splits["train"] * max(0, n_snapshots - run.dataset.history - run.surrogate.bundle + 1)
+
+
+def seen(run: RunConfig, spec: DatasetSpec) -> DatasetSpec:
+    """The spec of a dataset with the channels that the run's model is given."""
+    return replace(spec, channels=spec.varying if run.dataset.conditioning == "channels" else ())
 
 
 def components(run: RunConfig) -> dict[str, dict[str, Any]]:

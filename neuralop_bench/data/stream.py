@@ -67,7 +67,7 @@ class StreamedWindows:
     def __getitem__(self, indices: Sequence[int] | NDArray[np.int64]) -> Batch:
         """Examples by number, from the current samples of the reservoir."""
         n_starts = self._n_examples // self.source.n_samples
-        return cut(self._reservoir.read, indices, n_starts, self.source.history, self.n_steps)
+        return cut(self._reservoir.read, indices, n_starts, self.source, self.n_steps)
 
     def shuffled(
         self,
@@ -111,7 +111,7 @@ class _Reservoir:
         self._n_fresh, self._n_updates = n_fresh, n_updates
         self._stream: SampleStream | None = None
         self._n_come = 0
-        self._states, self._static = self._fixed()
+        self._states, self._static, self._parameters = self._fixed()
 
     def move_to(self, update: int, spent: dict[str, float]) -> None:
         """Put in the fresh samples that are due before an update of the training, counted from 0."""
@@ -123,7 +123,7 @@ class _Reservoir:
         before = self._stream.seconds
         while self._n_come < wanted:
             place = self._n_come % self._train.n_samples
-            self._states[place], self._static[place] = next(self._stream)
+            self._states[place], self._static[place], self._parameters[place] = next(self._stream)
             self._n_come += 1
         for name, seconds in (
             (SOLVER_SECONDS, self._stream.seconds - before),
@@ -131,15 +131,15 @@ class _Reservoir:
         ):
             spent[name] = spent.get(name, 0.0) + seconds
 
-    def read(self, sample: NDArray[np.int64], start: NDArray[np.int64], n_frames: int) -> tuple[Any, Any]:
+    def read(self, sample: NDArray[np.int64], start: NDArray[np.int64], n_frames: int) -> tuple[Any, Any, Any]:
         frames = start[:, None] + np.arange(n_frames)
-        return self._states[sample[:, None], frames], self._static[sample]
+        return self._states[sample[:, None], frames], self._static[sample], self._parameters[sample]
 
     def close(self) -> None:
         if self._stream is not None:
             self._stream.close()
 
-    def _fixed(self) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    def _fixed(self) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float64]]:
         """A copy of the training split."""
         every = np.arange(self._train.n_samples)
         return self._train.read(every, np.zeros_like(every), self._train.spec.n_snapshots)
@@ -149,7 +149,7 @@ class _Reservoir:
         self.close()
         n = self._train.n_samples
         if self._n_come:
-            self._states, self._static = self._fixed()
+            self._states, self._static, self._parameters = self._fixed()
         self._n_come = max(0, wanted - n)
         self._stream = SampleStream(
             self._problem,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -13,12 +14,12 @@ import torch
 from numpy.typing import NDArray
 from torch.utils.data import DataLoader, Dataset
 
-from data_gen.spec import DatasetSpec
+from data_gen.spec import DatasetSpec, ParameterSpec
 from data_gen.store import DatasetFile, StoreError
 from neuralop_bench.batch import Batch
 from neuralop_bench.runtime.processes import ALONE, Processes
 
-Read = Callable[[NDArray[np.int64], NDArray[np.int64], int], tuple[Any, Any]]
+Read = Callable[[NDArray[np.int64], NDArray[np.int64], int], tuple[Any, Any, Any]]
 
 # A prime far above any number of epochs, so that no two (seed, epoch) share an order of the samples.
 _EPOCH_STRIDE = 1_000_003
@@ -36,16 +37,17 @@ class Trajectories:
         horizon: frames to predict in an evaluation, T.
         preload_bytes: samples are held in memory if they need no more than this; otherwise they are read on demand.
         expected: the spec the file must have; None accepts any.
+        channels: parameters that models are given, each as a static channel that is constant in space.
 
     Attributes:
-        spec: the file's spec.
+        spec: the file's spec, with these channels.
         sha256: hash over the samples used.
         agreement: numbers that the same samples agree with if they were made on another kind of processor
             (``data_gen.agreement``).
         error: largest relative L2 error of a snapshot, from the file's certificate; None without one.
 
     Raises:
-        StoreError: the file is damaged, or its problem isn't the expected one.
+        StoreError: the file is damaged, its problem isn't the expected one, or it lacks a parameter.
         ValueError: the file has too few samples or frames.
     """
 
@@ -58,17 +60,21 @@ class Trajectories:
         horizon: int,
         preload_bytes: int = 2**31,
         expected: DatasetSpec | None = None,
+        channels: Sequence[ParameterSpec] = (),
     ) -> None:
         self.path, self.n_samples, self.history, self.horizon = Path(path), n_samples, history, horizon
         self._handle: tuple[int, DatasetFile] | None = None
         with DatasetFile(self.path) as file:
-            self.spec = file.spec
+            self.spec = replace(file.spec, channels=tuple(channels))
             if expected is not None and file.spec != expected:
                 raise StoreError(
                     f"{path} doesn't contain the configured problem. If run.py generated it, delete it, and the same "
                     "command generates it again."
                 )
             require_frames(self.spec, history, horizon)
+            self._parameters = file.read_parameters(slice(0, n_samples))
+            for entry in channels:
+                _channel(self.spec, entry, self._parameters)  # an error if there is no such parameter
             self.sha256, self.agreement = file.identity(n_samples)
             self.error: float | None = file.certificate.get("error")
             n_bytes = 4 * self.spec.grid.n_points * n_samples
@@ -93,11 +99,12 @@ class Trajectories:
         """Evaluation examples: one per sample, from the first frame over the whole horizon."""
         return Windows(self, self.horizon, 1)
 
-    def read(self, sample: NDArray[np.int64], start: NDArray[np.int64], n_frames: int) -> tuple[Any, Any]:
-        """States [B, n_frames, C, *S] starting at the given frames, and static fields [B, C_s, *S]."""
+    def read(self, sample: NDArray[np.int64], start: NDArray[np.int64], n_frames: int) -> tuple[Any, Any, Any]:
+        """States [B, n_frames, C, *S] starting at the given frames, static fields [B, C_s, *S], and the parameters that
+        differ between samples [B, P]."""
         if self._states is not None and self._static is not None:
             frames = start[:, None] + np.arange(n_frames)
-            return self._states[sample[:, None], frames], self._static[sample]
+            return self._states[sample[:, None], frames], self._static[sample], self._parameters[sample]
         file, n, space = self._open(), len(sample), self.spec.grid.shape
         states = np.empty((n, n_frames, len(self.spec.state), *space), np.float32)
         static = np.empty((n, len(self.spec.static), *space), np.float32)
@@ -105,7 +112,7 @@ class Trajectories:
             states[row] = file.read_states(int(i), slice(int(first), int(first) + n_frames))
             if len(self.spec.static):
                 static[row] = file.read_static(int(i))
-        return states, static
+        return states, static, self._parameters[sample]
 
     def _open(self) -> DatasetFile:
         # An HDF5 handle must not be shared with a forked worker, so each process opens its own.
@@ -171,7 +178,7 @@ class Windows(Dataset[Batch]):
         return self.source.n_samples * self._n_starts
 
     def __getitem__(self, indices: Sequence[int] | NDArray[np.int64]) -> Batch:
-        return cut(self.source.read, indices, self._n_starts, self.source.history, self.n_steps)
+        return cut(self.source.read, indices, self._n_starts, self.source, self.n_steps)
 
     def in_order(self, batch_size: int, processes: Processes = ALONE) -> Iterator[Batch]:
         """All examples once, in order; with several processes, each gets every n-th batch."""
@@ -209,19 +216,55 @@ class Windows(Dataset[Batch]):
         )
 
 
-def cut(read: Read, indices: Sequence[int] | NDArray[np.int64], n_starts: int, history: int, n_steps: int) -> Batch:
+def cut(
+    read: Read, indices: Sequence[int] | NDArray[np.int64], n_starts: int, source: Trajectories, n_steps: int
+) -> Batch:
     """Examples by number: example i is sample i // n_starts, starting at frame i % n_starts.
 
     Args:
         read: a function like ``Trajectories.read``.
         indices: numbers of the examples.
         n_starts: examples per sample.
-        history, n_steps: frames given, and frames that follow.
+        source: says how many frames are given, and which parameters are channels.
+        n_steps: frames that follow.
     """
     sample, start = np.divmod(np.asarray(indices, dtype=np.int64), n_starts)
-    states, static = read(sample, start, history + n_steps)
-    frames = torch.from_numpy(states)
-    return Batch(frames[:, :history], torch.from_numpy(static), frames[:, history:])
+    states, static, parameters = read(sample, start, source.history + n_steps)
+    static, frames = with_channels(source.spec, static, parameters), torch.from_numpy(states)
+    history, target = frames[:, : source.history], frames[:, source.history :]
+    return Batch(history, torch.from_numpy(static), target, torch.from_numpy(parameters))
+
+
+def with_channels(
+    spec: DatasetSpec, static: NDArray[np.float32], parameters: NDArray[np.float64]
+) -> NDArray[np.float32]:
+    """Static fields [B, C_s, *S], followed by the channels of a spec.
+
+    Args:
+        spec: of the samples.
+        static: its static fields.
+        parameters: that differ between samples, [B, P].
+    """
+    if not spec.channels:
+        return static
+    values = np.stack([_channel(spec, entry, parameters) for entry in spec.channels], axis=1)
+    space = static.shape[2:]
+    constant = np.broadcast_to(values.reshape(*values.shape, *(1,) * len(space)), (*values.shape, *space))
+    return np.concatenate([static, constant], axis=1)
+
+
+def _channel(spec: DatasetSpec, entry: ParameterSpec, parameters: NDArray[np.float64]) -> NDArray[np.float32]:
+    """Values of a channel, [B]; those of a test set may be equal for all samples."""
+    names = [known.name for known in spec.varying]
+    if entry.name in names:
+        return entry.encoded(parameters[:, names.index(entry.name)])
+    constant = spec.parameters.get(entry.name)
+    if constant is None or isinstance(constant, str):
+        raise StoreError(
+            f"The model is given the parameter {entry.name}, but a file of {spec.name} has no values of it. Import the "
+            "file with them, or use dataset.conditioning=none."
+        )
+    return entry.encoded(np.full(len(parameters), float(constant)))
 
 
 def order(n_examples: int, batch_size: int, seed: int, epoch: int) -> list[NDArray[np.int64]]:

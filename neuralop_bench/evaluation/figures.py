@@ -87,7 +87,7 @@ def run_figures(
             batch.target[0].numpy(),
             errors["time"].values,
             spec,
-            static=batch.static[0].numpy(),
+            static=batch.static[0, : len(spec.static)].numpy(),
             title=f"{title + ', ' if title else ''}test sample {sample} ({which} error)",
         )
     return figures

@@ -66,8 +66,12 @@ class SolverRung:
     def predict(self, batch: Batch, n_steps: int) -> Trajectory:
         device = batch.history.device
         history, static = (regrid(x.cpu().numpy(), self._file_grid, self._grid) for x in (batch.history, batch.static))
+        static = static[:, : len(self._problem.spec.static)]  # without the parameters that models are given
+        names = [entry.name for entry in self._problem.spec.varying]
+        values = dict(zip(names, batch.parameters.cpu().numpy().T, strict=True)) if names else {}
+        given = {"parameters": values} if names else {}
         with nullcontext() if device.type == "cpu" else device:
-            solved = self._problem.solve(history, static, n_steps)
+            solved = self._problem.solve(history, static, n_steps, **given)
         trajectory = interpolate(solved.trajectory, self._grid, self._file_grid)
         return torch.from_numpy(trajectory).to(device, torch.float32)
 

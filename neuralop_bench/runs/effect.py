@@ -45,6 +45,10 @@ def require_effect(cfg: RunConfig, who: Identity, spec: DatasetSpec) -> None:
         InapplicableError: an option can't. The message names its key.
         ConfigError: a part can't be built.
     """
+    if cfg.dataset.conditioning == "none" and not spec.varying:
+        raise InapplicableError(
+            "dataset.conditioning=none has no effect: no parameter of these data differs between samples. Leave it out."
+        )
     for key, reason in _without_effect(cfg, who, spec):
         raise InapplicableError(f"{_as_given(cfg, who, key)} has no effect: {reason}. Leave it out.")
     if any(key.startswith("augmentation.") for key in who.changed):

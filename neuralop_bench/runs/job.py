@@ -14,7 +14,7 @@ from neuralop_bench.config.compose import compose, from_sweep
 from neuralop_bench.config.constructors import ConfigError, InapplicableError
 from neuralop_bench.config.identity import Identity, evaluator_name, identity, run_directory, standard_overrides
 from neuralop_bench.config.messages import describe
-from neuralop_bench.config.schema import RunConfig
+from neuralop_bench.config.schema import RunConfig, seen
 from neuralop_bench.records.committed_board import Committed, CommittedBoard, FilingError
 from neuralop_bench.records.record import EVALUATIONS
 from neuralop_bench.records.run_directory import State, state
@@ -128,7 +128,7 @@ def composed(overrides: tuple[str, ...], master: DictConfig, loader: Any, known:
 
 def _require_effect(run: RunConfig, who: Identity) -> None:
     try:
-        require_effect(run, who, source_of(run).spec)
+        require_effect(run, who, seen(run, source_of(run).spec))
     except InapplicableError:
         raise
     except (ConfigError, StoreError):

@@ -114,10 +114,11 @@ def make(cfg: RunConfig, who: Identity | None = None, *, must_fit: bool = True) 
     device = environment.resolve_device(cfg.device) if must_fit else torch.device("cpu")
     source = source_of(cfg)
     longest = max(cfg.dataset.horizon, cfg.trainer.unroll + cfg.trainer.pushforward)
-    require_frames(source.spec, cfg.dataset.history, longest)
-    surrogate, activation_bytes = rehearse(cfg, source.spec)
+    spec = schema.seen(cfg, source.spec)
+    require_frames(spec, cfg.dataset.history, longest)
+    surrogate, activation_bytes = rehearse(cfg, spec)
     who = who or identity(cfg)
-    require_effect(cfg, who, source.spec)
+    require_effect(cfg, who, spec)
     plan = Plan(
         cfg=cfg,
         who=who,

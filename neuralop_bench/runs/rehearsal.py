@@ -41,7 +41,7 @@ def rehearse(cfg: RunConfig, spec: DatasetSpec) -> tuple[Surrogate, int | None]:
     operator = called("model", parts.operator, cfg, spec, _META)
     if not isinstance(operator, nn.Module):
         raise ConfigError(f"model makes a {type(operator).__name__}, but must make a torch.nn.Module.")
-    n_state, n_static = len(spec.state), len(spec.static)
+    n_state, n_static = len(spec.state), len(spec.static) + len(spec.channels)
     lags = min(cfg.surrogate.bundle, cfg.dataset.history + cfg.dataset.horizon - 1)
     sizes = ((n_state,), (n_state,), (n_static,), (n_static,), (lags, n_state))
     normalizer = Normalizer(*(torch.ones(size, dtype=torch.float64, device=_META) for size in sizes))
@@ -96,7 +96,8 @@ def _try_metrics(cfg: RunConfig, context: MetricContext) -> None:
 
 def _empty_batch(spec: DatasetSpec, n: int, history: int, n_steps: int) -> Batch:
     space, n_state = spec.grid.shape, len(spec.state)
-    shapes = ((n, history, n_state, *space), (n, len(spec.static), *space), (n, n_steps, n_state, *space))
+    n_static = len(spec.static) + len(spec.channels)
+    shapes = ((n, history, n_state, *space), (n, n_static, *space), (n, n_steps, n_state, *space))
     return Batch(*(torch.empty(shape, device=_META) for shape in shapes))
 
 

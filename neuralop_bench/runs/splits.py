@@ -10,7 +10,7 @@ from typing import Any, cast
 
 from data_gen.spec import Problem
 from neuralop_bench.config.constructors import ConfigError
-from neuralop_bench.config.schema import RunConfig, changed
+from neuralop_bench.config.schema import RunConfig, changed, seen
 from neuralop_bench.data.imported import ImportedDataset, further_test_sets
 from neuralop_bench.data.sources import GeneratedDataset, RegriddedDataset, Source
 from neuralop_bench.data.trajectories import Trajectories
@@ -103,6 +103,7 @@ def opened(cfg: RunConfig, split: Split) -> Trajectories:
         horizon=split.horizon,
         preload_bytes=int(cfg.preload_gib * 2**30),
         expected=split.source.spec,
+        channels=seen(cfg, source_of(cfg).spec).channels,
     )
 
 

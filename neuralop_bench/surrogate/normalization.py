@@ -94,11 +94,11 @@ class Normalizer(nn.Module):
 
     def remarks(self, spec: DatasetSpec) -> dict[str, str]:
         """By field of the training data: that it never varies, or what single precision loses of it."""
-        fields = (*spec.state, *spec.static)
+        names = [*(field.name for field in (*spec.state, *spec.static)), *(entry.channel for entry in spec.channels)]
         means, deviations = torch.cat([self.state_mean, self.static_mean]), torch.cat([self.state_std, self.static_std])
         found = {
-            field.name: remark(field.name, *statistics)
-            for field, *statistics in zip(fields, means.tolist(), deviations.tolist(), strict=True)
+            name: remark(name, *statistics)
+            for name, *statistics in zip(names, means.tolist(), deviations.tolist(), strict=True)
         }
         return {name: text for name, text in found.items() if text}
 

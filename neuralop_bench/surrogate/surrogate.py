@@ -48,7 +48,8 @@ class _Described(BaseModel, strict=True):
 class Surrogate(nn.Module):
     """decode . operator . encode: the only place that normalises fields and puts time into channels.
 
-    The operator gets [B, K C + C_s, *S]: the normalised history, oldest frame first, then the normalised static fields.
+    The operator gets [B, K C + C_s, *S]: the normalised history, oldest frame first, then the normalised static fields
+    and parameters.
     It returns [B, b C, *S], the bundle of b steps predicted per call.
 
     Args:
@@ -134,7 +135,17 @@ class Surrogate(nn.Module):
         return self.normalizer.decode_state(bundle)
 
     def encode(self, history: Trajectory, static: Field) -> Field:
-        """The operator's input, [B, K C + C_s, *S]."""
+        """The operator's input, [B, K C + C_s, *S].
+
+        Raises:
+            ValueError: ``static`` has another number of channels than in training.
+        """
+        n_static = len(self.normalizer.static_mean)
+        if static.shape[1] != n_static:
+            raise ValueError(
+                f"The model is given {n_static} static channels, coefficient fields and then parameters that differ "
+                f"between samples, but the batch has {static.shape[1]}. Batch.given(history, static) takes them."
+            )
         states = self.normalizer.encode_state(history).flatten(1, 2)
         return torch.cat([states, self.normalizer.encode_static(static)], dim=1)
 
@@ -192,7 +203,7 @@ def build_operator(
     """
     with device:
         operator = constructors.build(model)(
-            in_channels=n_history * len(spec.state) + len(spec.static),
+            in_channels=n_history * len(spec.state) + len(spec.static) + len(spec.channels),
             out_channels=bundle * len(spec.state),
             grid=spec.grid,
         )

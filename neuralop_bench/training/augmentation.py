@@ -99,7 +99,7 @@ class Symmetries:
         moved = [self._move(*sample) for sample in zip(frames, batch.static, strict=True)]
         self._pass_over(after, frames.shape[3:])
         frames, static = (torch.stack(fields) for fields in zip(*moved, strict=True))
-        return Batch(frames[:, :n_history], static, frames[:, n_history:])
+        return batch._replace(history=frames[:, :n_history], static=static, target=frames[:, n_history:])
 
     def _pass_over(self, n_samples: int, space: torch.Size) -> None:
         for _ in range(n_samples):

@@ -93,6 +93,19 @@ def test_pdebench_with_a_group_for_each_sample(
     assert np.array_equal(files["valid"].read_states(slice(None)), expected[2:])
 
 
+def test_numbers_of_the_groups_are_values_per_sample(tmp_path: Path) -> None:
+    path = _grouped(tmp_path / "g.h5", random_array(3, 4, 8, 1), np.arange(4.0), centres(8))
+    with h5py.File(path, "r+") as file:
+        for name, nu in zip(file, (1e-3, 1e-1, 1e-2), strict=True):
+            file[name].attrs.update({"nu": nu, "mass": 2.0, "config": "text"})
+    file = convert("pdebench", path, tmp_path / "out")["train"]
+    assert file.read_parameters()[:, 0].tolist() == [1e-3, 1e-1, 1e-2]
+    assert [(entry.name, entry.scale) for entry in file.spec.varying] == [("nu", "log")]
+    assert file.spec.parameters["mass"] == 2.0
+    file = convert("pdebench", path, tmp_path / "none", static=())["train"]
+    assert (file.spec.varying, file.spec.parameters["nu"]) == ((), "from 0.001 to 0.1")
+
+
 @pytest.mark.parametrize("change", ["shape", "grid"])
 def test_groups_that_differ_are_refused(change: str, tmp_path: Path) -> None:
     path = _grouped(tmp_path / "g.h5", random_array(3, 4, 8, 1), np.arange(4.0), centres(8))

@@ -205,7 +205,7 @@ def _with_scalar(path: Path, value: float | NDArray[Any]) -> Path:
     return path
 
 
-# Values of Re in train, valid and test; --static; what becomes of it: None for a static field, or the parameter.
+# Values of Re in train, valid and test; --static; what becomes of it: None for a value per sample, or the parameter.
 _SCALARS: dict[str, tuple[list[Any], tuple[str, ...] | None, Any]] = {
     "the same": ([100.0, 100.0, 100.0], None, 100.0),
     "per sample": ([np.array([1.0, 2.0, 3.0])] * 3, None, None),
@@ -231,10 +231,11 @@ def test_a_parameter_that_varies_is_an_input(case: str, tmp_path: Path) -> None:
         assert [field.name for field in spec.static] == ["depth"]
         return
     assert "Re" not in spec.parameters
+    assert [(entry.name, entry.scale) for entry in spec.varying] == [("Re", "linear")]
     for split, value in zip(splits, values, strict=True):
         with DatasetFile(written[split].path) as file:
-            found = file.read_static(slice(None))[:, 1]
-            assert np.array_equal(found, np.broadcast_to(np.reshape(value, (-1, 1, 1)), found.shape))
+            found = file.read_parameters()[:, 0]
+            assert np.array_equal(found, np.broadcast_to(value, found.shape))
 
 
 def test_parameters_of_the_files_of_a_directory_are_an_input(tmp_path: Path) -> None:
@@ -243,7 +244,7 @@ def test_parameters_of_the_files_of_a_directory_are_an_input(tmp_path: Path) -> 
     _with_scalar(tmp_path / "valid.hdf5", 10.0)
     out = tmp_path / "out"
     file = convert("well", tmp_path / "train", out)["train"]
-    assert file.read_static(slice(None))[:, 1, 0, 0].tolist() == [10.0] * 3 + [20.0] * 3
+    assert file.read_parameters()[:, 0].tolist() == [10.0] * 3 + [20.0] * 3
     # A split that is imported later has the same inputs.
     later = convert("well", tmp_path / "valid.hdf5", out, "valid=FILE")["valid"]
     assert later.spec == file.spec
