@@ -60,7 +60,7 @@ class ConvNet(nn.Module):
         self._activation = choose("A convolutional network", "activation", activation, ACTIVATIONS).function
         channels = [in_channels, *[width] * n_layers, out_channels]
         self.layers = nn.ModuleList(
-            Conv(n_in, n_out, edges=edges_of(grid), kernel=kernel)
+            Conv(n_in, n_out, edges=edges_of(grid), kernel=kernel, narrow=True)
             for n_in, n_out in zip(channels[:-1], channels[1:], strict=True)
         )
 

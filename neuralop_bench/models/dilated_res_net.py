@@ -105,6 +105,6 @@ class _Block(nn.Sequential):
         layers: list[nn.Module] = []
         for dilation in dilations:
             layers.append(norm(width, len(edges)))
-            layers.append(Conv(width, width, edges=edges, kernel=kernel, dilation=dilation))
+            layers.append(Conv(width, width, edges=edges, kernel=kernel, dilation=dilation, narrow=True))
             layers.append(ACTIVATIONS[activation].module())
         super().__init__(*layers)

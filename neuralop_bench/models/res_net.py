@@ -80,7 +80,7 @@ class _Block(nn.Module):
     def __init__(self, width: int, edges: Sequence[Edge], kernel: int, normalization: str, activation: str) -> None:
         super().__init__()
         norm = NORMS["group" if normalization == "layer" else normalization]
-        self.convolutions = nn.ModuleList(Conv(width, width, edges=edges, kernel=kernel) for _ in range(2))
+        self.convolutions = nn.ModuleList(Conv(width, width, edges=edges, kernel=kernel, narrow=True) for _ in range(2))
         self.norms = nn.ModuleList(norm(width, len(edges)) for _ in range(2))
         self._activation = ACTIVATIONS[activation].function
 

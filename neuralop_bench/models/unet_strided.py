@@ -107,7 +107,7 @@ class _Pair(nn.Sequential):
         norm = NORMS["group" if normalization == "layer" else normalization]
         layers: list[nn.Module] = []
         for n_in in (in_channels, out_channels):
-            layers.append(Conv(n_in, out_channels, edges=edges))
+            layers.append(Conv(n_in, out_channels, edges=edges, narrow=True))
             layers.append(norm(out_channels, len(edges)))
             layers.append(ACTIVATIONS[activation].module())
         super().__init__(*layers)
@@ -117,7 +117,7 @@ class _Up(Conv):
     """A convolution on the grid of half the spacing, with zeros at the new points."""
 
     def __init__(self, in_channels: int, out_channels: int, edges: Sequence[Edge]) -> None:
-        super().__init__(in_channels, out_channels, edges=edges)
+        super().__init__(in_channels, out_channels, edges=edges, narrow=True)
 
     def forward(self, x: Tensor) -> Tensor:
         fine = x.new_zeros(*x.shape[:2], *(2 * n for n in x.shape[2:]))
