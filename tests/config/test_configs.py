@@ -27,11 +27,13 @@ def _dataset_of(task: str) -> str:
     return max((name for name in _options("dataset") if f"{task}_".startswith(f"{name}_")), key=len)
 
 
+# What the experiments of a benchmark share, whatever their dataset.
+SHARED = {"apebench"}
 CELLS = [
     (track, _dataset_of(task), task)
     for track in _options("track")
     for task in _options(f"task/{track}")
-    if task not in GIVEN_AS_FILES
+    if task not in {*GIVEN_AS_FILES, *SHARED}
 ]
 GROUPS = [
     (group, option)
