@@ -1,13 +1,13 @@
 """Parameters of equations from the difficulties of APEBench, in one dimension.
 
-APEBench writes an equation of its tasks as
+APEBench writes an equation of its tasks, with a snapshot per unit of time, as
 
-    u_t = a_1 u_x + a_2 u_xx + a_3 u_xxx + a_4 u_xxxx + b (u^2 / 2)_x,    x in [0, 1), periodic, a snapshot per unit of time
+    u_t = a_1 u_x + a_2 u_xx + a_3 u_xxx + a_4 u_xxxx + b (u^2 / 2)_x    on [0, 1), periodic
 
 and names it by the difficulties gamma_j = a_j N^j 2^(j-1) and delta = b M N, where N is the number of points and M the
-largest initial value. They resemble the stability numbers of compact finite differences, e.g. gamma_1 = delta = 1 for a
-wave that travels one cell per snapshot. Each function below returns the arguments of a problem whose snapshots are those
-of the equation above. Signs are APEBench's: gamma_2 > 0 and gamma_4 < 0 damp, delta < 0 for u u_x on the left.
+largest initial value. They resemble the stability numbers of compact finite differences: with gamma_1 = 1, a wave
+travels one cell per snapshot. Each function below returns the arguments of a problem whose snapshots are those of the
+equation above. Signs are APEBench's: gamma_2 > 0 and gamma_4 < 0 damp, and delta < 0 stands for u u_x on the left.
 
 Reference: Koehler et al. (2024), APEBench, arXiv 2411.00180, section 3 and appendix B.
 

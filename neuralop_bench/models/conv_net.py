@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import ClassVar
 
 from jaxtyping import Float
@@ -61,7 +62,7 @@ class ConvNet(nn.Module):
         channels = [in_channels, *[width] * n_layers, out_channels]
         self.layers = nn.ModuleList(
             Conv(n_in, n_out, edges=edges_of(grid), kernel=kernel, narrow=True)
-            for n_in, n_out in zip(channels[:-1], channels[1:], strict=True)
+            for n_in, n_out in itertools.pairwise(channels)
         )
 
     def forward(self, x: Float[Tensor, "batch in_channels *space"]) -> Float[Tensor, "batch out_channels *space"]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from typing import ClassVar, Literal
 
@@ -76,7 +77,7 @@ class StridedUNet(nn.Module):
         edges = edges_of(grid)
         self._nodes, self._multiple = grid.nodes, 2**n_levels
         channels = [width * 2**level for level in range(n_levels + 1)]
-        steps = list(zip(channels[:-1], channels[1:], strict=True))
+        steps = list(itertools.pairwise(channels))
 
         def pair(n_in: int, n_out: int) -> _Pair:
             return _Pair(n_in, n_out, edges, normalization, activation)

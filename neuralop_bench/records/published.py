@@ -44,8 +44,8 @@ class Published:
         n_train, n_test: samples.
         history, horizon: frames given and predicted; 0 and 1 for a steady problem.
         final_time: of the last predicted frame, in the problem's unit; 0 for a steady problem.
-        metric: ``rel_l2`` as the FNO's tables have it, which is rel_l2/v1, ``rel_h1``, or a metric of long rollouts, for
-            which horizon and final time are those of ``test_long``.
+        metric: ``rel_l2`` as the FNO's tables have it, which is rel_l2/v1, ``rel_h1``, or a metric of long rollouts,
+            for which horizon and final time are those of ``test_long``.
         split: the epoch that was scored: last epoch, best on test, best on valid.
         normalization: of the fields: none, per place, per channel, or other words.
         data: the origin of the files.

@@ -1,4 +1,4 @@
-"""CorrelationTime, StableFraction and GeometricMeanNRMSE: crossings by hand, censored samples, constant and non-finite predictions."""
+"""Metrics of long rollouts: crossings by hand, censored samples, predictions that aren't finite, a geometric mean."""
 
 import math
 from collections.abc import Callable

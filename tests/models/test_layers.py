@@ -164,7 +164,9 @@ def test_a_kernel_that_reaches_round_a_circle_twice_is_refused() -> None:
 
 
 @pytest.mark.parametrize(("kernel", "dilation"), [(3, 1), (3, 4), (5, 2)])
-@pytest.mark.parametrize(("edge", "narrow"), [("circular", False), ("circular", True), ("zeros", False), ("zeros", True)])
+@pytest.mark.parametrize(
+    ("edge", "narrow"), [("circular", False), ("circular", True), ("zeros", False), ("zeros", True)]
+)
 def test_a_dilated_conv_is_torchs_on_the_continued_field(edge: Edge, narrow: bool, kernel: int, dilation: int) -> None:
     conv = Conv(3, 2, edges=(edge,), kernel=kernel, dilation=dilation, narrow=narrow).double()
     x = torch.randn(2, 3, 16, dtype=torch.float64, requires_grad=True)
