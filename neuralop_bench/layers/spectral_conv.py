@@ -51,8 +51,8 @@ class SpectralConv(nn.Module):
     Shapes: [batch, in_channels, *space] to [batch, out_channels, *space].
 
     Raises:
-        ValueError: an unknown ``init`` or ``factorization``, a factorization without ``normal``, a ``rank`` outside (0, 1];
-            in ``forward``, a grid that can't hold the modes.
+        ValueError: an unknown ``init`` or ``factorization``, a factorization without ``normal``, a ``rank`` outside
+            (0, 1]; in ``forward``, a grid that can't hold the modes.
 
     Reference: Li et al. (2021), Fourier Neural Operator, definition 3 and equation 5. Kossaifi et al. (2023),
     Multi-Grid Tensorized Fourier Neural Operator, arXiv 2310.00120, for the factors.
