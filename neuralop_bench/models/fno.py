@@ -116,8 +116,8 @@ class FNO(nn.Module):
             **({"coordinates": "the grid has nodes at both ends"} if closed and coordinates != "none" else {}),
         }
         self._nodes = grid.nodes
-        tables: dict[str, tuple[Nodes, ...] | None] = {"nodes": grid.nodes, "closed": ("closed",) * grid.n_dims}
-        self._coordinates = tables.get(coordinates)
+        ends: tuple[Nodes, ...] = ("closed",) * grid.n_dims
+        self._coordinates = {"nodes": grid.nodes, "closed": ends}.get(coordinates)
         self._padding = padding
         self._activation = choose("FNO", "activation", activation, ACTIVATIONS).function
         n_coordinates = 0 if self._coordinates is None else grid.n_dims
