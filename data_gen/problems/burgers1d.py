@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import ClassVar
 
 import numpy as np
@@ -29,6 +29,7 @@ from data_gen.grids import Grid
 from data_gen.random_fields import (
     Parameter,
     PeriodicGaussianField1D,
+    TruncatedFourierSeries,
     draw_parameters,
     given_parameters,
     in_words,
@@ -38,6 +39,7 @@ from data_gen.random_fields import (
 from data_gen.solvers.errors import SolverError
 from data_gen.solvers.etdrk4 import graded_steps, halved, integrate
 from data_gen.spec import DatasetSpec, FieldSpec, Samples
+from data_gen.spectral import Space
 
 # ETDRK4 is stable at every wavenumber of any resolution if max|u| sqrt(dt / nu) <= 2.19: damping by nu kappa^2 dt then
 # outweighs advection by a frozen velocity. This leaves a margin; max|u| never grows (maximum principle).
@@ -85,7 +87,7 @@ class Burgers1D:
     solver_resolution: int = 384
     interval: float = 1.0
     n_snapshots: int = 2
-    initial: PeriodicGaussianField1D = field(default_factory=PeriodicGaussianField1D)
+    initial: PeriodicGaussianField1D | TruncatedFourierSeries = field(default_factory=PeriodicGaussianField1D)
     first_step: float = 1e-4
     step_growth: float = 1.3
     max_step: float = 8e-3
@@ -123,16 +125,14 @@ class Burgers1D:
             parameters={
                 "viscosity": in_words(self, "viscosity"),
                 "solver_resolution": self.solver_resolution,
-                "initial_scale": self.initial.scale,
-                "initial_tau": self.initial.tau,
-                "initial_exponent": self.initial.exponent,
+                **{f"initial_{name}": value for name, value in asdict(self.initial).items()},
                 "first_step": self.first_step,
                 "step_growth": self.step_growth,
                 "max_step": self.max_step,
             },
             conserved=("mean", "energy"),
             symmetries=("translation", "odd_reflection"),
-            state_variance=(self.initial.variance(self.k_max),),
+            state_variance=self._variance,
             diagnostics=(
                 FieldSpec("mean_drift", "largest change of the spatial mean at a stored time", "length/time"),
                 FieldSpec(
@@ -143,6 +143,11 @@ class Burgers1D:
             reference="Li et al. (2021), Fourier Neural Operator, arXiv 2010.08895, section 5.1",
             varying=varying(self),
         )
+
+    @property
+    def _variance(self) -> tuple[float, ...]:
+        law = self.initial
+        return () if isinstance(law, TruncatedFourierSeries) else (law.variance(self.k_max),)
 
     def simulate(self, rngs: Sequence[np.random.Generator]) -> Samples:
         """Draw initial velocities, one per generator, and solve to the stored times."""
@@ -202,7 +207,11 @@ class Burgers1D:
         return replace(self, first_step=factor * self.first_step, max_step=factor * self.max_step)
 
     def _draw(self, rngs: Sequence[np.random.Generator]) -> Complex[Tensor, "sample modes"]:
-        return self.initial.draw(rngs, self.k_max).to(torch.get_default_device())
+        if isinstance(self.initial, TruncatedFourierSeries):
+            drawn = self.initial.draw(rngs, 1, Space(2 * self.k_max + 2, 1, 1.0, degree=1))[:, 0]
+        else:
+            drawn = self.initial.draw(rngs, self.k_max)
+        return drawn.to(torch.get_default_device())
 
     def _run(
         self,

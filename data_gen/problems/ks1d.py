@@ -1,7 +1,7 @@
 """The Kuramoto-Sivashinsky equation: flame fronts, chaos in one dimension.
 
-    u_t + (u^2 / 2)_x + u_xx + u_xxxx = 0          on [0, length), periodic ("conservative")
-    h_t + (h_x)^2 / 2 + h_xx + h_xxxx = 0          ("gradient")
+    u_t + steepening (u^2 / 2)_x + u_xx + u_xxxx = 0    on [0, length), periodic ("conservative")
+    h_t + steepening (h_x)^2 / 2 + h_xx + h_xxxx = 0    ("gradient")
 
 Waves longer than 2 pi grow, shorter ones decay. If h solves the second form, h_x solves the first. From a length of
 about 20 on, solutions are chaotic: errors grow by about exp(0.09 t) on long boxes. Kuramoto (1978), Prog. Theor. Phys.
@@ -27,9 +27,11 @@ class KuramotoSivashinsky1D(SemilinearProblem):
 
     Attributes:
         form: conservative, of the slope u, or gradient, of the front's height h, whose mean falls.
+        steepening: factor of the nonlinear term, positive. Solutions are inversely proportional to it.
     """
 
     form: Literal["conservative", "gradient"] = "conservative"
+    steepening: float = 1.0
     n_dims: int = 1
     length: float = 60.0
     resolution: int = 128
@@ -45,11 +47,12 @@ class KuramotoSivashinsky1D(SemilinearProblem):
     reference: ClassVar[str] = "Kuramoto (1978), Prog. Theor. Phys. Suppl. 64, 346"
     state: ClassVar[tuple[FieldSpec, ...]] = (FieldSpec("slope", "slope of the front u"),)
     degree: ClassVar[int] = 2
+    positive: ClassVar[tuple[str, ...]] = ("steepening",)
 
     def linear(self, space: Space) -> Tensor:
         return -space.laplacian - space.laplacian**2
 
     def nonlinear(self, u_hat: Tensor, space: Space) -> Tensor:
         if self.form == "gradient":
-            return space.coefficients(-0.5 * space.values(space.derivative(u_hat, 0)) ** 2)
-        return space.derivative(space.coefficients(-0.5 * space.values(u_hat) ** 2), 0)
+            return space.coefficients(-self.steepening / 2 * space.values(space.derivative(u_hat, 0)) ** 2)
+        return space.derivative(space.coefficients(-self.steepening / 2 * space.values(u_hat) ** 2), 0)

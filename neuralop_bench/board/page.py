@@ -112,6 +112,13 @@ def _overview_cell(entry: Entry | None) -> dict[str, str]:
     return {"text": error + mark, "rank": rank}
 
 
+def _in_its_metric(value: published.Published, seeds: Seeds) -> float | None:
+    """The mean over seeds of the metric that a value was published in; None if a seed wasn't measured by it."""
+    errors = [run.metrics.get(value.metric) for run in seeds.finished]
+    known = [error for error in errors if error is not None]
+    return math.fsum(known) / len(known) if len(known) == len(errors) else None
+
+
 def _published(board: Board) -> list[dict[str, Any]]:
     """Published values, each with the rows of the same model and problem and their differences."""
     entries = published.load()
@@ -127,7 +134,7 @@ def _published(board: Board) -> list[dict[str, Any]]:
                     {
                         "where": f"{group.track}/{group.task}",
                         "name": entry.name,
-                        "error": text(entry.cells["rel_l2_mean"]),
+                        "error": text(_in_its_metric(value, entry.seeds)),
                         "differs": "; ".join(published.differences(value, record)),
                     }
                 )

@@ -110,9 +110,16 @@ def _deciding(run: RunConfig) -> dict[str, Any]:
     trainer = asdict(run.trainer)
     for key in ("workers", "checkpoint_seconds", "compile"):
         del trainer[key]
-    for key, default in (("pushforward", 0), ("precision", "float32")):
-        if trainer[key] == default:  # runs made before this key existed keep their names
-            del trainer[key]
+    surrogate = asdict(run.surrogate)
+    # Runs made before these keys existed keep their names.
+    for node, key, default in (
+        (trainer, "pushforward", 0),
+        (trainer, "precision", "float32"),
+        (trainer, "keep", "best"),
+        (surrogate, "normalize", True),
+    ):
+        if node[key] == default:
+            del node[key]
     dataset = asdict(run.dataset)
     for key in ("tolerance", "test_splits", "ladder"):  # further measurements don't change the model
         del dataset[key]
@@ -130,7 +137,7 @@ def _deciding(run: RunConfig) -> dict[str, Any]:
         # Where no parameter differs between samples, or models are given it, runs keep their old names.
         **({"conditioning": run.dataset.conditioning} if run.dataset.conditioning != "channels" else {}),
         "splits": run.splits,
-        "surrogate": asdict(run.surrogate),
+        "surrogate": surrogate,
         "optimizer": run.optimizer,
         "scheduler": run.scheduler,
         "loss": run.loss,

@@ -18,6 +18,7 @@ from neuralop_bench.records import published
 MODES = ("run", "evaluate", "generate")
 PRECISIONS = ("float32", "bf16")
 CONDITIONINGS = ("channels", "none")
+KEPT = ("best", "last")
 
 _SAFE_NAME = r"[A-Za-z0-9][A-Za-z0-9._+-]{0,39}"
 # A larger number is a typing error, and building it would exhaust memory or take hours.
@@ -58,6 +59,8 @@ def validate(run: RunConfig) -> None:
         )
     if run.trainer.precision not in PRECISIONS:
         raise ConfigError(f"trainer.precision must be {' or '.join(PRECISIONS)}, got {run.trainer.precision!r}.")
+    if run.trainer.keep not in KEPT:
+        raise ConfigError(f"trainer.keep must be {' or '.join(KEPT)}, got {run.trainer.keep!r}.")
     _require_ranges(run)
     _require_published(run.published.id)
     if run.dataset.path is not None:

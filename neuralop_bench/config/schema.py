@@ -88,10 +88,18 @@ class DataConfig:
 
 @dataclass
 class SurrogateConfig:
-    """bundle: steps predicted per call; residual: predict increments over the last history frame."""
+    """How an operator's channels are made of fields.
+
+    Attributes:
+        bundle: steps predicted per call.
+        residual: predict increments over the last history frame.
+        normalize: standardise every field by its mean and standard deviation over the training data; otherwise an
+            operator gets and gives fields in their own units.
+    """
 
     bundle: int = 1
     residual: bool = False
+    normalize: bool = True
 
 
 @dataclass
@@ -107,6 +115,7 @@ class TrainerConfig:
     workers: int = 0
     precision: str = "float32"
     compile: bool = False
+    keep: str = "best"
 
 
 @dataclass

@@ -45,7 +45,11 @@ class Conv(nn.Module):
         edges: how each axis is continued; see ``edges_of``.
         kernel: points along each axis, an odd number.
         stride: the output has every ``stride``-th point, beginning with the first: ceil(n / stride) of n points.
+        dilation: spacing of the kernel's points, in points of the grid.
         bias: add a constant per output channel.
+        narrow: compute a convolution on one periodic axis, with stride 1, as one matrix product of shifted fields (on
+            CPU). With 34 channels on 160 points a training step then takes half the time of torch's convolution. With
+            many channels, the shifted fields no longer fit the cache.
 
     Shapes: [batch, in_channels, *space] to [batch, out_channels, *ceil(space / stride)].
 
@@ -65,7 +69,9 @@ class Conv(nn.Module):
         edges: Sequence[Edge],
         kernel: int = 3,
         stride: int = 1,
+        dilation: int = 1,
         bias: bool = True,
+        narrow: bool = False,
     ) -> None:
         super().__init__()
         if kernel < 1 or kernel % 2 == 0:
@@ -73,15 +79,28 @@ class Conv(nn.Module):
         for edge in edges:
             require_known("A convolution", "edges", edge, get_args(Edge))
         self.edges = tuple(edges)
-        half = kernel // 2
+        half = dilation * (kernel // 2)
         zeros = tuple(half if edge == "zeros" else 0 for edge in self.edges)  # the convolution pads these itself
-        self.conv = CONV[len(self.edges)](in_channels, out_channels, kernel, stride=stride, padding=zeros, bias=bias)
+        self.conv = CONV[len(self.edges)](
+            in_channels, out_channels, kernel, stride=stride, padding=zeros, dilation=dilation, bias=bias
+        )
+        self._narrow = narrow and bias and stride == 1 and self.edges == ("circular",)
         self._extended = tuple(0 if edge == "zeros" else half for edge in self.edges)
 
     def forward(self, x: Float[Tensor, "batch in_channels *space"]) -> Float[Tensor, "batch out_channels *strided"]:
+        if self._narrow and x.device.type == "cpu" and not is_autocast(x):
+            return self._product(x)
         if any(self._extended) and set(self.edges) == {"circular"} and not is_autocast(x):
-            return cast(Tensor, _CircularConv.apply(x, self.conv.weight, self.conv.bias, self.conv.stride))
+            options = self.conv.stride, self.conv.dilation
+            return cast(Tensor, _CircularConv.apply(x, self.conv.weight, self.conv.bias, *options))
         return self.conv(extend(x, self.edges, self._extended))
+
+    def _product(self, x: Float[Tensor, "batch in_channels n"]) -> Float[Tensor, "batch out_channels n"]:
+        weight, (dilation,) = self.conv.weight, self.conv.dilation
+        half = weight.shape[2] // 2
+        shifted = torch.cat([x.roll(-dilation * k, 2) for k in range(-half, half + 1)], dim=1)
+        matrix = weight.transpose(1, 2).flatten(1).expand(len(x), -1, -1)
+        return torch.baddbmm(cast(Tensor, self.conv.bias)[:, None], matrix, shifted)
 
 
 class _CircularConv(torch.autograd.Function):
@@ -90,11 +109,11 @@ class _CircularConv(torch.autograd.Function):
 
     @staticmethod
     def forward(  # pyright: ignore[reportIncompatibleMethodOverride]
-        ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, stride: tuple[int, ...]
+        ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, stride: tuple[int, ...], dilation: tuple[int, ...]
     ) -> Tensor:
         ctx.save_for_backward(x, weight, bias)
-        ctx.stride = stride
-        return _circular_conv(x, weight, bias, stride)
+        ctx.options = stride, dilation
+        return _circular_conv(x, weight, bias, stride, dilation)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
@@ -102,10 +121,11 @@ class _CircularConv(torch.autograd.Function):
         if torch.is_grad_enabled():  # the gradient will be differentiated again
             inputs = [tensor for tensor in (x, weight, bias) if tensor is not None and tensor.requires_grad]
             grads = iter(
-                torch.autograd.grad(_circular_conv(x, weight, bias, ctx.stride), inputs, grad, create_graph=True)
+                torch.autograd.grad(_circular_conv(x, weight, bias, *ctx.options), inputs, grad, create_graph=True)
             )
-            return *(next(grads) if needed else None for needed in ctx.needs_input_grad[:3]), None
-        widths = _halves(weight)
+            return *(next(grads) if needed else None for needed in ctx.needs_input_grad[:3]), None, None
+        stride, dilation = ctx.options
+        widths = _widths(weight, dilation)
         sizes = None if bias is None else bias.shape
         no = (0,) * len(widths)
         by_extended, by_weight, by_bias = torch.ops.aten.convolution_backward(
@@ -113,23 +133,27 @@ class _CircularConv(torch.autograd.Function):
             _GoRound.apply(x, widths),
             weight,
             sizes,
-            ctx.stride,
+            stride,
             no,
-            (1,) * len(widths),
+            dilation,
             False,
             no,
             1,
             ctx.needs_input_grad[:3],
         )
-        return None if by_extended is None else cast(Tensor, _Fold.apply(by_extended, widths)), by_weight, by_bias, None
+        by_x = None if by_extended is None else cast(Tensor, _Fold.apply(by_extended, widths))
+        return by_x, by_weight, by_bias, None, None
 
 
-def _circular_conv(x: Tensor, weight: Tensor, bias: Tensor | None, stride: Sequence[int]) -> Tensor:
-    return CONV_FUNCTION[weight.ndim - 2](_GoRound.apply(x, _halves(weight)), weight, bias, stride)
+def _circular_conv(
+    x: Tensor, weight: Tensor, bias: Tensor | None, stride: Sequence[int], dilation: Sequence[int]
+) -> Tensor:
+    extended = _GoRound.apply(x, _widths(weight, dilation))
+    return CONV_FUNCTION[weight.ndim - 2](extended, weight, bias, stride, 0, dilation)
 
 
-def _halves(weight: Tensor) -> tuple[int, ...]:
-    return tuple(n // 2 for n in weight.shape[2:])
+def _widths(weight: Tensor, dilation: Sequence[int]) -> tuple[int, ...]:
+    return tuple(d * (n // 2) for n, d in zip(weight.shape[2:], dilation, strict=True))
 
 
 def extend(x: Float[Tensor, "batch channel *space"], edges: Sequence[Edge], n_points: Sequence[int]) -> Tensor:

@@ -16,7 +16,7 @@ from neuralop_bench.layers.mlp import Pointwise
 from neuralop_bench.layers.options import DoesNotFit, one_if_equal, require_at_least, require_known
 from neuralop_bench.layers.precision import is_autocast, unrounded, widened
 
-Init = Literal["normal", "uniform"]
+Init = Literal["normal", "uniform", "small"]
 Factorization = Literal["none", "tucker", "cp"]
 
 
@@ -41,7 +41,8 @@ class SpectralConv(nn.Module):
         n_modes: K for each space axis.
         init: ``normal`` draws real and imaginary parts from N(0, 1/(2 in_channels)), so that a white field keeps its
             variance on the kept modes. ``uniform`` draws them from U[0, 1) / (in_channels out_channels), as the code
-            published with the FNO paper does. Factorised weights need ``normal`` and have the same variance once
+            published with the FNO paper does. ``small`` draws them from N(0, 1 / (in_channels out_channels)^2), as the
+            package pdequinox does. Factorised weights need ``normal`` and have the same variance once
             multiplied out.
         factorization: ``none`` for dense weights, ``tucker`` or ``cp`` for factors.
         rank: parameters of all factors as a fraction of the dense weights', above 0 and at most 1. It determines the
@@ -50,7 +51,7 @@ class SpectralConv(nn.Module):
     Shapes: [batch, in_channels, *space] to [batch, out_channels, *space].
 
     Raises:
-        ValueError: an unknown ``init`` or ``factorization``, a factorization with ``uniform``, a ``rank`` outside
+        ValueError: an unknown ``init`` or ``factorization``, a factorization without ``normal``, a ``rank`` outside
             (0, 1]; in ``forward``, a grid that can't hold the modes.
 
     Reference: Li et al. (2021), Fourier Neural Operator, definition 3 and equation 5. Kossaifi et al. (2023),
@@ -89,8 +90,10 @@ class SpectralConv(nn.Module):
             weight = torch.empty(2, *shape)
             if init == "normal":
                 nn.init.normal_(weight, std=math.sqrt(variance / 2))
-            else:
+            elif init == "uniform":
                 nn.init.uniform_(weight, 0, 1 / (in_channels * out_channels))
+            else:
+                nn.init.normal_(weight, std=1 / (in_channels * out_channels))
             self.weight = nn.Parameter(weight)
             return
         self.register_parameter("weight", None)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Literal, NamedTuple
 
 import torch
@@ -24,16 +25,18 @@ NORMS: dict[str, Callable[[int, int], nn.Module]] = {
     "batch": lambda channels, n_dims: _BATCH_NORM[n_dims](channels),
 }
 
-Activation = Literal["gelu", "relu", "tanh"]
+Activation = Literal["gelu", "gelu_tanh", "relu", "tanh"]
 
 
 class _Activation(NamedTuple):
     function: Callable[[Tensor], Tensor]
-    module: type[nn.Module]
+    module: Callable[[], nn.Module]
 
 
 ACTIVATIONS: dict[str, _Activation] = {
     "gelu": _Activation(functional.gelu, nn.GELU),
+    # The approximation of GELU by a hyperbolic tangent, which is jax's default.
+    "gelu_tanh": _Activation(partial(functional.gelu, approximate="tanh"), partial(nn.GELU, approximate="tanh")),
     "relu": _Activation(functional.relu, nn.ReLU),
     "tanh": _Activation(torch.tanh, nn.Tanh),
 }

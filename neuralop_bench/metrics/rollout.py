@@ -12,12 +12,13 @@ from numpy.typing import NDArray
 
 from neuralop_bench.batch import Batch, Trajectory
 from neuralop_bench.metrics.metric import MetricContext, mean, sample_pairs
-from neuralop_bench.metrics.relative import VRMSE, vrmse_step
+from neuralop_bench.metrics.relative import VRMSE, RelativeL2, relative_l2_step, vrmse_step
 
 # Below 0.8, structures are no longer in the right place.
 CORRELATIONS = (0.8, 0.9, 0.95)
 # Ten times as far off as the snapshot's own mean.
 _UNSTABLE_VRMSE = 10.0
+_SCORED_STEPS = 100
 # A standard deviation below this fraction of the root mean square is a rounding error of the mean.
 _ROUNDING = 1e-12
 
@@ -98,6 +99,44 @@ class StableFraction:
     def summarise(self, measured: xr.Dataset) -> dict[str, float]:
         worst = vrmse_step(measured, self._vrmse.floor).max(("time", "channel")).values
         return {"stable_fraction": mean((worst < _UNSTABLE_VRMSE).astype(np.float64))}
+
+
+class GeometricMeanNRMSE:
+    """How the error grows over the first 100 steps, as one number.
+
+        nrmse_gmean_100 = exp(mean over t = 1 ... 100 of log(mean over n and c of ||p - u|| / ||u||))
+
+    Norms are over the points of a snapshot (``rel_l2_step``). The geometric mean gives the small errors of early steps
+    the same weight as the large ones of late steps: halving either lowers the result equally. It is the score of
+    APEBench.
+
+    Range: 0 for a prediction that is exact at any step, without upper bound. Empty for rollouts of fewer than 100
+    steps.
+
+    Columns:
+        nrmse_gmean_100: the geometric mean.
+
+    Reference: Koehler et al. (2024), APEBench, arXiv 2411.00180, section 4 and the function ``aggregate_gmean``.
+    """
+
+    name: ClassVar[str] = "nrmse_gmean_100"
+    version: ClassVar[int] = 1
+    variables: ClassVar[Mapping[str, tuple[str, ...]]] = RelativeL2.variables
+
+    def __init__(self, context: MetricContext) -> None:
+        self._squares = RelativeL2(context)
+
+    def measure(self, prediction: Trajectory, batch: Batch) -> dict[str, NDArray[np.float64]]:
+        return self._squares.measure(prediction, batch)
+
+    def summarise(self, measured: xr.Dataset) -> dict[str, float]:
+        errors = relative_l2_step(measured).transpose("time", "sample", "channel").values
+        if len(errors) < _SCORED_STEPS:
+            return {self.name: math.nan}
+        steps = [mean(step) for step in errors[:_SCORED_STEPS]]
+        if min(steps) == 0:
+            return {self.name: 0.0}
+        return {self.name: math.exp(mean(np.log(steps)))}
 
 
 def _correlation(p: NDArray[np.float64], u: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -25,8 +25,9 @@ class FNO(nn.Module):
 
         v_0 = P(a, x),    v_{l+1} = act(W_l v_l + b_l + K_l v_l),    u = Q(v_L)
 
-    K_l is a spectral convolution, W_l acts pointwise, the last block has no activation, Q has one hidden layer.
-    The model appends coordinates to its input. It runs in 1, 2 and 3 dimensions, on any grid that holds its modes.
+    K_l is a spectral convolution, W_l acts pointwise, the last block has no activation, Q has one hidden layer. With
+    ``projection_width=null``, Q is an affine map and the last block has an activation, too. The model appends
+    coordinates to its input. It runs in 1, 2 and 3 dimensions, on any grid that holds its modes.
 
     The Fourier transform treats every axis as periodic. With ``padding``, v_0 is continued beyond the far end of the
     other axes until it meets its beginning, and v_L is cut back. The length is a fraction of the domain, so the network
@@ -37,9 +38,11 @@ class FNO(nn.Module):
     the weights of all blocks as one tensor, changes the block further and decomposes the domain; none of this is done
     here.
 
-    There are three variants in configs/model: ``fno`` (GELU, centred initialisation that keeps the variance,
+    There are four variants in configs/model: ``fno`` (GELU, centred initialisation that keeps the variance,
     coordinates of the grid's own nodes); ``fno_2020``, the network of the paper (ReLU, positive uniform initialisation,
-    coordinates that always include both end points); and ``tfno`` (``fno`` with spectral weights in Tucker form).
+    coordinates that always include both end points); ``tfno`` (``fno`` with spectral weights in Tucker form); and
+    ``fno_apebench``, a small network without coordinates and with an affine projection (Koehler et al. 2024, APEBench,
+    arXiv 2411.00180).
 
     Args:
         in_channels, out_channels: channels of the input and output fields.
@@ -48,11 +51,12 @@ class FNO(nn.Module):
             neuralop package counts twice as many). At most half the points of an axis, including its padding.
         width: hidden channels.
         n_layers: blocks.
-        projection_width: hidden channels of the projection.
-        activation: ``gelu``, ``relu`` or ``tanh``.
+        projection_width: hidden channels of the projection; None for an affine projection.
+        activation: ``gelu``, ``gelu_tanh`` (its approximation by a hyperbolic tangent), ``relu`` or ``tanh``.
         normalization: ``none``, or ``batch`` for batch normalisation of each block's sum (the code of January 2021).
         spectral_init: initialisation of the spectral weights (``SpectralConv``).
-        coordinates: ``nodes`` for the positions of the grid's nodes, ``closed`` for linspace(0, 1) on every axis.
+        coordinates: ``nodes`` for the positions of the grid's nodes, ``closed`` for linspace(0, 1) on every axis,
+            ``none`` for no coordinates.
         padding: length added to each axis that isn't periodic, as a fraction of the domain (``domain_padding``).
         factorization: ``none`` for dense spectral weights, ``tucker`` or ``cp`` for factors.
         rank: parameters of the factors as a fraction of those of the dense weights, above 0 and at most 1
@@ -88,56 +92,64 @@ class FNO(nn.Module):
         n_modes: int | Sequence[int] = 12,
         width: int = 32,
         n_layers: int = 4,
-        projection_width: int = 128,
+        projection_width: int | None = 128,
         activation: Activation = "gelu",
         normalization: Literal["none", "batch"] = "none",
         spectral_init: Init = "normal",
-        coordinates: Literal["nodes", "closed"] = "nodes",
+        coordinates: Literal["nodes", "closed", "none"] = "nodes",
         padding: float = 0.0,
         factorization: Factorization = "none",
         rank: float = 0.1,
     ) -> None:
         super().__init__()
         modes = one_for_each(n_modes, grid.n_dims)
-        require_at_least(1, "FNO", width=width, n_layers=n_layers, projection_width=projection_width)
+        require_at_least(1, "FNO", width=width, n_layers=n_layers)
         require_known("FNO", "normalization", normalization, ("none", "batch"))
-        require_known("FNO", "coordinates", coordinates, ("nodes", "closed"))
+        require_known("FNO", "coordinates", coordinates, ("nodes", "closed", "none"))
         added = domain_padding(grid.shape, grid.nodes, padding)
         padded = tuple(n + m for n, m in zip(grid.shape, added, strict=True))
         require_modes(padded, modes, "FNO on its padded grid" if any(added) else "FNO")
+        closed = set(grid.nodes) == {"closed"}
         self.idle = {
             **({} if any(added) else {"padding": _WHY_UNPADDED}),
             **({"rank": "it is used with a factorization"} if factorization == "none" else {}),
-            **({"coordinates": "the grid has nodes at both ends"} if set(grid.nodes) == {"closed"} else {}),
+            **({"coordinates": "the grid has nodes at both ends"} if closed and coordinates != "none" else {}),
         }
         self._nodes = grid.nodes
-        self._coordinates: tuple[Nodes, ...] = grid.nodes if coordinates == "nodes" else ("closed",) * grid.n_dims
+        ends: tuple[Nodes, ...] = ("closed",) * grid.n_dims
+        self._coordinates = {"nodes": grid.nodes, "closed": ends}.get(coordinates)
         self._padding = padding
         self._activation = choose("FNO", "activation", activation, ACTIVATIONS).function
-        self.lifting = Pointwise(in_channels + grid.n_dims, width)
+        n_coordinates = 0 if self._coordinates is None else grid.n_dims
+        self.lifting = Pointwise(in_channels + n_coordinates, width)
         self.spectral = nn.ModuleList(
             SpectralConv(width, width, modes, spectral_init, factorization, rank) for _ in range(n_layers)
         )
         self.pointwise = nn.ModuleList(Pointwise(width, width) for _ in range(n_layers))
         self.norms = nn.ModuleList(NORMS[normalization](width, grid.n_dims) for _ in range(n_layers))
-        self.projection = Perceptron(width, projection_width, out_channels, self._activation)
+        if projection_width is None:
+            self.projection = Pointwise(width, out_channels)
+        else:
+            require_at_least(1, "FNO", projection_width=projection_width)
+            self.projection = Perceptron(width, projection_width, out_channels, self._activation)
 
     def forward(self, x: Float[Tensor, "batch in_channels *space"]) -> Float[Tensor, "batch out_channels *space"]:
         space = x.shape[2:]
         # With channels last, every map of channels is one product of large matrices.
         with unrounded(x):
-            v = self.lifting.channels_last(append_coordinates(x, self._coordinates).movedim(1, -1).contiguous())
+            given = x if self._coordinates is None else append_coordinates(x, self._coordinates)
+            v = self.lifting.channels_last(given.movedim(1, -1).contiguous())
         added = domain_padding(space, self._nodes, self._padding)
         if any(added):
             v = pad(v.movedim(-1, 1), added).movedim(1, -1).contiguous()
-        last = len(self.spectral) - 1
+        n_activated = len(self.spectral) - isinstance(self.projection, Perceptron)
         for layer, (spectral, pointwise, norm) in enumerate(
             zip(self.spectral, self.pointwise, self.norms, strict=True)
         ):
             v = fourier_layer(v, cast(SpectralConv, spectral), cast(Pointwise, pointwise))
             if not isinstance(norm, nn.Identity):
                 v = norm(v.movedim(-1, 1)).movedim(1, -1).contiguous()
-            if layer < last:
+            if layer < n_activated:
                 v = self._activation(v)
         if any(added):
             v = crop(v.movedim(-1, 1), space).movedim(1, -1)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -45,7 +44,7 @@ def rehearse(cfg: RunConfig, spec: DatasetSpec) -> tuple[Surrogate, int | None]:
     lags = min(cfg.surrogate.bundle, cfg.dataset.history + cfg.dataset.horizon - 1)
     sizes = ((n_state,), (n_state,), (n_static,), (n_static,), (lags, n_state))
     normalizer = Normalizer(*(torch.ones(size, dtype=torch.float64, device=_META) for size in sizes))
-    surrogate = Surrogate(operator, normalizer, **asdict(cfg.surrogate))
+    surrogate = Surrogate(operator, normalizer, bundle=cfg.surrogate.bundle, residual=cfg.surrogate.residual)
     trainer = parts.trainer(cfg)
     n_windows = cfg.splits["train"] * (spec.n_snapshots - cfg.dataset.history - trainer.window_steps + 1)
     trainable = any(p.requires_grad for p in surrogate.parameters())

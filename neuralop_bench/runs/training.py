@@ -14,7 +14,7 @@ import xarray as xr
 from omegaconf import OmegaConf
 
 from neuralop_bench.config import constructors
-from neuralop_bench.config.schema import n_fresh
+from neuralop_bench.config.schema import RunConfig, n_fresh
 from neuralop_bench.data.stream import SOLVER_SECONDS, StreamedWindows
 from neuralop_bench.data.trajectories import Examples, Trajectories, Windows
 from neuralop_bench.evaluation import figures
@@ -116,11 +116,19 @@ def _surrogate(plan: Plan, train: Trajectories, processes: Processes) -> Surroga
     cfg = plan.cfg
     environment.seed_everything(cfg.seed)
     operator = parts.operator(cfg, train.spec, processes.device)
-    normalizer = Normalizer.fit(train.whole().in_order(cfg.evaluator.batch_size), bundle=cfg.surrogate.bundle)
+    normalizer = _normalizer(cfg, train)
     if processes.is_first:
         for remark in normalizer.remarks(train.spec).values():
             print(f"Warning: in the training data, {remark}", file=sys.stderr)
-    return Surrogate(operator, normalizer, **asdict(cfg.surrogate)).to(processes.device)
+    surrogate = Surrogate(operator, normalizer, bundle=cfg.surrogate.bundle, residual=cfg.surrogate.residual)
+    return surrogate.to(processes.device)
+
+
+def _normalizer(cfg: RunConfig, train: Trajectories) -> Normalizer:
+    bundle = cfg.surrogate.bundle
+    if not cfg.surrogate.normalize:
+        return Normalizer.none(train.spec, bundle=bundle)
+    return Normalizer.fit(train.whole().in_order(cfg.evaluator.batch_size), bundle=bundle)
 
 
 @contextmanager

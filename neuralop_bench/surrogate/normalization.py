@@ -86,6 +86,13 @@ class Normalizer(nn.Module):
                 )
         return cls(state_mean, state_std, static_mean, static_std, increment_std)
 
+    @classmethod
+    def none(cls, spec: DatasetSpec, *, bundle: int) -> Normalizer:
+        """Leaves fields in their own units; increments, too."""
+        one = torch.ones(len(spec.state), dtype=torch.float64)
+        static = torch.ones(len(spec.static), dtype=torch.float64)
+        return cls(0 * one, one, 0 * static, static, one.expand(bundle, -1).clone())
+
     @property
     def scale(self) -> Float64[Tensor, " channel"]:
         """Root mean square of each state field, [C], in its units; positive (``own_or_smallest``)."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Literal, Protocol
 
 from torch.optim import Optimizer
@@ -36,6 +37,20 @@ def one_cycle(
         cycle_momentum=False,
         anneal_strategy=anneal,
     )
+
+
+def warmup_cosine(optimizer: Optimizer, *, n_epochs: int, steps_per_epoch: int, warmup: float = 0.2) -> LRScheduler:
+    """Linear warm-up from 0 to the optimizer's lr during the fraction ``warmup`` of the training, then half a cosine
+    down to 0. The first step has the rate 0, as in optax."""
+    n_steps = n_epochs * steps_per_epoch
+    n_warmup = warmup * n_steps
+
+    def factor(step: int) -> float:
+        if step < n_warmup:
+            return step / n_warmup
+        return (1 + math.cos(math.pi * (step - n_warmup) / max(n_steps - n_warmup, 1))) / 2
+
+    return LambdaLR(optimizer, factor)
 
 
 def step_decay(

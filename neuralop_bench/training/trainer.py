@@ -47,7 +47,7 @@ class Recipe:
 
 @dataclass(frozen=True)
 class Trainer:
-    """Fit a surrogate: shuffle, unroll, clip, step, validate, keep the best epoch.
+    """Fit a surrogate: shuffle, unroll, clip, step, validate, keep the best epoch (or the last).
 
     The loss compares ``unroll`` free-running steps with the reference and is differentiated through all of them; with
     1, it trains on one-step pairs. With ``pushforward``, these steps start from states that the surrogate has predicted
@@ -69,6 +69,7 @@ class Trainer:
         precision: precision of the products in a training step, float32 or bf16 (torch's autocast; weights, loss,
             transforms and predictions stay float32).
         compile: whether torch.compile translates the operator.
+        keep: the epoch whose weights are kept: best (on valid) or last.
         workers: processes that read data that aren't held in memory (``preload_gib``). A thread always reads one batch
             ahead; use workers if it is slower than a training step. Results don't depend on it.
     """
@@ -83,6 +84,7 @@ class Trainer:
     workers: int = 0
     precision: str = "float32"
     compile: bool = False
+    keep: str = "best"
 
     @property
     def window_steps(self) -> int:
@@ -101,7 +103,8 @@ class Trainer:
         config: str,
         processes: Processes,
     ) -> Progress:
-        """Train to the last epoch and leave the surrogate with the weights that did best on ``valid``.
+        """Train to the last epoch and leave the surrogate with the weights that did best on ``valid``, or with the last
+        ones (``keep``).
 
         Writes last.pt (resumable), best.pt and curve.csv into ``folder``; resumes from last.pt if it exists. Before
         training, the operator's method ``prepare`` gets the training pairs, if it has one. For an operator without
@@ -245,7 +248,7 @@ class Trainer:
         }
         at.epoch, at.batch, at.loss_sum = at.epoch + 1, 0, 0.0
         at.curve.append(row)
-        if error < at.best_valid:
+        if error < at.best_valid or self.keep == "last":
             at.best_valid, at.best_epoch = error, at.epoch
             files.save_best(training.surrogate, at)
         files.write_curve(at)

@@ -1,4 +1,4 @@
-"""CorrelationTime and StableFraction: crossings by hand, censored samples, constant and non-finite predictions."""
+"""Metrics of long rollouts: crossings by hand, censored samples, predictions that aren't finite, a geometric mean."""
 
 import math
 from collections.abc import Callable
@@ -7,10 +7,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import xarray as xr
+from scipy.stats import gmean
 
 from data_gen.grids import Grid
 from neuralop_bench.metrics.metric import MetricContext
-from neuralop_bench.metrics.rollout import CorrelationTime, StableFraction
+from neuralop_bench.metrics.rollout import CorrelationTime, GeometricMeanNRMSE, StableFraction
 
 Measure = Callable[..., xr.Dataset]
 GRID = Grid.periodic(32, n_dims=1)
@@ -91,3 +92,18 @@ def test_stable_are_rollouts_that_stay_finite_and_near_the_data_at_every_step(
     prediction[3, 2, 0, 5] = np.nan
     metric = StableFraction(context(GRID))
     assert metric.summarise(measure(metric, prediction, target)) == {"stable_fraction": 0.5}
+
+
+@pytest.mark.parametrize(("n_steps", "exact"), [(100, False), (130, False), (100, True), (99, False)])
+def test_the_geometric_mean_is_over_the_first_hundred_steps(
+    n_steps: int, exact: bool, measure: Measure, context: Callable
+) -> None:
+    rng = np.random.default_rng(0)
+    u = rng.standard_normal((3, n_steps, 1, 32))
+    p = u * (1 + rng.uniform(0.01, 1, (3, n_steps, 1, 1)))
+    p = np.where(np.arange(n_steps)[:, None, None] == 7, u, p) if exact else p
+    metric = GeometricMeanNRMSE(context(GRID))
+    found = metric.summarise(measure(metric, p, u))["nrmse_gmean_100"]
+    # As in apebench 0.1.1: a mean over samples for each step, then scipy.stats.gmean over the steps.
+    steps = (np.linalg.norm(p - u, axis=-1) / np.linalg.norm(u, axis=-1)).mean(axis=(0, 2))
+    assert found == pytest.approx(float("nan") if n_steps < 100 else 0.0 if exact else gmean(steps[:100]), nan_ok=True)

@@ -195,10 +195,10 @@ def test_more_modes_than_the_grid_holds_are_refused_when_the_model_is_built() ->
         ("n_modes", 0, "needs model.n_modes to be at least 1, got 0"),
         ("n_modes", (4, -1), "needs model.n_modes to be at least 1, got -1"),
         ("projection_width", 0, "needs model.projection_width to be at least 1, got 0"),
-        ("activation", "sine", "model.activation to be one of gelu, relu, tanh, got 'sine'"),
+        ("activation", "sine", "model.activation to be one of gelu, gelu_tanh, relu, tanh, got 'sine'"),
         ("normalization", "layer", "model.normalization to be one of none, batch, got 'layer'"),
-        ("spectral_init", "zeros", "model.spectral_init to be one of normal, uniform, got 'zeros'"),
-        ("coordinates", "polar", "model.coordinates to be one of nodes, closed, got 'polar'"),
+        ("spectral_init", "zeros", "model.spectral_init to be one of normal, uniform, small, got 'zeros'"),
+        ("coordinates", "polar", "model.coordinates to be one of nodes, closed, none, got 'polar'"),
     ],
 )
 def test_impossible_options_are_refused_with_the_knob_to_turn(name: str, value: object, message: str) -> None:

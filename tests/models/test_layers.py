@@ -163,6 +163,30 @@ def test_a_kernel_that_reaches_round_a_circle_twice_is_refused() -> None:
         conv(torch.ones(1, 1, 1))
 
 
+@pytest.mark.parametrize(("kernel", "dilation"), [(3, 1), (3, 4), (5, 2)])
+@pytest.mark.parametrize(
+    ("edge", "narrow"), [("circular", False), ("circular", True), ("zeros", False), ("zeros", True)]
+)
+def test_a_dilated_conv_is_torchs_on_the_continued_field(edge: Edge, narrow: bool, kernel: int, dilation: int) -> None:
+    conv = Conv(3, 2, edges=(edge,), kernel=kernel, dilation=dilation, narrow=narrow).double()
+    x = torch.randn(2, 3, 16, dtype=torch.float64, requires_grad=True)
+    width = dilation * (kernel // 2)
+    continued = pad(x, (width, width), mode="circular" if edge == "circular" else "constant")
+    weight, bias = conv.conv.weight, conv.conv.bias
+    for found, expected in zip(
+        _with_gradients(conv(x), x, weight, bias),
+        _with_gradients(conv1d(continued, weight, bias, dilation=dilation), x, weight, bias),
+        strict=True,
+    ):
+        torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-12)
+    assert torch.autograd.gradgradcheck(conv, x)
+
+
+def _with_gradients(out: Tensor, *inputs: Tensor | None) -> tuple[Tensor, ...]:
+    wanted = [tensor for tensor in inputs if tensor is not None]
+    return out, *torch.autograd.grad(out.square().sum(), wanted)
+
+
 def test_a_circular_conv_keeps_its_input_alone() -> None:
     kept: list[torch.Tensor] = []
     conv, x = Conv(2, 3, edges=("circular", "circular")), torch.randn(1, 2, 16, 16, requires_grad=True)

@@ -392,7 +392,7 @@ def test_as_many_levels_as_the_message_allows_work(n: int, n_levels: int, edges:
         ("prolongation_kernel", [3, 4], r"needs 4 prolongation kernels of 3 or 4 points, got \[3, 4\]"),
         ("edges", "circular", "model.edges to be one of zeros, reflect, got 'circular'"),
         ("normalization", "batch", "model.normalization to be one of none, layer, group, got 'batch'"),
-        ("activation", "sine", "model.activation to be one of gelu, relu, tanh, got 'sine'"),
+        ("activation", "sine", "model.activation to be one of gelu, gelu_tanh, relu, tanh, got 'sine'"),
     ],
 )
 def test_impossible_options_are_refused_with_the_knob_to_turn(name: str, value: Any, message: str) -> None:

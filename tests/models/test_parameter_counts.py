@@ -5,6 +5,9 @@ import torch
 from torch import nn
 
 from data_gen.grids import Grid
+from neuralop_bench.config.compose import compose
+from neuralop_bench.config.constructors import build
+from neuralop_bench.config.schema import constructor
 from neuralop_bench.layers.spectral_conv import SpectralConv
 from neuralop_bench.metrics.cost import count_parameters
 from neuralop_bench.models.fno import FNO
@@ -65,3 +68,20 @@ def test_published_counts_both_ways(n_dims: int, n_modes: int, width: int, as_re
         model = FNO(in_channels=1, out_channels=1, grid=Grid.periodic(64, n_dims), n_modes=n_modes, width=width)
     assert count_parameters(model) == as_reals
     assert count_parameters(model, complex_as=1) == as_complex
+
+
+@pytest.mark.parametrize(
+    ("model", "n_parameters"),
+    [
+        ("conv_net", 31_757),
+        ("res_net", 32_943),
+        ("unet_strided", 27_193),
+        ("dilated_res_net", 31_777),
+        ("fno_apebench", 32_527),
+    ],
+)
+def test_the_networks_of_apebench_have_the_published_sizes(model: str, n_parameters: int) -> None:
+    """Koehler et al. (2024): Conv;34;10, Res;26;8, UNet;12;2, Dil;2;32;2 and FNO;12;18;4 on one field in 1D."""
+    node = constructor(compose(f"model={model}").model)
+    network = build(node)(in_channels=1, out_channels=1, grid=Grid.periodic(160, n_dims=1))
+    assert count_parameters(network) == n_parameters

@@ -6,8 +6,10 @@ import numpy as np
 import pytest
 import torch
 
+from data_gen.problems.ks1d import KuramotoSivashinsky1D
 from neuralop_bench.batch import Batch
 from neuralop_bench.surrogate.normalization import Normalizer
+from neuralop_bench.surrogate.surrogate import Surrogate
 
 
 def fields(*shape: int, offset: float = 0.0) -> np.ndarray:
@@ -135,3 +137,25 @@ def test_fitting_needs_no_static_fields() -> None:
     fitted = Normalizer.fit(batches(fields(4, 3, 1, 8), np.zeros((4, 0, 8), np.float32), 1, [3, 1]), bundle=1)
     assert fitted.static_mean.shape == (0,)
     assert fitted.encode_static(torch.zeros(2, 0, 8)).shape == (2, 0, 8)
+
+
+@pytest.mark.parametrize("residual", [False, True])
+def test_without_normalisation_an_operator_gets_and_gives_physical_fields(residual: bool) -> None:
+    problem = KuramotoSivashinsky1D(resolution=16, interval=0.5, n_snapshots=3, warm_up=0.0)
+    normalizer = Normalizer.none(problem.spec, bundle=2)
+    history, change = 3 * torch.ones(1, 1, 1, 16), 5 * torch.ones(1, 2, 16)
+    operator = _Recording(change)
+    predicted = Surrogate(operator, normalizer, bundle=2, residual=residual)(history, torch.zeros(1, 0, 16))
+    assert torch.equal(operator.given, history[:, 0])
+    assert torch.equal(predicted, change[:, :, None] + 3 * residual)
+    assert normalizer.scale.tolist() == [1.0]
+
+
+class _Recording(torch.nn.Module):
+    def __init__(self, output: torch.Tensor) -> None:
+        super().__init__()
+        self.given, self._output = torch.empty(0), output
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        self.given = x
+        return self._output

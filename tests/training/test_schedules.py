@@ -82,5 +82,13 @@ def test_inverse_time_halves_the_rate_after_one_over_the_given_rate_steps() -> N
     assert rates(schedules.inverse_time, n_epochs=25, steps_per_epoch=1, rate=0.1) == values
 
 
+def test_warmup_cosine_rises_from_zero_in_a_line_and_falls_to_zero_in_half_a_cosine() -> None:
+    values = rates(schedules.warmup_cosine, n_epochs=10, steps_per_epoch=2, warmup=0.2)
+    assert values[:5] == pytest.approx([0, 2.5e-3, 5e-3, 7.5e-3, 1e-2])
+    assert values[12] == pytest.approx(5e-3)
+    assert values[4:] == pytest.approx([5e-3 * (1 + np.cos(np.pi * i / 16)) for i in range(16)])
+    assert rates(schedules.warmup_cosine, n_epochs=4, steps_per_epoch=1, warmup=0.0)[0] == 1e-2
+
+
 def test_constant_never_changes_the_rate() -> None:
     assert rates(schedules.constant, n_epochs=4, steps_per_epoch=3) == [1e-2] * 12

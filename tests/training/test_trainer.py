@@ -204,6 +204,14 @@ def test_training_lowers_the_error_and_ends_with_the_best_weights(
     assert after == pytest.approx(progress.best_valid, rel=1e-6)
 
 
+def test_the_last_weights_are_kept_on_demand(splits: dict[str, Trajectories], tmp_path: Path) -> None:
+    surrogate, progress = _fit(splits, tmp_path, epochs=6, lr=5e-2, schedule=schedules.constant, keep="last")
+    errors = [row["valid_rel_l2"] for row in progress.curve]
+    assert progress.best_epoch == 6 != 1 + errors.index(min(errors))
+    after = validate(surrogate, splits["valid"].whole(), 4, ALONE)
+    assert after == pytest.approx(errors[-1], rel=1e-6) == progress.best_valid
+
+
 def test_curve_file_has_one_row_per_epoch(splits: dict[str, Trajectories], tmp_path: Path) -> None:
     _, progress = _fit(splits, tmp_path)
     with open(tmp_path / "curve.csv") as handle:
