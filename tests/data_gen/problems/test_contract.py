@@ -47,7 +47,8 @@ def test_every_dataset_has_a_smoke_task_or_is_a_variant_of_one() -> None:
 def test_a_sample_depends_on_its_own_stream_alone(dataset: str) -> None:
     several, alone = draw(dataset, 0, 1, 2), draw(dataset, 2)
     for whole, part in zip(several[:3], alone[:3], strict=True):
-        assert np.array_equal(whole[2:], part)
+        # Up to rounding: transforms of another number of samples may differ in their last digits.
+        np.testing.assert_allclose(whole[2:], part, rtol=0, atol=1e-10 * np.abs(part).max(initial=0.0))
 
 
 @every_problem
