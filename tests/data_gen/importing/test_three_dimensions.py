@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
@@ -98,7 +99,7 @@ FILES: dict[str, tuple[str, Callable[[Path], NDArray[np.float64]], tuple[str, ..
 def test_a_file_on_three_axes_is_imported(name: str, tmp_path: Path) -> None:
     kind, make, fields = FILES[name]
     states = make(tmp_path / "some.file")
-    told = {} if kind == "well" else {"boundary": ("periodic",)}
+    told: dict[str, Any] = {} if kind == "well" else {"boundary": ("periodic",)}
     told |= {"interval": 0.5} if kind == "neuralop" else {}
     with convert(kind, tmp_path / "some.file", tmp_path / "out", **told)["train"] as file:
         assert tuple(field.name for field in file.spec.state) == fields
