@@ -69,5 +69,5 @@ def test_the_measured_error_is_below_the_tolerance(dataset: str) -> None:
 
 @every_problem
 def test_bad_parameters_are_refused_by_name(dataset: str) -> None:
-    with pytest.raises(Exception, match=r"resolution|n_snapshots|nodes"):  # Hydra's error, which wraps the problem's
-        instantiate(smoke(dataset).dataset.problem | {"resolution": 3})
+    with pytest.raises(Exception, match="resolution"):  # Hydra's error, which wraps the problem's
+        instantiate(smoke(dataset).dataset.problem | {"resolution": 1})
