@@ -265,6 +265,7 @@ class SemilinearProblem(ABC):
             u_hat,
             steps,
             numbers=range(first, first + len(u_hat)),
+            remedy=f"raise dataset.problem.resolution, or check the parameters of {type(self).__name__}",
         )
 
     def _run(

@@ -91,6 +91,7 @@ def integrate(
     *,
     observe: Observer | None = None,
     numbers: Sequence[int] | None = None,
+    remedy: str = "raise dataset.problem.solver_resolution or dataset.problem.viscosity",
 ) -> Tensor:
     """States after each of the given intervals, of shape [sample, interval, *modes].
 
@@ -104,6 +105,7 @@ def integrate(
         intervals: the steps of every interval between outputs (``graded_steps``).
         observe: called with the states after every step.
         numbers: numbers of the samples in messages; default 0, 1, ...
+        remedy: what else than smaller steps may help, in messages.
 
     Raises:
         SolverError: a state became non-finite.
@@ -122,7 +124,7 @@ def integrate(
             if observe is not None:
                 observe(state, time)
         now += math.fsum(steps)
-        _assert_finite(state, now, numbers)
+        _assert_finite(state, now, numbers, remedy)
         outputs[:, index] = state
     return outputs
 
@@ -218,11 +220,11 @@ def _same(tensor: Tensor) -> Tensor:
     return tensor
 
 
-def _assert_finite(state: Tensor, time: float, numbers: Sequence[int] | None) -> None:
+def _assert_finite(state: Tensor, time: float, numbers: Sequence[int] | None, remedy: str) -> None:
     finite = torch.isfinite(state).flatten(1).all(dim=1)
     if not bool(finite.all()):
         worst = int(torch.argmin(finite.int()))
         raise SolverError(
             f"Sample {worst if numbers is None else numbers[worst]} of the batch became non-finite before t={time:g}. "
-            "Lower dataset.problem.max_step, or raise dataset.problem.solver_resolution or dataset.problem.viscosity."
+            f"Lower dataset.problem.max_step, or {remedy}."
         )

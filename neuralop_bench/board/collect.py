@@ -108,7 +108,8 @@ def collect(folders: Sequence[Path]) -> Collection:
     runs = _joined(found, evaluations, verifications, refusals, files.evaluations)
     known = known_test_data(folders, refusals)
     runs = [replace(run, known_data=known.get(run.test_hash, {})) for run in runs]
-    runs, reasons = comparable(runs, {entry.record.run_id: entry.place for entry in found})
+    places = {entry.record.run_id: entry.place for entry in found}
+    runs, reasons = comparable(runs, places, list(known_test_data(folders[:1], []).values()))
     refusals += [entry.refused(reasons[name]) for entry in found if (name := entry.record.run_id) in reasons]
     return Collection(tuple(sorted(runs, key=_place)), tuple(sorted(refusals)))
 

@@ -30,13 +30,17 @@ def known_test_data(folders: Iterable[Path], refusals: list[Refusal]) -> dict[st
     return known
 
 
-def comparable(runs: Sequence[Run], places: Mapping[str, int]) -> tuple[list[Run], dict[str, str]]:
+def comparable(
+    runs: Sequence[Run], places: Mapping[str, int], own_data: Sequence[Mapping[str, Any]]
+) -> tuple[list[Run], dict[str, str]]:
     """Those with the test data and metrics of most runs of their group in the first folder that has some (in a tie, of
     those used last), and why the others can't be compared with them, by ``run_id``.
 
     Args:
         runs: of any groups.
         places: number of the folder of each run, by ``run_id``.
+        own_data: entries of ``data`` that the first folder keeps. Test data that agree with one of them count, however
+            many runs there have others.
     """
     groups: defaultdict[tuple[str, ...], list[Run]] = defaultdict(list)
     for run in runs:
@@ -50,7 +54,7 @@ def comparable(runs: Sequence[Run], places: Mapping[str, int]) -> tuple[list[Run
             continue
         first = min(places[run.record.run_id] for run in finished)
         leading = [run for run in finished if places[run.record.run_id] == first]
-        test, same = _most_used_data(finished, leading)
+        test, same = _most_used_data(finished, leading, own_data)
         versions = _most_used_versions([run for run in finished if run.test_hash in same])
         versions |= _most_used_versions([run for run in leading if run.test_hash in same])
         where = "/".join(key)
@@ -66,10 +70,12 @@ def comparable(runs: Sequence[Run], places: Mapping[str, int]) -> tuple[list[Run
     return kept, reasons
 
 
-def _most_used_data(runs: Sequence[Run], leading: Sequence[Run]) -> tuple[str, set[str]]:
+def _most_used_data(
+    runs: Sequence[Run], leading: Sequence[Run], own_data: Sequence[Mapping[str, Any]]
+) -> tuple[str, set[str]]:
     """The hash of the test data with which those of most leading runs agree, and the hashes of all runs that do.
 
-    In a tie it is that of most runs, then that of the latest.
+    Data that the board keeps come first. In a tie it is that of most runs, then that of the latest.
     """
     entries: dict[str, Mapping[str, Any]] = {}
     for run in sorted(runs, key=lambda run: (run.record.date_utc, run.record.run_id)):
@@ -83,6 +89,7 @@ def _most_used_data(runs: Sequence[Run], leading: Sequence[Run]) -> tuple[str, s
     most = max(
         counts,
         key=lambda one: (
+            any(agree(entries[one], kept) for kept in own_data),
             sum(counts[other] for other in same[one]),
             max(latest[other] for other in same[one]),
             counts[one],

@@ -116,6 +116,17 @@ def test_the_data_of_most_runs_count_together_with_those_that_agree(tmp_path: Pa
     assert models(save(tmp_path, *others, *both)) == {"fno", "unet"}
 
 
+def test_data_that_the_board_keeps_count_however_many_runs_have_others(tmp_path: Path) -> None:
+    folder = save(tmp_path / "board", on(THERE, "unet"), *(on(OTHERS, "lsm", seed) for seed in range(3)))
+    assert models(folder) == {"lsm"}
+    foreign = tmp_path / "foreign"
+    foreign.mkdir()
+    (foreign / TEST_DATA_NAME).write_text(json.dumps([HERE]))  # another folder doesn't decide
+    assert {run.record.model for run in collect([folder, foreign]).runs} == {"lsm"}
+    (folder / TEST_DATA_NAME).write_text(json.dumps([HERE]))
+    assert models(folder) == {"unet"}
+
+
 def test_an_old_record_is_known_by_its_hash(tmp_path: Path) -> None:
     old = on(bare(HERE), "fno", date_utc="2025-01-01T00:00:00+00:00"), on(bare(HERE), "fno", 1)
     new = on(THERE, "unet")
