@@ -241,6 +241,11 @@ def _data(found: dict[str, Any], machine: str) -> Iterator[str]:
             row(f"a step, speed-up over exponax, {name}", entry[name]["ratio_exponax"], asked, "{:.2f}x")
         ratio = entry["256x256, batch 4"]["ratio_transforms"]
         row("a step at 256x256, relative to its transforms", ratio, 1.6, "{:.2f}", at_most=True)
+    if entry := found.get("data, equations"):
+        for name, one in entry.items():
+            if isinstance(one, dict) and "ratio_exponax" in one:
+                row(f"a step of {name}, speed-up over exponax", one["ratio_exponax"], 1, "{:.2f}x")
+        row("a step of these equations on average, speed-up over exponax", entry["mean_ratio"], 1.5, "{:.2f}x")
     if entry := found.get("data, workers"):
         row("speed-up by 2 processes instead of 1", entry["ratio"], 1.8, "{:.2f}x")
     if entry := found.get("data, lite"):
