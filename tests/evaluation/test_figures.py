@@ -73,7 +73,7 @@ class _Case:
 
     # Stand-ins for Windows and Predictor.
     def __getitem__(self, indices: list[int]) -> Batch:
-        return Batch(*(x[indices] for x in self.batch))
+        return Batch(*(x[indices] for x in self.batch[:3]))
 
     @property
     def source(self) -> SimpleNamespace:

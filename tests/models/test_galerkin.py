@@ -401,7 +401,6 @@ def test_coarse_shapes() -> None:
         ({"n_layers": 0}, r"model\.n_layers"),
         ({"n_decoder_layers": 0}, r"model\.n_decoder_layers"),
         ({"ffn_width": 0}, r"model\.ffn_width"),
-        ({"grid": Grid.periodic(16, 3)}, "3.*another model"),
     ],
 )
 def test_bad_arguments_are_refused(options: dict[str, Any], message: str) -> None:

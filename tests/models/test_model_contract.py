@@ -30,7 +30,19 @@ MODELS = sorted(path.stem for path in (CONFIG_DIR / "model").glob("*.yaml"))
 DATASETS = sorted({path.stem for path in (CONFIG_DIR / "task" / "smoke").glob("*.yaml")} - {*GIVEN_AS_FILES})
 BATCH = 3
 # Models that need 15 s or more to overfit a batch. That a few steps lower their loss is tested in test_precision.py.
-SLOW_TO_FIT = {"deeponet", "fno_3d", "fourier_transformer", "galerkin", "lsm", "mgno", "tfno", "unet"}
+SLOW_TO_FIT = {
+    "conv_net",
+    "deeponet",
+    "fno_3d",
+    "fourier_transformer",
+    "galerkin",
+    "lsm",
+    "mgno",
+    "res_net",
+    "tfno",
+    "unet",
+    "unet_strided",
+}
 
 
 @pytest.fixture(scope="module", autouse=True)
