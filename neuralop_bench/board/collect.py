@@ -106,10 +106,11 @@ def collect(folders: Sequence[Path]) -> Collection:
     evaluations = _readable(Evaluation.load, files.evaluations, refusals)
     verifications = _readable(Verification.load, files.verifications, refusals)
     runs = _joined(found, evaluations, verifications, refusals, files.evaluations)
-    known = known_test_data(folders, refusals)
+    own_data = known_test_data(folders[:1], refusals)
+    known = known_test_data(folders[1:], refusals) | own_data
     runs = [replace(run, known_data=known.get(run.test_hash, {})) for run in runs]
     places = {entry.record.run_id: entry.place for entry in found}
-    runs, reasons = comparable(runs, places, list(known_test_data(folders[:1], []).values()))
+    runs, reasons = comparable(runs, places, list(own_data.values()))
     refusals += [entry.refused(reasons[name]) for entry in found if (name := entry.record.run_id) in reasons]
     return Collection(tuple(sorted(runs, key=_place)), tuple(sorted(refusals)))
 

@@ -20,9 +20,9 @@ class DilatedResNet(nn.Module):
 
         v_0 = P a,    v_{l+1} = v_l + D_m ... D_1 v_l,    D_i = act(C_i norm(.)),    u = Q v_n
 
-    C_i is a convolution over points ``dilations[i]`` apart, P and Q are affine maps at each point. So a few layers reach
-    far: 20 points per call with the defaults. Convolutions wrap around periodic axes and pad the others with zeros.
-    They act on points, so the network is bound to the spacing of the grid that it is trained on.
+    C_i is a convolution over points ``dilations[i]`` apart, P and Q are affine maps at each point. So a few layers
+    reach far: 20 points per call with the defaults. Convolutions wrap around periodic axes and pad the others with
+    zeros. They act on points, so the network is bound to the spacing of the grid that it is trained on.
 
     Args:
         in_channels, out_channels: channels of the input and output fields.
