@@ -100,13 +100,14 @@ def _parameter_stream(rng: np.random.Generator, name: str) -> np.random.Generato
     return np.random.Generator(np.random.Philox(derived))
 
 
-def require_parameter(problem: Any, name: str, *, positive: str | None = None) -> None:
+def require_parameter(problem: Any, name: str, *, positive: str | None = None, nonnegative: bool = False) -> None:
     """Check a parameter of a problem: a finite number, or a law with bounds in order.
 
     Args:
         problem: a dataclass.
         name: of the parameter.
         positive: if it must be positive, why; perhaps an empty string.
+        nonnegative: it must be at least 0.
 
     Raises:
         ValueError: it isn't; the message names the key.
@@ -127,6 +128,8 @@ def require_parameter(problem: Any, name: str, *, positive: str | None = None) -
             raise ValueError(f"{where} must be finite, got {number}.")
         if positive is not None and not number > 0:
             raise ValueError(f"{where} must be positive{positive}, got {number}.")
+        if nonnegative and number < 0:
+            raise ValueError(f"{where} must be at least 0, got {number}.")
 
 
 def given_parameters(

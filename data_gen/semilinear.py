@@ -91,14 +91,16 @@ class SemilinearProblem(ABC):
     symmetries: ClassVar[tuple[str, ...]] = ("translation",)
     # Degree of the polynomial N(u); 1 if there is none.
     degree: ClassVar[int] = 1
-    # Parameters that must be positive.
+    # Parameters that must be positive, and those that may be 0 as well.
     positive: ClassVar[tuple[str, ...]] = ()
+    nonnegative: ClassVar[tuple[str, ...]] = ()
 
     def __post_init__(self) -> None:
         for name in ("length", "interval", "first_step", "max_step"):
             _require(getattr(self, name) > 0, name, getattr(self, name), "positive")
-        for name in {*self.positive, *parameter_laws(self)}:
-            require_parameter(self, name, positive="" if name in self.positive else None)
+        for name in {*self.positive, *self.nonnegative, *parameter_laws(self)}:
+            positive = "" if name in self.positive else None
+            require_parameter(self, name, positive=positive, nonnegative=name in self.nonnegative)
         _require(self.resolution >= 4 and self.resolution % 2 == 0, "resolution", self.resolution, "even, at least 4")
         _require(self.n_snapshots >= 2, "n_snapshots", self.n_snapshots, "at least 2 (the initial state is the first)")
         _require(self.warm_up >= 0, "warm_up", self.warm_up, "at least 0")

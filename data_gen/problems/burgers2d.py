@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import ClassVar
 
+import torch
 from torch import Tensor
 
 from data_gen.random_fields import Parameter, TruncatedFourierSeries
@@ -51,6 +52,8 @@ class Burgers2D(SemilinearProblem):
         return self.viscosity * space.laplacian
 
     def nonlinear(self, u_hat: Tensor, space: Space) -> Tensor:
-        u = space.values(u_hat)
-        along_x, along_y = (space.values(space.derivative(u_hat, axis)) for axis in range(2))
-        return space.coefficients(-(u[:, [0]] * along_x + u[:, [1]] * along_y))
+        # (u . grad) u = grad |u|^2 / 2 - u x (curl u): six transforms, where the derivatives themselves would take eight.
+        curl = space.derivative(u_hat[:, 1:], 0) - space.derivative(u_hat[:, :1], 1)
+        u, v, w = space.values(torch.cat([u_hat, curl], dim=1)).unbind(1)
+        lift_x, lift_y, energy = space.coefficients(torch.stack([v * w, -u * w, (u * u + v * v) / 2], dim=1)).unbind(1)
+        return torch.stack([lift_x - space.derivative(energy, 0), lift_y - space.derivative(energy, 1)], dim=1)

@@ -44,6 +44,7 @@ class KortewegDeVries1D(SemilinearProblem):
     state: ClassVar[tuple[FieldSpec, ...]] = (FieldSpec("elevation", "elevation u"),)
     conserved: ClassVar[tuple[str, ...]] = ("mean",)
     degree: ClassVar[int] = 2
+    nonnegative: ClassVar[tuple[str, ...]] = ("hyper_viscosity",)
 
     def linear(self, space: Space) -> Tensor:
         return -(space.derivatives[0] ** 3) - self.hyper_viscosity * space.laplacian**2

@@ -15,7 +15,7 @@ from typing import ClassVar, Literal
 
 from torch import Tensor
 
-from data_gen.random_fields import TruncatedFourierSeries
+from data_gen.random_fields import Parameter, TruncatedFourierSeries
 from data_gen.semilinear import SemilinearProblem
 from data_gen.spec import FieldSpec
 from data_gen.spectral import Space
@@ -31,7 +31,7 @@ class KuramotoSivashinsky1D(SemilinearProblem):
     """
 
     form: Literal["conservative", "gradient"] = "conservative"
-    steepening: float = 1.0
+    steepening: Parameter = 1.0
     n_dims: int = 1
     length: float = 60.0
     resolution: int = 128

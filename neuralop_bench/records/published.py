@@ -201,7 +201,8 @@ def _conditions(record: RunRecord, entry: Published) -> dict[str, Any]:
         "normalization": "none" if _at(record.config, "surrogate.normalize") is False else "per channel",
     }
     if _has_data_of(entry, record) and not problem:  # imported files: a record has their hash, not their problem
-        return {**conditions, "problem": entry.problem, "final_time": entry.final_time, **entry.parameters}
+        horizon = {"horizon": entry.horizon} if is_long else {}
+        return {**conditions, "problem": entry.problem, "final_time": entry.final_time, **horizon, **entry.parameters}
     law = {name: _at(problem, name) for name in entry.parameters}
     return {**conditions, "problem": _module(problem), "final_time": _final_time(dataset), **law}
 

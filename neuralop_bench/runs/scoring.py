@@ -57,7 +57,7 @@ from neuralop_bench.records import published as published_values
 from neuralop_bench.records.profile import Profile
 from neuralop_bench.records.rung import Rung
 from neuralop_bench.runs import splits
-from neuralop_bench.runs.splits import Split
+from neuralop_bench.runs.splits import LONG, Split
 from neuralop_bench.runtime.processes import Processes
 from neuralop_bench.runtime.table import Table
 from neuralop_bench.surrogate.normalization import Moments
@@ -66,7 +66,7 @@ from neuralop_bench.surrogate.surrogate import Surrogate
 Columns = dict[str, float | None]
 
 # Test sets with columns of their own on boards (docs/decisions/016-thorough-evaluation.md).
-TEST, LONG, OUT_OF_DISTRIBUTION = "test", "test_long", "test_ood_"
+TEST, OUT_OF_DISTRIBUTION = "test", "test_ood_"
 TRANSFER = {"transfer_half": "test_half", "transfer_double": "test_double"}
 # Suffix for the control: the prediction on the training grid, interpolated.
 INTERPOLATED = "_interpolated"

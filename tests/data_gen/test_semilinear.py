@@ -212,6 +212,12 @@ def test_parameters_out_of_range_are_refused(changes: dict[str, Any], words: str
         FisherKPP1D(**changes)
 
 
+def test_damping_may_be_zero_but_not_negative() -> None:
+    assert KortewegDeVries1D(hyper_viscosity=0.0).hyper_viscosity == 0
+    with pytest.raises(ValueError, match=r"dataset\.problem\.hyper_viscosity must be at least 0, got -0\.001"):
+        KortewegDeVries1D(hyper_viscosity=-1e-3)
+
+
 def test_a_solution_that_blows_up_names_sample_time_and_option() -> None:
     problem = KortewegDeVries1D(first_step=0.5, max_step=0.5, interval=5.0)
     start = np.stack([np.zeros(128), 50 * np.sin(2 * np.pi * x_of(problem) / 20)])[:, None, None]

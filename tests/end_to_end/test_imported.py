@@ -27,6 +27,7 @@ from neuralop_bench.config.constructors import ConfigError
 from neuralop_bench.config.identity import identity, run_directory
 from neuralop_bench.config.messages import describe
 from neuralop_bench.config.schema import RunConfig
+from neuralop_bench.records.record import Evaluation
 from neuralop_bench.records.run_directory import RunError
 from neuralop_bench.runs import plan
 from neuralop_bench.runtime.place import CONFIG_DIR
@@ -207,6 +208,22 @@ def test_imported_test_sets_are_measured_on_other_grids_too(on: Compose, importe
     )
     with pytest.raises(StoreError, match=r"can't be a test set for the data in .* they differ in state"):
         pipeline.evaluate_again(composed("mode=evaluate", f"run={run}", "evaluator=thorough", "force=true"))
+
+
+def test_arrays_of_apebench_are_scored_on_long_rollouts(tmp_path: Path) -> None:
+    rng, x = np.random.default_rng(0), np.arange(160) / 160
+    for split, n_frames in (("train", 6), ("valid", 6), ("test", 6), ("test_long", 111)):
+        phase = rng.uniform(size=(4, 1, 1)) + x - 0.01 * np.arange(n_frames)[:, None]
+        np.savez(tmp_path / f"{split}.npz", u=np.sin(2 * np.pi * phase), t=0.01 * np.arange(n_frames))
+    parts = [Part(split, tmp_path / f"{split}.npz") for split in ("train", "valid", "test", "test_long")]
+    import_data("npz", parts, About("apebench_advection"), tmp_path / "imported")
+    sizes = ("splits.train=4", "splits.valid=4", "splits.test=4", "dataset.horizon=5", "trainer.epochs=1")
+    where = (f"dataset.path={tmp_path / 'imported'}", f"paths.outputs={tmp_path / 'out'}", "device=cpu")
+    cfg = composed("experiment=paper/apebench_imported", "model.width=4", *sizes, *where)
+    pipeline.run(cfg)
+    evaluation = Evaluation.load(next((run_directory(cfg) / "evaluations").glob("*.json")))
+    assert 0 < evaluation.metrics["nrmse_gmean_100"] < 100
+    assert evaluation.data["test_long"]["n"] == 4
 
 
 @pytest.mark.network

@@ -73,7 +73,7 @@ REPRESENTATIVES = ("fno_burgers1024", "fno_darcy85", "fno_ns_nu1e-5", "apebench_
 # APEBench's results for its two linear equations aren't in the list.
 PAPERS = sorted(
     {path.stem for path in (CONFIG_DIR / "experiment" / "paper").glob("*.yaml")}
-    - {"apebench_advection", "apebench_diffusion"}
+    - {"apebench_advection", "apebench_diffusion", "apebench_imported"}
 )
 
 LAW = {"viscosity": 1e-5, "interval": 1.0, "initial.tau": 7.0}
