@@ -10,6 +10,8 @@ PIP_ARGS := --disable-pip-version-check --no-compile -q -c constraints.txt $(if 
 DATA ?= data
 # More words for the sweep of the board, e.g. BOARD_ARGS=hydra/launcher=joblib, or BOARD_ARGS='dataset=ns2d seed=0'.
 BOARD_ARGS ?=
+# Where the environment tells Python not to keep compiled modules, each process would compile all of torch: 10 seconds.
+unexport PYTHONDONTWRITEBYTECODE
 HEX8 := [0-9a-f][0-9a-f][0-9a-f][0-9a-f][0-9a-f][0-9a-f][0-9a-f][0-9a-f]
 
 .DEFAULT_GOAL := help

@@ -322,15 +322,15 @@ class TruncatedFourierSeries:
     ) -> Complex[Tensor, "sample field *k"]:
         """Independent fields, one state per generator, as the coefficients that ``space`` holds."""
         k = _half_space(self.n_waves, space.n_dims)
+        both = np.concatenate([k, -k])
+        held = both[:, 0] >= 0
         own = Space({1: 32, 2: 16, 3: 8}[space.n_dims] * self.n_waves, space.n_dims, 1.0, degree=1)
         u_hat = np.zeros((len(rngs), n_fields, *own.shape), dtype=np.complex128)
         for sample, rng in zip(u_hat, rngs, strict=True):
             for field in sample:
                 amplitude, phase = rng.uniform(size=(2, len(k)))
                 waves = (amplitude - 0.5) * np.exp(2j * np.pi * phase)
-                field[tuple(k.T)] = waves
-                plane = k[:, -1] == 0  # the half spectrum holds both k and -k there
-                field[tuple(-k[plane].T)] = np.conj(waves[plane])
+                field[tuple(both[held].T)] = np.concatenate([waves, waves.conj()])[held]
         drawn = torch.from_numpy(u_hat)
         axes = tuple(range(-space.n_dims, 0))
         for sample in drawn:  # one by one: a transform's last digits may depend on the size of the batch
@@ -376,7 +376,7 @@ class GaussianBlobs:
                 f"The state has {n_fields} fields, but dataset.problem.initial.heights has {len(self.heights)}."
             )
         waves = [2 * np.pi * np.arange(space.k_max + 1)] * space.n_dims
-        waves[:-1] = [np.concatenate([w, -w[:0:-1]]) for w in waves[:-1]]
+        waves[1:] = [np.concatenate([w, -w[:0:-1]]) for w in waves[1:]]
         bumps = np.zeros((len(rngs), *space.shape), dtype=np.complex128)
         for sample, rng in zip(bumps, rngs, strict=True):
             for _ in range(self.n_blobs):
@@ -396,7 +396,7 @@ def _half_space(k_max: int, n_dims: int) -> NDArray[np.int64]:
     """One of each pair of wave vectors k and -k up to k_max, without 0, in drawing order: [wave, axis]."""
     k = np.array(list(itertools.product(range(-k_max, k_max + 1), repeat=n_dims)))
     last = [k[:, axis] for axis in reversed(range(n_dims))]
-    # Positive if the last component that isn't zero is: this is the half that a half spectrum holds.
+    # Positive if the last component that isn't zero is.
     sign = functools.reduce(lambda decided, entry: np.where(decided == 0, np.sign(entry), decided), last, 0 * k[:, 0])
     k = k[sign > 0]
     return k[np.lexsort((*k.T[::-1], np.abs(k).max(axis=1)))]

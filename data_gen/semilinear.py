@@ -32,9 +32,9 @@ from data_gen.random_fields import (
     require_parameter,
     varying,
 )
-from data_gen.solvers.etdrk4 import graded_steps, halved, integrate
+from data_gen.solvers.etdrk4 import graded_steps, halved, march
 from data_gen.spec import DatasetSpec, FieldSpec, Samples, Scalar
-from data_gen.spectral import Space, blocks
+from data_gen.spectral import Space
 
 
 class InitialLaw(Protocol):
@@ -213,7 +213,9 @@ class SemilinearProblem(ABC):
         if not self.warm_up:
             return drawn
         steps = self._steps([0.0, self.warm_up])
-        return torch.cat([self._solved(*chunk, steps)[:, 0] for chunk in self._chunks(drawn, parameters)])
+        return torch.cat(
+            [*itertools.chain(*(self._solved(*chunk, steps) for chunk in self._chunks(drawn, parameters)))]
+        )
 
     def _steps(self, times: Sequence[float]) -> list[list[float]]:
         if self.degree == 1:  # exact at any step
@@ -242,8 +244,8 @@ class SemilinearProblem(ABC):
         u_hat: Tensor,
         parameters: Mapping[str, NDArray[np.float64]],
         steps: Sequence[Sequence[float]],
-    ) -> Tensor:
-        """States after each interval, [sample, interval, field, *k]."""
+    ) -> Iterator[Complex[Tensor, "n field *k"]]:
+        """States after each interval."""
         shape, equation = (len(self.state), *self._space.shape), self
         if parameters:
             each = [
@@ -259,9 +261,9 @@ class SemilinearProblem(ABC):
         else:
             linear = self.linear(self._space).expand(shape)
         if self.degree == 1:
-            factors = [_exponential(linear * math.fsum(chain), u_hat) for chain in steps]
-            return torch.stack(list(itertools.accumulate(factors, torch.mul, initial=u_hat))[1:], dim=1)
-        return integrate(
+            factors = (_exponential(linear * math.fsum(chain), u_hat) for chain in steps)
+            return itertools.islice(itertools.accumulate(factors, torch.mul, initial=u_hat), 1, None)
+        return march(
             linear,
             lambda state: equation.nonlinear(state, self._space),
             u_hat,
@@ -283,16 +285,18 @@ class SemilinearProblem(ABC):
         """Solve from ``u_hat`` over ``n_steps`` intervals; ``halve`` halves every step."""
         steps = self._steps([self.interval * i for i in range(n_steps + 1)])
         steps = halved(steps) if halve else steps
-        frames, tails = [], []
+        n = stored or self.resolution
+        trajectory = np.empty((len(u_hat), len(steps) + 1, len(self.state), *[n] * self.n_dims))
+        tails = np.zeros(len(u_hat))
         for first, chunk, own in self._chunks(u_hat, parameters):
-            states = torch.cat([chunk[:, None], self._solved(first, chunk, own, steps)], dim=1)
-            frames.append(self._space.values(states, stored or self.resolution))
-            tails.append(_tail(states, self.n_dims))
-        trajectory = torch.cat(frames).cpu().numpy()
-        diagnostics = {
-            "spectrum_tail": torch.cat(tails).cpu().numpy(),
-            "n_steps": np.full(len(u_hat), float(sum(map(len, steps)))),
-        }
+            here = slice(first, first + self.inner_batch)
+            scale = _norm(chunk).clamp(min=torch.finfo(torch.float64).tiny)
+            trajectory[here, 0] = self._space.values(chunk, n).cpu().numpy()
+            for time, state in enumerate(self._solved(first, chunk, own, steps), start=1):
+                trajectory[here, time] = self._space.values(state, n).cpu().numpy()
+                tail = _norm(state * self._space.upper_third) / scale
+                tails[here] = np.maximum(tails[here], tail.cpu().numpy())
+        diagnostics = {"spectrum_tail": tails, "n_steps": np.full(len(u_hat), float(sum(map(len, steps))))}
         static = np.empty((len(u_hat), 0, *trajectory.shape[3:]))
         kept = trajectory if stores_initial else trajectory[:, 1:]
         return Samples(trajectory[:, :1], static, kept, diagnostics, parameters)
@@ -305,16 +309,8 @@ def _exponential(exponents: Tensor, u_hat: Tensor) -> Tensor:
     return torch.stack([torch.exp(own) for own in exponents])
 
 
-def _tail(states: Complex[Tensor, "n time field *k"], n_dims: int) -> Float[Tensor, " n"]:
-    """Largest norm after the first time of the coefficients with any wavenumber in the highest third."""
-    k_max = states.shape[-1] - 1
-    power = torch.view_as_real(states).square().sum(dim=(-1, 2))
-    low = torch.zeros(power.shape[:2], dtype=power.dtype, device=power.device)
-    for part in blocks(2 * k_max // 3, n_dims):
-        low += power[(..., *part)].flatten(2).sum(dim=2)
-    whole = power.flatten(2).sum(dim=2)
-    tiny = torch.finfo(whole.dtype).tiny
-    return ((whole - low).clamp(min=0)[:, 1:].amax(dim=1) / whole[:, 0].clamp(min=tiny)).sqrt()
+def _norm(u_hat: Complex[Tensor, "n field *k"]) -> Float[Tensor, " n"]:
+    return torch.linalg.vector_norm(torch.view_as_real(u_hat).flatten(1), dim=1)
 
 
 def _scalar(value: Any) -> Scalar:

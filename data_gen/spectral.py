@@ -8,6 +8,7 @@ resolution, they are padded with zeros or cut off.
 
 from __future__ import annotations
 
+import functools
 import itertools
 import math
 from functools import cached_property
@@ -111,11 +112,15 @@ def from_grid_1d(u: Float[Tensor, "... n"], k_max: int) -> Complex[Tensor, "... 
     return torch.nn.functional.pad(u_hat, (0, k_max - held))
 
 
-class Space:
-    """Real periodic fields on a cube as compact Fourier coefficients, [..., 2K+1, ..., 2K+1, K+1].
+# Arrays for padding that a space keeps: one per axis, for two numbers of fields.
+_KEPT = 6
 
-    The wavenumbers are those of this module: 0, 1 ... K, -K ... -1 along every axis but the last, which holds
-    0 ... K. K is the largest wavenumber below half the resolution, so that a coefficient never loses its phase.
+
+class Space:
+    """Real periodic fields on a cube as compact Fourier coefficients, [..., K+1, 2K+1, ..., 2K+1].
+
+    The first axis holds the wavenumbers 0 ... K, the others 0 ... K, -K ... -1. K is the largest wavenumber below half
+    the resolution, so that a coefficient never loses its phase.
 
     Args:
         resolution: points per axis of the grid that holds the fields.
@@ -128,9 +133,10 @@ class Space:
     def __init__(self, resolution: int, n_dims: int, length: float, degree: int) -> None:
         self.k_max = max_wavenumber(resolution, dealiased=False)
         self.n_dims = n_dims
-        self.shape = (*[2 * self.k_max + 1] * (n_dims - 1), self.k_max + 1)
+        self.shape = (self.k_max + 1, *[2 * self.k_max + 1] * (n_dims - 1))
         self.length = length
         self.product_resolution = 4 * _fast_length(-(-((degree + 1) * self.k_max + 1) // 4))
+        self._padded: dict[tuple[int, ...], tuple[Tensor, Tensor, Tensor]] = {}
 
     @cached_property
     def wavenumbers(self) -> tuple[Tensor, ...]:
@@ -138,7 +144,7 @@ class Space:
         k = torch.arange(self.k_max + 1, dtype=torch.float64, device=torch.get_default_device())
         both = torch.cat([k, -k[1:].flip(0)])
         shapes = [[-1 if axis == other else 1 for other in range(self.n_dims)] for axis in range(self.n_dims)]
-        return tuple((k if axis == self.n_dims - 1 else both).reshape(shapes[axis]) for axis in range(self.n_dims))
+        return tuple((both if axis else k).reshape(shapes[axis]) for axis in range(self.n_dims))
 
     @cached_property
     def derivatives(self) -> tuple[Tensor, ...]:
@@ -150,9 +156,19 @@ class Space:
         """Symbol of the Laplacian: minus the squared length of the wave vector."""
         return -sum((2 * math.pi / self.length * k) ** 2 for k in self.wavenumbers)  # pyright: ignore[reportReturnType]
 
+    @cached_property
+    def upper_third(self) -> Tensor:
+        """1 where any wavenumber is above 2/3 K, 0 elsewhere."""
+        above = [k.abs() > 2 / 3 * self.k_max for k in self.wavenumbers]
+        return functools.reduce(torch.logical_or, above).double()
+
     def derivative(self, u_hat: Tensor, axis: int) -> Tensor:
         """Coefficients of the derivative along an axis."""
         return u_hat * self.derivatives[axis]
+
+    # Back to values, one axis is transformed after another, so that no line of zeros is. Each is moved to the end first,
+    # because transforms of contiguous numbers are the fastest. This leaves the axes of the grid in the reverse order in
+    # memory. Functions of values keep that order, so the transform of their results undoes it at no cost.
 
     def values(self, u_hat: Tensor, resolution: int | None = None) -> Tensor:
         """Values on the grid for products, or on one of ``resolution`` points per axis.
@@ -161,34 +177,47 @@ class Space:
         """
         n = self.product_resolution if resolution is None else resolution
         k_max = min(self.k_max, max_wavenumber(n, dealiased=False))
-        # One axis after another, the last axis last: zeros are never transformed. Each axis is moved to the end first,
-        # because a transform of contiguous values is the fastest.
-        u = u_hat[..., : k_max + 1]
-        for _ in range(self.n_dims - 1):
-            u = u.movedim(-self.n_dims, -1)
-            wide = u.new_zeros(*u.shape[:-1], n)
-            wide[..., : k_max + 1] = u[..., : k_max + 1]
-            if k_max:
-                wide[..., -k_max:] = u[..., -k_max:]
+        padded = self._kept_zeros if resolution is None else _zeros
+        u = u_hat if k_max == self.k_max else u_hat.narrow(-self.n_dims, 0, k_max + 1)
+        for transformed in range(self.n_dims - 1):
+            u = u.movedim(-1 - transformed, -1) if transformed else u
+            wide, low, high = padded(u, n, k_max + 1, k_max)
+            low.copy_(u[..., : k_max + 1])
+            high.copy_(u[..., u.shape[-1] - k_max :])
             u = torch.fft.ifft(wide, norm="forward")
-        half = u.new_zeros(*u.shape[: -self.n_dims], *[n] * (self.n_dims - 1), n // 2 + 1)
-        half[..., : k_max + 1] = u.movedim(-self.n_dims, -1)
-        return torch.fft.irfft(half, n, norm="forward")
+        u = u.movedim(-self.n_dims, -1) if self.n_dims > 1 else u
+        half, low, _ = padded(u, n // 2 + 1, k_max + 1, 0)
+        low.copy_(u)
+        return self._reversed(torch.fft.irfft(half, n, norm="forward"))
 
     def coefficients(self, u: Tensor) -> Tensor:
         """Coefficients of values on any grid; zero where the grid holds fewer wavenumbers."""
         k_max = min(self.k_max, max_wavenumber(u.shape[-1], dealiased=False))
-        u_hat = torch.fft.rfft(u, norm="forward")[..., : k_max + 1].movedim(-1, -self.n_dims)
-        for _ in range(self.n_dims - 1):
-            all_modes = torch.fft.fft(u_hat.contiguous(), norm="forward")
-            low, high = all_modes[..., : k_max + 1], all_modes[..., all_modes.shape[-1] - k_max :]
-            u_hat = torch.cat([low.movedim(-1, -self.n_dims), high.movedim(-1, -self.n_dims)], dim=-self.n_dims)
-        if k_max == self.k_max:
-            return u_hat.contiguous()
-        result = u_hat.new_zeros(*u.shape[: -self.n_dims], *self.shape)
+        axes = tuple(range(-self.n_dims, 0))
+        every = self._reversed(torch.fft.rfftn(self._reversed(u), dim=axes, norm="forward"))
+        if self.n_dims == 1 and k_max == self.k_max:
+            return every[..., : k_max + 1]
+        make = every.new_empty if k_max == self.k_max else every.new_zeros
+        result = make(*u.shape[: -self.n_dims], *self.shape)
         for part in blocks(k_max, self.n_dims):
-            result[(..., *part)] = u_hat[(..., *part)]
+            result[(..., *part)] = every[(..., *part)]
         return result
+
+    def _reversed(self, u: Tensor) -> Tensor:
+        """The axes of space in the reverse order."""
+        if self.n_dims == 1:
+            return u
+        batch = u.ndim - self.n_dims
+        return u.permute(*range(batch), *range(u.ndim - 1, batch - 1, -1))
+
+    def _kept_zeros(self, u: Tensor, *lengths: int) -> tuple[Tensor, Tensor, Tensor]:
+        """``_zeros``, kept from one product to the next: the places of the zeros are always the same."""
+        key = (*u.shape[:-1], *lengths)
+        if key not in self._padded:
+            if len(self._padded) == _KEPT:  # batches of many sizes
+                self._padded.clear()
+            self._padded[key] = _zeros(u, *lengths)
+        return self._padded[key]
 
     def moved(self, u_hat: Tensor, other: Space) -> Tensor:
         """The same field in another space, padded with zeros or cut off."""
@@ -198,11 +227,17 @@ class Space:
         return result
 
 
+def _zeros(u: Tensor, n: int, n_low: int, n_high: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Zeros in place of the last axis, ``n`` long, and views of its beginning and its end."""
+    wide = u.new_zeros(*u.shape[:-1], n)
+    return wide, wide[..., :n_low], wide[..., n - n_high :]
+
+
 def _fast_length(at_least: int) -> int:
     return scipy.fft.next_fast_len(at_least, real=True)  # pyright: ignore[reportReturnType] the stubs allow None
 
 
 def blocks(k_max: int, n_dims: int) -> list[tuple[slice, ...]]:
-    """Where the wavenumbers up to ``k_max`` lie in any half spectrum that holds them."""
+    """Where the wavenumbers up to ``k_max`` lie in the coefficients of any space that holds them."""
     both = [slice(0, k_max + 1), slice(-k_max, None)] if k_max else [slice(0, 1)]
-    return [(*part, slice(0, k_max + 1)) for part in itertools.product(both, repeat=n_dims - 1)]
+    return [(slice(0, k_max + 1), *part) for part in itertools.product(both, repeat=n_dims - 1)]

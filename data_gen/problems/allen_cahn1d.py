@@ -49,4 +49,4 @@ class AllenCahn1D(SemilinearProblem):
 
     def nonlinear(self, u_hat: Tensor, space: Space) -> Tensor:
         u = space.values(u_hat)
-        return space.coefficients(-(u * u * u))
+        return space.coefficients((u * u).mul_(u)).neg_()

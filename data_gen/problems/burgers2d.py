@@ -54,6 +54,10 @@ class Burgers2D(SemilinearProblem):
     def nonlinear(self, u_hat: Tensor, space: Space) -> Tensor:
         # (u . grad) u = grad |u|^2 / 2 - u x (curl u): six transforms, where the derivatives themselves would take eight.
         curl = space.derivative(u_hat[:, 1:], 0) - space.derivative(u_hat[:, :1], 1)
-        u, v, w = space.values(torch.cat([u_hat, curl], dim=1)).unbind(1)
-        lift_x, lift_y, energy = space.coefficients(torch.stack([v * w, -u * w, (u * u + v * v) / 2], dim=1)).unbind(1)
-        return torch.stack([lift_x - space.derivative(energy, 0), lift_y - space.derivative(energy, 1)], dim=1)
+        values = space.values(torch.cat([u_hat, curl], dim=1))
+        products, (u, v, w) = torch.empty_like(values), values.unbind(1)
+        torch.mul(v, w, out=products[:, 0])
+        torch.mul(u, -w, out=products[:, 1])
+        torch.add(u * u, v * v, out=products[:, 2]).mul_(0.5)
+        *turned, energy = space.coefficients(products).unbind(1)
+        return torch.stack([turned[axis] - space.derivative(energy, axis) for axis in range(2)], dim=1)

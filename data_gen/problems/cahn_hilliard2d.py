@@ -53,4 +53,4 @@ class CahnHilliard2D(SemilinearProblem):
 
     def nonlinear(self, u_hat: Tensor, space: Space) -> Tensor:
         u = space.values(u_hat)
-        return self.mobility * space.laplacian * space.coefficients(u * u * u)
+        return self.mobility * space.laplacian * space.coefficients((u * u).mul_(u))

@@ -51,4 +51,4 @@ class FisherKPP1D(SemilinearProblem):
         return self.diffusivity * space.laplacian + self.growth
 
     def nonlinear(self, u_hat: Tensor, space: Space) -> Tensor:
-        return space.coefficients(-self.growth * space.values(u_hat) ** 2)
+        return -self.growth * space.coefficients(space.values(u_hat).square_())

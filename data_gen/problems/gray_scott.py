@@ -64,7 +64,7 @@ class GrayScott(SemilinearProblem):
 
     def nonlinear(self, u_hat: Tensor, space: Space) -> Tensor:
         u, v = space.values(u_hat).split(1, dim=1)
-        reaction = space.coefficients(u * v**2)
+        reaction = space.coefficients((v * v).mul_(u))
         result = torch.cat([-reaction, reaction], dim=1)
         mean_u = (slice(None), slice(0, 1), *[slice(0, 1)] * space.n_dims)
         result[mean_u] += self.feed

@@ -50,4 +50,4 @@ class KortewegDeVries1D(SemilinearProblem):
         return -(space.derivatives[0] ** 3) - self.hyper_viscosity * space.laplacian**2
 
     def nonlinear(self, u_hat: Tensor, space: Space) -> Tensor:
-        return space.derivative(space.coefficients(-3 * space.values(u_hat) ** 2), 0)
+        return -3 * space.derivatives[0] * space.coefficients(space.values(u_hat).square_())

@@ -54,5 +54,5 @@ class KuramotoSivashinsky1D(SemilinearProblem):
 
     def nonlinear(self, u_hat: Tensor, space: Space) -> Tensor:
         if self.form == "gradient":
-            return space.coefficients(-self.steepening / 2 * space.values(space.derivative(u_hat, 0)) ** 2)
-        return space.derivative(space.coefficients(-self.steepening / 2 * space.values(u_hat) ** 2), 0)
+            return -self.steepening / 2 * space.coefficients(space.values(space.derivative(u_hat, 0)).square_())
+        return -self.steepening / 2 * space.derivatives[0] * space.coefficients(space.values(u_hat).square_())

@@ -52,4 +52,4 @@ class SwiftHohenberg(SemilinearProblem):
 
     def nonlinear(self, u_hat: Tensor, space: Space) -> Tensor:
         u = space.values(u_hat)
-        return space.coefficients(u**2 * (self.asymmetry - u))
+        return space.coefficients((self.asymmetry - u).mul_(u).mul_(u))

@@ -17,7 +17,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable, Iterator, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -83,7 +83,7 @@ def halved(intervals: Sequence[Sequence[float]]) -> list[list[float]]:
     return [[step / 2 for step in steps for _ in range(2)] for steps in intervals]
 
 
-def integrate(
+def march(
     linear: Tensor,
     nonlinear: Nonlinearity,
     state: Tensor,
@@ -92,8 +92,8 @@ def integrate(
     observe: Observer | None = None,
     numbers: Sequence[int] | None = None,
     remedy: str = "raise dataset.problem.solver_resolution or dataset.problem.viscosity",
-) -> Tensor:
-    """States after each of the given intervals, of shape [sample, interval, *modes].
+) -> Iterator[Tensor]:
+    """The states after each of the given intervals, [sample, *modes], one after another.
 
     All samples take the same steps and no operation mixes samples.
 
@@ -110,10 +110,9 @@ def integrate(
     Raises:
         SolverError: a state became non-finite.
     """
-    outputs = state.new_empty(state.shape[0], len(intervals), *state.shape[1:])
     tables: dict[float, Coefficients] = {}
     now = 0.0
-    for index, steps in enumerate(intervals):
+    for steps in intervals:
         time = now
         for dt in steps:
             # Graded steps are taken once, the largest many times, so only the latest table is kept.
@@ -125,8 +124,18 @@ def integrate(
                 observe(state, time)
         now += math.fsum(steps)
         _assert_finite(state, now, numbers, remedy)
-        outputs[:, index] = state
-    return outputs
+        yield state
+
+
+def integrate(
+    linear: Tensor,
+    nonlinear: Nonlinearity,
+    state: Tensor,
+    intervals: Sequence[Sequence[float]],
+    **options: Any,
+) -> Tensor:
+    """The states of ``march`` together, [sample, interval, *modes]."""
+    return torch.stack(list(march(linear, nonlinear, state, intervals, **options)), dim=1)
 
 
 def _coefficients(linear: Tensor, dt: float, state: Tensor) -> Coefficients:
