@@ -166,9 +166,9 @@ class Space:
         """Coefficients of the derivative along an axis."""
         return u_hat * self.derivatives[axis]
 
-    # Back to values, one axis is transformed after another, so that no line of zeros is. Each is moved to the end first,
-    # because transforms of contiguous numbers are the fastest. This leaves the axes of the grid in the reverse order in
-    # memory. Functions of values keep that order, so the transform of their results undoes it at no cost.
+    # Back to values, one axis is transformed after another, so lines of zeros aren't transformed. Each is moved to the
+    # end first, because transforms of contiguous numbers are the fastest. This leaves the axes of the grid in the
+    # reverse order in memory. Functions of values keep that order, and the transform of their results undoes it.
 
     def values(self, u_hat: Tensor, resolution: int | None = None) -> Tensor:
         """Values on the grid for products, or on one of ``resolution`` points per axis.

@@ -52,7 +52,7 @@ class Burgers2D(SemilinearProblem):
         return self.viscosity * space.laplacian
 
     def nonlinear(self, u_hat: Tensor, space: Space) -> Tensor:
-        # (u . grad) u = grad |u|^2 / 2 - u x (curl u): six transforms, where the derivatives themselves would take eight.
+        # (u . grad) u = grad |u|^2 / 2 - u x (curl u) takes six transforms, the derivatives themselves eight.
         curl = space.derivative(u_hat[:, 1:], 0) - space.derivative(u_hat[:, :1], 1)
         values = space.values(torch.cat([u_hat, curl], dim=1))
         products, (u, v, w) = torch.empty_like(values), values.unbind(1)
