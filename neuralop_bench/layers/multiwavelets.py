@@ -17,7 +17,6 @@ Bases; Gupta, Xiao, Bogdan (2021), arXiv 2109.13459, equations 3 to 10.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from functools import reduce
 from typing import Literal, NamedTuple
 
@@ -144,5 +143,4 @@ def _tensor_product(
     a: Float[np.ndarray, "b i p j"], b: Float[np.ndarray, "c k q l"]
 ) -> Float[np.ndarray, "bc ik pq jl"]:
     product = np.einsum("bipj,ckql->bcikpqjl", a, b)
-    shape: Sequence[int] = [m * n for m, n in zip(a.shape, b.shape, strict=True)]
-    return product.reshape(shape)
+    return product.reshape([m * n for m, n in zip(a.shape, b.shape, strict=True)])

@@ -213,7 +213,8 @@ class MultiwaveletLayer(nn.Module):
         n_dims = len(edges)
         width = channels * k**n_dims
         n_details = n_bands(n_dims, details) * width
-        self._k, self._n_levels, self._details = k, n_levels, details
+        self._k, self._n_levels = k, n_levels
+        self._details: Details = details
         self.A = _Map(LowModes(n_details, width, (n_modes,) * n_dims), width, n_details)
         self.B = _Map(Conv(width, width, edges=edges), width, n_details)
         self.C = _Map(Conv(n_details, width, edges=edges), width, width)
