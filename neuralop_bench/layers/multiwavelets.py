@@ -11,7 +11,7 @@ Sigma_0 and Sigma_1 are the Gram matrices of the polynomials on either half. The
 polynomials, whose weight is constant, so they are left out here. Then [[H0, H1], [G0, G1]] is an orthogonal matrix.
 
 Reference: Alpert, Beylkin, Gines, Vozovoi (2002), Adaptive Solution of Partial Differential Equations in Multiwavelet
-Bases; Gupta, Xiao, Bogdan (2021), arXiv 2109.13459, equations 3 to 10.
+Bases; Gupta, Xiao, Bogdan (2021), arXiv 2109.13459.
 """
 
 from __future__ import annotations

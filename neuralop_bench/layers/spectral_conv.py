@@ -217,6 +217,7 @@ def _constant(modes: Sequence[int]) -> tuple[slice | int, ...]:
 def mix(
     u_hat: Float[Tensor, "batch part *mode n_in"], weight: Float[Tensor, "part *mode n_in n_out"]
 ) -> Float[Tensor, "batch part *mode n_out"]:
+    """The product of every kept mode with its complex matrix, v_hat(k) = u_hat(k) W(k)."""
     return _by_sample(_product(_by_mode(u_hat), weight), weight.shape[1:-2])
 
 

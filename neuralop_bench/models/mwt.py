@@ -49,8 +49,8 @@ class MWT(nn.Module):
     - Convolutions wrap around periodic axes, where it has zeros.
     - On coarse grids, where its kept modes overlap, it overwrites some of them. Here A keeps the modes below half the
       points.
-    - The weights of A, B, C and T are drawn so that a white field keeps its variance. ``mwt_nsl`` then needs half the
-      steps to the same error on a batch.
+    - The weights of A, B, C and T are drawn so that a white field keeps its variance. ``mwt_nsl`` then needs two
+      thirds of the steps to the same error on a batch.
 
     Cost: A has 2 (2 n_modes)^(n_dims - 1) n_modes numbers per pair of features, and B and C 3^n_dims each. All scales
     together have 1 / (1 - 2^-n_dims) times the points of the first.
@@ -60,7 +60,7 @@ class MWT(nn.Module):
         grid: the training grid.
         k: polynomials per axis. Published: 3 and 4.
         channels: channels of k^n_dims coefficients each. None for 4 k in 1D and 4 in 2D, as published, and 1 in 3D.
-        n_modes: positive wavenumbers per axis kept by A, alpha in the paper. Published: 10 in 1D, 12 in 2D.
+        n_modes: positive wavenumbers per axis kept by A, alpha in the paper. Published: 10 in 1D, 12 for Darcy flow.
         n_layers: layers, nCZ in the paper. Published: 2 in 1D, 4 in 2D.
         n_levels: scales below the first. None for as many as it takes until the shortest axis has one cell, as
             published.
@@ -82,7 +82,7 @@ class MWT(nn.Module):
         ValueError: a size below 1 or an unknown option.
 
     Reference: Gupta, Xiao, Bogdan (2021), Multiwavelet-based Operator Learning for Differential Equations, arXiv
-    2109.13459, section 3 and figure 2.
+    2109.13459, figure 2. Two dimensions as in the code published with it.
 
     >>> model = MWT(in_channels=1, out_channels=1, grid=Grid.periodic(64))
     >>> sum(p.numel() for p in model.parameters())
@@ -196,7 +196,7 @@ class MultiwaveletLayer(nn.Module):
 
     Shapes: [batch, channels k^n_dims, *space] to the same; every axis has a multiple of 2^n_levels cells.
 
-    Reference: Gupta, Xiao, Bogdan (2021), equations 12 to 14; Beylkin, Coifman, Rokhlin (1991), Fast Wavelet Transforms
+    Reference: Gupta, Xiao, Bogdan (2021), figure 2; Beylkin, Coifman, Rokhlin (1991), Fast Wavelet Transforms
     and Numerical Algorithms I, for the non-standard form.
 
     >>> layer = MultiwaveletLayer(2, 3, edges=("circular", "zeros"), n_modes=2, n_levels=3)
