@@ -27,6 +27,7 @@ from benchmarks.references import (
     PlainGalerkinAttention,
     PlainLSM,
     PlainMgNO,
+    PlainMWT,
     SoftmaxAttention,
 )
 from benchmarks.timing import DEVICE, alone, interleaved, peak_megabytes, save
@@ -39,6 +40,7 @@ from neuralop_bench.models.deeponet import DeepONet
 from neuralop_bench.models.fno import FNO
 from neuralop_bench.models.lsm import LSM
 from neuralop_bench.models.mgno import MgNO
+from neuralop_bench.models.mwt import MWT
 
 WARM_UP = 6  # steps until the allocator has all the memory it needs
 REPEATS = 15
@@ -126,6 +128,7 @@ CASES: dict[str, Callable[[], Comparison]] = {
     "FNO, 1024": partial(fno, 1024, 1, 20, 64, 16, {"neuralop": 2.0}),
     "MgNO, 64 x 64": partial(zoo, MgNO, PlainMgNO),
     "LSM, 64 x 64": partial(zoo, LSM, PlainLSM),
+    "MWT, 64 x 64": partial(zoo, MWT, PlainMWT),
     "DeepONet, 64 x 64": partial(zoo, DeepONet, PlainDeepONet),
     "Galerkin attention, 4096 tokens": attention,
 }

@@ -115,10 +115,10 @@ class SpectralConv(nn.Module):
     def _convolved(self, u: Tensor, space: torch.Size) -> Tensor:
         if is_faster_as_product(space, self.n_modes):
             u_hat = truncated_dft.to_modes(u.movedim(1, -1), self.n_modes)
-            return truncated_dft.from_modes(_mix(u_hat, self.dense_weight()), space).movedim(-1, 1)
+            return truncated_dft.from_modes(mix(u_hat, self.dense_weight()), space).movedim(-1, 1)
         u_hat = self._to_modes(u)
         parts = torch.stack([u_hat.real, u_hat.imag], dim=1).movedim(2, -1)
-        v_hat = torch.complex(*_mix(parts, self.dense_weight()).movedim(-1, 2).unbind(1))
+        v_hat = torch.complex(*mix(parts, self.dense_weight()).movedim(-1, 2).unbind(1))
         return self._to_grid(v_hat, space)
 
     def _to_modes(self, u: Tensor) -> Complex[Tensor, "batch channel *modes"]:
@@ -205,7 +205,7 @@ class _FourierLayer(torch.autograd.Function):
 
 
 def _fourier_layer(v: Tensor, weight: Tensor, pointwise: Tensor, bias: Tensor, n_modes: tuple[int, ...]) -> Tensor:
-    v_hat = _mix(truncated_dft.to_modes(v, n_modes), weight)
+    v_hat = mix(truncated_dft.to_modes(v, n_modes), weight)
     return torch.nn.functional.linear(v, pointwise, bias) + truncated_dft.from_modes(v_hat, v.shape[1:-1])
 
 
@@ -214,9 +214,10 @@ def _constant(modes: Sequence[int]) -> tuple[slice | int, ...]:
     return (slice(None), 0, *(0 for _ in modes))
 
 
-def _mix(
+def mix(
     u_hat: Float[Tensor, "batch part *mode n_in"], weight: Float[Tensor, "part *mode n_in n_out"]
 ) -> Float[Tensor, "batch part *mode n_out"]:
+    """The product of every kept mode with its complex matrix, v_hat(k) = u_hat(k) W(k)."""
     return _by_sample(_product(_by_mode(u_hat), weight), weight.shape[1:-2])
 
 

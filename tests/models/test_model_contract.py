@@ -38,6 +38,8 @@ SLOW_TO_FIT = {
     "galerkin",
     "lsm",
     "mgno",
+    "mwt",
+    "mwt_nsl",
     "res_net",
     "tfno",
     "unet",

@@ -13,6 +13,7 @@ from benchmarks.references import (
     PlainGalerkinAttention,
     PlainLSM,
     PlainMgNO,
+    PlainMWT,
     PlainSpectralConv,
     SoftmaxAttention,
     translated,
@@ -24,6 +25,7 @@ from neuralop_bench.models.deeponet import DeepONet
 from neuralop_bench.models.fno import FNO
 from neuralop_bench.models.lsm import LSM
 from neuralop_bench.models.mgno import MgNO
+from neuralop_bench.models.mwt import MWT
 
 TOLERANCE = 1e-11
 
@@ -155,6 +157,22 @@ def test_lsm(shape: tuple[int, int], kind: str, max_width: int | None) -> None:
 
 
 @pytest.mark.parametrize("kind", ["periodic", "closed"])
+@pytest.mark.parametrize(("shape", "n_levels"), [((24, 12), 2), ((13, 21), 3), ((16, 9), 4)])
+def test_mwt(shape: tuple[int, int], n_levels: int, kind: str) -> None:
+    ours = MWT(
+        in_channels=2,
+        out_channels=3,
+        grid=grid_of(kind, *shape),
+        k=2,
+        channels=2,
+        n_modes=3,
+        n_levels=n_levels,
+        projection_width=7,
+    )
+    assert_equal_to_its_plain_form(ours, PlainMWT.with_weights_of, fields(2, 2, *shape))
+
+
+@pytest.mark.parametrize("kind", ["periodic", "closed"])
 @pytest.mark.parametrize(
     ("shape", "sensors"), [((16,), 16), ((16,), 8), ((15,), 6), ((12, 10), (12, 10)), ((12, 10), 5), ((13, 9), (7, 11))]
 )
@@ -202,7 +220,8 @@ MIXED = Grid((16, 16), (1.0, 1.0), ("periodic", "dirichlet"), ("periodic", "clos
 
 @pytest.mark.parametrize("kind", ["periodic", "closed"])
 @pytest.mark.parametrize(
-    ("ours", "plain"), [(FNO, PlainFNO), (MgNO, PlainMgNO), (LSM, PlainLSM), (DeepONet, PlainDeepONet)]
+    ("ours", "plain"),
+    [(FNO, PlainFNO), (MgNO, PlainMgNO), (LSM, PlainLSM), (MWT, PlainMWT), (DeepONet, PlainDeepONet)],
 )
 def test_default_options(ours: Callable[..., nn.Module], plain: Any, kind: str) -> None:
     model = ours(in_channels=3, out_channels=2, grid=grid_of(kind, 48, 48)).double()
@@ -235,6 +254,9 @@ def test_the_plain_form_has_copies_of_the_parameters() -> None:
         (lambda **kw: MgNO(n_smoothing=[1, 1], activation="relu", **kw), PlainMgNO, "GELU"),
         (lambda **kw: MgNO(n_smoothing=[1, 1], prolongation_kernel=3, **kw), PlainMgNO, "4 points"),
         (lambda **kw: LSM(width=8, n_scales=2, normalization="batch", **kw), PlainLSM, "layer normalisation"),
+        (lambda **kw: MWT(n_levels=2, details="diagonal", **kw), PlainMWT, "all bands"),
+        (lambda **kw: MWT(n_levels=2, coordinates="distances", **kw), PlainMWT, "coordinates of the nodes"),
+        (lambda **kw: MWT(n_levels=2, lifting_width=8, **kw), PlainMWT, "affine lifting"),
         (lambda **kw: DeepONet(activation="tanh", **kw), PlainDeepONet, "GELU"),
         (lambda **kw: DeepONet(hard_dirichlet=True, **kw), PlainDeepONet, "hard boundary"),
         (lambda **kw: DeepONet(branch="cnn", **kw), PlainDeepONet, "dense branch"),
