@@ -167,6 +167,34 @@ def fourier_layer(
     return pointwise.channels_last(v) + spectral(v.movedim(-1, 1)).movedim(1, -1)
 
 
+def convolved_along(
+    v: Float[Tensor, "batch *space in_channels"], axis: int, spectral: SpectralConv, to: Tensor | None = None
+) -> Float[Tensor, "batch *space out_channels"]:
+    """A spectral convolution over one axis of fields with several; channels last. If ``to`` is given, it is added.
+
+    Args:
+        v: fields, in float32 or wider.
+        axis: the space axis, counted from 0.
+        spectral: a convolution over one axis. It needs as many output as input channels.
+        to: fields that the result is added to, in place.
+    """
+    shape, n = v.shape, v.shape[axis + 1]
+    require_modes((n,), spectral.n_modes, "A spectral convolution")
+    with unrounded(v):
+        if not is_faster_as_product((n,), spectral.n_modes):
+            u = v.movedim(axis + 1, -1)
+            moved = spectral(u.flatten(0, -3)).view(u.shape).movedim(-1, axis + 1)
+            return moved.contiguous() if to is None else to.add_(moved)
+        n_behind = math.prod(shape[axis + 2 : -1])
+        lines = v.reshape(-1, n, n_behind * shape[-1])
+        u_hat = truncated_dft.to_modes(lines, spectral.n_modes).unflatten(-1, (n_behind, -1))
+        by_mode = u_hat.permute(2, 1, 0, 3, 4).flatten(1, 3)
+        v_hat = _product(by_mode, spectral.dense_weight()).view(len(by_mode), 2, len(lines), n_behind, -1)
+        v_hat = v_hat.permute(2, 1, 0, 3, 4).flatten(-2)
+        out = truncated_dft.from_modes(v_hat, (n,), None if to is None else to.view(lines.shape))
+        return out.view(shape)
+
+
 class _FourierLayer(torch.autograd.Function):
     @staticmethod
     def forward(  # pyright: ignore[reportIncompatibleMethodOverride]
