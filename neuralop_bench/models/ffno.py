@@ -24,7 +24,8 @@ class FFNO(nn.Module):
     maps them at every point by a small network. The layer's input is added after that network, so that deep stacks
     train well.
 
-        v_0 = P(a, x),    v_{l+1} = v_l + F_l(sum_d K_{l,d} v_l),    F_l(s) = W'_l act(W_l s + b_l) + b'_l,    u = Q(v_L)
+        v_0 = P(a, x),    v_{l+1} = v_l + F_l(sum_d K_{l,d} v_l),    u = Q(v_L)
+        F_l(s) = W'_l act(W_l s + b_l) + b'_l
 
     K_{l,d} multiplies the modes 0 <= k < K of axis d by a matrix each and drops the others; it is a sum over one index
     instead of a sum over all. P is an affine map at each point, Q has one hidden layer. Coordinates are appended to the
@@ -66,7 +67,7 @@ class FFNO(nn.Module):
     Reference: Tran, Mathews, Xie and Ong (2023), Factorized Fourier Neural Operators, arXiv 2111.13802, equations 5 to
     8. Published for Navier-Stokes: 24 layers, width 64, 16 modes, shared weights, weight normalisation; as here:
 
-    >>> model = FFNO(in_channels=1, out_channels=1, grid=Grid.periodic(64), n_modes=16, width=64, n_layers=24)
+    >>> model = FFNO(in_channels=1, out_channels=1, grid=Grid.periodic(64), width=64, n_layers=24, share_weights=True)
     >>> sum(p.numel() for p in model.parameters())
     1072834
     """
@@ -83,7 +84,7 @@ class FFNO(nn.Module):
         width: int = 32,
         n_layers: int = 4,
         expansion: int = 4,
-        share_weights: bool = True,
+        share_weights: bool = False,
         weight_norm: bool = True,
         projection_width: int = 128,
         activation: Activation = "relu",
@@ -102,7 +103,7 @@ class FFNO(nn.Module):
         }
         self._nodes = grid.nodes
         self._padding = padding
-        act = choose("FFNO", "activation", activation, ACTIVATIONS).function
+        self._activation = act = choose("FFNO", "activation", activation, ACTIVATIONS).function
         self.lifting = Pointwise(in_channels + grid.n_dims, width)
         self.spectral = nn.ModuleList(
             nn.ModuleList(SpectralConv(width, width, (k,)) for k in modes)
