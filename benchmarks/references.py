@@ -30,6 +30,7 @@ from neuralop_bench.models.ffno import FFNO
 from neuralop_bench.models.fno import FNO
 from neuralop_bench.models.lsm import LSM, NeuralSpectralBlock
 from neuralop_bench.models.mgno import MgNO, VCycle
+from neuralop_bench.models.uno import UNO
 
 _CONV = {1: nn.Conv1d, 2: nn.Conv2d}
 # Parameters with different names in our models and here.
@@ -128,25 +129,28 @@ class PlainSpectralConv(nn.Module):
         *_, in_channels, out_channels = ours.weight.shape
         return _holding(cls(in_channels, out_channels, ours.n_modes), ours)
 
-    def forward(self, u: Float[Tensor, "batch in_channels *space"]) -> Float[Tensor, "batch out_channels *space"]:
-        return self._line(u) if len(self.n_modes) == 1 else self._plane(u)
+    def forward(
+        self, u: Float[Tensor, "batch in_channels *space"], grid: tuple[int, ...] | None = None
+    ) -> Float[Tensor, "batch out_channels *grid"]:
+        grid = tuple(u.shape[2:]) if grid is None else grid
+        return self._line(u, *grid) if len(self.n_modes) == 1 else self._plane(u, *grid)
 
-    def _line(self, u: Tensor) -> Tensor:
+    def _line(self, u: Tensor, n: int) -> Tensor:
         (k,) = self.n_modes
         (weight,) = self.weights
-        u_hat = torch.fft.rfft(u)
-        v_hat = u_hat.new_zeros(u.shape[0], weight.shape[1], u_hat.shape[2])
+        u_hat = torch.fft.rfft(u, norm="forward")
+        v_hat = u_hat.new_zeros(u.shape[0], weight.shape[1], n // 2 + 1)
         v_hat[:, :, :k] = torch.einsum("bix,iox->box", u_hat[:, :, :k], weight)
-        return torch.fft.irfft(v_hat, n=u.shape[-1])
+        return torch.fft.irfft(v_hat, n=n, norm="forward")
 
-    def _plane(self, u: Tensor) -> Tensor:
+    def _plane(self, u: Tensor, n: int, m: int) -> Tensor:
         k1, k2 = self.n_modes
         low, high = self.weights
-        u_hat = torch.fft.rfft2(u)
-        v_hat = u_hat.new_zeros(u.shape[0], low.shape[1], *u_hat.shape[2:])
+        u_hat = torch.fft.rfft2(u, norm="forward")
+        v_hat = u_hat.new_zeros(u.shape[0], low.shape[1], n, m // 2 + 1)
         v_hat[:, :, :k1, :k2] = torch.einsum("bixy,ioxy->boxy", u_hat[:, :, :k1, :k2], low)
         v_hat[:, :, -k1:, :k2] = torch.einsum("bixy,ioxy->boxy", u_hat[:, :, -k1:, :k2], high)
-        return torch.fft.irfft2(v_hat, s=u.shape[-2:])
+        return torch.fft.irfft2(v_hat, s=(n, m), norm="forward")
 
 
 class PlainFNO(nn.Module):
@@ -270,6 +274,95 @@ class PlainFFNO(nn.Module):
         k = weight.shape[2]
         v_hat[..., :k] = torch.einsum("bi...k,iok->bo...k", u_hat[..., :k], weight)
         return torch.fft.irfft(v_hat, n=u.shape[-1]).movedim(-1, 2 + axis)
+
+
+# U-shaped neural operator --------------------------------------------------------------------------------------------
+
+
+class PlainUNO(nn.Module):
+    """Fourier layers v -> gelu(K v + R (W v + b)) to coarser grids and back, with skip connections; periodic axes.
+
+    K keeps low modes and evaluates them on the next grid, R interpolates linearly. ``channels`` and ``scales`` are those
+    of all levels, the given grid first. Rahman et al. (2022), arXiv 2204.11127, section 3.
+    """
+
+    def __init__(
+        self,
+        *,
+        in_channels: int,
+        out_channels: int,
+        n_dims: int,
+        channels: Sequence[int] = (16, 32, 64),
+        scales: Sequence[float] = (1.0, 0.5, 0.25),
+        n_modes: Sequence[int] = (8, 4),
+        projection_width: int = 64,
+    ) -> None:
+        super().__init__()
+        conv, self.scales, width, deepest = _CONV[n_dims], scales, channels[0], channels[-1]
+
+        def layer(n_in: int, n_out: int, k: int) -> nn.ModuleDict:
+            spectral = PlainSpectralConv(n_in, n_out, (k,) * n_dims)
+            return nn.ModuleDict({"spectral": spectral, "pointwise": conv(n_in, n_out, 1)})
+
+        self.lifting = nn.ModuleList([conv(in_channels + n_dims, width // 2, 1), conv(width // 2, width, 1)])
+        pairs = list(zip(itertools.pairwise(channels), n_modes, strict=True))
+        self.down = nn.ModuleList(layer(n_fine, n_coarse, k) for (n_fine, n_coarse), k in pairs)
+        self.bottom = layer(deepest, deepest, n_modes[-1])
+        self.up = nn.ModuleList(
+            layer(n_coarse if level == len(pairs) else 2 * n_coarse, n_fine, k)
+            for level, ((n_fine, n_coarse), k) in enumerate(pairs, start=1)
+        )
+        self.projection = nn.ModuleList([conv(2 * width, projection_width, 1), conv(projection_width, out_channels, 1)])
+
+    @classmethod
+    def with_weights_of(cls, ours: UNO) -> PlainUNO:
+        _require(ours._activation is gelu, "GELU")
+        _require(_is_periodic(ours._nodes), "periodic axes")
+        n_dims = len(ours._nodes)
+        biases = [ours.get_parameter("lifting.1.bias"), *(layer.get_parameter("pointwise.bias") for layer in ours.down)]
+        convs = [layer.get_submodule("spectral") for layer in ours.down]
+        plain = cls(
+            in_channels=ours.get_parameter("lifting.0.weight").shape[1] - n_dims,
+            out_channels=ours.get_parameter("projection.1.bias").numel(),
+            n_dims=n_dims,
+            channels=[bias.numel() for bias in biases],
+            scales=[1.0, *ours._scales],
+            n_modes=[conv.n_modes[0] for conv in convs if isinstance(conv, SpectralConv)],
+            projection_width=ours.get_parameter("projection.0.bias").numel(),
+        )
+        return _holding(plain, ours)
+
+    def forward(self, x: Float[Tensor, "batch in_channels *space"]) -> Float[Tensor, "batch out_channels *space"]:
+        space = x.shape[2:]
+        grids = [[round(scale * n) for n in space] for scale in self.scales]
+        v = gelu(self.lifting[1](gelu(self.lifting[0](_with_positions(x, periodic=True)))))
+        skips = [v]
+        for layer, grid in zip(self.down, grids[1:], strict=True):
+            v = self._layer(layer, v, grid)
+            skips.append(v)
+        v = self._layer(self.bottom, skips.pop(), grids[-1])
+        for layer, grid, skip in zip(reversed(self.up), grids[-2::-1], reversed(skips), strict=True):
+            v = torch.cat([self._layer(layer, v, grid), skip], dim=1)
+        return self.projection[1](gelu(self.projection[0](v)))
+
+    def _layer(self, layer: nn.Module, v: Tensor, grid: Sequence[int]) -> Tensor:
+        mapped = layer.get_submodule("pointwise")(v)
+        if list(v.shape[2:]) != grid:
+            mapped = _interpolated_on_circles(mapped, grid)
+        return gelu(layer.get_submodule("spectral")(v, tuple(grid)) + mapped)
+
+
+def _interpolated_on_circles(x: Tensor, grid: Sequence[int]) -> Tensor:
+    """Linear interpolation to ``grid`` points of the same period on every axis, which may be fewer."""
+    for axis, n in enumerate(grid, start=2):
+        given = x.shape[axis]
+        position = torch.arange(n, dtype=x.dtype, device=x.device) * given / n
+        below = position.floor().long()
+        shape = [1] * x.ndim
+        shape[axis] = n
+        weight = (position - below).view(shape)
+        x = (1 - weight) * x.index_select(axis, below) + weight * x.index_select(axis, (below + 1) % given)
+    return x
 
 
 # Multigrid neural operator -------------------------------------------------------------------------------------------

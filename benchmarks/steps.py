@@ -28,6 +28,7 @@ from benchmarks.references import (
     PlainGalerkinAttention,
     PlainLSM,
     PlainMgNO,
+    PlainUNO,
     SoftmaxAttention,
 )
 from benchmarks.timing import DEVICE, alone, interleaved, peak_megabytes, save
@@ -41,6 +42,7 @@ from neuralop_bench.models.ffno import FFNO
 from neuralop_bench.models.fno import FNO
 from neuralop_bench.models.lsm import LSM
 from neuralop_bench.models.mgno import MgNO
+from neuralop_bench.models.uno import UNO
 
 WARM_UP = 6  # steps until the allocator has all the memory it needs
 REPEATS = 15
@@ -127,6 +129,7 @@ CASES: dict[str, Callable[[], Comparison]] = {
     "FNO, 128 x 128": partial(fno, 128, 2, 8, 32, 12, _FNO_2D),
     "FNO, 1024": partial(fno, 1024, 1, 20, 64, 16, {"neuralop": 2.0}),
     "FFNO, 64 x 64": partial(zoo, FFNO, PlainFFNO, asked=1.0),
+    "UNO, 64 x 64": partial(zoo, UNO, PlainUNO, asked=1.0),
     "MgNO, 64 x 64": partial(zoo, MgNO, PlainMgNO),
     "LSM, 64 x 64": partial(zoo, LSM, PlainLSM),
     "DeepONet, 64 x 64": partial(zoo, DeepONet, PlainDeepONet),

@@ -36,8 +36,8 @@ class UNO(nn.Module):
     Inside, all axes are periodic. Axes that aren't are continued beyond their far end by ``padding`` until they meet
     their beginning, and cut back at the end. Without padding, values near both ends of such an axis mix.
 
-    A layer between two levels takes about 2 K points c products per axis for the modes of c channels on its finer grid,
-    and in and out channels per point for the pointwise map on its coarser grid.
+    The spectral weights of a layer are (2 K)^d in_channels out_channels real numbers on d axes; K is small where channels
+    are many. Pointwise maps are computed on the coarser of a layer's two grids.
 
     Differences from the published code: it interpolates by cubic splines with a filter (in 2D), takes sines and cosines
     of positions as coordinates on periodic grids, pads with zeros, and normalises some layers on Darcy's problem.
@@ -68,7 +68,7 @@ class UNO(nn.Module):
 
     >>> model = UNO(in_channels=1, out_channels=1, grid=Grid.periodic(64))
     >>> sum(p.numel() for p in model.parameters())
-    934065
+    929793
     """
 
     resolution_free: ClassVar[bool] = True

@@ -15,6 +15,7 @@ from benchmarks.references import (
     PlainLSM,
     PlainMgNO,
     PlainSpectralConv,
+    PlainUNO,
     SoftmaxAttention,
     translated,
 )
@@ -26,6 +27,7 @@ from neuralop_bench.models.ffno import FFNO
 from neuralop_bench.models.fno import FNO
 from neuralop_bench.models.lsm import LSM
 from neuralop_bench.models.mgno import MgNO
+from neuralop_bench.models.uno import UNO
 
 TOLERANCE = 1e-11
 
@@ -134,6 +136,22 @@ def test_ffno(shape: tuple[int, ...], n_modes: Any, share_weights: bool, kind: s
         projection_width=7,
     )
     assert_equal_to_its_plain_form(ours, PlainFFNO.with_weights_of, fields(2, 2, *shape))
+
+
+@pytest.mark.parametrize("scales", [(0.75, 0.5), (0.5, 0.3)], ids=str)
+@pytest.mark.parametrize("shape", [(24,), (23,), (24, 20), (21, 27)])
+def test_uno(shape: tuple[int, ...], scales: tuple[float, float]) -> None:
+    ours = UNO(
+        in_channels=2,
+        out_channels=3,
+        grid=grid_of("periodic", *shape),
+        width=4,
+        widths=(5, 6),
+        scales=scales,
+        n_modes=(4, 3),
+        projection_width=7,
+    )
+    assert_equal_to_its_plain_form(ours, PlainUNO.with_weights_of, fields(2, 2, *shape))
 
 
 @pytest.mark.parametrize(
@@ -257,6 +275,7 @@ def test_the_plain_form_has_copies_of_the_parameters() -> None:
         (lambda **kw: MgNO(n_smoothing=[1, 1], bias=True, **kw), PlainMgNO, "bias"),
         (lambda **kw: MgNO(n_smoothing=[1, 1], activation="relu", **kw), PlainMgNO, "GELU"),
         (lambda **kw: MgNO(n_smoothing=[1, 1], prolongation_kernel=3, **kw), PlainMgNO, "4 points"),
+        (lambda **kw: UNO(n_modes=[2, 1], **kw), PlainUNO, "periodic axes"),
         (lambda **kw: LSM(width=8, n_scales=2, normalization="batch", **kw), PlainLSM, "layer normalisation"),
         (lambda **kw: DeepONet(activation="tanh", **kw), PlainDeepONet, "GELU"),
         (lambda **kw: DeepONet(hard_dirichlet=True, **kw), PlainDeepONet, "hard boundary"),
