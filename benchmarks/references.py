@@ -282,8 +282,8 @@ class PlainFFNO(nn.Module):
 class PlainUNO(nn.Module):
     """Fourier layers v -> gelu(K v + R (W v + b)) to coarser grids and back, with skip connections; periodic axes.
 
-    K keeps low modes and evaluates them on the next grid, R interpolates linearly. ``channels`` and ``scales`` are those
-    of all levels, the given grid first. Rahman et al. (2022), arXiv 2204.11127, section 3.
+    K keeps low modes and evaluates them on the next grid, R interpolates linearly. ``channels`` and ``scales`` are
+    those of all levels, the given grid first. Rahman et al. (2022), arXiv 2204.11127, section 3.
     """
 
     def __init__(

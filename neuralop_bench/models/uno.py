@@ -28,16 +28,16 @@ class UNO(nn.Module):
         w_{i-1} = [A_i w_i, v_{i-1}]  on the grid of level i-1,    i = n ... 1;    u = Q(w_0)
 
     A_i, B_i and C are Fourier layers, v -> act(K v + R (W v + b)): K is a spectral convolution whose kept modes are
-    evaluated on the output's grid, W and b act at each point, R interpolates linearly. [,] appends channels. P and Q have
-    one hidden layer. Level i has ``scales[i-1]`` times the points of the given grid per axis, rounded. Both parts of a
-    layer are functions of position, so the network runs at any resolution whose levels hold their modes, in 1, 2 and 3
-    dimensions. Coordinates are appended to the input.
+    evaluated on the output's grid, W and b act at each point, R interpolates linearly. [,] appends channels. P and Q
+    have one hidden layer. Level i has ``scales[i-1]`` times the points of the given grid per axis, rounded. Both parts
+    of a layer are functions of position, so the network runs at any resolution whose levels hold their modes, in 1, 2
+    and 3 dimensions. Coordinates are appended to the input.
 
     Inside, all axes are periodic. Axes that aren't are continued beyond their far end by ``padding`` until they meet
     their beginning, and cut back at the end. Without padding, values near both ends of such an axis mix.
 
-    The spectral weights of a layer are (2 K)^d in_channels out_channels real numbers on d axes; K is small where channels
-    are many. Pointwise maps are computed on the coarser of a layer's two grids.
+    The spectral weights of a layer are (2 K)^d in_channels out_channels real numbers on d axes; K is small where
+    channels are many. Pointwise maps are computed on the coarser of a layer's two grids.
 
     Differences from the published code: it interpolates by cubic splines with a filter (in 2D), takes sines and cosines
     of positions as coordinates on periodic grids, pads with zeros, and normalises some layers on Darcy's problem.
@@ -106,8 +106,8 @@ class UNO(nn.Module):
         for level, k, most in zip(levels, n_modes, largest, strict=True):
             if k > most:
                 raise DoesNotFit(
-                    f"UNO keeps n_modes={k} per axis on a level of shape {level}: n_modes must be at most {most} there. "
-                    "Lower model.n_modes, or raise model.scales or the resolution.",
+                    f"UNO keeps n_modes={k} per axis on a level of shape {level}: n_modes must be at most {most} "
+                    "there. Lower model.n_modes, or raise model.scales or the resolution.",
                     n_modes=[min(pair) for pair in zip(n_modes, largest, strict=True)],
                 )
             require_modes(level, (k,) * grid.n_dims, "UNO")
