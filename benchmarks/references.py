@@ -19,7 +19,8 @@ import numpy as np
 import torch
 from jaxtyping import Complex, Float
 from torch import Tensor, nn
-from torch.nn.functional import gelu, interpolate, layer_norm, max_pool2d, pad, scaled_dot_product_attention
+from torch.nn.functional import gelu, interpolate, layer_norm, max_pool2d, pad, relu, scaled_dot_product_attention
+from torch.nn.utils.parametrizations import weight_norm
 
 from data_gen.grids import Nodes
 from neuralop_bench.layers.attention import LinearAttention
@@ -27,10 +28,12 @@ from neuralop_bench.layers.conv import Edge
 from neuralop_bench.layers.multiwavelets import legendre_filters
 from neuralop_bench.layers.spectral_conv import SpectralConv
 from neuralop_bench.models.deeponet import DeepONet
+from neuralop_bench.models.ffno import FFNO
 from neuralop_bench.models.fno import FNO
 from neuralop_bench.models.lsm import LSM, NeuralSpectralBlock
 from neuralop_bench.models.mgno import MgNO, VCycle
 from neuralop_bench.models.mwt import MWT, LowModes, MultiwaveletLayer
+from neuralop_bench.models.uno import UNO
 
 _CONV = {1: nn.Conv1d, 2: nn.Conv2d}
 # Parameters with different names in our models and here.
@@ -129,25 +132,28 @@ class PlainSpectralConv(nn.Module):
         *_, in_channels, out_channels = ours.weight.shape
         return _holding(cls(in_channels, out_channels, ours.n_modes), ours)
 
-    def forward(self, u: Float[Tensor, "batch in_channels *space"]) -> Float[Tensor, "batch out_channels *space"]:
-        return self._line(u) if len(self.n_modes) == 1 else self._plane(u)
+    def forward(
+        self, u: Float[Tensor, "batch in_channels *space"], grid: tuple[int, ...] | None = None
+    ) -> Float[Tensor, "batch out_channels *grid"]:
+        grid = tuple(u.shape[2:]) if grid is None else grid
+        return self._line(u, *grid) if len(self.n_modes) == 1 else self._plane(u, *grid)
 
-    def _line(self, u: Tensor) -> Tensor:
+    def _line(self, u: Tensor, n: int) -> Tensor:
         (k,) = self.n_modes
         (weight,) = self.weights
-        u_hat = torch.fft.rfft(u)
-        v_hat = u_hat.new_zeros(u.shape[0], weight.shape[1], u_hat.shape[2])
+        u_hat = torch.fft.rfft(u, norm="forward")
+        v_hat = u_hat.new_zeros(u.shape[0], weight.shape[1], n // 2 + 1)
         v_hat[:, :, :k] = torch.einsum("bix,iox->box", u_hat[:, :, :k], weight)
-        return torch.fft.irfft(v_hat, n=u.shape[-1])
+        return torch.fft.irfft(v_hat, n=n, norm="forward")
 
-    def _plane(self, u: Tensor) -> Tensor:
+    def _plane(self, u: Tensor, n: int, m: int) -> Tensor:
         k1, k2 = self.n_modes
         low, high = self.weights
-        u_hat = torch.fft.rfft2(u)
-        v_hat = u_hat.new_zeros(u.shape[0], low.shape[1], *u_hat.shape[2:])
+        u_hat = torch.fft.rfft2(u, norm="forward")
+        v_hat = u_hat.new_zeros(u.shape[0], low.shape[1], n, m // 2 + 1)
         v_hat[:, :, :k1, :k2] = torch.einsum("bixy,ioxy->boxy", u_hat[:, :, :k1, :k2], low)
         v_hat[:, :, -k1:, :k2] = torch.einsum("bixy,ioxy->boxy", u_hat[:, :, -k1:, :k2], high)
-        return torch.fft.irfft2(v_hat, s=u.shape[-2:])
+        return torch.fft.irfft2(v_hat, s=(n, m), norm="forward")
 
 
 class PlainFNO(nn.Module):
@@ -197,6 +203,169 @@ class PlainFNO(nn.Module):
             if layer < len(self.spectral):
                 v = gelu(v)
         return self.projection[1](gelu(self.projection[0](v)))
+
+
+# Factorised Fourier neural operator ----------------------------------------------------------------------------------
+
+
+class PlainFFNO(nn.Module):
+    """v_0 = P(a, x),  v_{l+1} = v_l + W' relu(W sum_d K_d v_l + b) + b',  u = Q(v_L).
+
+    K_d is a spectral convolution over axis d alone. All pointwise maps have weight normalisation. Tran et al. (2023),
+    arXiv 2111.13802, equations 5 to 8.
+    """
+
+    def __init__(
+        self,
+        *,
+        in_channels: int,
+        out_channels: int,
+        periodic: bool,
+        n_modes: tuple[int, ...] = (16, 16),
+        width: int = 32,
+        n_layers: int = 4,
+        n_spectral: int = 4,
+        expansion: int = 4,
+        projection_width: int = 128,
+    ) -> None:
+        super().__init__()
+        conv, self.periodic = _CONV[len(n_modes)], periodic
+
+        def affine(n_in: int, n_out: int) -> nn.Module:
+            return weight_norm(conv(n_in, n_out, 1))
+
+        self.lifting = affine(in_channels + len(n_modes), width)
+        self.spectral = nn.ModuleList(
+            nn.ModuleList(PlainSpectralConv(width, width, (k,)) for k in n_modes) for _ in range(n_spectral)
+        )
+        hidden = expansion * width
+        self.feedforward = nn.ModuleList(
+            nn.ModuleList([affine(width, hidden), affine(hidden, width)]) for _ in range(n_layers)
+        )
+        self.projection = nn.ModuleList([affine(width, projection_width), affine(projection_width, out_channels)])
+
+    @classmethod
+    def with_weights_of(cls, ours: FFNO) -> PlainFFNO:
+        _require(ours._activation is relu and not ours._padding, "ReLU and no padding")
+        n_modes = [conv.n_modes[0] for conv in ours.spectral[0].children() if isinstance(conv, SpectralConv)]
+        width = ours.lifting.out_features
+        plain = cls(
+            in_channels=ours.lifting.in_features - len(n_modes),
+            out_channels=ours.get_parameter("projection.1.bias").numel(),
+            periodic=_is_periodic(ours._nodes),
+            n_modes=tuple(n_modes),
+            width=width,
+            n_layers=len(ours.feedforward),
+            n_spectral=len(ours.spectral),
+            expansion=ours.get_parameter("feedforward.0.0.bias").numel() // width,
+            projection_width=ours.get_parameter("projection.0.bias").numel(),
+        )
+        return _holding(plain, ours)
+
+    def forward(self, x: Float[Tensor, "batch in_channels *space"]) -> Float[Tensor, "batch out_channels *space"]:
+        v = self.lifting(_with_positions(x, self.periodic))
+        for layer, (first, second) in enumerate(self.feedforward):
+            spectral = self.spectral[layer % len(self.spectral)]
+            total = sum(self._along(v, axis, weights) for axis, (weights,) in enumerate(c.weights for c in spectral))
+            v = v + second(relu(first(total)))
+        return self.projection[1](relu(self.projection[0](v)))
+
+    def _along(self, v: Tensor, axis: int, weight: Complex[Tensor, "i o k"]) -> Tensor:
+        u = v.movedim(2 + axis, -1)
+        u_hat = torch.fft.rfft(u)
+        v_hat = torch.zeros_like(u_hat)
+        k = weight.shape[2]
+        v_hat[..., :k] = torch.einsum("bi...k,iok->bo...k", u_hat[..., :k], weight)
+        return torch.fft.irfft(v_hat, n=u.shape[-1]).movedim(-1, 2 + axis)
+
+
+# U-shaped neural operator --------------------------------------------------------------------------------------------
+
+
+class PlainUNO(nn.Module):
+    """Fourier layers v -> gelu(K v + R (W v + b)) to coarser grids and back, with skip connections; periodic axes.
+
+    K keeps low modes and evaluates them on the next grid, R interpolates linearly. ``channels`` and ``scales`` are
+    those of all levels, the given grid first. Rahman et al. (2022), arXiv 2204.11127, section 3.
+    """
+
+    def __init__(
+        self,
+        *,
+        in_channels: int,
+        out_channels: int,
+        n_dims: int,
+        channels: Sequence[int] = (16, 32, 64),
+        scales: Sequence[float] = (1.0, 0.5, 0.25),
+        n_modes: Sequence[int] = (8, 4),
+        projection_width: int = 64,
+    ) -> None:
+        super().__init__()
+        conv, self.scales, width, deepest = _CONV[n_dims], scales, channels[0], channels[-1]
+
+        def layer(n_in: int, n_out: int, k: int) -> nn.ModuleDict:
+            spectral = PlainSpectralConv(n_in, n_out, (k,) * n_dims)
+            return nn.ModuleDict({"spectral": spectral, "pointwise": conv(n_in, n_out, 1)})
+
+        self.lifting = nn.ModuleList([conv(in_channels + n_dims, width // 2, 1), conv(width // 2, width, 1)])
+        pairs = list(zip(itertools.pairwise(channels), n_modes, strict=True))
+        self.down = nn.ModuleList(layer(n_fine, n_coarse, k) for (n_fine, n_coarse), k in pairs)
+        self.bottom = layer(deepest, deepest, n_modes[-1])
+        self.up = nn.ModuleList(
+            layer(n_coarse if level == len(pairs) else 2 * n_coarse, n_fine, k)
+            for level, ((n_fine, n_coarse), k) in enumerate(pairs, start=1)
+        )
+        self.projection = nn.ModuleList([conv(2 * width, projection_width, 1), conv(projection_width, out_channels, 1)])
+
+    @classmethod
+    def with_weights_of(cls, ours: UNO) -> PlainUNO:
+        _require(ours._activation is gelu, "GELU")
+        _require(_is_periodic(ours._nodes), "periodic axes")
+        n_dims = len(ours._nodes)
+        biases = [ours.get_parameter("lifting.1.bias"), *(layer.get_parameter("pointwise.bias") for layer in ours.down)]
+        convs = [layer.get_submodule("spectral") for layer in ours.down]
+        plain = cls(
+            in_channels=ours.get_parameter("lifting.0.weight").shape[1] - n_dims,
+            out_channels=ours.get_parameter("projection.1.bias").numel(),
+            n_dims=n_dims,
+            channels=[bias.numel() for bias in biases],
+            scales=[1.0, *ours._scales],
+            n_modes=[conv.n_modes[0] for conv in convs if isinstance(conv, SpectralConv)],
+            projection_width=ours.get_parameter("projection.0.bias").numel(),
+        )
+        return _holding(plain, ours)
+
+    def forward(self, x: Float[Tensor, "batch in_channels *space"]) -> Float[Tensor, "batch out_channels *space"]:
+        space = x.shape[2:]
+        grids = [[round(scale * n) for n in space] for scale in self.scales]
+        v = gelu(self.lifting[1](gelu(self.lifting[0](_with_positions(x, periodic=True)))))
+        skips = [v]
+        for layer, grid in zip(self.down, grids[1:], strict=True):
+            v = self._layer(layer, v, grid)
+            skips.append(v)
+        v = self._layer(self.bottom, skips.pop(), grids[-1])
+        for layer, grid, skip in zip(reversed(self.up), grids[-2::-1], reversed(skips), strict=True):
+            v = torch.cat([self._layer(layer, v, grid), skip], dim=1)
+        return self.projection[1](gelu(self.projection[0](v)))
+
+    def _layer(self, layer: nn.Module, v: Tensor, grid: Sequence[int]) -> Tensor:
+        mapped = layer.get_submodule("pointwise")(v)
+        if list(v.shape[2:]) != grid:
+            mapped = _interpolated_on_circles(mapped, grid)
+        return gelu(layer.get_submodule("spectral")(v, tuple(grid)) + mapped)
+
+
+def _interpolated_on_circles(x: Tensor, grid: Sequence[int]) -> Tensor:
+    """Linear interpolation to ``grid`` points of the same period on every axis, which may be fewer."""
+    for axis, n in enumerate(grid, start=2):
+        given = x.shape[axis]
+        position = torch.arange(n, dtype=x.dtype, device=x.device) * given / n
+        below = position.floor().long()
+        shape = [1] * x.ndim
+        shape[axis] = n
+        weight = (position - below).view(shape)
+        x = (1 - weight) * x.index_select(axis, below) + weight * x.index_select(axis, (below + 1) % given)
+    return x
 
 
 # Multigrid neural operator -------------------------------------------------------------------------------------------

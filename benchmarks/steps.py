@@ -23,11 +23,13 @@ from torch import Tensor, nn
 
 from benchmarks.references import (
     PlainDeepONet,
+    PlainFFNO,
     PlainFNO,
     PlainGalerkinAttention,
     PlainLSM,
     PlainMgNO,
     PlainMWT,
+    PlainUNO,
     SoftmaxAttention,
 )
 from benchmarks.timing import DEVICE, alone, interleaved, peak_megabytes, save
@@ -37,10 +39,12 @@ from neuralop_bench.layers.attention import LinearAttention
 from neuralop_bench.layers.coordinates import append_coordinates
 from neuralop_bench.metrics.cost import forward_flops
 from neuralop_bench.models.deeponet import DeepONet
+from neuralop_bench.models.ffno import FFNO
 from neuralop_bench.models.fno import FNO
 from neuralop_bench.models.lsm import LSM
 from neuralop_bench.models.mgno import MgNO
 from neuralop_bench.models.mwt import MWT
+from neuralop_bench.models.uno import UNO
 
 WARM_UP = 6  # steps until the allocator has all the memory it needs
 REPEATS = 15
@@ -102,10 +106,10 @@ def fno(n: int, n_dims: int, batch: int, width: int, n_modes: int, asked: dict[s
     return Comparison(ours, others, (x,), asked, of_other_size=("neuralop_defaults",))
 
 
-def zoo(model: Any, plain: Any) -> Comparison:
+def zoo(model: Any, plain: Any, asked: float = 1.2) -> Comparison:
     """Another network with its default sizes on 64 x 64 points, and its plain form."""
     ours = model(in_channels=1, out_channels=1, grid=Grid.periodic(64))
-    return Comparison(ours, {"plain": plain.with_weights_of(ours)}, (torch.randn(20, 1, 64, 64),), {"plain": 1.2})
+    return Comparison(ours, {"plain": plain.with_weights_of(ours)}, (torch.randn(20, 1, 64, 64),), {"plain": asked})
 
 
 def attention() -> Comparison:
@@ -126,6 +130,8 @@ CASES: dict[str, Callable[[], Comparison]] = {
     "FNO, 85 x 85": partial(fno, 85, 2, 12, 32, 12, {"neuralop_defaults": 3.0}),
     "FNO, 128 x 128": partial(fno, 128, 2, 8, 32, 12, _FNO_2D),
     "FNO, 1024": partial(fno, 1024, 1, 20, 64, 16, {"neuralop": 2.0}),
+    "FFNO, 64 x 64": partial(zoo, FFNO, PlainFFNO, asked=1.0),
+    "UNO, 64 x 64": partial(zoo, UNO, PlainUNO, asked=1.0),
     "MgNO, 64 x 64": partial(zoo, MgNO, PlainMgNO),
     "LSM, 64 x 64": partial(zoo, LSM, PlainLSM),
     "MWT, 64 x 64": partial(zoo, MWT, PlainMWT),

@@ -40,6 +40,26 @@ class Pointwise(nn.Linear):
         return torch.baddbmm(self.bias, v.flatten(1, -2), weight).unflatten(1, v.shape[1:-1])
 
 
+class WeightNorm(nn.Module):
+    """A matrix whose rows have learned lengths and learned directions: W_i = g_i d_i / |d_i|.
+
+    For ``torch.nn.utils.parametrize``. It begins with the matrix that is there. torch's own form divides by zero where
+    a direction is zero; here the row is zero then.
+
+    Reference: Salimans and Kingma (2016), Weight normalization, arXiv 1602.07868, equation 2.
+
+    >>> layer = nn.utils.parametrize.register_parametrization(Pointwise(3, 5), "weight", WeightNorm())
+    >>> sorted((name, tuple(p.shape)) for name, p in layer.parametrizations.weight.named_parameters())
+    [('original0', (5, 1)), ('original1', (5, 3))]
+    """
+
+    def forward(self, length: Float[Tensor, "row 1"], direction: Float[Tensor, "row column"]) -> Tensor:
+        return length * nn.functional.normalize(direction, dim=1)
+
+    def right_inverse(self, weight: Float[Tensor, "row column"]) -> tuple[Tensor, Tensor]:
+        return weight.norm(dim=1, keepdim=True), weight
+
+
 class Perceptron(nn.ModuleList):
     """Two affine maps of the channels at every point, with an activation in between.
 
@@ -67,7 +87,8 @@ class Perceptron(nn.ModuleList):
 
     def channels_last(self, v: Float[Tensor, "batch *space in_channels"]) -> Float[Tensor, "batch *space out_channels"]:
         """The same map of fields with their channels last."""
-        arguments = (self._activation, v, *self.parameters())
+        first, second = cast(Pointwise, self[0]), cast(Pointwise, self[1])
+        arguments = (self._activation, v, first.weight, first.bias, second.weight, second.bias)
         # Autocast chooses a precision for each product, here and in the gradient. The compiler can't trace a
         # backward pass that computes another gradient, and would break its graph there.
         if is_autocast(v) or torch.compiler.is_compiling():

@@ -48,7 +48,7 @@ class SpectralConv(nn.Module):
         rank: parameters of all factors as a fraction of the dense weights', above 0 and at most 1. It determines the
             ranks (``tucker_ranks``, ``cp_rank``). Used with a factorization only.
 
-    Shapes: [batch, in_channels, *space] to [batch, out_channels, *space].
+    Shapes: [batch, in_channels, *space] to [batch, out_channels, *space], or to another grid if asked.
 
     Raises:
         ValueError: an unknown ``init`` or ``factorization``, a factorization without ``normal``, a ``rank`` outside
@@ -106,14 +106,18 @@ class SpectralConv(nn.Module):
         """Real and imaginary parts of W(k) for every kept mode; factors are multiplied out."""
         return self.weight if self.factors is None else self.factors()
 
-    def forward(self, u: Float[Tensor, "batch in_channels *space"]) -> Float[Tensor, "batch out_channels *space"]:
-        space = u.shape[2:]
-        require_modes(space, self.n_modes, "A spectral convolution")
+    def forward(
+        self, u: Float[Tensor, "batch in_channels *space"], shape: tuple[int, ...] | None = None
+    ) -> Float[Tensor, "batch out_channels *shape"]:
+        """The convolution, on a grid of ``shape`` with the same first point and period; None for that of the input."""
+        shape = tuple(u.shape[2:]) if shape is None else shape
+        for space in (tuple(u.shape[2:]), shape):
+            require_modes(space, self.n_modes, "A spectral convolution")
         with unrounded(u):
-            return self._convolved(widened(u), space)
+            return self._convolved(widened(u), shape)
 
-    def _convolved(self, u: Tensor, space: torch.Size) -> Tensor:
-        if is_faster_as_product(space, self.n_modes):
+    def _convolved(self, u: Tensor, space: tuple[int, ...]) -> Tensor:
+        if is_faster_as_product(u.shape[2:], self.n_modes):
             u_hat = truncated_dft.to_modes(u.movedim(1, -1), self.n_modes)
             return truncated_dft.from_modes(mix(u_hat, self.dense_weight()), space).movedim(-1, 1)
         u_hat = self._to_modes(u)
@@ -129,7 +133,7 @@ class SpectralConv(nn.Module):
             u_hat = torch.cat([u_hat.narrow(axis, 0, k), u_hat.narrow(axis, n - k, k)], dim=axis)
         return u_hat
 
-    def _to_grid(self, v_hat: Tensor, space: torch.Size) -> Tensor:
+    def _to_grid(self, v_hat: Tensor, space: tuple[int, ...]) -> Tensor:
         for axis, k in _earlier_axes(self.n_modes):
             n = space[axis]
             gap = list(v_hat.shape)
@@ -165,6 +169,37 @@ def fourier_layer(
         weights = (spectral.dense_weight(), pointwise.weight, pointwise.bias)
         return cast(Tensor, _FourierLayer.apply(v, *weights, spectral.n_modes))
     return pointwise.channels_last(v) + spectral(v.movedim(-1, 1)).movedim(1, -1)
+
+
+def convolved_along(
+    v: Float[Tensor, "batch *space in_channels"], axis: int, spectral: SpectralConv, to: Tensor | None = None
+) -> Float[Tensor, "batch *space out_channels"]:
+    """A spectral convolution over one axis of fields with several; channels last. If ``to`` is given, it is added.
+
+    Args:
+        v: fields, in float32 or wider.
+        axis: the space axis, counted from 0.
+        spectral: a convolution over one axis. It needs as many output as input channels.
+        to: fields that the result is added to, in place.
+    """
+    shape, n = v.shape, v.shape[axis + 1]
+    require_modes((n,), spectral.n_modes, "A spectral convolution")
+    with unrounded(v):
+        if not is_faster_as_product((n,), spectral.n_modes):
+            u = v.movedim(axis + 1, -1)
+            moved = spectral(u.flatten(0, -3)).view(u.shape).movedim(-1, axis + 1)
+            return moved.contiguous() if to is None else to.add_(moved)
+        n_behind = math.prod(shape[axis + 2 : -1])
+        lines = v.reshape(-1, n, n_behind * shape[-1])
+        u_hat = truncated_dft.to_modes(lines, spectral.n_modes).unflatten(-1, (n_behind, -1))
+        # (a + ib)(C + iD) as one real product: [a, b] [[C, D], [-D, C]].
+        by_mode = u_hat.permute(2, 0, 3, 1, 4).flatten(3).flatten(1, 2)
+        real, imaginary = spectral.dense_weight()
+        both = torch.cat([torch.cat([real, imaginary], dim=2), torch.cat([-imaginary, real], dim=2)], dim=1)
+        v_hat = torch.bmm(by_mode, both).view(len(both), len(lines), n_behind, 2, -1)
+        v_hat = v_hat.permute(1, 3, 0, 2, 4).flatten(-2)
+        out = truncated_dft.from_modes(v_hat, (n,), None if to is None else to.view(lines.shape))
+        return out.view(shape)
 
 
 class _FourierLayer(torch.autograd.Function):

@@ -33,6 +33,7 @@ BATCH = 3
 SLOW_TO_FIT = {
     "conv_net",
     "deeponet",
+    "ffno",
     "fno_3d",
     "fourier_transformer",
     "galerkin",
@@ -44,6 +45,7 @@ SLOW_TO_FIT = {
     "tfno",
     "unet",
     "unet_strided",
+    "uno",
 }
 
 

@@ -10,7 +10,9 @@ from neuralop_bench.config.constructors import build
 from neuralop_bench.config.schema import constructor
 from neuralop_bench.layers.spectral_conv import SpectralConv
 from neuralop_bench.metrics.cost import count_parameters
+from neuralop_bench.models.ffno import FFNO
 from neuralop_bench.models.fno import FNO
+from neuralop_bench.models.uno import UNO
 from neuralop_bench.surrogate.normalization import Normalizer
 from neuralop_bench.surrogate.surrogate import Surrogate
 
@@ -85,3 +87,49 @@ def test_the_networks_of_apebench_have_the_published_sizes(model: str, n_paramet
     node = constructor(compose(f"model={model}").model)
     network = build(node)(in_channels=1, out_channels=1, grid=Grid.periodic(160, n_dims=1))
     assert count_parameters(network) == n_parameters
+
+
+@pytest.mark.parametrize(
+    ("n_layers", "share_weights", "n_parameters"),
+    [(4, True, 404_674), (12, True, 671_938), (24, True, 1_072_834), (24, False, 7_102_146)],
+)
+def test_ffno_has_the_size_of_the_published_code(n_layers: int, share_weights: bool, n_parameters: int) -> None:
+    """The networks for Navier-Stokes in github.com/alasdairtran/fourierflow, experiments/torus_li.
+
+    That is, markov and ablation/no_sharing, counted tensor by tensor in their code: one vorticity and two coordinates
+    in, one vorticity out.
+    """
+    with torch.device("meta"):
+        model = FFNO(
+            in_channels=1,
+            out_channels=1,
+            grid=Grid.periodic(64),
+            n_modes=16,
+            width=64,
+            n_layers=n_layers,
+            share_weights=share_weights,
+        )
+    assert count_parameters(model) == n_parameters
+
+
+def test_uno_has_the_size_of_the_published_code() -> None:
+    """Class UNO of github.com/ashiq24/UNO, navier_stokes_uno2d.py, for width 32 and 14 input channels.
+
+    They are ten vorticities and four coordinates there; we have two coordinates, so twelve fields are given here.
+    """
+    with torch.device("meta"):
+        model = UNO(
+            in_channels=12,
+            out_channels=1,
+            grid=Grid.periodic(64),
+            width=32,
+            widths=(48, 96, 192),
+            scales=(0.75, 0.5, 0.25),
+            n_modes=(22, 14, 6),
+            projection_width=128,
+        )
+    # Their layers, as (in, out, modes).
+    layers = [(32, 48, 22), (48, 96, 14), (96, 192, 6), (192, 192, 6), (192, 96, 6), (192, 48, 14), (96, 32, 22)]
+    spectral = sum(2 * 2 * k * k * n_in * n_out for n_in, n_out, k in layers)  # two corners of complex numbers
+    maps = [(14, 16), (16, 32), *((n_in, n_out) for n_in, n_out, _ in layers), (64, 128), (128, 1)]
+    assert count_parameters(model) == spectral + sum((n_in + 1) * n_out for n_in, n_out in maps)

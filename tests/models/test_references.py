@@ -9,12 +9,14 @@ from torch import Tensor, nn
 
 from benchmarks.references import (
     PlainDeepONet,
+    PlainFFNO,
     PlainFNO,
     PlainGalerkinAttention,
     PlainLSM,
     PlainMgNO,
     PlainMWT,
     PlainSpectralConv,
+    PlainUNO,
     SoftmaxAttention,
     translated,
 )
@@ -22,10 +24,12 @@ from data_gen.grids import Grid
 from neuralop_bench.layers.attention import LinearAttention
 from neuralop_bench.layers.spectral_conv import SpectralConv
 from neuralop_bench.models.deeponet import DeepONet
+from neuralop_bench.models.ffno import FFNO
 from neuralop_bench.models.fno import FNO
 from neuralop_bench.models.lsm import LSM
 from neuralop_bench.models.mgno import MgNO
 from neuralop_bench.models.mwt import MWT
+from neuralop_bench.models.uno import UNO
 
 TOLERANCE = 1e-11
 
@@ -116,6 +120,40 @@ def test_fno(shape: tuple[int, ...], n_modes: Any, kind: str) -> None:
         projection_width=7,
     )
     assert_equal_to_its_plain_form(ours, PlainFNO.with_weights_of, fields(2, 2, *shape))
+
+
+@pytest.mark.parametrize("kind", ["periodic", "closed"])
+@pytest.mark.parametrize("share_weights", [False, True])
+@pytest.mark.parametrize(("shape", "n_modes"), [((16,), 5), ((15,), 7), ((12, 10), (3, 5)), ((11, 13), (4, 3))])
+def test_ffno(shape: tuple[int, ...], n_modes: Any, share_weights: bool, kind: str) -> None:
+    ours = FFNO(
+        in_channels=2,
+        out_channels=3,
+        grid=grid_of(kind, *shape),
+        n_modes=n_modes,
+        width=6,
+        n_layers=3,
+        expansion=2,
+        share_weights=share_weights,
+        projection_width=7,
+    )
+    assert_equal_to_its_plain_form(ours, PlainFFNO.with_weights_of, fields(2, 2, *shape))
+
+
+@pytest.mark.parametrize("scales", [(0.75, 0.5), (0.5, 0.3)], ids=str)
+@pytest.mark.parametrize("shape", [(24,), (23,), (24, 20), (21, 27)])
+def test_uno(shape: tuple[int, ...], scales: tuple[float, float]) -> None:
+    ours = UNO(
+        in_channels=2,
+        out_channels=3,
+        grid=grid_of("periodic", *shape),
+        width=4,
+        widths=(5, 6),
+        scales=scales,
+        n_modes=(4, 3),
+        projection_width=7,
+    )
+    assert_equal_to_its_plain_form(ours, PlainUNO.with_weights_of, fields(2, 2, *shape))
 
 
 @pytest.mark.parametrize(
@@ -221,7 +259,10 @@ MIXED = Grid((16, 16), (1.0, 1.0), ("periodic", "dirichlet"), ("periodic", "clos
 @pytest.mark.parametrize("kind", ["periodic", "closed"])
 @pytest.mark.parametrize(
     ("ours", "plain"),
-    [(FNO, PlainFNO), (MgNO, PlainMgNO), (LSM, PlainLSM), (MWT, PlainMWT), (DeepONet, PlainDeepONet)],
+    [
+        *[(FNO, PlainFNO), (FFNO, PlainFFNO), (MgNO, PlainMgNO), (LSM, PlainLSM), (MWT, PlainMWT)],
+        (DeepONet, PlainDeepONet),
+    ],
 )
 def test_default_options(ours: Callable[..., nn.Module], plain: Any, kind: str) -> None:
     model = ours(in_channels=3, out_channels=2, grid=grid_of(kind, 48, 48)).double()
@@ -250,9 +291,12 @@ def test_the_plain_form_has_copies_of_the_parameters() -> None:
         (lambda **kw: FNO(n_modes=3, width=4, activation="relu", **kw), PlainFNO, "GELU"),
         (lambda **kw: FNO(n_modes=3, width=4, normalization="batch", **kw), PlainFNO, "norms"),
         (lambda **kw: FNO(n_modes=3, width=4, factorization="cp", **kw), PlainFNO, "factors"),
+        (lambda **kw: FFNO(n_modes=3, width=4, padding=0.2, **kw), PlainFFNO, "no padding"),
+        (lambda **kw: FFNO(n_modes=3, width=4, weight_norm=False, **kw), PlainFFNO, "parametrizations"),
         (lambda **kw: MgNO(n_smoothing=[1, 1], bias=True, **kw), PlainMgNO, "bias"),
         (lambda **kw: MgNO(n_smoothing=[1, 1], activation="relu", **kw), PlainMgNO, "GELU"),
         (lambda **kw: MgNO(n_smoothing=[1, 1], prolongation_kernel=3, **kw), PlainMgNO, "4 points"),
+        (lambda **kw: UNO(n_modes=[2, 1], **kw), PlainUNO, "periodic axes"),
         (lambda **kw: LSM(width=8, n_scales=2, normalization="batch", **kw), PlainLSM, "layer normalisation"),
         (lambda **kw: MWT(n_levels=2, details="diagonal", **kw), PlainMWT, "all bands"),
         (lambda **kw: MWT(n_levels=2, coordinates="distances", **kw), PlainMWT, "coordinates of the nodes"),
