@@ -27,6 +27,7 @@ from benchmarks.references import (
     PlainGalerkinAttention,
     PlainLSM,
     PlainMgNO,
+    PlainTransolver,
     SoftmaxAttention,
 )
 from benchmarks.timing import DEVICE, alone, interleaved, peak_megabytes, save
@@ -39,6 +40,7 @@ from neuralop_bench.models.deeponet import DeepONet
 from neuralop_bench.models.fno import FNO
 from neuralop_bench.models.lsm import LSM
 from neuralop_bench.models.mgno import MgNO
+from neuralop_bench.models.transolver import Transolver
 
 WARM_UP = 6  # steps until the allocator has all the memory it needs
 REPEATS = 15
@@ -127,6 +129,7 @@ CASES: dict[str, Callable[[], Comparison]] = {
     "MgNO, 64 x 64": partial(zoo, MgNO, PlainMgNO),
     "LSM, 64 x 64": partial(zoo, LSM, PlainLSM),
     "DeepONet, 64 x 64": partial(zoo, DeepONet, PlainDeepONet),
+    "Transolver, 64 x 64": partial(zoo, Transolver, PlainTransolver),
     "Galerkin attention, 4096 tokens": attention,
 }
 if DEVICE.type == "cuda":

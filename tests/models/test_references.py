@@ -14,6 +14,7 @@ from benchmarks.references import (
     PlainLSM,
     PlainMgNO,
     PlainSpectralConv,
+    PlainTransolver,
     SoftmaxAttention,
     translated,
 )
@@ -24,6 +25,7 @@ from neuralop_bench.models.deeponet import DeepONet
 from neuralop_bench.models.fno import FNO
 from neuralop_bench.models.lsm import LSM
 from neuralop_bench.models.mgno import MgNO
+from neuralop_bench.models.transolver import Transolver
 
 TOLERANCE = 1e-11
 
@@ -173,6 +175,25 @@ def test_deeponet(shape: tuple[int, ...], sensors: Any, kind: str) -> None:
     assert_equal_to_its_plain_form(ours, PlainDeepONet.with_weights_of, fields(2, 2, *shape))
 
 
+@pytest.mark.parametrize("kind", ["periodic", "closed"])
+@pytest.mark.parametrize("kernel", [1, 3])
+@pytest.mark.parametrize("shape", [(16,), (15,), (8, 6), (7, 9)])
+def test_transolver(shape: tuple[int, ...], kernel: int, kind: str) -> None:
+    ours = Transolver(
+        in_channels=2,
+        out_channels=3,
+        grid=grid_of(kind, *shape),
+        width=6,
+        n_layers=2,
+        n_heads=2,
+        n_slices=5,
+        ffn_width=7,
+        kernel=kernel,
+        reference_points=3,
+    )
+    assert_equal_to_its_plain_form(ours, PlainTransolver.with_weights_of, fields(2, 2, *shape))
+
+
 @pytest.mark.parametrize(("n_heads", "n_dims"), [(1, 2), (4, 1), (3, 2)])
 @pytest.mark.parametrize("n", [16, 17])
 def test_galerkin_attention(n: int, n_heads: int, n_dims: int) -> None:
@@ -202,7 +223,8 @@ MIXED = Grid((16, 16), (1.0, 1.0), ("periodic", "dirichlet"), ("periodic", "clos
 
 @pytest.mark.parametrize("kind", ["periodic", "closed"])
 @pytest.mark.parametrize(
-    ("ours", "plain"), [(FNO, PlainFNO), (MgNO, PlainMgNO), (LSM, PlainLSM), (DeepONet, PlainDeepONet)]
+    ("ours", "plain"),
+    [(FNO, PlainFNO), (MgNO, PlainMgNO), (LSM, PlainLSM), (DeepONet, PlainDeepONet), (Transolver, PlainTransolver)],
 )
 def test_default_options(ours: Callable[..., nn.Module], plain: Any, kind: str) -> None:
     model = ours(in_channels=3, out_channels=2, grid=grid_of(kind, 48, 48)).double()
