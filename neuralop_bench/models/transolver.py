@@ -125,8 +125,8 @@ class Transolver(nn.Module):
         v_0 = E_2 gelu(E_1 (a, p)) + c,    w_l = v_l + A_l(LN v_l),    v_{l+1} = w_l + F_l(LN w_l),    u = D LN v_L
 
     A_l is the attention, F_l a network with one hidden layer (GELU) at each point, D an affine map. p(x) are the
-    distances from x to the nodes of a coarse lattice in the unit box, or the coordinates of x. c is a second bias, as in
-    the published network.
+    distances from x to the nodes of a coarse lattice in the unit box, or the coordinates of x. c is a second bias, as
+    in the published network.
 
     The 3 x 3 convolutions in A_l depend on the spacing, so the network is bound to the grid it is trained on. With
     ``kernel`` 1 they are affine maps at each point, and the network runs at any resolution.
@@ -157,8 +157,8 @@ class Transolver(nn.Module):
 
     Reference: Wu, Luo, Wang, Wang and Long (2024), Transolver: A Fast Transformer Solver for PDEs on General
     Geometries, arXiv 2402.02366, and the code published with it (thuml/Transolver) for sizes and initialisation. The
-    published counts of parameters, 3,090,113 (Darcy) and 12,282,945 (Navier-Stokes), follow with ``ffn_width`` twice the
-    width; the scripts in that repository leave it equal to the width.
+    published counts of parameters, 3,090,113 (Darcy) and 12,282,945 (Navier-Stokes), follow with ``ffn_width`` twice
+    the width; the scripts in that repository leave it equal to the width.
     Departures: convolutions wrap around periodic axes, where the published code has zeros; coordinates are those of the
     grid's own nodes; the weight of a slice is bounded below by 1e-5, where the published code adds 1e-5; no dropout.
 
