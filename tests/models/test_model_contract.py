@@ -40,6 +40,7 @@ SLOW_TO_FIT = {
     "mgno",
     "res_net",
     "tfno",
+    "transolver",
     "unet",
     "unet_strided",
 }

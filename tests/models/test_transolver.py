@@ -7,9 +7,6 @@ import torch
 from torch import Tensor
 
 from data_gen.grids import Grid
-from neuralop_bench.config.compose import compose
-from neuralop_bench.config.constructors import build
-from neuralop_bench.config.schema import constructor
 from neuralop_bench.layers.conv import Conv
 from neuralop_bench.metrics.cost import count_parameters
 from neuralop_bench.models.transolver import SliceAttention, Transolver
@@ -32,14 +29,15 @@ def fields(*shape: int) -> Tensor:
 
 
 @pytest.mark.parametrize(
-    ("name", "in_channels", "grid", "n_parameters"),
-    [("transolver_darcy", 1, CLOSED, 3_090_113), ("transolver_ns", 10, Grid.periodic(64), 12_282_945)],
+    ("width", "n_slices", "in_channels", "grid", "n_parameters"),
+    [(128, 64, 1, CLOSED, 3_090_113), (256, 32, 10, Grid.periodic(64), 12_282_945)],  # Darcy and Navier-Stokes
 )
 def test_the_published_networks_have_the_published_sizes(
-    name: str, in_channels: int, grid: Grid, n_parameters: int
+    width: int, n_slices: int, in_channels: int, grid: Grid, n_parameters: int
 ) -> None:
+    sizes = {"width": width, "n_slices": n_slices, "n_layers": 8, "n_heads": 8, "ffn_width": 2 * width}
     with torch.device("meta"):
-        network = build(constructor(compose(f"model={name}").model))(in_channels=in_channels, out_channels=1, grid=grid)
+        network = Transolver(in_channels=in_channels, out_channels=1, grid=grid, **sizes)
     assert count_parameters(network) == n_parameters
 
 
