@@ -25,6 +25,7 @@ from benchmarks.references import (
     PlainDeepONet,
     PlainFNO,
     PlainGalerkinAttention,
+    PlainGNOT,
     PlainLSM,
     PlainMgNO,
     PlainTransolver,
@@ -38,6 +39,7 @@ from neuralop_bench.layers.coordinates import append_coordinates
 from neuralop_bench.metrics.cost import forward_flops
 from neuralop_bench.models.deeponet import DeepONet
 from neuralop_bench.models.fno import FNO
+from neuralop_bench.models.gnot import GNOT
 from neuralop_bench.models.lsm import LSM
 from neuralop_bench.models.mgno import MgNO
 from neuralop_bench.models.transolver import Transolver
@@ -130,6 +132,7 @@ CASES: dict[str, Callable[[], Comparison]] = {
     "LSM, 64 x 64": partial(zoo, LSM, PlainLSM),
     "DeepONet, 64 x 64": partial(zoo, DeepONet, PlainDeepONet),
     "Transolver, 64 x 64": partial(zoo, Transolver, PlainTransolver),
+    "GNOT, 64 x 64": partial(zoo, GNOT, PlainGNOT),
     "Galerkin attention, 4096 tokens": attention,
 }
 if DEVICE.type == "cuda":

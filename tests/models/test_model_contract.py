@@ -36,6 +36,7 @@ SLOW_TO_FIT = {
     "fno_3d",
     "fourier_transformer",
     "galerkin",
+    "gnot",
     "lsm",
     "mgno",
     "res_net",

@@ -11,6 +11,7 @@ from benchmarks.references import (
     PlainDeepONet,
     PlainFNO,
     PlainGalerkinAttention,
+    PlainGNOT,
     PlainLSM,
     PlainMgNO,
     PlainSpectralConv,
@@ -23,6 +24,7 @@ from neuralop_bench.layers.attention import LinearAttention
 from neuralop_bench.layers.spectral_conv import SpectralConv
 from neuralop_bench.models.deeponet import DeepONet
 from neuralop_bench.models.fno import FNO
+from neuralop_bench.models.gnot import GNOT
 from neuralop_bench.models.lsm import LSM
 from neuralop_bench.models.mgno import MgNO
 from neuralop_bench.models.transolver import Transolver
@@ -194,6 +196,14 @@ def test_transolver(shape: tuple[int, ...], kernel: int, kind: str) -> None:
     assert_equal_to_its_plain_form(ours, PlainTransolver.with_weights_of, fields(2, 2, *shape))
 
 
+@pytest.mark.parametrize("kind", ["periodic", "closed"])
+@pytest.mark.parametrize("shape", [(16,), (15,), (8, 6), (7, 9)])
+def test_gnot(shape: tuple[int, ...], kind: str) -> None:
+    sizes = {"width": 6, "n_layers": 2, "n_heads": 2, "ffn_width": 5, "n_experts": 3}
+    ours = GNOT(in_channels=2, out_channels=3, grid=grid_of(kind, *shape), **sizes)
+    assert_equal_to_its_plain_form(ours, PlainGNOT.with_weights_of, fields(2, 2, *shape))
+
+
 @pytest.mark.parametrize(("n_heads", "n_dims"), [(1, 2), (4, 1), (3, 2)])
 @pytest.mark.parametrize("n", [16, 17])
 def test_galerkin_attention(n: int, n_heads: int, n_dims: int) -> None:
@@ -224,7 +234,14 @@ MIXED = Grid((16, 16), (1.0, 1.0), ("periodic", "dirichlet"), ("periodic", "clos
 @pytest.mark.parametrize("kind", ["periodic", "closed"])
 @pytest.mark.parametrize(
     ("ours", "plain"),
-    [(FNO, PlainFNO), (MgNO, PlainMgNO), (LSM, PlainLSM), (DeepONet, PlainDeepONet), (Transolver, PlainTransolver)],
+    [
+        (FNO, PlainFNO),
+        (MgNO, PlainMgNO),
+        (LSM, PlainLSM),
+        (DeepONet, PlainDeepONet),
+        (Transolver, PlainTransolver),
+        (GNOT, PlainGNOT),
+    ],
 )
 def test_default_options(ours: Callable[..., nn.Module], plain: Any, kind: str) -> None:
     model = ours(in_channels=3, out_channels=2, grid=grid_of(kind, 48, 48)).double()
