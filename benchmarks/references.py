@@ -19,7 +19,16 @@ import numpy as np
 import torch
 from jaxtyping import Complex, Float
 from torch import Tensor, nn
-from torch.nn.functional import gelu, interpolate, layer_norm, max_pool2d, pad, relu, scaled_dot_product_attention
+from torch.nn.functional import (
+    gelu,
+    interpolate,
+    layer_norm,
+    linear,
+    max_pool2d,
+    pad,
+    relu,
+    scaled_dot_product_attention,
+)
 from torch.nn.utils.parametrizations import weight_norm
 
 from data_gen.grids import Nodes
@@ -30,10 +39,13 @@ from neuralop_bench.layers.spectral_conv import SpectralConv
 from neuralop_bench.models.deeponet import DeepONet
 from neuralop_bench.models.ffno import FFNO
 from neuralop_bench.models.fno import FNO
+from neuralop_bench.models.gnot import GNOT
+from neuralop_bench.models.gnot import Block as GNOTBlock
 from neuralop_bench.models.lsm import LSM, NeuralSpectralBlock
 from neuralop_bench.models.mgno import MgNO, VCycle
 from neuralop_bench.models.mwt import MWT, LowModes, MultiwaveletLayer
 from neuralop_bench.models.uno import UNO
+from neuralop_bench.models.transolver import Block, Transolver
 
 _CONV = {1: nn.Conv1d, 2: nn.Conv2d}
 # Parameters with different names in our models and here.
@@ -813,6 +825,249 @@ class PlainDeepONet(nn.Module):
         functions = self.trunk(features).unflatten(1, (n_channels, -1))
         u = torch.einsum("bck,nck->bcn", coefficients, functions) + self.bias[:, None]
         return u.unflatten(2, space)
+
+
+# Transolver ----------------------------------------------------------------------------------------------------------
+
+
+class PlainSliceAttention(nn.Module):
+    """w_xg = softmax_g((S a(x) + b)_g / T),  z_g = sum_x w_xg f(x) / sum_x w_xg,  attention among the z_g, and
+    u(x) = sum_g w_xg z_g in every head; then heads are merged. a and f are convolutions.
+
+    Wu et al. (2024), arXiv 2402.02366, section 3.1.
+    """
+
+    def __init__(self, width: int, *, n_dims: int, n_heads: int, n_slices: int, kernel: int, periodic: bool) -> None:
+        super().__init__()
+        n_features = width // n_heads
+        self.n_heads = n_heads
+        self.features = _CONV[n_dims](
+            width, 2 * width, kernel, padding=kernel // 2, padding_mode="circular" if periodic else "zeros"
+        )
+        self.slices = nn.Linear(n_features, n_slices)
+        self.temperature = nn.Parameter(torch.full((n_heads, 1, 1), 0.5))
+        self.query, self.key, self.value = (nn.Linear(n_features, n_features, bias=False) for _ in range(3))
+        self.merge = nn.Linear(width, width)
+
+    def forward(self, x: Float[Tensor, "batch *space width"]) -> Float[Tensor, "batch *space width"]:
+        a, f = (
+            part.flatten(2).transpose(1, 2).unflatten(2, (self.n_heads, -1)).transpose(1, 2)
+            for part in self.features(x.movedim(-1, 1)).chunk(2, dim=1)
+        )
+        weights = (self.slices(a) / self.temperature.clamp(0.1, 5)).softmax(dim=-1)
+        tokens = torch.einsum("bhxg,bhxc->bhgc", weights, f) / weights.sum(dim=2)[..., None]
+        scores = torch.einsum("bhgc,bhkc->bhgk", self.query(tokens), self.key(tokens)) / math.sqrt(f.shape[-1])
+        tokens = torch.einsum("bhgk,bhkc->bhgc", scores.softmax(dim=-1), self.value(tokens))
+        out = torch.einsum("bhxg,bhgc->bxhc", weights, tokens).flatten(2)
+        return self.merge(out).view_as(x)
+
+
+class _PlainTransolverBlock(nn.Module):
+    def __init__(self, attention: PlainSliceAttention, width: int, ffn_width: int) -> None:
+        super().__init__()
+        self.norms = nn.ModuleList(nn.LayerNorm(width) for _ in range(2))
+        self.attention = attention
+        self.ffn = nn.ModuleList([nn.Linear(width, ffn_width), nn.Linear(ffn_width, width)])
+
+    def forward(self, v: Float[Tensor, "batch *space width"]) -> Float[Tensor, "batch *space width"]:
+        v = v + self.attention(self.norms[0](v))
+        return v + self.ffn[1](gelu(self.ffn[0](self.norms[1](v))))
+
+
+class PlainTransolver(nn.Module):
+    """v_0 = E_2 gelu(E_1 (a, p)) + c,  v <- v + A(LN v),  v <- v + F(LN v),  u = D LN v; one or two axes.
+
+    p are the distances to a lattice of ``reference_points`` per axis. Wu et al. (2024), arXiv 2402.02366.
+    """
+
+    def __init__(
+        self,
+        *,
+        in_channels: int,
+        out_channels: int,
+        n_dims: int,
+        periodic: bool,
+        width: int = 32,
+        n_layers: int = 4,
+        n_heads: int = 4,
+        n_slices: int = 16,
+        ffn_width: int = 64,
+        kernel: int = 3,
+        reference_points: int = 8,
+    ) -> None:
+        super().__init__()
+        self.periodic, self.reference_points = periodic, reference_points
+        widths = (in_channels + reference_points**n_dims, 2 * width, width)
+        self.lifting = nn.ModuleList(nn.Linear(n_in, n_out) for n_in, n_out in itertools.pairwise(widths))
+        self.placeholder = nn.Parameter(torch.rand(width) / width)
+        attention = {"n_dims": n_dims, "n_heads": n_heads, "n_slices": n_slices, "kernel": kernel}
+        self.blocks = nn.ModuleList(
+            _PlainTransolverBlock(PlainSliceAttention(width, periodic=periodic, **attention), width, ffn_width)
+            for _ in range(n_layers)
+        )
+        self.norm = nn.LayerNorm(width)
+        self.projection = nn.Linear(width, out_channels)
+
+    @classmethod
+    def with_weights_of(cls, ours: Transolver) -> PlainTransolver:
+        block, reference_points = ours.blocks[0], ours._reference_points
+        assert isinstance(block, Block)
+        if reference_points is None:
+            raise ValueError("The plain form only supports reference points.")
+        n_dims = len(ours._nodes)
+        plain = cls(
+            in_channels=ours.get_parameter("lifting.0.weight").shape[1] - reference_points**n_dims,
+            out_channels=ours.projection.out_features,
+            n_dims=n_dims,
+            periodic=_is_periodic(ours._nodes),
+            width=ours.projection.in_features,
+            n_layers=len(ours.blocks),
+            n_heads=block.attention.n_heads,
+            n_slices=block.attention.slices.out_features,
+            ffn_width=block.get_parameter("ffn.0.bias").numel(),
+            kernel=1 if ours.resolution_free else block.get_parameter("attention.features.conv.weight").shape[-1],
+            reference_points=reference_points,
+        )
+        return _holding(plain, ours)
+
+    def forward(self, x: Float[Tensor, "batch in_channels *space"]) -> Float[Tensor, "batch out_channels *space"]:
+        here = _positions(x.shape[2:], self.periodic, x).flatten(1).T
+        lattice = _positions((self.reference_points,) * (x.ndim - 2), False, x).flatten(1).T
+        distances = (here[:, None] - lattice).square().sum(dim=-1).sqrt().T.unflatten(1, x.shape[2:])
+        v = torch.cat([x, distances.expand(len(x), *distances.shape)], dim=1).movedim(1, -1)
+        v = self.lifting[1](gelu(self.lifting[0](v))) + self.placeholder
+        for block in self.blocks:
+            v = block(v)
+        return self.projection(self.norm(v)).movedim(-1, 1)
+
+
+# General neural operator transformer ---------------------------------------------------------------------------------
+
+
+class _PlainPerceptron(nn.ModuleList):
+    def __init__(self, *widths: int) -> None:
+        super().__init__(nn.Linear(n_in, n_out) for n_in, n_out in itertools.pairwise(widths))
+
+    def forward(self, v: Tensor) -> Tensor:
+        return self[1](gelu(self[0](v)))
+
+
+class PlainNormalizedAttention(nn.Module):
+    """z_t = q_t + sum_i <q_t, k_i> v_i / sum_i <q_t, k_i> in every head, with softmax over the features of q and k.
+
+    Hao et al. (2023), arXiv 2302.14376, section 3.2.
+    """
+
+    def __init__(self, width: int, n_heads: int) -> None:
+        super().__init__()
+        self.n_heads = n_heads
+        self.query, self.key, self.value, self.merge = (nn.Linear(width, width) for _ in range(4))
+
+    def forward(self, x: Float[Tensor, "batch n width"], y: Float[Tensor, "batch m width"]) -> Tensor:
+        query, key, value = (
+            linear(v).unflatten(-1, (self.n_heads, -1))
+            for linear, v in ((self.query, x), (self.key, y), (self.value, y))
+        )
+        query, key = query.softmax(dim=-1), key.softmax(dim=-1)
+        total = torch.einsum("bthc,bhc->bth", query, key.sum(dim=1))
+        out = torch.einsum("bthc,bhcd->bthd", query, torch.einsum("bihc,bihd->bhcd", key, value))
+        return self.merge((out / total[..., None] + query).flatten(2))
+
+
+class PlainMixture(nn.Module):
+    """F(v) = sum_e g_e (W_e gelu(U_e v + a_e) + b_e), one expert after the other."""
+
+    def __init__(self, width: int, ffn_width: int, n_experts: int) -> None:
+        super().__init__()
+        self.first = nn.Linear(width, n_experts * ffn_width)
+        self.weight = nn.Parameter(torch.zeros(width, n_experts * ffn_width))
+        self.bias = nn.Parameter(torch.zeros(n_experts, width))
+
+    def forward(self, v: Float[Tensor, "batch n width"], gates: Float[Tensor, "n expert"]) -> Tensor:
+        n_experts = len(self.bias)
+        parts = zip(
+            self.first.weight.chunk(n_experts),
+            self.first.bias.chunk(n_experts),
+            self.weight.chunk(n_experts, dim=1),
+            self.bias,
+            strict=True,
+        )
+        outputs = [linear(gelu(linear(v, u, a)), w, b) for u, a, w, b in parts]
+        return (torch.stack(outputs, dim=-1) * gates[:, None]).sum(dim=-1)
+
+
+class _PlainGNOTBlock(nn.Module):
+    def __init__(self, width: int, *, n_dims: int, n_heads: int, ffn_width: int, n_experts: int) -> None:
+        super().__init__()
+        self.norms = nn.ModuleList(nn.LayerNorm(width) for _ in range(5))
+        self.cross, self.own = (PlainNormalizedAttention(width, n_heads) for _ in range(2))
+        self.mixtures = nn.ModuleList(PlainMixture(width, ffn_width, n_experts) for _ in range(2))
+        widths = (n_dims, ffn_width, ffn_width, n_experts)
+        layers = [layer for n_in, n_out in itertools.pairwise(widths) for layer in (nn.Linear(n_in, n_out), nn.GELU())]
+        self.gate = nn.Sequential(*layers[:-1])
+
+    def forward(self, x: Tensor, z: Tensor, positions: Tensor) -> Tensor:
+        gates = self.gate(positions).softmax(dim=-1)
+        x = x + self.cross(self.norms[0](x), self.norms[1](z))
+        x = x + self.norms[2](self.mixtures[0](x, gates))
+        x = x + self.own(self.norms[3](x), self.norms[3](x))
+        return x + self.norms[4](self.mixtures[1](x, gates))
+
+
+class PlainGNOT(nn.Module):
+    """x_0 = X(p),  z = Z(a, p) + c,  x_{l+1} = B_l(x_l, z, p),  u = D(x_L); one or two axes.
+
+    Hao et al. (2023), arXiv 2302.14376.
+    """
+
+    def __init__(
+        self,
+        *,
+        in_channels: int,
+        out_channels: int,
+        n_dims: int,
+        periodic: bool,
+        width: int = 32,
+        n_layers: int = 2,
+        n_heads: int = 4,
+        ffn_width: int = 64,
+        n_experts: int = 3,
+    ) -> None:
+        super().__init__()
+        self.periodic = periodic
+        self.positions = _PlainPerceptron(n_dims, 2 * width, width)
+        self.fields = _PlainPerceptron(in_channels + n_dims, 2 * width, width)
+        self.placeholder = nn.Parameter(torch.rand(width) / width)
+        sizes = {"n_dims": n_dims, "n_heads": n_heads, "ffn_width": ffn_width, "n_experts": n_experts}
+        self.blocks = nn.ModuleList(_PlainGNOTBlock(width, **sizes) for _ in range(n_layers))
+        self.projection = _PlainPerceptron(width, 2 * width, out_channels)
+
+    @classmethod
+    def with_weights_of(cls, ours: GNOT) -> PlainGNOT:
+        block = ours.blocks[0]
+        assert isinstance(block, GNOTBlock)
+        n_experts, width = block.get_parameter("mixtures.0.bias").shape
+        n_dims = len(ours._nodes)
+        plain = cls(
+            in_channels=ours.get_parameter("fields.0.weight").shape[1] - n_dims,
+            out_channels=ours.get_parameter("projection.1.bias").numel(),
+            n_dims=n_dims,
+            periodic=_is_periodic(ours._nodes),
+            width=width,
+            n_layers=len(ours.blocks),
+            n_heads=block.cross.n_heads,
+            ffn_width=block.get_parameter("gate.0.bias").numel(),
+            n_experts=n_experts,
+        )
+        return _holding(plain, ours)
+
+    def forward(self, a: Float[Tensor, "batch in_channels *space"]) -> Float[Tensor, "batch out_channels *space"]:
+        joined = _with_positions(a, self.periodic).flatten(2).transpose(1, 2)
+        positions = joined[..., a.shape[1] :]
+        x, z = self.positions(positions), self.fields(joined) + self.placeholder
+        for block in self.blocks:
+            x = block(x, z, positions[0])
+        return self.projection(x).transpose(1, 2).unflatten(2, a.shape[2:])
 
 
 # Attention -----------------------------------------------------------------------------------------------------------

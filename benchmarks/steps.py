@@ -26,10 +26,12 @@ from benchmarks.references import (
     PlainFFNO,
     PlainFNO,
     PlainGalerkinAttention,
+    PlainGNOT,
     PlainLSM,
     PlainMgNO,
     PlainMWT,
     PlainUNO,
+    PlainTransolver,
     SoftmaxAttention,
 )
 from benchmarks.timing import DEVICE, alone, interleaved, peak_megabytes, save
@@ -41,10 +43,12 @@ from neuralop_bench.metrics.cost import forward_flops
 from neuralop_bench.models.deeponet import DeepONet
 from neuralop_bench.models.ffno import FFNO
 from neuralop_bench.models.fno import FNO
+from neuralop_bench.models.gnot import GNOT
 from neuralop_bench.models.lsm import LSM
 from neuralop_bench.models.mgno import MgNO
 from neuralop_bench.models.mwt import MWT
 from neuralop_bench.models.uno import UNO
+from neuralop_bench.models.transolver import Transolver
 
 WARM_UP = 6  # steps until the allocator has all the memory it needs
 REPEATS = 15
@@ -136,6 +140,8 @@ CASES: dict[str, Callable[[], Comparison]] = {
     "LSM, 64 x 64": partial(zoo, LSM, PlainLSM),
     "MWT, 64 x 64": partial(zoo, MWT, PlainMWT),
     "DeepONet, 64 x 64": partial(zoo, DeepONet, PlainDeepONet),
+    "Transolver, 64 x 64": partial(zoo, Transolver, PlainTransolver),
+    "GNOT, 64 x 64": partial(zoo, GNOT, PlainGNOT),
     "Galerkin attention, 4096 tokens": attention,
 }
 if DEVICE.type == "cuda":

@@ -12,11 +12,13 @@ from benchmarks.references import (
     PlainFFNO,
     PlainFNO,
     PlainGalerkinAttention,
+    PlainGNOT,
     PlainLSM,
     PlainMgNO,
     PlainMWT,
     PlainSpectralConv,
     PlainUNO,
+    PlainTransolver,
     SoftmaxAttention,
     translated,
 )
@@ -26,10 +28,12 @@ from neuralop_bench.layers.spectral_conv import SpectralConv
 from neuralop_bench.models.deeponet import DeepONet
 from neuralop_bench.models.ffno import FFNO
 from neuralop_bench.models.fno import FNO
+from neuralop_bench.models.gnot import GNOT
 from neuralop_bench.models.lsm import LSM
 from neuralop_bench.models.mgno import MgNO
 from neuralop_bench.models.mwt import MWT
 from neuralop_bench.models.uno import UNO
+from neuralop_bench.models.transolver import Transolver
 
 TOLERANCE = 1e-11
 
@@ -229,6 +233,37 @@ def test_deeponet(shape: tuple[int, ...], sensors: Any, kind: str) -> None:
     assert_equal_to_its_plain_form(ours, PlainDeepONet.with_weights_of, fields(2, 2, *shape))
 
 
+@pytest.mark.parametrize("kind", ["periodic", "closed"])
+@pytest.mark.parametrize("kernel", [1, 3])
+@pytest.mark.parametrize("shape", [(16,), (15,), (8, 6), (7, 9)])
+def test_transolver(shape: tuple[int, ...], kernel: int, kind: str) -> None:
+    ours = Transolver(
+        in_channels=2,
+        out_channels=3,
+        grid=grid_of(kind, *shape),
+        width=6,
+        n_layers=2,
+        n_heads=2,
+        n_slices=5,
+        ffn_width=7,
+        kernel=kernel,
+        reference_points=3,
+    )
+    # Slices that differ: where all are nearly the same, the gradients of queries and keys are rounding errors.
+    with torch.no_grad():
+        for parameter in ours.blocks.parameters():
+            parameter.add_(torch.randn_like(parameter))
+    assert_equal_to_its_plain_form(ours, PlainTransolver.with_weights_of, fields(2, 2, *shape))
+
+
+@pytest.mark.parametrize("kind", ["periodic", "closed"])
+@pytest.mark.parametrize("shape", [(16,), (15,), (8, 6), (7, 9)])
+def test_gnot(shape: tuple[int, ...], kind: str) -> None:
+    sizes = {"width": 6, "n_layers": 2, "n_heads": 2, "ffn_width": 5, "n_experts": 3}
+    ours = GNOT(in_channels=2, out_channels=3, grid=grid_of(kind, *shape), **sizes)
+    assert_equal_to_its_plain_form(ours, PlainGNOT.with_weights_of, fields(2, 2, *shape))
+
+
 @pytest.mark.parametrize(("n_heads", "n_dims"), [(1, 2), (4, 1), (3, 2)])
 @pytest.mark.parametrize("n", [16, 17])
 def test_galerkin_attention(n: int, n_heads: int, n_dims: int) -> None:
@@ -260,8 +295,14 @@ MIXED = Grid((16, 16), (1.0, 1.0), ("periodic", "dirichlet"), ("periodic", "clos
 @pytest.mark.parametrize(
     ("ours", "plain"),
     [
-        *[(FNO, PlainFNO), (FFNO, PlainFFNO), (MgNO, PlainMgNO), (LSM, PlainLSM), (MWT, PlainMWT)],
+        (FNO, PlainFNO),
+        (FFNO, PlainFFNO),
+        (MWT, PlainMWT),
+        (MgNO, PlainMgNO),
+        (LSM, PlainLSM),
         (DeepONet, PlainDeepONet),
+        (Transolver, PlainTransolver),
+        (GNOT, PlainGNOT),
     ],
 )
 def test_default_options(ours: Callable[..., nn.Module], plain: Any, kind: str) -> None:
