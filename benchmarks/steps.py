@@ -22,6 +22,7 @@ from neuralop.models import FNO as NeuralopFNO
 from torch import Tensor, nn
 
 from benchmarks.references import (
+    PlainCNO,
     PlainDeepONet,
     PlainFNO,
     PlainGalerkinAttention,
@@ -35,6 +36,7 @@ from data_gen.grids import Grid
 from neuralop_bench.layers.attention import LinearAttention
 from neuralop_bench.layers.coordinates import append_coordinates
 from neuralop_bench.metrics.cost import forward_flops
+from neuralop_bench.models.cno import CNO
 from neuralop_bench.models.deeponet import DeepONet
 from neuralop_bench.models.fno import FNO
 from neuralop_bench.models.lsm import LSM
@@ -126,6 +128,7 @@ CASES: dict[str, Callable[[], Comparison]] = {
     "FNO, 1024": partial(fno, 1024, 1, 20, 64, 16, {"neuralop": 2.0}),
     "MgNO, 64 x 64": partial(zoo, MgNO, PlainMgNO),
     "LSM, 64 x 64": partial(zoo, LSM, PlainLSM),
+    "CNO, 64 x 64": partial(zoo, CNO, PlainCNO),
     "DeepONet, 64 x 64": partial(zoo, DeepONet, PlainDeepONet),
     "Galerkin attention, 4096 tokens": attention,
 }

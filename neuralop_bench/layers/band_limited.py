@@ -66,38 +66,75 @@ def filtered_activation(
         fine, shape: points per axis where the activation acts, and of the output.
     """
 
-    def apply(rows: Tensor) -> Tensor:
-        return resample_series(activation(resample_series(rows, nodes, fine)), nodes, shape)
-
     with unrounded(x):
         rows = widened(x).flatten(0, 1)
+        sizes = tuple(nodes), tuple(fine), tuple(shape)
         if torch.compiler.is_compiling() or rows.is_meta:
-            return apply(rows).unflatten(0, x.shape[:2])
-        n_values = _VALUES.get(x.device.type, _VALUES_OF_A_DEVICE)
-        n_rows = max(1, n_values // math.prod(fine))
-        return cast(Tensor, _InParts.apply(apply, n_rows, rows)).unflatten(0, x.shape[:2])
+            return _filtered(rows, activation, *sizes).unflatten(0, x.shape[:2])
+        return cast(Tensor, _Filtered.apply(rows, activation, *sizes)).unflatten(0, x.shape[:2])
 
 
-class _InParts(torch.autograd.Function):
-    """A function that acts on each row by itself, applied to a few rows at a time, and again for the gradient."""
+def _filtered(
+    x: Tensor, activation: Callable[[Tensor], Tensor], nodes: Sequence[Nodes], fine: Sequence[int], shape: Sequence[int]
+) -> Tensor:
+    return resample_series(activation(resample_series(x, nodes, fine)), nodes, shape)
+
+
+class _Filtered(torch.autograd.Function):
+    """``_filtered`` for a few rows at a time, and again for the gradient."""
 
     @staticmethod
-    def forward(ctx: Any, function: Callable[[Tensor], Tensor], n_rows: int, x: Tensor) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
+    def forward(  # pyright: ignore[reportIncompatibleMethodOverride]
+        ctx: Any,
+        x: Tensor,
+        activation: Callable[[Tensor], Tensor],
+        nodes: tuple[Nodes, ...],
+        fine: tuple[int, ...],
+        shape: tuple[int, ...],
+    ) -> Tensor:
         ctx.save_for_backward(x)
-        ctx.function, ctx.n_rows = function, n_rows
-        return torch.cat([function(part) for part in x.split(n_rows)])
+        ctx.options = activation, nodes, fine, shape
+        return torch.cat([_filtered(part, *ctx.options) for part in _parts(x, fine)])
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
         (x,) = ctx.saved_tensors
+        activation, nodes, fine, _ = ctx.options
         if torch.is_grad_enabled():  # the gradient will be differentiated again
-            return None, None, *torch.autograd.grad(ctx.function(x), x, grad, create_graph=True)
-        by_x = torch.empty_like(x)
-        for part, g, result in zip(*(tensor.split(ctx.n_rows) for tensor in (x, grad, by_x)), strict=True):
+            by_x = torch.autograd.grad(_filtered(x, *ctx.options), x, grad, create_graph=True)[0]
+            return by_x, None, None, None, None
+        by_x = []
+        for part, g in zip(_parts(x, fine), _parts(grad, fine), strict=True):
             with torch.enable_grad():
-                part = part.detach().requires_grad_()
-                result.copy_(*torch.autograd.grad(ctx.function(part), part, g))
-        return None, None, by_x
+                before = resample_series(part.detach(), nodes, fine).requires_grad_()
+                after = activation(before)
+            (by_fine,) = torch.autograd.grad(after, before, _transposed(g, nodes, fine))
+            by_x.append(_transposed(by_fine, nodes, x.shape[1:]))
+        return torch.cat(by_x), None, None, None, None
+
+
+def _parts(x: Tensor, fine: Sequence[int]) -> tuple[Tensor, ...]:
+    return x.split(max(1, _VALUES.get(x.device.type, _VALUES_OF_A_DEVICE) // math.prod(fine)))
+
+
+def _transposed(grad: Tensor, nodes: Sequence[Nodes], shape: Sequence[int]) -> Tensor:
+    """The transpose of resampling from ``shape`` to the points of ``grad``. It is resampling in the other direction, up
+    to the weights of the points as quadrature nodes: a point at the end of a closed axis has half the weight."""
+    first = grad.ndim - len(nodes)
+    given = grad.shape[first:]
+    grad = _with_ends_times(2.0, grad, nodes)
+    ends = [1 if kind == "closed" else 0 for kind in nodes]
+    scale = math.prod((n - end) / (m - end) for n, m, end in zip(given, shape, ends, strict=True))
+    return _with_ends_times(0.5, resample_series(grad, nodes, shape), nodes) * scale
+
+
+def _with_ends_times(factor: float, x: Tensor, nodes: Sequence[Nodes]) -> Tensor:
+    for axis, kind in enumerate(nodes, start=x.ndim - len(nodes)):
+        if kind == "closed":
+            weights = x.new_ones(x.shape[axis])
+            weights[0] = weights[-1] = factor
+            x = x * weights.view(-1, *(1,) * (x.ndim - axis - 1))
+    return x
 
 
 def _along(x: Tensor, axis: int, nodes: Nodes, n: int) -> Tensor:

@@ -70,8 +70,9 @@ class CNO(nn.Module):
         ValueError: a size below 1, an unknown normalisation or activation.
         DoesNotFit: fewer than 4 points or intervals on the coarsest level.
 
-    Cost: n_blocks = 1 has about 9 (or 3^n_dims) (6 width^2 4^n_levels + 2 n_neck_blocks width^2 4^n_levels) weights.
-    Resampling is most of the time on the finest level: a product of an n x 2n matrix per axis, or a fast transform.
+    Cost: a step spends most of its time in resampling, which is a product with a matrix of fine x n_l numbers per axis
+    (above 512 points, a fast transform), and in the activation's 2^n_dims values per point. With ``exact_shifts`` a
+    block of a coarser level has as many such values per channel as the finest grid has points.
 
     Departures from the published code: its resampling is a windowed sinc of 12 taps with zeros beyond all ends, so that
     it neither wraps around periodic axes nor commutes with shifts exactly; layer norm and GELU by default; any number
@@ -96,8 +97,8 @@ class CNO(nn.Module):
         width: int = 8,
         n_levels: int = 3,
         n_blocks: int = 1,
-        n_neck_blocks: int = 4,
-        lift_width: int = 16,
+        n_neck_blocks: int = 2,
+        lift_width: int = 8,
         normalization: Literal["layer", "batch", "none"] = "layer",
         activation: Literal["gelu", "gelu_tanh", "relu", "tanh", "leaky_relu"] = "gelu",
         exact_shifts: bool = True,

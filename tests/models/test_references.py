@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.references import (
+    PlainCNO,
     PlainDeepONet,
     PlainFNO,
     PlainGalerkinAttention,
@@ -20,6 +21,7 @@ from benchmarks.references import (
 from data_gen.grids import Grid
 from neuralop_bench.layers.attention import LinearAttention
 from neuralop_bench.layers.spectral_conv import SpectralConv
+from neuralop_bench.models.cno import CNO
 from neuralop_bench.models.deeponet import DeepONet
 from neuralop_bench.models.fno import FNO
 from neuralop_bench.models.lsm import LSM
@@ -155,6 +157,22 @@ def test_lsm(shape: tuple[int, int], kind: str, max_width: int | None) -> None:
 
 
 @pytest.mark.parametrize("kind", ["periodic", "closed"])
+@pytest.mark.parametrize(("shape", "n_levels"), [((16,), 1), ((35,), 3), ((16, 12), 1), ((17, 21), 2)])
+def test_cno(shape: tuple[int, ...], n_levels: int, kind: str) -> None:
+    ours = CNO(
+        in_channels=2,
+        out_channels=3,
+        grid=grid_of(kind, *shape),
+        width=3,
+        n_levels=n_levels,
+        n_blocks=2,
+        n_neck_blocks=1,
+        lift_width=5,
+    )
+    assert_equal_to_its_plain_form(ours, PlainCNO.with_weights_of, fields(2, 2, *shape))
+
+
+@pytest.mark.parametrize("kind", ["periodic", "closed"])
 @pytest.mark.parametrize(
     ("shape", "sensors"), [((16,), 16), ((16,), 8), ((15,), 6), ((12, 10), (12, 10)), ((12, 10), 5), ((13, 9), (7, 11))]
 )
@@ -202,7 +220,7 @@ MIXED = Grid((16, 16), (1.0, 1.0), ("periodic", "dirichlet"), ("periodic", "clos
 
 @pytest.mark.parametrize("kind", ["periodic", "closed"])
 @pytest.mark.parametrize(
-    ("ours", "plain"), [(FNO, PlainFNO), (MgNO, PlainMgNO), (LSM, PlainLSM), (DeepONet, PlainDeepONet)]
+    ("ours", "plain"), [(FNO, PlainFNO), (MgNO, PlainMgNO), (LSM, PlainLSM), (CNO, PlainCNO), (DeepONet, PlainDeepONet)]
 )
 def test_default_options(ours: Callable[..., nn.Module], plain: Any, kind: str) -> None:
     model = ours(in_channels=3, out_channels=2, grid=grid_of(kind, 48, 48)).double()
@@ -235,6 +253,8 @@ def test_the_plain_form_has_copies_of_the_parameters() -> None:
         (lambda **kw: MgNO(n_smoothing=[1, 1], activation="relu", **kw), PlainMgNO, "GELU"),
         (lambda **kw: MgNO(n_smoothing=[1, 1], prolongation_kernel=3, **kw), PlainMgNO, "4 points"),
         (lambda **kw: LSM(width=8, n_scales=2, normalization="batch", **kw), PlainLSM, "layer normalisation"),
+        (lambda **kw: CNO(n_levels=2, exact_shifts=False, **kw), PlainCNO, "exact shifts"),
+        (lambda **kw: CNO(n_levels=2, normalization="none", **kw), PlainCNO, "norm"),
         (lambda **kw: DeepONet(activation="tanh", **kw), PlainDeepONet, "GELU"),
         (lambda **kw: DeepONet(hard_dirichlet=True, **kw), PlainDeepONet, "hard boundary"),
         (lambda **kw: DeepONet(branch="cnn", **kw), PlainDeepONet, "dense branch"),
