@@ -83,7 +83,7 @@ class CNO(nn.Module):
 
     >>> model = CNO(in_channels=10, out_channels=1, grid=Grid.periodic(64))
     >>> sum(p.numel() for p in model.parameters())
-    528729
+    361873
     """
 
     resolution_free: ClassVar[bool] = False
