@@ -458,8 +458,7 @@ class PlainCNO(nn.Module):
         self.down = nn.ModuleList(unit(a, b) for a, b in itertools.pairwise(channels))
         self.residual = nn.ModuleList(
             nn.ModuleList(
-                nn.ModuleList([unit(n, n), unit(n, n)])
-                for _ in range(n_neck_blocks if level == n_levels else n_blocks)
+                nn.ModuleList([unit(n, n), unit(n, n)]) for _ in range(n_neck_blocks if level == n_levels else n_blocks)
             )
             for level, n in enumerate(channels)
         )

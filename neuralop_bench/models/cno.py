@@ -138,9 +138,7 @@ class CNO(nn.Module):
         joined = [2 * n for n in channels[:-1]] + channels[-1:]
         self.mixing = nn.ModuleList(unit(n, n) for n in joined[1:])
         self.up = nn.ModuleList(unit(n, finer) for n, (finer, _) in zip(joined[1:], steps, strict=True))
-        self.projection = nn.ModuleList(
-            [unit(2 * width, lift_width, "none"), unit(lift_width, out_channels, "none")]
-        )
+        self.projection = nn.ModuleList([unit(2 * width, lift_width, "none"), unit(lift_width, out_channels, "none")])
 
     def forward(self, x: Float[Tensor, "batch in_channels *space"]) -> Float[Tensor, "batch out_channels *space"]:
         n_levels = len(self.down)

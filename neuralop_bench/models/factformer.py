@@ -45,9 +45,7 @@ class FactorisedAttention(nn.Module):
     Shapes: [batch, *space, width] to the same; angles [n, kernel_width / 2] for each axis.
     """
 
-    def __init__(
-        self, width: int, *, n_dims: int, n_heads: int, head_width: int, kernel_width: int, axes: str
-    ) -> None:
+    def __init__(self, width: int, *, n_dims: int, n_heads: int, head_width: int, kernel_width: int, axes: str) -> None:
         super().__init__()
         self._n_heads, self._parallel = n_heads, axes == "parallel"
         n_values = n_heads * head_width
@@ -65,7 +63,9 @@ class FactorisedAttention(nn.Module):
         v = self.value(u)
         with unrounded(u):
             kernels = self._kernels(widened(u), angles)
-            v = widened(v).unflatten(-1, (self._n_heads, -1)).movedim((-2, -1), (1, 2))  # [batch, head, feature, *space]
+            v = (
+                widened(v).unflatten(-1, (self._n_heads, -1)).movedim((-2, -1), (1, 2))
+            )  # [batch, head, feature, *space]
             if self._parallel:
                 z = torch.cat([_apply(kernel, v, 3 + axis) for axis, kernel in enumerate(kernels)], dim=2)
             else:
