@@ -160,7 +160,7 @@ def test_parameter_count_follows_the_closed_form() -> None:
         ({"lift_width": -1}, "needs model.lift_width to be at least 1"),
         ({"normalization": "group"}, "model.normalization to be one of layer, batch, none, got 'group'"),
         ({"activation": "sine"}, "model.activation to be one of leaky_relu, gelu.*got 'sine'"),
-        ({"n_levels": 2}, r"down to \(3, 4\) points.*n_levels must be at most 1. Lower model.n_levels"),
+        ({"n_levels": 4}, r"down to \(0, 1\) points.*n_levels must be at most 2. Lower model.n_levels"),
     ],
 )
 def test_impossible_options_are_refused_with_the_knob_to_turn(options: dict[str, Any], message: str) -> None:
@@ -170,5 +170,5 @@ def test_impossible_options_are_refused_with_the_knob_to_turn(options: dict[str,
 
 def test_too_many_levels_name_the_largest_number_that_fits() -> None:
     with pytest.raises(DoesNotFit) as error:
-        CNO(in_channels=1, out_channels=1, grid=Grid.periodic(20, 1), n_levels=5)
-    assert error.value.fitting == {"n_levels": 2}
+        CNO(in_channels=1, out_channels=1, grid=Grid.periodic(20, 1), n_levels=6)
+    assert error.value.fitting == {"n_levels": 3}
