@@ -22,6 +22,7 @@ from neuralop.models import FNO as NeuralopFNO
 from torch import Tensor, nn
 
 from benchmarks.references import (
+    PlainCNO,
     PlainDeepONet,
     PlainFFNO,
     PlainFNO,
@@ -30,8 +31,8 @@ from benchmarks.references import (
     PlainLSM,
     PlainMgNO,
     PlainMWT,
-    PlainUNO,
     PlainTransolver,
+    PlainUNO,
     SoftmaxAttention,
 )
 from benchmarks.timing import DEVICE, alone, interleaved, peak_megabytes, save
@@ -40,6 +41,7 @@ from data_gen.grids import Grid
 from neuralop_bench.layers.attention import LinearAttention
 from neuralop_bench.layers.coordinates import append_coordinates
 from neuralop_bench.metrics.cost import forward_flops
+from neuralop_bench.models.cno import CNO
 from neuralop_bench.models.deeponet import DeepONet
 from neuralop_bench.models.ffno import FFNO
 from neuralop_bench.models.fno import FNO
@@ -47,8 +49,8 @@ from neuralop_bench.models.gnot import GNOT
 from neuralop_bench.models.lsm import LSM
 from neuralop_bench.models.mgno import MgNO
 from neuralop_bench.models.mwt import MWT
-from neuralop_bench.models.uno import UNO
 from neuralop_bench.models.transolver import Transolver
+from neuralop_bench.models.uno import UNO
 
 WARM_UP = 6  # steps until the allocator has all the memory it needs
 REPEATS = 15
@@ -139,6 +141,7 @@ CASES: dict[str, Callable[[], Comparison]] = {
     "MgNO, 64 x 64": partial(zoo, MgNO, PlainMgNO),
     "LSM, 64 x 64": partial(zoo, LSM, PlainLSM),
     "MWT, 64 x 64": partial(zoo, MWT, PlainMWT),
+    "CNO, 64 x 64": partial(zoo, CNO, PlainCNO),
     "DeepONet, 64 x 64": partial(zoo, DeepONet, PlainDeepONet),
     "Transolver, 64 x 64": partial(zoo, Transolver, PlainTransolver),
     "GNOT, 64 x 64": partial(zoo, GNOT, PlainGNOT),

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.references import (
+    PlainCNO,
     PlainDeepONet,
     PlainFFNO,
     PlainFNO,
@@ -17,14 +18,15 @@ from benchmarks.references import (
     PlainMgNO,
     PlainMWT,
     PlainSpectralConv,
-    PlainUNO,
     PlainTransolver,
+    PlainUNO,
     SoftmaxAttention,
     translated,
 )
 from data_gen.grids import Grid
 from neuralop_bench.layers.attention import LinearAttention
 from neuralop_bench.layers.spectral_conv import SpectralConv
+from neuralop_bench.models.cno import CNO
 from neuralop_bench.models.deeponet import DeepONet
 from neuralop_bench.models.ffno import FFNO
 from neuralop_bench.models.fno import FNO
@@ -32,8 +34,8 @@ from neuralop_bench.models.gnot import GNOT
 from neuralop_bench.models.lsm import LSM
 from neuralop_bench.models.mgno import MgNO
 from neuralop_bench.models.mwt import MWT
-from neuralop_bench.models.uno import UNO
 from neuralop_bench.models.transolver import Transolver
+from neuralop_bench.models.uno import UNO
 
 TOLERANCE = 1e-11
 
@@ -215,6 +217,22 @@ def test_mwt(shape: tuple[int, int], n_levels: int, kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", ["periodic", "closed"])
+@pytest.mark.parametrize(("shape", "n_levels"), [((16,), 1), ((35,), 3), ((16, 12), 1), ((17, 21), 2)])
+def test_cno(shape: tuple[int, ...], n_levels: int, kind: str) -> None:
+    ours = CNO(
+        in_channels=2,
+        out_channels=3,
+        grid=grid_of(kind, *shape),
+        width=3,
+        n_levels=n_levels,
+        n_blocks=2,
+        n_neck_blocks=1,
+        lift_width=5,
+    )
+    assert_equal_to_its_plain_form(ours, PlainCNO.with_weights_of, fields(2, 2, *shape))
+
+
+@pytest.mark.parametrize("kind", ["periodic", "closed"])
 @pytest.mark.parametrize(
     ("shape", "sensors"), [((16,), 16), ((16,), 8), ((15,), 6), ((12, 10), (12, 10)), ((12, 10), 5), ((13, 9), (7, 11))]
 )
@@ -303,6 +321,7 @@ MIXED = Grid((16, 16), (1.0, 1.0), ("periodic", "dirichlet"), ("periodic", "clos
         (DeepONet, PlainDeepONet),
         (Transolver, PlainTransolver),
         (GNOT, PlainGNOT),
+        (CNO, PlainCNO),
     ],
 )
 def test_default_options(ours: Callable[..., nn.Module], plain: Any, kind: str) -> None:
@@ -342,6 +361,8 @@ def test_the_plain_form_has_copies_of_the_parameters() -> None:
         (lambda **kw: MWT(n_levels=2, details="diagonal", **kw), PlainMWT, "all bands"),
         (lambda **kw: MWT(n_levels=2, coordinates="distances", **kw), PlainMWT, "coordinates of the nodes"),
         (lambda **kw: MWT(n_levels=2, lifting_width=8, **kw), PlainMWT, "affine lifting"),
+        (lambda **kw: CNO(n_levels=2, exact_shifts=False, **kw), PlainCNO, "exact shifts"),
+        (lambda **kw: CNO(n_levels=2, normalization="none", **kw), PlainCNO, "norm"),
         (lambda **kw: DeepONet(activation="tanh", **kw), PlainDeepONet, "GELU"),
         (lambda **kw: DeepONet(hard_dirichlet=True, **kw), PlainDeepONet, "hard boundary"),
         (lambda **kw: DeepONet(branch="cnn", **kw), PlainDeepONet, "dense branch"),
