@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from benchmarks.references import (
     PlainCNO,
     PlainDeepONet,
+    PlainFactFormer,
     PlainFNO,
     PlainGalerkinAttention,
     PlainLSM,
@@ -38,6 +39,7 @@ from neuralop_bench.layers.coordinates import append_coordinates
 from neuralop_bench.metrics.cost import forward_flops
 from neuralop_bench.models.cno import CNO
 from neuralop_bench.models.deeponet import DeepONet
+from neuralop_bench.models.factformer import FactFormer
 from neuralop_bench.models.fno import FNO
 from neuralop_bench.models.lsm import LSM
 from neuralop_bench.models.mgno import MgNO
@@ -129,6 +131,7 @@ CASES: dict[str, Callable[[], Comparison]] = {
     "MgNO, 64 x 64": partial(zoo, MgNO, PlainMgNO),
     "LSM, 64 x 64": partial(zoo, LSM, PlainLSM),
     "CNO, 64 x 64": partial(zoo, CNO, PlainCNO),
+    "FactFormer, 64 x 64": partial(zoo, FactFormer, PlainFactFormer),
     "DeepONet, 64 x 64": partial(zoo, DeepONet, PlainDeepONet),
     "Galerkin attention, 4096 tokens": attention,
 }
