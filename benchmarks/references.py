@@ -26,7 +26,7 @@ from neuralop_bench.layers.conv import Edge
 from neuralop_bench.layers.spectral_conv import SpectralConv
 from neuralop_bench.models.cno import CNO
 from neuralop_bench.models.deeponet import DeepONet
-from neuralop_bench.models.factformer import FactFormer
+from neuralop_bench.models.factformer import FactFormer, FactorisedAttention
 from neuralop_bench.models.fno import FNO
 from neuralop_bench.models.lsm import LSM, NeuralSpectralBlock
 from neuralop_bench.models.mgno import MgNO, VCycle
@@ -684,17 +684,18 @@ class PlainFactFormer(nn.Module):
 
     @classmethod
     def with_weights_of(cls, ours: FactFormer) -> PlainFactFormer:
+        layer = ours.layers[0]
+        assert isinstance(layer, FactorisedAttention)
         _require(len(ours.layers) == ours._n_layers, "layers with weights of their own")
-        _require(not getattr(ours.layers[0], "_parallel") and len(ours._nodes) == 2, "chained kernels of two axes")  # noqa: B009
-        n_heads = int(getattr(ours.layers[0], "_n_heads"))  # noqa: B009
+        _require(not layer._parallel and len(ours._nodes) == 2, "chained kernels of two axes")
         plain = cls(
             in_channels=ours.lifting.in_features,
             out_channels=ours.get_parameter("projection.1.bias").numel(),
             periodic=_is_periodic(ours._nodes),
             width=ours.lifting.out_features,
             n_layers=ours._n_layers,
-            n_heads=n_heads,
-            head_width=ours.get_parameter("layers.0.value.weight").shape[0] // n_heads,
+            n_heads=layer._n_heads,
+            head_width=layer.value.out_features // layer._n_heads,
             kernel_width=ours._kernel_width,
             projection_width=ours.get_parameter("projection.0.bias").numel(),
         )
