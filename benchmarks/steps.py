@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from benchmarks.references import (
     PlainCNO,
     PlainDeepONet,
+    PlainFactFormer,
     PlainFFNO,
     PlainFNO,
     PlainGalerkinAttention,
@@ -43,6 +44,7 @@ from neuralop_bench.layers.coordinates import append_coordinates
 from neuralop_bench.metrics.cost import forward_flops
 from neuralop_bench.models.cno import CNO
 from neuralop_bench.models.deeponet import DeepONet
+from neuralop_bench.models.factformer import FactFormer
 from neuralop_bench.models.ffno import FFNO
 from neuralop_bench.models.fno import FNO
 from neuralop_bench.models.gnot import GNOT
@@ -142,6 +144,7 @@ CASES: dict[str, Callable[[], Comparison]] = {
     "LSM, 64 x 64": partial(zoo, LSM, PlainLSM),
     "MWT, 64 x 64": partial(zoo, MWT, PlainMWT),
     "CNO, 64 x 64": partial(zoo, CNO, PlainCNO),
+    "FactFormer, 64 x 64": partial(zoo, FactFormer, PlainFactFormer),
     "DeepONet, 64 x 64": partial(zoo, DeepONet, PlainDeepONet),
     "Transolver, 64 x 64": partial(zoo, Transolver, PlainTransolver),
     "GNOT, 64 x 64": partial(zoo, GNOT, PlainGNOT),

@@ -51,7 +51,7 @@ class CNO(nn.Module):
         in_channels, out_channels: channels of the input and output fields.
         grid: the training grid.
         width: channels of the finest level. 16 or more as published.
-        n_levels: coarser levels; level l has n // 2^l points, or intervals on a closed axis, and needs at least 2.
+        n_levels: coarser levels; level l has n // 2^l points, or intervals on a closed axis, and at least 2 points.
         n_blocks: residual blocks on every level but the coarsest.
         n_neck_blocks: residual blocks on the coarsest level.
         lift_width: hidden channels of P and Q. 64 as published.
@@ -68,7 +68,7 @@ class CNO(nn.Module):
 
     Raises:
         ValueError: a size below 1, an unknown normalisation or activation.
-        DoesNotFit: fewer than 2 points or intervals on the coarsest level.
+        DoesNotFit: fewer than 2 points per axis on the coarsest level.
 
     Cost: a step spends most of its time in resampling, which is a product with a matrix of fine x n_l numbers per axis
     (above 512 points, a fast transform), and in the activation's 2^n_dims values per point. With ``exact_shifts`` a

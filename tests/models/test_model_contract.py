@@ -31,9 +31,11 @@ DATASETS = sorted({path.stem for path in (CONFIG_DIR / "task" / "smoke").glob("*
 BATCH = 3
 # Models that need 15 s or more to overfit a batch. That a few steps lower their loss is tested in test_precision.py.
 SLOW_TO_FIT = {
+    "cno",
     "conv_net",
     "deeponet",
     "ffno",
+    "factformer",
     "fno_3d",
     "fourier_transformer",
     "galerkin",

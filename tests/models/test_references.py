@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from benchmarks.references import (
     PlainCNO,
     PlainDeepONet,
+    PlainFactFormer,
     PlainFFNO,
     PlainFNO,
     PlainGalerkinAttention,
@@ -28,6 +29,7 @@ from neuralop_bench.layers.attention import LinearAttention
 from neuralop_bench.layers.spectral_conv import SpectralConv
 from neuralop_bench.models.cno import CNO
 from neuralop_bench.models.deeponet import DeepONet
+from neuralop_bench.models.factformer import FactFormer
 from neuralop_bench.models.ffno import FFNO
 from neuralop_bench.models.fno import FNO
 from neuralop_bench.models.gnot import GNOT
@@ -233,6 +235,13 @@ def test_cno(shape: tuple[int, ...], n_levels: int, kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", ["periodic", "closed"])
+def test_factformer(kind: str) -> None:
+    sizes = {"width": 6, "n_layers": 2, "n_heads": 2, "head_width": 5, "kernel_width": 4, "projection_width": 7}
+    ours = FactFormer(in_channels=2, out_channels=3, grid=grid_of(kind, 9, 8), **sizes)
+    assert_equal_to_its_plain_form(ours, PlainFactFormer.with_weights_of, fields(2, 2, 9, 8))
+
+
+@pytest.mark.parametrize("kind", ["periodic", "closed"])
 @pytest.mark.parametrize(
     ("shape", "sensors"), [((16,), 16), ((16,), 8), ((15,), 6), ((12, 10), (12, 10)), ((12, 10), 5), ((13, 9), (7, 11))]
 )
@@ -322,6 +331,7 @@ MIXED = Grid((16, 16), (1.0, 1.0), ("periodic", "dirichlet"), ("periodic", "clos
         (Transolver, PlainTransolver),
         (GNOT, PlainGNOT),
         (CNO, PlainCNO),
+        (FactFormer, PlainFactFormer),
     ],
 )
 def test_default_options(ours: Callable[..., nn.Module], plain: Any, kind: str) -> None:
@@ -363,6 +373,8 @@ def test_the_plain_form_has_copies_of_the_parameters() -> None:
         (lambda **kw: MWT(n_levels=2, lifting_width=8, **kw), PlainMWT, "affine lifting"),
         (lambda **kw: CNO(n_levels=2, exact_shifts=False, **kw), PlainCNO, "exact shifts"),
         (lambda **kw: CNO(n_levels=2, normalization="none", **kw), PlainCNO, "norm"),
+        (lambda **kw: FactFormer(shared=True, **kw), PlainFactFormer, "weights of their own"),
+        (lambda **kw: FactFormer(axes="parallel", **kw), PlainFactFormer, "chained"),
         (lambda **kw: DeepONet(activation="tanh", **kw), PlainDeepONet, "GELU"),
         (lambda **kw: DeepONet(hard_dirichlet=True, **kw), PlainDeepONet, "hard boundary"),
         (lambda **kw: DeepONet(branch="cnn", **kw), PlainDeepONet, "dense branch"),
