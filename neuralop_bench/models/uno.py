@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from data_gen.grids import Grid
+from data_gen.grids import Grid, Nodes
 from neuralop_bench.layers.coordinates import append_coordinates
 from neuralop_bench.layers.mlp import Perceptron, Pointwise
 from neuralop_bench.layers.options import DoesNotFit, choose, require_at_least
@@ -174,5 +174,5 @@ class _Layer(nn.Module):
 
 def _interpolated(v: Float[Tensor, "batch *space channel"], shape: tuple[int, ...]) -> Tensor:
     # The channels are one more axis, which keeps its points.
-    nodes = (*("periodic" for _ in shape), "closed")
+    nodes: tuple[Nodes, ...] = (*(("periodic",) * len(shape)), "closed")
     return resample(v[:, None], nodes, (*shape, v.shape[-1]))[:, 0]
