@@ -132,7 +132,10 @@ class _Perceptron(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
         inputs = ctx.saved_tensors
         if torch.is_grad_enabled():  # the gradient will be differentiated again
-            return None, *torch.autograd.grad(_perceptron(ctx.activation, *inputs), inputs, grad, create_graph=True)
+            needed = [tensor for tensor in inputs if tensor.requires_grad]  # the model's own input may not
+            plain = _perceptron(ctx.activation, *inputs)
+            grads = iter(torch.autograd.grad(plain, needed, grad, create_graph=True))
+            return None, *(next(grads) if tensor.requires_grad else None for tensor in inputs)
         v, weight, bias, second_weight, _ = inputs
         x, grad = v.reshape(-1, v.shape[-1]), grad.reshape(-1, grad.shape[-1])
         by_x = torch.empty_like(x)

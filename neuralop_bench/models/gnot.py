@@ -57,7 +57,8 @@ class NormalizedAttention(nn.Module):
             total = key.mean(dim=2)[..., None]
             means = key.mT @ value / key.shape[2]
             out = query @ means / (query @ total) + query
-        return self.merge.channels_last(out.transpose(1, 2).flatten(2))
+            # Queries are nearly equal at first, so rounding them would lose their differences.
+            return self.merge.channels_last(out.transpose(1, 2).flatten(2))
 
 
 class Mixture(nn.Module):
@@ -208,4 +209,5 @@ class GNOT(nn.Module):
             z = self.fields.channels_last(joined) + self.placeholder
         for block in self.blocks:
             v = cast(Block, block)(v, z, positions)
-        return self.projection.channels_last(v).movedim(-1, 1).unflatten(2, x.shape[2:])
+        with unrounded(x):
+            return self.projection.channels_last(widened(v)).movedim(-1, 1).unflatten(2, x.shape[2:])

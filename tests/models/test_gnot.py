@@ -83,6 +83,13 @@ def test_equals_its_plain_form(grid: Grid) -> None:
     close(model(a), perceptron(model.projection, x).mT.unflatten(2, grid.shape))
 
 
+def test_gradients_can_be_differentiated_again() -> None:
+    model, a = GNOT(in_channels=2, out_channels=3, grid=CLOSED).double(), fields(2, 2, 5, 6)
+    gradients = torch.autograd.grad(model(a).square().sum(), list(model.parameters()), create_graph=True)
+    torch.stack([gradient.square().sum() for gradient in gradients]).sum().backward()
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters())
+
+
 def test_attention_is_a_weighted_mean_of_the_values() -> None:
     # Values that are the same at all points come back, whatever queries and keys are.
     layer, x, y = varied(NormalizedAttention(8, n_heads=2)), fields(2, 5, 8), fields(2, 7, 8)
