@@ -1071,8 +1071,8 @@ class PlainDeepONet(nn.Module):
 
 
 class PlainSliceAttention(nn.Module):
-    """w_xg = softmax_g((S a(x) + b)_g / T),  z_g = sum_x w_xg f(x) / sum_x w_xg,  attention among the z_g, and
-    u(x) = sum_g w_xg z_g in every head; then heads are merged. a and f are convolutions.
+    """w_xg = softmax_g((S a(x) + b)_g / T),  z_g = sum_x w_xg f(x) / max(sum_x w_xg, 1e-5),  attention among the z_g,
+    and u(x) = sum_g w_xg z_g in every head; then heads are merged. a and f are convolutions.
 
     Wu et al. (2024), arXiv 2402.02366, section 3.1.
     """
@@ -1095,7 +1095,7 @@ class PlainSliceAttention(nn.Module):
             for part in self.features(x.movedim(-1, 1)).chunk(2, dim=1)
         )
         weights = (self.slices(a) / self.temperature.clamp(0.1, 5)).softmax(dim=-1)
-        tokens = torch.einsum("bhxg,bhxc->bhgc", weights, f) / weights.sum(dim=2)[..., None]
+        tokens = torch.einsum("bhxg,bhxc->bhgc", weights, f) / weights.sum(dim=2)[..., None].clamp(min=1e-5)
         scores = torch.einsum("bhgc,bhkc->bhgk", self.query(tokens), self.key(tokens)) / math.sqrt(f.shape[-1])
         tokens = torch.einsum("bhgk,bhkc->bhgc", scores.softmax(dim=-1), self.value(tokens))
         out = torch.einsum("bhxg,bhgc->bxhc", weights, tokens).flatten(2)

@@ -153,7 +153,7 @@ class CNO(nn.Module):
         skipped = []
         for level in range(n_levels + 1):
             s = v
-            for first, second in self.residual[level]:
+            for first, second in self.residual[level]:  # pyright: ignore[reportGeneralTypeIssues]
                 s = s + second(act(first(s), level, level))
             skipped.append(act(self.skip[level](s), level, level))
             if level < n_levels:

@@ -9,7 +9,7 @@ from typing import ClassVar, Literal
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.nn.functional import gelu, layer_norm, linear
+from torch.nn.functional import gelu, layer_norm
 
 from data_gen.grids import Grid, Nodes
 from neuralop_bench.layers.coordinates import append_coordinates
@@ -232,7 +232,7 @@ class FactFormer(nn.Module):
             with unrounded(x):
                 phase = 2 * math.pi * (coordinates @ wave_vectors)
                 waves = torch.cat([phase.sin(), phase.cos()], dim=-1)
-                u = u + linear(waves, to_features.weight, to_features.bias)
+                u = u + to_features(waves)
             for _ in range(steps):
                 u = torch.add(u, layer(u, angles), alpha=1 / steps)
         return self.projection.channels_last(u).movedim(-1, 1)

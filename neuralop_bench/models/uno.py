@@ -174,5 +174,5 @@ class _Layer(nn.Module):
 
 def _interpolated(v: Float[Tensor, "batch *space channel"], shape: tuple[int, ...]) -> Tensor:
     # The channels are one more axis, which keeps its points.
-    nodes: tuple[Nodes, ...] = (*(("periodic",) * len(shape)), "closed")
+    nodes: list[Nodes] = [*["periodic"] * len(shape), "closed"]  # pyright: ignore[reportAssignmentType]
     return resample(v[:, None], nodes, (*shape, v.shape[-1]))[:, 0]
