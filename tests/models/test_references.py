@@ -72,13 +72,13 @@ def n_real_parameters(model: nn.Module) -> int:
     return sum(p.numel() * (2 if p.is_complex() else 1) for p in model.parameters())
 
 
-def assert_equal(actual: Tensor, expected: Tensor, name: str) -> None:
-    """Equal up to a fraction of the largest number."""
+def assert_equal(actual: Tensor, expected: Tensor, name: str, at_least: float = 0.0) -> None:
+    """Equal up to a fraction of the largest number, or of ``at_least`` if that is larger."""
     assert actual.shape == expected.shape, name
     assert actual.dtype == expected.dtype, name
     scale = float(expected.abs().max())
     assert scale > 0, name
-    error = float((actual - expected).abs().max()) / scale
+    error = float((actual - expected).abs().max()) / max(scale, at_least)
     assert error < TOLERANCE, f"{name}: {error:.1e}"
 
 
@@ -94,8 +94,10 @@ def assert_equal_to_its_plain_form(
     assert_equal(by_input, plain_by_input, "gradient by the input")
     expected = translated(by_parameter, plain)
     assert expected.keys() == plain_by_parameter.keys()
+    # Where the terms of a gradient cancel, as those of queries do among nearly equal tokens, their rounding remains.
+    at_least = 1e-3 * max(float(gradient.abs().max()) for gradient in plain_by_parameter.values())
     for name, gradient in plain_by_parameter.items():
-        assert_equal(expected[name], gradient, f"gradient by {name}")
+        assert_equal(expected[name], gradient, f"gradient by {name}", at_least)
 
 
 @pytest.fixture(autouse=True)
