@@ -258,13 +258,18 @@ def test_a_compiled_model_equals_itself() -> None:
     assert compiled.state_dict().keys() == operator.state_dict().keys()
 
 
+# The compiler takes seconds for each layer, and up to 5 minutes for all of a deep network.
+SHALLOW = {"n_layers": 1, "n_blocks": 1, "n_levels": 1, "n_scales": 2}
+
+
 @pytest.mark.exhaustive
 @warns_by_itself
 @pytest.mark.usefixtures("compiler")
 @pytest.mark.parametrize("rounded", [False, True], ids=["float32", "bfloat16"])
 @pytest.mark.parametrize("model", MODELS)
 def test_every_compiled_model_equals_itself(model: str, rounded: bool) -> None:
-    cfg = trained(smoke(model))
+    shallow = (f"model.{name}={n}" for name, n in SHALLOW.items() if smoke(model).model.get(name) is not None)
+    cfg = trained(smoke(model, *shallow))
     operator, (x, target) = stirred(build(cfg)).train(), fields(cfg)
     compiled = copy.deepcopy(operator)
     compiled.compile(fullgraph=model != "external")  # other people's modules may break the graph
