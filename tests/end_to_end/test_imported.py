@@ -224,6 +224,11 @@ def test_arrays_of_apebench_are_scored_on_long_rollouts(tmp_path: Path) -> None:
     evaluation = Evaluation.load(next((run_directory(cfg) / "evaluations").glob("*.json")))
     assert 0 < evaluation.metrics["nrmse_gmean_100"] < 100
     assert evaluation.data["test_long"]["n"] == 4
+    shutil.rmtree(tmp_path / "imported" / "test_long")
+    with pytest.raises(
+        ConfigError, match=r"no split test_long; there are train, valid, test\. .* add it to dataset\.path"
+    ):
+        plan.make(cfg)  # before anything is trained
 
 
 @pytest.mark.network
