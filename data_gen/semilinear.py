@@ -213,9 +213,7 @@ class SemilinearProblem(ABC):
         if not self.warm_up:
             return drawn
         steps = self._steps([0.0, self.warm_up])
-        return torch.cat(
-            [*itertools.chain(*(self._solved(*chunk, steps) for chunk in self._chunks(drawn, parameters)))]
-        )
+        return torch.cat([end for chunk in self._chunks(drawn, parameters) for end in self._solved(*chunk, steps)])
 
     def _steps(self, times: Sequence[float]) -> list[list[float]]:
         if self.degree == 1:  # exact at any step
@@ -245,7 +243,7 @@ class SemilinearProblem(ABC):
         parameters: Mapping[str, NDArray[np.float64]],
         steps: Sequence[Sequence[float]],
     ) -> Iterator[Complex[Tensor, "n field *k"]]:
-        """States after each interval."""
+        """States after each interval, one after another."""
         shape, equation = (len(self.state), *self._space.shape), self
         if parameters:
             each = [
@@ -290,11 +288,11 @@ class SemilinearProblem(ABC):
         tails = np.zeros(len(u_hat))
         for first, chunk, own in self._chunks(u_hat, parameters):
             here = slice(first, first + self.inner_batch)
-            scale = _norm(chunk).clamp(min=torch.finfo(torch.float64).tiny)
+            scale = _norm(chunk, self._space.multiplicity).clamp(min=torch.finfo(torch.float64).tiny)
             trajectory[here, 0] = self._space.values(chunk, n).cpu().numpy()
             for time, state in enumerate(self._solved(first, chunk, own, steps), start=1):
                 trajectory[here, time] = self._space.values(state, n).cpu().numpy()
-                tail = _norm(state * self._space.upper_third) / scale
+                tail = _norm(state, self._space.multiplicity * self._space.upper_third) / scale
                 tails[here] = np.maximum(tails[here], tail.cpu().numpy())
         diagnostics = {"spectrum_tail": tails, "n_steps": np.full(len(u_hat), float(sum(map(len, steps))))}
         static = np.empty((len(u_hat), 0, *trajectory.shape[3:]))
@@ -309,8 +307,9 @@ def _exponential(exponents: Tensor, u_hat: Tensor) -> Tensor:
     return torch.stack([torch.exp(own) for own in exponents])
 
 
-def _norm(u_hat: Complex[Tensor, "n field *k"]) -> Float[Tensor, " n"]:
-    return torch.linalg.vector_norm(torch.view_as_real(u_hat).flatten(1), dim=1)
+def _norm(u_hat: Complex[Tensor, "n field *k"], weights: Float[Tensor, "*k"]) -> Float[Tensor, " n"]:
+    power = torch.view_as_real(u_hat).square().sum(dim=-1)
+    return (power * weights).flatten(1).sum(dim=1).sqrt()
 
 
 def _scalar(value: Any) -> Scalar:

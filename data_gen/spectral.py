@@ -157,6 +157,11 @@ class Space:
         return -sum((2 * math.pi / self.length * k) ** 2 for k in self.wavenumbers)  # pyright: ignore[reportReturnType]
 
     @cached_property
+    def multiplicity(self) -> Tensor:
+        """How many wave vectors a coefficient stands for: k and -k where the first wavenumber is above 0."""
+        return torch.where(self.wavenumbers[0] > 0, 2.0, 1.0).double()
+
+    @cached_property
     def upper_third(self) -> Tensor:
         """1 where any wavenumber is above 2/3 K, 0 elsewhere."""
         above = [k.abs() > 2 / 3 * self.k_max for k in self.wavenumbers]

@@ -22,7 +22,7 @@ from pathlib import Path
 from filelock import FileLock
 
 from data_gen.files import WriteError, make_folder, replacing, write_errors
-from neuralop_bench.board import columns, page
+from neuralop_bench.board import columns
 from neuralop_bench.board.collect import Collection, collect
 from neuralop_bench.board.rows import RUN_COLUMNS, Board, run_rows
 from neuralop_bench.board.tables import board_tables
@@ -52,6 +52,8 @@ def write(found: Board, folder: Path, *, draws: bool = True) -> list[Table]:
     with replacing(folder / "leaderboard.md") as temporary:
         temporary.write_text("\n".join(entry.to_markdown() for entry in shown), encoding="utf-8")
     if draws:
+        from neuralop_bench.board import page  # imports matplotlib, which takes a second
+
         with replacing(folder / PAGE_NAME) as temporary:
             temporary.write_text(page.render(found), encoding="utf-8")
     return shown

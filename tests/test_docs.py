@@ -135,16 +135,8 @@ def session(tmp_path: Path) -> Session:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "name",
-    [
-        "importing_data",  # the shortest
-        *(
-            pytest.param(name, marks=pytest.mark.exhaustive)
-            for name in ("adding_a_model", "adding_a_dataset", "adding_a_metric")
-        ),
-    ],
-)
+@pytest.mark.exhaustive
+@pytest.mark.parametrize("name", ["importing_data", "adding_a_model", "adding_a_dataset", "adding_a_metric"])
 def test_a_page_can_be_followed_literally(session: Session, name: str) -> None:
     if name in BUILDS_ON:
         for block in blocks(DOCS / f"{BUILDS_ON[name]}.md"):

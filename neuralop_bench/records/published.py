@@ -54,7 +54,8 @@ class Published:
         verified: read in the authors' own paper, not quoted by others.
         also: labels of variants of the network, beside which the value is shown, too.
         remark: anything else worth knowing.
-        data_sha256: the hash of the test samples in the record of a run that has imported those files.
+        data_sha256: the hash of the test samples in the record of a run that has imported those files. A record has no
+            hash of ``test_long``: of a long rollout on imported files, the horizon is taken to be the entry's.
         url: of the source.
     """
 

@@ -12,7 +12,6 @@ from typing import Any
 from data_gen.agreement import agree
 from neuralop_bench.config.identity import evaluator_name
 from neuralop_bench.config.schema import RunConfig
-from neuralop_bench.evaluation import figures
 from neuralop_bench.records.record import EVALUATIONS, Evaluation, RunRecord
 from neuralop_bench.records.run_directory import RunError
 from neuralop_bench.runs import finished, scoring
@@ -152,6 +151,8 @@ def _spent_seconds(record: RunRecord) -> float | None:
 
 
 def _draw_solver(score: Score, record: RunRecord, path: Path) -> None:
+    from neuralop_bench.evaluation import figures  # imports matplotlib, which takes a second
+
     title = f"{record.model} on {record.dataset} ({record.track}), seed {record.seed}, beside the solver"
     own = {"batched": 1e3 / (score.cost["throughput"] or math.inf), "alone": score.cost["latency_ms"]}
     drawn = figures.error_against_time_figure(score.rungs, score.metrics["rel_l2"], own, title=title)

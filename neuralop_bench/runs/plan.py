@@ -24,7 +24,7 @@ from neuralop_bench.data.trajectories import require_frames
 from neuralop_bench.records.run_directory import RunError, state
 from neuralop_bench.runs.effect import require_effect
 from neuralop_bench.runs.rehearsal import rehearse
-from neuralop_bench.runs.splits import measured, source_of
+from neuralop_bench.runs.splits import measured, source_of, split_of
 from neuralop_bench.runtime import environment
 
 _GIB = 2**30
@@ -116,6 +116,8 @@ def make(cfg: RunConfig, who: Identity | None = None, *, must_fit: bool = True) 
     longest = max(cfg.dataset.horizon, cfg.trainer.unroll + cfg.trainer.pushforward)
     spec = schema.seen(cfg, source.spec)
     require_frames(spec, cfg.dataset.history, longest)
+    for name in measured(cfg):  # after the training, but a folder of imported data may lack it
+        split_of(cfg, name)
     surrogate, activation_bytes = rehearse(cfg, spec)
     who = who or identity(cfg)
     require_effect(cfg, who, spec)

@@ -42,7 +42,11 @@ def split_of(cfg: RunConfig, name: str) -> Split:
     if name in cfg.splits:
         return Split(name, source_of(cfg), cfg.splits[name], cfg.dataset.horizon)
     if name not in further(cfg):
-        raise ConfigError(f"There is no split {name}; there are {', '.join((*cfg.splits, *further(cfg)))}.")
+        place = f"dataset.path={cfg.dataset.path}" if cfg.dataset.path else "dataset.test_splits"
+        raise ConfigError(
+            f"There is no split {name}; there are {', '.join((*cfg.splits, *further(cfg)))}. Choose among these, or "
+            f"add it to {place}."
+        )
     if cfg.dataset.path is not None:
         imported = ImportedDataset(cfg.dataset.path).further(name)
         held = imported.spec.n_snapshots - cfg.dataset.history

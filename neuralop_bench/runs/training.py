@@ -17,7 +17,6 @@ from neuralop_bench.config import constructors
 from neuralop_bench.config.schema import RunConfig, n_fresh
 from neuralop_bench.data.stream import SOLVER_SECONDS, StreamedWindows
 from neuralop_bench.data.trajectories import Examples, Trajectories, Windows
-from neuralop_bench.evaluation import figures
 from neuralop_bench.metrics import cost
 from neuralop_bench.records import run_directory
 from neuralop_bench.records.record import RECORD_NAME, RunRecord, Status
@@ -167,6 +166,8 @@ def _spent(plan: Plan, progress: Progress) -> dict[str, float | None]:
 
 
 def _draw(plan: Plan, surrogate: Surrogate, test: Windows, errors: xr.Dataset, progress: Progress) -> list[Path]:
+    from neuralop_bench.evaluation import figures  # imports matplotlib, which takes a second
+
     title = f"{plan.who.model} on {plan.who.dataset} ({plan.who.track}), seed {plan.cfg.seed}"
     device = surrogate.normalizer.state_mean.device
     drawn = figures.run_figures(

@@ -31,18 +31,13 @@ def _refused(cluster: Cluster, tmp_path: Path, *overrides: str) -> str:
     return err
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize(
     ("override", "reason", "knob"),
     [
         ("hydra.launcher.partition=nowhere", "Invalid partition name specified", "hydra.launcher.partition"),
-        pytest.param(
-            *("hydra.launcher.mem_gb=99999", "Memory specification can not be satisfied", "hydra.launcher.mem_gb"),
-            marks=pytest.mark.exhaustive,
-        ),
-        pytest.param(
-            *("hydra.launcher.gpus_per_node=9", "Requested node configuration is not", "hydra.launcher.gpus_per_node"),
-            marks=pytest.mark.exhaustive,
-        ),
+        ("hydra.launcher.mem_gb=99999", "Memory specification can not be satisfied", "hydra.launcher.mem_gb"),
+        ("hydra.launcher.gpus_per_node=9", "Requested node configuration is not", "hydra.launcher.gpus_per_node"),
     ],
 )
 def test_what_slurm_refuses_is_said_with_the_knob(

@@ -75,6 +75,7 @@ def swept(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Sweep:
     return sweep
 
 
+@pytest.mark.exhaustive
 def test_every_job_of_a_sweep_gives_a_record_and_all_of_them_one_board(swept: Sweep) -> None:
     assert len(swept.records) == len(swept.written) == 2
     assert {record.status for record in swept.records.values()} == {"finished"}

@@ -281,6 +281,7 @@ def uninterrupted(
     return _fit(splits, tmp_path_factory.mktemp("uninterrupted"))
 
 
+@pytest.mark.exhaustive
 def test_training_doesnt_depend_on_the_number_of_workers(
     splits: dict[str, Trajectories], tmp_path: Path, uninterrupted: tuple[Surrogate, Progress]
 ) -> None:
@@ -450,6 +451,7 @@ if __name__ == "__main__":
 """
 
 
+@pytest.mark.exhaustive
 def test_workers_end_with_a_training_that_is_killed(tmp_path: Path) -> None:
     script = tmp_path / "endless.py"
     script.write_text(_ENDLESS)

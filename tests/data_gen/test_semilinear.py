@@ -19,6 +19,7 @@ from data_gen.grids import Grid
 from data_gen.problems.advection1d import Advection1D
 from data_gen.problems.allen_cahn1d import AllenCahn1D
 from data_gen.problems.burgers2d import Burgers2D
+from data_gen.problems.cahn_hilliard2d import CahnHilliard2D
 from data_gen.problems.diffusion1d import Diffusion1D
 from data_gen.problems.fisher1d import FisherKPP1D
 from data_gen.problems.kdv1d import KortewegDeVries1D
@@ -192,6 +193,15 @@ def test_the_slope_of_the_gradient_form_solves_the_conservative_form() -> None:
         2j * np.pi / slope.length * np.arange(65) * np.fft.rfft(solved(height, h[None], 2)[-1, 0]), 128
     )
     assert distance(found, solved(slope, u[None], 2)[-1, 0]) < 1e-6
+
+
+def test_the_tail_is_the_share_of_the_highest_third_of_the_wavenumbers() -> None:
+    problem = CahnHilliard2D(resolution=16, mobility=1e-9)  # wavenumbers up to 7, which hardly change
+    x = np.arange(16) / 16 * 2 * np.pi
+    waves = [np.cos(2 * x)[:, None] + 0 * x, np.cos(7 * x)[:, None] + 0 * x, 0 * x[:, None] + np.cos(5 * x)]
+    start = np.stack([1e-3 * wave for wave in [*waves, 3 * waves[0] + 4 * waves[2]]])[:, None, None]
+    tails = problem.solve(start, np.empty((4, 0, 16, 16)), 1).diagnostics["spectrum_tail"]
+    np.testing.assert_allclose(tails, [0, 1, 1, 0.8], rtol=1e-3, atol=1e-6)
 
 
 # What is refused ------------------------------------------------------------------------------------------------------

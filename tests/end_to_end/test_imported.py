@@ -175,6 +175,7 @@ def test_a_time_dependent_run(on: Compose, waves: Path) -> None:
     assert record.config["dataset"]["horizon"] == 4
 
 
+@pytest.mark.exhaustive
 def test_imported_test_sets_are_measured_on_other_grids_too(on: Compose, imported: Path, tmp_path: Path) -> None:
     folder = tmp_path / "with_more"
     shutil.copytree(imported, folder)
@@ -224,6 +225,11 @@ def test_arrays_of_apebench_are_scored_on_long_rollouts(tmp_path: Path) -> None:
     evaluation = Evaluation.load(next((run_directory(cfg) / "evaluations").glob("*.json")))
     assert 0 < evaluation.metrics["nrmse_gmean_100"] < 100
     assert evaluation.data["test_long"]["n"] == 4
+    shutil.rmtree(tmp_path / "imported" / "test_long")
+    with pytest.raises(
+        ConfigError, match=r"no split test_long; there are train, valid, test\. .* add it to dataset\.path"
+    ):
+        plan.make(cfg)  # before anything is trained
 
 
 @pytest.mark.network
@@ -298,6 +304,7 @@ def test_the_identity_is_in_the_data_and_not_in_their_place(
     assert changed.task != before.task
 
 
+@pytest.mark.exhaustive
 def test_a_moved_dataset_can_be_named(on: Compose, imported: Path, tmp_path: Path) -> None:
     moved = tmp_path / "moved"
     shutil.copytree(imported, moved)

@@ -177,6 +177,7 @@ def test_what_is_measured_is_not_measured_again(
     assert Evaluation.load(path).rungs == evaluated.evaluation.rungs
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("damage", ["cut", pytest.param("other_key", marks=pytest.mark.exhaustive)])
 def test_a_damaged_or_foreign_curve_is_measured_again(
     damage: str, evaluated: Evaluated, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -25,6 +25,7 @@ def spectrum_of_exponax(field: np.ndarray) -> np.ndarray:
     return np.asarray(exponax.get_spectrum(field))
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize(
     ("n", "n_dims"), [(24, 2), *(pytest.param(*case, marks=pytest.mark.exhaustive) for case in ((32, 1), (8, 3)))]
 )

@@ -208,6 +208,7 @@ def test_targets_are_encoded_as_the_surrogate_decodes_them() -> None:
         torch.testing.assert_close(surrogate(batch.history, batch.static), batch.target)
 
 
+@pytest.mark.exhaustive
 def test_prepare_is_given_the_pairs_of_the_training_split_alone_and_once(
     smoke, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -12,7 +12,6 @@ from hydra.utils import instantiate
 from test_model_contract import (
     DATASETS,
     MODELS,
-    SLOW_TO_FIT,
     build,
     channels,
     grid_of,
@@ -92,9 +91,8 @@ def test_a_step_in_bfloat16_is_near_one_in_float32(model: str, dataset: str) -> 
     assert difference(gradient, exact_gradient) < (GRADIENT_WITH_KINKS if model in KINKS else GRADIENT)
 
 
-@pytest.mark.parametrize(
-    "model", [name if name in SLOW_TO_FIT else pytest.param(name, marks=pytest.mark.exhaustive) for name in MODELS]
-)
+@pytest.mark.exhaustive
+@pytest.mark.parametrize("model", MODELS)
 def test_steps_in_bfloat16_lower_the_loss_as_those_in_float32_do(model: str) -> None:
     cfg = trained(smoke(model))
     x, target = fields(cfg)

@@ -52,6 +52,7 @@ def test_eight_processes_on_an_empty_cache_generate_once_and_give_eight_runs(
         assert (record.metrics, record.data) == (records[record.seed].metrics, records[record.seed].data)
 
 
+@pytest.mark.exhaustive
 def test_locks_of_dead_processes_do_not_block(runs: Runs, alone: Place, place: Place) -> None:
     data = place.data / next(alone.data.iterdir()).name
     folder = place.outputs / alone.run_directory.relative_to(alone.outputs)

@@ -131,6 +131,7 @@ def test_a_damaged_curve_is_written_again_though_no_epoch_is_left(runs: Runs, al
     assert path.read_bytes() == sound
 
 
+@pytest.mark.exhaustive
 @pytest.mark.slow
 @EACH_DAMAGE
 @pytest.mark.parametrize(
@@ -317,6 +318,7 @@ def test_records_of_the_first_format_are_still_read(finished: Place, tmp_path: P
         RunRecord.load(path)
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("change", ["cut", pytest.param("newer", marks=pytest.mark.exhaustive)])
 def test_an_evaluation_that_cannot_be_read_is_named_and_can_be_repeated(
     finished: Place, tmp_path: Path, change: str

@@ -154,6 +154,7 @@ def locked() -> Iterator[list[Path]]:
         folder.chmod(0o755)
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize(
     "which", ["run directory", *(pytest.param(name, marks=pytest.mark.exhaustive) for name in ("data", "outputs"))]
 )
@@ -234,6 +235,7 @@ def test_workers_that_memory_does_not_suffice_for_are_explained(runs: Runs, alon
     _assert_completed(runs.finish(*place.arguments()), place, alone)
 
 
+@pytest.mark.exhaustive
 @pytest.mark.slow
 def test_a_worker_that_the_system_killed_is_explained_and_its_shards_are_kept(runs: Runs, place: Place) -> None:
     size = ("workers=2", "splits.train=640", "trainer.epochs=1")

@@ -185,6 +185,7 @@ def test_a_run_does_not_go_on_from_a_pickle(
         pipeline.run(repeated)
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("whole", [True, pytest.param(False, marks=pytest.mark.exhaustive)])
 @pytest.mark.usefixtures("no_figures")
 def test_a_pickle_in_place_of_a_shard_is_solved_again(tmp_path: Path, canary: Path, whole: bool) -> None:

@@ -176,6 +176,7 @@ def test_workers_that_hear_ctrl_c_first_say_nothing(place: Place) -> None:
     assert process.returncode == 130
 
 
+@pytest.mark.exhaustive
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("signum", "status"), [(signal.SIGINT, 130), pytest.param(signal.SIGTERM, 143, marks=pytest.mark.exhaustive)]

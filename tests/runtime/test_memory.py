@@ -38,15 +38,15 @@ PROGRAM = """
 import json, resource, sys
 from data_gen.generation.memory import hand_memory_back
 from neuralop_bench import compose, pipeline
+from neuralop_bench.evaluation import figures
 from neuralop_bench.metrics import cost
-from neuralop_bench.runs import training
 from neuralop_bench.runtime.environment import resolve_device
 
 cpu = resolve_device("cpu")
 reset = cost.reset_peak_memory
 pipeline.keep_freed_memory = hand_memory_back
 cost.reset_peak_memory = lambda device: None
-training.figures.run_figures = lambda *arguments, **options: {}  # of two samples, and slow
+figures.run_figures = lambda *arguments, **options: {}  # of two samples, and slow
 measured = []
 for overrides in json.loads(sys.argv[1]):
     reset(cpu)

@@ -286,6 +286,7 @@ def test_an_unknown_mode_is_refused() -> None:
         WandbTracker(mode="sometimes")  # pyright: ignore[reportArgumentType]
 
 
+@pytest.mark.exhaustive
 def test_a_tracking_library_is_imported_only_when_a_run_starts(tmp_path: Path) -> None:
     code = (
         "import sys; from hydra.utils import instantiate; from neuralop_bench import compose, pipeline\n"
