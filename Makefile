@@ -71,7 +71,7 @@ PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -rs -n auto --dist workst
 test: tools ## every promise once, one process per core (about 8 minutes on 2 cores)
 	$(PYTEST) -m 'not exhaustive'
 
-test-exhaustive: tools ## what `test` leaves out: one mechanism at every other place, and the pages of the documentation (about 20 minutes on 2 cores)
+test-exhaustive: tools ## what `test` leaves out: one mechanism at every other place, and the pages of the documentation (about 40 minutes on 2 cores)
 	$(PYTEST) -m exhaustive
 
 test-all: test test-exhaustive ## both

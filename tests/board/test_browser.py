@@ -141,7 +141,7 @@ def test_it_is_reached_by_keyboard_alone(page: Page) -> None:
     ("page", "scheme"),
     [
         (DESKTOP, "light"),
-        (PHONE, "dark"),
+        pytest.param(PHONE, "dark", marks=pytest.mark.exhaustive),
         pytest.param(DESKTOP, "dark", marks=pytest.mark.exhaustive),
         pytest.param(PHONE, "light", marks=pytest.mark.exhaustive),
     ],

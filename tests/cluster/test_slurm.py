@@ -19,7 +19,7 @@ from neuralop_bench.config.compose import compose
 from neuralop_bench.records.record import RunRecord
 from neuralop_bench.runs import splits
 
-pytestmark = [pytest.mark.cluster, pytest.mark.slow]
+pytestmark = [pytest.mark.cluster, pytest.mark.exhaustive, pytest.mark.slow]
 
 ROOT = Path(__file__).parents[2]
 LAUNCHERS = {"slurm": ON_SLURM, "basic": ()}

@@ -326,6 +326,7 @@ def test_no_process_is_left_when_training_fails(
 # Configuration -------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.exhaustive
 def test_a_fixed_run_keeps_its_name_and_a_streamed_one_gets_its_own() -> None:
     fixed, stream = identity(compose()), identity(compose("data=stream"))
     assert (fixed.track, fixed.variant) == ("lite", "default-f3e46648")
@@ -417,6 +418,7 @@ def test_a_streamed_run_says_what_it_drew_and_what_that_cost(smoke: Smoke) -> No
     assert again.run_id == record.run_id
 
 
+@pytest.mark.exhaustive
 def test_an_error_of_the_solver_ends_the_training(splits: dict[str, Trajectories]) -> None:
     problem = Breaking(viscosity=1e-2, resolution=16, oversampling=1.0, n_snapshots=5)
     budget = {"epochs": EPOCHS, "batch_size": BATCH_SIZE, "n_fresh": N_FRESH}

@@ -106,6 +106,7 @@ def test_evaluating_again_repeats_the_numbers_beside_the_record(
     assert "This evaluation is done" in capsys.readouterr().out
 
 
+@pytest.mark.exhaustive
 def test_an_evaluation_rebuilds_the_board_of_the_given_outputs_and_no_other(finished: Path, tmp_path: Path) -> None:
     board, run = tmp_path / "leaderboard", tmp_path / "incoming" / "a" / "b" / "c" / "seed=0"
     board.mkdir()

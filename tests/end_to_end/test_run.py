@@ -132,6 +132,7 @@ def test_an_impossible_run_with_force_leaves_the_old_run_in_place(repeated: RunC
     assert not (Path(repeated.paths.outputs) / ".superseded").exists()
 
 
+@pytest.mark.exhaustive
 @pytest.mark.usefixtures("no_figures")
 def test_a_sweep_over_seeds_gives_three_records_and_one_row(tmp_path: Path, data_folder: Path) -> None:
     paths = (f"paths.outputs={tmp_path / 'out'}", f"paths.data={data_folder}")

@@ -274,6 +274,7 @@ def test_an_evaluation_files_a_run_of_ones_own(place: Place, tmp_path: Path) -> 
 # Sweeps --------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.exhaustive
 def test_a_sweep_leaves_out_what_is_committed_and_files_the_rest(place: Place, clone: Callable[[], Place]) -> None:
     """With an evaluation of a single further test set, which is cheap."""
     further = ("evaluator=thorough", "evaluator.test_splits=[test_half]")

@@ -64,6 +64,7 @@ def test_locks_of_dead_processes_do_not_block(runs: Runs, alone: Place, place: P
     assert place.record.metrics == alone.record.metrics
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("more", [("force=true",), pytest.param((), marks=pytest.mark.exhaustive)])
 def test_a_run_at_work_is_left_alone(runs: Runs, alone: Place, place: Place, more: tuple[str, ...]) -> None:
     first = runs.start(*place.arguments())

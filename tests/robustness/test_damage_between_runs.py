@@ -161,6 +161,7 @@ def test_damage_in_a_stopped_run_is_reported_before_it_goes_on_or_harmless(
     assert curves[0] == curves[1]
 
 
+@pytest.mark.exhaustive
 def test_status_gives_no_command_of_another_run(stopped: Place, tmp_path: Path) -> None:
     place = _copy(stopped, tmp_path)
     path = place.run_directory / "run.yaml"
@@ -292,6 +293,7 @@ def test_a_damaged_note_of_a_failure_is_harmless(stopped: Place, tmp_path: Path,
 # Newer formats --------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.exhaustive
 def test_a_record_of_a_newer_format_is_left_alone_with_a_word(finished: Place, tmp_path: Path) -> None:
     place = _copy(finished, tmp_path)
     path = place.run_directory / "record.json"

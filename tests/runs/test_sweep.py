@@ -215,6 +215,7 @@ def test_a_stopped_sweep_goes_on_with_the_same_command(paths: tuple[str, str], t
     assert waits
 
 
+@pytest.mark.exhaustive
 @pytest.mark.usefixtures("no_figures")
 def test_a_sweep_asks_for_what_a_finished_run_lacks(sweep: Callable[..., Told], tmp_path: Path) -> None:
     quick = ("track=smoke", "dataset=burgers1d", "model=mean_field", "seed=0,1")
