@@ -84,8 +84,8 @@ lint: tools ## style and import rules
 types: tools ## static types
 	$(BIN)/pyright
 
-docs: tools ## rewrite docs/metrics.md from the docstrings, and build the documentation into site/
-	$(BIN)/python scripts/write_metrics_page.py
+docs: tools ## rewrite docs/metrics.md and docs/models.md from the docstrings, and build the documentation into site/
+	$(BIN)/python scripts/write_reference_pages.py
 	$(BIN)/mkdocs build --strict
 
 board: install ## run what leaderboard/ lacks, file it there, rewrite its pages (about 6 hours on 2 cores if nothing is committed, minutes if all is; the same command goes on)

@@ -1,4 +1,4 @@
-"""The documentation: its links, its code, the page that is made from docstrings, and the site."""
+"""The documentation: its links, its code, the pages that are made from docstrings, and the site."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ BUILDS_ON = {"adding_a_model": "first_hour"}
 
 
 def _writer() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("write_metrics_page", ROOT / "scripts" / "write_metrics_page.py")
+    spec = importlib.util.spec_from_file_location("write_reference_pages", ROOT / "scripts" / "write_reference_pages.py")
     assert spec
     assert spec.loader
     module = importlib.util.module_from_spec(spec)
@@ -92,11 +92,12 @@ def test_the_index_lists_every_page() -> None:
     assert not missing, "add to docs/README.md: " + ", ".join(missing)
 
 
-# The page of metrics ------------------------------------------------------------------------------------------------
+# The pages of metrics and models ------------------------------------------------------------------------------------
 
 
-def test_the_page_of_metrics_is_what_the_docstrings_say() -> None:
-    assert WRITER.PAGE.read_text() == WRITER.page(), "run `make docs`"
+@pytest.mark.parametrize("path", WRITER.PAGES, ids=lambda path: path.stem)
+def test_a_page_of_reference_is_what_the_docstrings_say(path: Path) -> None:
+    assert path.read_text() == WRITER.PAGES[path](), "run `make docs`"
 
 
 @pytest.mark.parametrize("name", WRITER.metrics())

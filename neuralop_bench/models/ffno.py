@@ -65,7 +65,9 @@ class FFNO(nn.Module):
         ValueError: a size below 1, an unknown activation, or a padding outside [0, 1].
 
     Reference: Tran, Mathews, Xie and Ong (2023), Factorized Fourier Neural Operators, arXiv 2111.13802, equations 5 to
-    8. Published for Navier-Stokes: 24 layers, width 64, 16 modes, shared weights, weight normalisation; as here:
+    8.
+
+    Published for Navier-Stokes are 24 layers, width 64, 16 modes, shared weights and weight normalisation; as here:
 
     >>> model = FFNO(in_channels=1, out_channels=1, grid=Grid.periodic(64), width=64, n_layers=24, share_weights=True)
     >>> sum(p.numel() for p in model.parameters())
