@@ -32,7 +32,8 @@ BUILDS_ON = {"adding_a_model": "first_hour"}
 
 
 def _writer() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("write_reference_pages", ROOT / "scripts" / "write_reference_pages.py")
+    path = ROOT / "scripts" / "write_reference_pages.py"
+    spec = importlib.util.spec_from_file_location(path.stem, path)
     assert spec
     assert spec.loader
     module = importlib.util.module_from_spec(spec)
