@@ -12,7 +12,6 @@ from neuralop_bench.records.record import Evaluation
 from neuralop_bench.records.run_directory import REPORT_NAME
 from neuralop_bench.runtime.place import CONFIG_DIR
 
-# Make test-all runs the others as well.
 # On imported data: tests/end_to_end/test_imported.py.
 NAMES = sorted(
     {path.stem for path in (CONFIG_DIR / "experiment" / "paper").glob("*.yaml")} - {"apebench_imported"},
