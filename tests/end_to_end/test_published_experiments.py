@@ -12,8 +12,6 @@ from neuralop_bench.records.record import Evaluation
 from neuralop_bench.records.run_directory import REPORT_NAME
 from neuralop_bench.runtime.place import CONFIG_DIR
 
-# Make test-all runs the others as well.
-_FIRST = "fno_burgers1024"
 # On imported data: tests/end_to_end/test_imported.py.
 NAMES = sorted(
     {path.stem for path in (CONFIG_DIR / "experiment" / "paper").glob("*.yaml")} - {"apebench_imported"},
@@ -32,9 +30,8 @@ SMALL_DATA = {
 SMALL_MODEL = {"lsm": ("model.width=8", "model.patch=2"), "galerkin_darcy141": ("model.coarse=11",)}
 
 
-@pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=[pytest.mark.exhaustive] * (name != _FIRST)) for name in NAMES]
-)
+@pytest.mark.exhaustive
+@pytest.mark.parametrize("name", NAMES)
 @pytest.mark.usefixtures("no_figures")
 def test_a_published_experiment_runs(
     name: str, data_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]

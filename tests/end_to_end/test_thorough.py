@@ -164,6 +164,7 @@ def test_tables_fit_a_terminal(evaluated: Evaluated) -> None:
     assert not [line for line in tables if "…" in line], "a cell is cut"
 
 
+@pytest.mark.exhaustive
 def test_what_is_measured_is_not_measured_again(
     evaluated: Evaluated, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -127,6 +127,7 @@ def test_complex_weights_count_as_two_real_numbers() -> None:
     assert surrogate_of(operator).n_parameters == count_parameters(operator)
 
 
+@pytest.mark.exhaustive
 def test_a_whole_run(smoke) -> None:
     small = "+model.arguments={n_modes: [8, 8], hidden_channels: 8}"
     cfg = smoke("model=external", "model.target=neuralop.models.TFNO", small, "model.label=tfno")

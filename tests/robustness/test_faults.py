@@ -205,6 +205,7 @@ def test_a_disk_that_is_mounted_read_only_is_named(runs: Runs, small_disk: Path,
 # Memory ---------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.exhaustive
 def test_training_without_memory_is_explained_and_goes_on(runs: Runs, alone: Place, place: Place) -> None:
     run = runs.finish(*place.arguments(), strikes=(("exhaust_at_step", {"count": 20}),))
     _assert_explained(run, "Out of memory. Lower trainer.batch_size")

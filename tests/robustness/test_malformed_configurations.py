@@ -98,51 +98,31 @@ MALFORMED = [
     # Names
     ("modle=fno", "Unknown key modle"),
     ("model=fmo", "Did you mean fno"),
-    ("paths.data='/dev/null/\x1b[2J'", "/dev/null"),
     ("experiment=nope", "no experiment 'nope'"),
     ("task=../../x", "no task ../../x"),
     ("+trainer.lr=3", "Unknown key trainer.lr. Did you mean optimizer.lr"),
-    ("+splits.foo=3", "Unknown split splits.foo"),
-    ("hydra.foo=3", "Unknown key hydra.foo"),
-    ("choices={model: fno}", "choices"),
     # The grammar of the command line
     ("model.width=[", "'model.width=[' can't be read"),
     ("~optimizer", "optimizer must name a constructor"),
-    ("~splits.test", "splits lacks ['test']"),
     # Interpolations
     ("model.width=${oops}", "model.width=${oops} has no value"),
-    ("trainer.epochs=???", "trainer.epochs isn't set"),
     # Types
     ("seed=1.5", "seed: Value '1.5'"),
-    ("trust=[1]", "trust must list names of packages"),
-    ("model.width=", "model.width must be of type int, got ''"),
-    ("model.n_modes=[8,8,8]", "model"),
     ("dataset.problem.initial=3", "dataset.problem.initial must be of type InitialLaw"),
-    ("evaluator.metrics.rel_l2=3", "evaluator.metrics.rel_l2 must name a constructor"),
     ("tracker._target_=torch.nn.Identity", "tracker makes a Identity"),
-    ("model._target_=neuralop_bench.models.fno.FNOO", "model._target_"),
     # Values
     ("model.n_modes=17", "n_modes must be at most 16"),
     ("model.label=../../x", "model.label must be"),
-    ("paths.outputs=/dev/null/x", "paths.outputs: /dev/null is a file"),
-    ("device=tpu", "device='tpu'"),
     ("trainer.epochs=0", "trainer.epochs must be at least 1"),
-    ("trainer.clip_norm=nan", "trainer.clip_norm must be positive"),
     ("evaluator.test_splits=[test_haf]", "Did you mean test_half"),
-    ("surrogate.bundle=7", "trainer.unroll=7"),
     ("optimizer.lr=-1", "optimizer: Invalid learning rate"),
-    ("optimizer.lr=nan", "optimizer.lr must be a finite number"),
-    ("dataset.problem.viscosity=-1", "dataset.problem.viscosity must be positive"),
     # Huge values, which must cost neither memory nor time
     (f"splits.train={HUGE}", "splits.train must be at most"),
-    (f"seed={10**30}", "seed must be at most"),
     (f"model.width={2**16}", "of memory"),
     ("dataset.problem.resolution=50000", "dataset.problem.resolution=50000"),
     # Constructors that nobody has vouched for
     ("model._target_=os.system", "trust=[os]"),
-    ("model._target_=neuralop_bench.runtime.environment.subprocess.run", "trusted constructors"),
     ("+model.padding={_target_: os.system, command: ls}", "model.padding._target_=os.system"),
-    ("+model.activation=[{a: [{_target_: os.system}]}]", "model.activation[0].a[0]._target_=os.system"),
     ("+hydra.callbacks.x={_target_: os.system, command: ls}", "hydra.callbacks.x._target_=os.system"),
     ("hydra.job_logging.handlers.console.class=os.system", "hydra.job_logging.handlers.console.class=os.system"),
 ]
@@ -150,6 +130,10 @@ MALFORMED = [
 # The same checks at other keys.
 MORE = [
     # Names
+    ("paths.data='/dev/null/\x1b[2J'", "/dev/null"),
+    ("+splits.foo=3", "Unknown split splits.foo"),
+    ("hydra.foo=3", "Unknown key hydra.foo"),
+    ("choices={model: fno}", "choices"),
     ("track=", "Unknown track ''"),
     ("recipe=smoke/ns2d_nope", "no recipe 'smoke/ns2d_nope'"),
     ("model=../model/fno", "model must be the name of an option"),
@@ -170,6 +154,7 @@ MORE = [
     ("+choices.dataset=../../x", "choices can't be set"),
     ("overrides=[a]", "overrides can't be set"),
     # The grammar of the command line
+    ("~splits.test", "splits lacks ['test']"),
     ("=3", "=3"),
     ("++", "'++' can't be read"),
     ("model.label=ä", "'model.label=ä' can't be read"),
@@ -190,12 +175,18 @@ MORE = [
     ("~trainer", "trainer"),
     ("~model.label", "model.label"),
     # Interpolations
+    ("trainer.epochs=???", "trainer.epochs isn't set"),
     ("model.width=${model.width}", "model.width=${model.width} has no value"),
     ("model.width=${oc.env:NOWHERE_SET}", "model.width=${oc.env:NOWHERE_SET} has no value"),
     ("+model.again=${model}", "model.again"),
     ("seed=${eval:1+1}", "seed=${eval:1+1} has no value"),
     ("model.label=${oc.env:HOME}", "model.label must be"),
     # Types
+    ("trust=[1]", "trust must list names of packages"),
+    ("model.width=", "model.width must be of type int, got ''"),
+    ("model.n_modes=[8,8,8]", "model"),
+    ("evaluator.metrics.rel_l2=3", "evaluator.metrics.rel_l2 must name a constructor"),
+    ("model._target_=neuralop_bench.models.fno.FNOO", "model._target_"),
     ("seed=null", "seed must have a value"),
     ("surrogate.residual=maybe", "surrogate.residual:"),
     ("model.n_modes=[]", "model.n_modes is empty"),
@@ -233,6 +224,12 @@ MORE = [
     ("+evaluator.rollout_metrics.x={_target_: torch.nn.Identity}", "evaluator.rollout_metrics.x makes a MetricContext"),
     ("loss._target_=torch.nn.MSELoss", "loss"),
     # Values
+    ("paths.outputs=/dev/null/x", "paths.outputs: /dev/null is a file"),
+    ("device=tpu", "device='tpu'"),
+    ("trainer.clip_norm=nan", "trainer.clip_norm must be positive"),
+    ("surrogate.bundle=7", "trainer.unroll=7"),
+    ("optimizer.lr=nan", "optimizer.lr must be a finite number"),
+    ("dataset.problem.viscosity=-1", "dataset.problem.viscosity must be positive"),
     ("paths.data=", "paths.data must name a folder"),
     (f"paths.outputs={'x' * 300}", "paths.outputs"),
     ("mode=nonsense", "mode must be one of run, evaluate"),
@@ -270,6 +267,7 @@ MORE = [
     ("dataset.problem.inner_batch=0", "dataset.problem.inner_batch must be at least 1"),
     ("dataset.problem.initial.tau=-1", "dataset.problem.initial"),
     # Huge values, which must cost neither memory nor time
+    (f"seed={10**30}", "seed must be at most"),
     (f"splits.train={10**9}", "paths.data"),
     (f"model.width={10**9}", "model.width must be at most"),
     (f"dataset.problem.resolution={10**6}", "dataset.problem.resolution must be at most"),
@@ -288,6 +286,8 @@ MORE = [
     (f"dataset.problem.n_snapshots={HUGE}", "dataset.problem.n_snapshots must be at most"),
     (f"dataset.problem.inner_batch={HUGE}", "dataset.problem.inner_batch must be at most"),
     # Constructors that nobody has vouched for
+    ("model._target_=neuralop_bench.runtime.environment.subprocess.run", "trusted constructors"),
+    ("+model.activation=[{a: [{_target_: os.system}]}]", "model.activation[0].a[0]._target_=os.system"),
     ("model._target_=torch.hub.load", "model._target_=torch.hub.load"),
     ("loss._target_=neuralop_bench.training.losses.Tensor", "isn't a constructor of a trusted package"),
     ("model._target_=[os.system]", "model._target_ must be a dotted name"),

@@ -124,16 +124,17 @@ def test_ctrl_c_during_the_imports_is_answered_as_well(place: Place, library: st
 
 
 @pytest.mark.slow
+@pytest.mark.exhaustive
 @pytest.mark.parametrize(
     ("signum", "status", "group", "delay"),
     [
         # From the moment at which workers are started, over their imports, to their work.
-        pytest.param(signal.SIGINT, 130, True, 0.0, marks=pytest.mark.exhaustive),
-        pytest.param(signal.SIGINT, 130, True, 0.3, marks=pytest.mark.exhaustive),
-        pytest.param(signal.SIGINT, 130, True, 1.5, marks=pytest.mark.exhaustive),
+        (signal.SIGINT, 130, True, 0.0),
+        (signal.SIGINT, 130, True, 0.3),
+        (signal.SIGINT, 130, True, 1.5),
         (signal.SIGINT, 130, True, None),
-        pytest.param(signal.SIGTERM, 143, False, 0.3, marks=pytest.mark.exhaustive),
-        pytest.param(signal.SIGTERM, 143, True, None, marks=pytest.mark.exhaustive),
+        (signal.SIGTERM, 143, False, 0.3),
+        (signal.SIGTERM, 143, True, None),
     ],
 )
 def test_a_stopped_generation_takes_its_workers_with_it(

@@ -138,6 +138,8 @@ OPTIONS = (
     "trainer.pushforward=1",
     "trainer.unroll=2",
 )
+# One of each kind: by gradients on single steps and on bundles, from outside, and without parameters to train.
+KINDS = ("external", "fno", "fno_3d", "mean_field", "persistence")
 # Small enough to train in a second.
 SMALL = ("splits.train=3", "splits.valid=2", "splits.test=2", "trainer.epochs=1")
 
@@ -189,7 +191,7 @@ def _is_exhaustive(model: str, option: str) -> bool:
     ("model", "option"),
     [
         pytest.param(model, option, marks=[pytest.mark.exhaustive] * _is_exhaustive(model, option))
-        for model in MODELS
+        for model in KINDS
         for option in OPTIONS
     ],
 )

@@ -149,6 +149,7 @@ def test_a_killed_job_takes_no_other_with_it(paths: tuple[str, str], tmp_path: P
     assert "seed=1: Its process was killed, most likely for lack of memory. Lower trainer.batch_size" in done.stderr
 
 
+@pytest.mark.exhaustive
 @pytest.mark.usefixtures("no_figures")
 @pytest.mark.filterwarnings("default")  # optuna's database
 def test_a_search_minimises_the_error_on_valid_and_says_how_long_it_was(

@@ -51,6 +51,7 @@ def alone(tmp_path_factory: pytest.TempPathFactory) -> RunConfig:
     return cfg
 
 
+@pytest.mark.exhaustive
 @pytest.mark.slow
 def test_two_processes_train_as_one_and_go_on_from_its_checkpoint(
     alone: RunConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
