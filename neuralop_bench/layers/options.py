@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any, TypeVar
 
+from data_gen.grids import AXIS_NAMES, Grid
+
 _T = TypeVar("_T")
 
 
@@ -68,6 +70,30 @@ def choose(who: str, name: str, value: str, table: Mapping[str, _T]) -> _T:
     """
     require_known(who, name, value, table)
     return table[value]
+
+
+def require_bundle(n_steps: int, out_channels: int, grid: Grid) -> None:
+    """Check what a model that treats time as one more axis is given.
+
+    Raises:
+        Inapplicable: fewer than two steps; a grid of three axes.
+        ValueError: ``out_channels`` isn't a multiple of ``n_steps``.
+    """
+    if n_steps < 2:
+        raise Inapplicable(
+            f"A space-time model predicts a bundle of steps at once and needs at least 2, got n_steps={n_steps}. "
+            "Raise surrogate.bundle, e.g. to dataset.horizon, and trainer.unroll with it."
+        )
+    if out_channels % n_steps:
+        raise ValueError(
+            f"A bundle of n_steps={n_steps} has a multiple of {n_steps} channels, but out_channels is "
+            f"{out_channels}. Set model.n_steps to the value of surrogate.bundle."
+        )
+    if grid.n_dims == len(AXIS_NAMES):
+        raise Inapplicable(
+            f"A space-time model adds a time axis to at most {len(AXIS_NAMES) - 1} space axes, but the grid has "
+            f"{grid.n_dims}. Predict step by step: choose another model and surrogate.bundle=1."
+        )
 
 
 def one_for_each(value: int | Sequence[int], n: int) -> tuple[int, ...]:

@@ -7,8 +7,8 @@ from collections.abc import Callable
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from data_gen.grids import AXIS_NAMES, Grid
-from neuralop_bench.layers.options import DoesNotFit, Inapplicable
+from data_gen.grids import Grid
+from neuralop_bench.layers.options import DoesNotFit, require_bundle
 
 
 class SpaceTime(nn.Module):
@@ -61,21 +61,7 @@ class SpaceTime(nn.Module):
         n_steps: int,
     ) -> None:
         super().__init__()
-        if n_steps < 2:
-            raise Inapplicable(
-                f"A space-time model predicts a bundle of steps at once and needs at least 2, got n_steps={n_steps}. "
-                "Raise surrogate.bundle, e.g. to dataset.horizon, and trainer.unroll with it."
-            )
-        if out_channels % n_steps:
-            raise ValueError(
-                f"A bundle of n_steps={n_steps} has a multiple of {n_steps} channels, but out_channels is "
-                f"{out_channels}. Set model.n_steps to the value of surrogate.bundle."
-            )
-        if grid.n_dims == len(AXIS_NAMES):
-            raise Inapplicable(
-                f"A space-time model adds a time axis to at most {len(AXIS_NAMES) - 1} space axes, but the grid has "
-                f"{grid.n_dims}. Predict step by step: choose another model and surrogate.bundle=1."
-            )
+        require_bundle(n_steps, out_channels, grid)
         self.n_steps = n_steps
         space_time = Grid(
             shape=(*grid.shape, n_steps),

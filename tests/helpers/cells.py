@@ -17,9 +17,15 @@ GIVEN_AS_FILES = ("file",)
 
 # Cells that can't be: what the error must say.
 REFUSED = {
-    ("fno_3d", "burgers1d"): "needs at least 2",  # one step is predicted
-    ("fno_3d", "burgers1d_viscosity"): "needs at least 2",
-    ("fno_3d", "darcy2d"): "needs at least 2",
-    ("fno_3d", "swift_hohenberg3d"): "at most 2 space axes",
+    **{
+        (model, dataset): message
+        for model in ("fno_3d", "sfno")
+        for dataset, message in (
+            ("burgers1d", "needs at least 2"),  # one step is predicted
+            ("burgers1d_viscosity", "needs at least 2"),
+            ("darcy2d", "needs at least 2"),
+            ("swift_hohenberg3d", "at most 2 space axes"),
+        )
+    },
     ("persistence", "darcy2d"): "history is 0",  # no frame is given
 }
