@@ -46,10 +46,11 @@ from neuralop_bench.models.gnot import Block as GNOTBlock
 from neuralop_bench.models.lsm import LSM, NeuralSpectralBlock
 from neuralop_bench.models.mgno import MgNO, VCycle
 from neuralop_bench.models.mwt import MWT, LowModes, MultiwaveletLayer
+from neuralop_bench.models.sfno import SFNO
 from neuralop_bench.models.transolver import Block, Transolver
 from neuralop_bench.models.uno import UNO
 
-_CONV = {1: nn.Conv1d, 2: nn.Conv2d}
+_CONV = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
 # Parameters with different names in our models and here.
 _RENAMED = (
     (r"\.conv\.", "."),
@@ -76,8 +77,10 @@ def translated(numbers: Mapping[str, Tensor], plain: nn.Module) -> dict[str, Ten
 
 
 def _corners(weight: Float[Tensor, "part *modes i o"]) -> Sequence[Complex[Tensor, "i o *corner"]]:
-    weight = torch.complex(*weight)
-    return weight.movedim((-2, -1), (0, 1)).chunk(2, dim=2) if weight.ndim == 4 else [weight.movedim(0, -1)]
+    corners = [torch.complex(*weight).movedim((-2, -1), (0, 1))]
+    for axis in range(2, corners[0].ndim - 1):
+        corners = [half for corner in corners for half in corner.chunk(2, dim=axis)]
+    return corners
 
 
 def _holding(plain: _Plain, ours: nn.Module) -> _Plain:
@@ -126,9 +129,10 @@ def _interpolated(x: Float[Tensor, "batch channel *space"], shape: Sequence[int]
 
 
 class PlainSpectralConv(nn.Module):
-    """v_hat_o(k) = sum_i W_io(k) u_hat_i(k) for the low modes, zero for the others; one or two axes.
+    """v_hat_o(k) = sum_i W_io(k) u_hat_i(k) for the low modes, zero for the others; one to three axes.
 
-    With two axes, the kept modes are two corners of the half spectrum: k_1 = 0 ... K_1 - 1 and k_1 = -K_1 ... -1.
+    With two axes, the kept modes are two corners of the half spectrum: k_1 = 0 ... K_1 - 1 and k_1 = -K_1 ... -1. With
+    three they are four.
     Li et al. (2021), arXiv 2010.08895, equation 5.
     """
 
@@ -137,7 +141,8 @@ class PlainSpectralConv(nn.Module):
         self.n_modes = n_modes
         scale = 1 / (in_channels * out_channels)
         self.weights = nn.ParameterList(
-            scale * torch.rand(in_channels, out_channels, *n_modes, dtype=torch.cfloat) for _ in n_modes
+            scale * torch.rand(in_channels, out_channels, *n_modes, dtype=torch.cfloat)
+            for _ in range(2 ** (len(n_modes) - 1))
         )
 
     @classmethod
@@ -150,7 +155,7 @@ class PlainSpectralConv(nn.Module):
         self, u: Float[Tensor, "batch in_channels *space"], grid: tuple[int, ...] | None = None
     ) -> Float[Tensor, "batch out_channels *grid"]:
         grid = tuple(u.shape[2:]) if grid is None else grid
-        return self._line(u, *grid) if len(self.n_modes) == 1 else self._plane(u, *grid)
+        return (self._line, self._plane, self._box)[len(grid) - 1](u, *grid)
 
     def _line(self, u: Tensor, n: int) -> Tensor:
         (k,) = self.n_modes
@@ -168,6 +173,21 @@ class PlainSpectralConv(nn.Module):
         v_hat[:, :, :k1, :k2] = torch.einsum("bixy,ioxy->boxy", u_hat[:, :, :k1, :k2], low)
         v_hat[:, :, -k1:, :k2] = torch.einsum("bixy,ioxy->boxy", u_hat[:, :, -k1:, :k2], high)
         return torch.fft.irfft2(v_hat, s=(n, m), norm="forward")
+
+    def _box(self, u: Tensor, *grid: int) -> Tensor:
+        u_hat = torch.fft.rfftn(u, dim=(2, 3, 4), norm="forward")
+        modes = [
+            torch.einsum("bixyt,ioxyt->boxyt", u_hat[at], w) for at, w in zip(self._at(), self.weights, strict=True)
+        ]
+        v_hat = modes[0].new_zeros(*modes[0].shape[:2], *grid[:-1], grid[-1] // 2 + 1)
+        for at, corner in zip(self._at(), modes, strict=True):
+            v_hat[at] = corner
+        return torch.fft.irfftn(v_hat, s=grid, dim=(2, 3, 4), norm="forward")
+
+    def _at(self) -> list[tuple[slice, ...]]:
+        k1, k2, k3 = self.n_modes
+        ends = itertools.product((slice(k1), slice(-k1, None)), (slice(k2), slice(-k2, None)))
+        return [(slice(None), slice(None), first, second, slice(k3)) for first, second in ends]
 
 
 class PlainFNO(nn.Module):
@@ -291,6 +311,104 @@ class PlainFFNO(nn.Module):
         k = weight.shape[2]
         v_hat[..., :k] = torch.einsum("bi...k,iok->bo...k", u_hat[..., :k], weight)
         return torch.fft.irfft(v_hat, n=u.shape[-1]).movedim(-1, 2 + axis)
+
+
+# Spatiotemporal Fourier neural operator ------------------------------------------------------------------------------
+
+
+class PlainSFNO(nn.Module):
+    """z = P norm(a + E),  v = gelu(z(T) + M K z),  v <- gelu(W v + b + M K v),  u = a(T) + K [0, a(T), R v] + s.
+
+    Time is the last axis. Periodic axes; one field, whose frames are the channels of the input; as many latent steps as
+    given frames or more. Cao et al. (2024), arXiv 2405.17211, section 3.
+    """
+
+    def __init__(
+        self,
+        *,
+        n_dims: int,
+        history: int,
+        n_steps: int,
+        n_modes: tuple[int, ...] = (6, 6, 3),
+        width: int = 16,
+        n_layers: int = 4,
+        hidden_width: int = 32,
+        latent_steps: int = 8,
+    ) -> None:
+        super().__init__()
+        conv = _CONV[n_dims + 1]
+        self.n_modes, self.n_steps, self.latent_steps = n_modes, n_steps, latent_steps
+        self.times = max(history, latent_steps)
+        self.encoding = conv(n_dims + 1 + math.prod(k // 2 or 1 for k in n_modes), width, 1)
+        self.norm = nn.GroupNorm(1, width)
+        self.lifting = conv(width, width, 1)
+        self.spectral = nn.ModuleList(PlainSpectralConv(width, width, n_modes) for _ in range(n_layers))
+        self.mixing = nn.ModuleList(
+            nn.ModuleList([conv(width, hidden_width, 1), conv(hidden_width, width, 1)]) for _ in range(n_layers)
+        )
+        self.pointwise = nn.ModuleList(conv(width, width, 1) for _ in range(n_layers - 1))
+        self.projection = conv(width, 1, 1)
+        self.out = PlainSpectralConv(1, 1, n_modes)
+        self.source = nn.Parameter(torch.zeros(2, *(2 * k for k in n_modes[:-1]), n_modes[-1], 1))
+
+    @classmethod
+    def with_weights_of(cls, ours: SFNO) -> PlainSFNO:
+        _require(ours._activation is gelu and ours.encoding is not None, "GELU and the learned encoding")
+        _require(_is_periodic(ours._nodes), "periodic axes")
+        _require(ours._n_fields == 1, "one field")
+        plain = cls(
+            n_dims=len(ours._nodes),
+            history=ours._history,
+            n_steps=ours.n_steps,
+            n_modes=ours.out.n_modes,
+            width=ours.lifting.out_features,
+            n_layers=len(ours.spectral),
+            hidden_width=ours.get_parameter("mixing.0.0.bias").numel(),
+            latent_steps=ours._latent_steps,
+        )
+        return _holding(plain, ours)
+
+    def forward(self, x: Float[Tensor, "batch frame *space"]) -> Float[Tensor, "batch step *space"]:
+        frames = x.movedim(1, -1)[:, None]
+        last = frames[..., -1:]
+        frames = torch.cat([frames, last.expand(*last.shape[:-1], self.times - frames.shape[-1])], dim=-1)
+        z = self.lifting(self.norm(frames + self.encoding(self._features(x))))
+        latent = (*x.shape[2:], self.latent_steps)
+        v = gelu(z[..., -1:] + self._mixed(0, z, latent))
+        for layer, pointwise in enumerate(self.pointwise, start=1):
+            v = gelu(pointwise(v) + self._mixed(layer, v, latent))
+        v = self.projection(v)
+        line = torch.cat([v[..., -1:], torch.zeros_like(v[..., 1:]), last, v[..., :-1]], dim=-1)
+        finer = math.ceil(self.n_modes[-1] / self.n_steps)
+        grid = (*x.shape[2:], 2 * self.n_steps * finer)
+        function = self.out(line, grid) + self._source(grid)
+        steps = function[..., ::finer].roll(-1, -1)[..., self.n_steps :]
+        return (last + steps)[:, 0].movedim(-1, 1)
+
+    def _mixed(self, layer: int, v: Tensor, grid: tuple[int, ...]) -> Tensor:
+        first, second = self.mixing[layer].children()
+        return second(gelu(first(self.spectral[layer](v, grid))))
+
+    def _features(self, x: Tensor) -> Float[Tensor, "one feature *space time"]:
+        """Coordinates and products of cos(pi x), sin(2 pi x), cos(3 pi x), ... over their numbers."""
+        time = torch.arange(1, self.times + 1, dtype=x.dtype, device=x.device) / 100
+        positions = _positions(x.shape[2:], True, x)[..., None].expand(-1, *x.shape[2:], self.times)
+        coordinates = [*positions, time.expand(positions.shape[1:])]
+        waves = [
+            [(torch.sin if i % 2 == 0 else torch.cos)(math.pi * i * x) / i for i in range(1, (k // 2 or 1) + 1)]
+            for x, k in zip(coordinates, self.n_modes, strict=True)
+        ]
+        products = [math.prod(factors) for factors in itertools.product(*waves)]
+        return torch.stack([*coordinates, *products])[None]  # pyright: ignore[reportArgumentType]
+
+    def _source(self, grid: tuple[int, ...]) -> Tensor:
+        """The field whose low modes are the learned coefficients."""
+        given = torch.complex(*self.source[..., 0])
+        modes = given.new_zeros(*grid[:-1], grid[-1] // 2 + 1)
+        kept = [torch.arange(-k, k) for k in self.n_modes[:-1]] + [torch.arange(self.n_modes[-1])]
+        at = torch.meshgrid(*kept, indexing="ij")
+        modes[at] = given[at]
+        return torch.fft.irfftn(modes, s=grid, norm="forward")
 
 
 # U-shaped neural operator --------------------------------------------------------------------------------------------

@@ -32,6 +32,7 @@ from benchmarks.references import (
     PlainLSM,
     PlainMgNO,
     PlainMWT,
+    PlainSFNO,
     PlainTransolver,
     PlainUNO,
     SoftmaxAttention,
@@ -51,6 +52,7 @@ from neuralop_bench.models.gnot import GNOT
 from neuralop_bench.models.lsm import LSM
 from neuralop_bench.models.mgno import MgNO
 from neuralop_bench.models.mwt import MWT
+from neuralop_bench.models.sfno import SFNO
 from neuralop_bench.models.transolver import Transolver
 from neuralop_bench.models.uno import UNO
 
@@ -120,6 +122,12 @@ def zoo(model: Any, plain: Any, asked: float = 1.2) -> Comparison:
     return Comparison(ours, {"plain": plain.with_weights_of(ours)}, (torch.randn(20, 1, 64, 64),), {"plain": asked})
 
 
+def sfno() -> Comparison:
+    """Ten frames from ten frames of one field."""
+    ours = SFNO(in_channels=10, out_channels=10, grid=Grid.periodic(64), n_steps=10, history=10)
+    return Comparison(ours, {"plain": PlainSFNO.with_weights_of(ours)}, (torch.randn(4, 10, 64, 64),), {"plain": 1.0})
+
+
 def attention() -> Comparison:
     """A layer of Galerkin attention over 64 x 64 points, its formula in einsum form, and softmax attention."""
     ours = LinearAttention(width=128, n_heads=4, n_dims=2)
@@ -140,6 +148,7 @@ CASES: dict[str, Callable[[], Comparison]] = {
     "FNO, 1024": partial(fno, 1024, 1, 20, 64, 16, {"neuralop": 2.0}),
     "FFNO, 64 x 64": partial(zoo, FFNO, PlainFFNO, asked=1.0),
     "UNO, 64 x 64": partial(zoo, UNO, PlainUNO, asked=1.0),
+    "SFNO, 64 x 64 x 10": sfno,
     "MgNO, 64 x 64": partial(zoo, MgNO, PlainMgNO),
     "LSM, 64 x 64": partial(zoo, LSM, PlainLSM),
     "MWT, 64 x 64": partial(zoo, MWT, PlainMWT),

@@ -23,7 +23,7 @@ from neuralop_bench.layers.options import (
     require_bundle,
     require_known,
 )
-from neuralop_bench.layers.padding import crop, domain_padding, pad
+from neuralop_bench.layers.padding import domain_padding, pad
 from neuralop_bench.layers.precision import unrounded, widened
 from neuralop_bench.layers.spectral_conv import SpectralConv, require_modes
 from neuralop_bench.layers.tables import ACTIVATIONS, NORMS, Activation
@@ -93,7 +93,7 @@ class SFNO(nn.Module):
 
     >>> model = SFNO(in_channels=10, out_channels=10, grid=Grid.periodic(64), n_steps=10, history=10)
     >>> sum(p.numel() for p in model.parameters())
-    893673
+    892097
     """
 
     resolution_free: ClassVar[bool] = True

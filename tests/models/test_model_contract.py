@@ -45,6 +45,7 @@ SLOW_TO_FIT = {
     "mwt",
     "mwt_nsl",
     "res_net",
+    "sfno",
     "tfno",
     "transolver",
     "unet",

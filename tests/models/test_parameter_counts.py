@@ -1,5 +1,7 @@
 """Counting parameters: a complex number is two real ones, or one, as some published tables have it."""
 
+from typing import Literal
+
 import pytest
 import torch
 from torch import nn
@@ -12,6 +14,7 @@ from neuralop_bench.layers.spectral_conv import SpectralConv
 from neuralop_bench.metrics.cost import count_parameters
 from neuralop_bench.models.ffno import FFNO
 from neuralop_bench.models.fno import FNO
+from neuralop_bench.models.sfno import SFNO
 from neuralop_bench.models.uno import UNO
 from neuralop_bench.surrogate.normalization import Normalizer
 from neuralop_bench.surrogate.surrogate import Surrogate
@@ -108,6 +111,30 @@ def test_ffno_has_the_size_of_the_published_code(n_layers: int, share_weights: b
             width=64,
             n_layers=n_layers,
             share_weights=share_weights,
+        )
+    assert count_parameters(model) == n_parameters
+
+
+@pytest.mark.parametrize(("encoding", "n_parameters"), [("fixed", 9_250_333), ("learned", 9_251_853)])
+@pytest.mark.parametrize("n_steps", [10, 40])
+def test_sfno_has_the_published_size(encoding: Literal["fixed", "learned"], n_steps: int, n_parameters: int) -> None:
+    """Cao et al. (2024) for Navier-Stokes; with random features in the encoding, their code has 1,520 more.
+
+    The latter are an affine map from 3 coordinates and 6 * 6 * 2 products to 20 channels.
+    """
+    with torch.device("meta"):
+        model = SFNO(
+            in_channels=10,
+            out_channels=n_steps,
+            grid=Grid.periodic(64),
+            n_steps=n_steps,
+            history=10,
+            n_modes=12,
+            n_time_modes=5,
+            width=20,
+            hidden_width=128,
+            latent_steps=10,
+            encoding=encoding,
         )
     assert count_parameters(model) == n_parameters
 

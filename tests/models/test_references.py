@@ -18,6 +18,7 @@ from benchmarks.references import (
     PlainLSM,
     PlainMgNO,
     PlainMWT,
+    PlainSFNO,
     PlainSpectralConv,
     PlainTransolver,
     PlainUNO,
@@ -36,6 +37,7 @@ from neuralop_bench.models.gnot import GNOT
 from neuralop_bench.models.lsm import LSM
 from neuralop_bench.models.mgno import MgNO
 from neuralop_bench.models.mwt import MWT
+from neuralop_bench.models.sfno import SFNO
 from neuralop_bench.models.transolver import Transolver
 from neuralop_bench.models.uno import UNO
 
@@ -110,7 +112,15 @@ def fields(*shape: int) -> Tensor:
 
 
 @pytest.mark.parametrize(
-    ("shape", "n_modes"), [((16,), (5,)), ((15,), (7,)), ((12, 10), (3, 5)), ((12, 10), (6, 2)), ((13, 9), (4, 4))]
+    ("shape", "n_modes"),
+    [
+        ((16,), (5,)),
+        ((15,), (7,)),
+        ((12, 10), (3, 5)),
+        ((12, 10), (6, 2)),
+        ((13, 9), (4, 4)),
+        ((6, 7, 8), (2, 3, 4)),
+    ],
 )
 def test_spectral_convolution(shape: tuple[int, ...], n_modes: tuple[int, ...]) -> None:
     ours = SpectralConv(3, 4, n_modes)
@@ -148,6 +158,25 @@ def test_ffno(shape: tuple[int, ...], n_modes: Any, share_weights: bool, kind: s
         projection_width=7,
     )
     assert_equal_to_its_plain_form(ours, PlainFFNO.with_weights_of, fields(2, 2, *shape))
+
+
+@pytest.mark.parametrize("n_steps", [2, 5])
+@pytest.mark.parametrize("history", [1, 9])
+@pytest.mark.parametrize("shape", [(12,), (11,), (10, 9)])
+def test_sfno(shape: tuple[int, ...], history: int, n_steps: int) -> None:
+    ours = SFNO(
+        in_channels=history,
+        out_channels=n_steps,
+        grid=grid_of("periodic", *shape),
+        n_steps=n_steps,
+        history=history,
+        n_modes=4,
+        width=6,
+        n_layers=2,
+        hidden_width=7,
+        latent_steps=7,
+    )
+    assert_equal_to_its_plain_form(ours, PlainSFNO.with_weights_of, fields(2, history, *shape))
 
 
 @pytest.mark.parametrize("scales", [(0.75, 0.5), (0.5, 0.3)], ids=str)
@@ -373,6 +402,7 @@ def test_the_plain_form_has_copies_of_the_parameters() -> None:
         (lambda **kw: MgNO(n_smoothing=[1, 1], activation="relu", **kw), PlainMgNO, "GELU"),
         (lambda **kw: MgNO(n_smoothing=[1, 1], prolongation_kernel=3, **kw), PlainMgNO, "4 points"),
         (lambda **kw: UNO(n_modes=[2, 1], **kw), PlainUNO, "periodic axes"),
+        (lambda **kw: SFNO(history=1, n_steps=2, **kw | {"out_channels": 2}), PlainSFNO, "periodic axes"),
         (lambda **kw: LSM(width=8, n_scales=2, normalization="batch", **kw), PlainLSM, "layer normalisation"),
         (lambda **kw: MWT(n_levels=2, details="diagonal", **kw), PlainMWT, "all bands"),
         (lambda **kw: MWT(n_levels=2, coordinates="distances", **kw), PlainMWT, "coordinates of the nodes"),
