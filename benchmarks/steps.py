@@ -33,6 +33,7 @@ from benchmarks.references import (
     PlainMgNO,
     PlainMWT,
     PlainSFNO,
+    PlainSineNet,
     PlainTransolver,
     PlainUNO,
     SoftmaxAttention,
@@ -53,6 +54,7 @@ from neuralop_bench.models.lsm import LSM
 from neuralop_bench.models.mgno import MgNO
 from neuralop_bench.models.mwt import MWT
 from neuralop_bench.models.sfno import SFNO
+from neuralop_bench.models.sinenet import SineNet
 from neuralop_bench.models.transolver import Transolver
 from neuralop_bench.models.uno import UNO
 
@@ -149,6 +151,7 @@ CASES: dict[str, Callable[[], Comparison]] = {
     "FFNO, 64 x 64": partial(zoo, FFNO, PlainFFNO, asked=1.0),
     "UNO, 64 x 64": partial(zoo, UNO, PlainUNO, asked=1.0),
     "SFNO, 64 x 64 x 10": sfno,
+    "SineNet, 64 x 64": partial(zoo, SineNet, PlainSineNet, asked=1.0),
     "MgNO, 64 x 64": partial(zoo, MgNO, PlainMgNO),
     "LSM, 64 x 64": partial(zoo, LSM, PlainLSM),
     "MWT, 64 x 64": partial(zoo, MWT, PlainMWT),

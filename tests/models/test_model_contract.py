@@ -46,6 +46,7 @@ SLOW_TO_FIT = {
     "mwt_nsl",
     "res_net",
     "sfno",
+    "sinenet",
     "tfno",
     "transolver",
     "unet",

@@ -15,6 +15,7 @@ from neuralop_bench.metrics.cost import count_parameters
 from neuralop_bench.models.ffno import FFNO
 from neuralop_bench.models.fno import FNO
 from neuralop_bench.models.sfno import SFNO
+from neuralop_bench.models.sinenet import SineNet
 from neuralop_bench.models.uno import UNO
 from neuralop_bench.surrogate.normalization import Normalizer
 from neuralop_bench.surrogate.surrogate import Surrogate
@@ -137,6 +138,21 @@ def test_sfno_has_the_published_size(encoding: Literal["fixed", "learned"], n_st
             encoding=encoding,
         )
     assert count_parameters(model) == n_parameters
+
+
+def test_sinenet8_has_the_published_size() -> None:
+    """sinenet8-dual of github.com/divelab/AIRS, OpenPDE/SineNet: four frames of a scalar and a vector in, one out."""
+    with torch.device("meta"):
+        model = SineNet(
+            in_channels=12,
+            out_channels=3,
+            grid=Grid.periodic(128),
+            width=64,
+            n_waves=8,
+            n_levels=4,
+            growth=1.425,
+        )
+    assert count_parameters(model) == 35_490_219
 
 
 def test_uno_has_the_size_of_the_published_code() -> None:

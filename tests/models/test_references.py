@@ -19,6 +19,7 @@ from benchmarks.references import (
     PlainMgNO,
     PlainMWT,
     PlainSFNO,
+    PlainSineNet,
     PlainSpectralConv,
     PlainTransolver,
     PlainUNO,
@@ -38,6 +39,7 @@ from neuralop_bench.models.lsm import LSM
 from neuralop_bench.models.mgno import MgNO
 from neuralop_bench.models.mwt import MWT
 from neuralop_bench.models.sfno import SFNO
+from neuralop_bench.models.sinenet import SineNet
 from neuralop_bench.models.transolver import Transolver
 from neuralop_bench.models.uno import UNO
 
@@ -234,6 +236,21 @@ def test_lsm(shape: tuple[int, int], kind: str, max_width: int | None) -> None:
 
 
 @pytest.mark.parametrize("kind", ["periodic", "closed"])
+@pytest.mark.parametrize(("shape", "n_levels"), [((16,), 3), ((13,), 2), ((8, 12), 2), ((7, 13), 2)])
+def test_sinenet(shape: tuple[int, ...], n_levels: int, kind: str) -> None:
+    ours = SineNet(
+        in_channels=2,
+        out_channels=3,
+        grid=grid_of(kind, *shape),
+        width=4,
+        n_waves=2,
+        n_levels=n_levels,
+        growth=1.3,
+    )
+    assert_equal_to_its_plain_form(ours, PlainSineNet.with_weights_of, fields(2, 2, *shape))
+
+
+@pytest.mark.parametrize("kind", ["periodic", "closed"])
 @pytest.mark.parametrize(("shape", "n_levels"), [((24, 12), 2), ((13, 21), 3), ((16, 9), 4)])
 def test_mwt(shape: tuple[int, int], n_levels: int, kind: str) -> None:
     ours = MWT(
@@ -411,6 +428,7 @@ def test_the_plain_form_has_copies_of_the_parameters() -> None:
         (lambda **kw: CNO(n_levels=2, normalization="none", **kw), PlainCNO, "norm"),
         (lambda **kw: FactFormer(shared=True, **kw), PlainFactFormer, "weights of their own"),
         (lambda **kw: FactFormer(axes="parallel", **kw), PlainFactFormer, "chained"),
+        (lambda **kw: SineNet(activation="relu", **kw), PlainSineNet, "GELU"),
         (lambda **kw: DeepONet(activation="tanh", **kw), PlainDeepONet, "GELU"),
         (lambda **kw: DeepONet(hard_dirichlet=True, **kw), PlainDeepONet, "hard boundary"),
         (lambda **kw: DeepONet(branch="cnn", **kw), PlainDeepONet, "dense branch"),
