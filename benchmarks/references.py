@@ -748,7 +748,7 @@ class PlainSineNet(nn.Module):
         out_channels: int,
         n_dims: int,
         periodic: bool,
-        channels: Sequence[int] = (12, 18, 27, 40),
+        channels: Sequence[int] = (8, 13, 23, 39),
         n_waves: int = 4,
     ) -> None:
         super().__init__()

@@ -64,7 +64,7 @@ class SineNet(nn.Module):
 
     >>> model = SineNet(in_channels=10, out_channels=1, grid=Grid.periodic(64))
     >>> sum(p.numel() for p in model.parameters())
-    0
+    260737
     """
 
     resolution_free: ClassVar[bool] = False
@@ -75,10 +75,10 @@ class SineNet(nn.Module):
         in_channels: int,
         out_channels: int,
         grid: Grid,
-        width: int = 12,
+        width: int = 8,
         n_waves: int = 4,
         n_levels: int = 3,
-        growth: float = 1.5,
+        growth: float = 1.7,
         activation: Activation = "gelu",
     ) -> None:
         super().__init__()
