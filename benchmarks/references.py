@@ -332,11 +332,11 @@ class PlainSFNO(nn.Module):
         n_dims: int,
         history: int,
         n_steps: int,
-        n_modes: tuple[int, ...] = (6, 6, 3),
-        width: int = 16,
+        n_modes: tuple[int, ...] = (6, 6, 5),
+        width: int = 12,
         n_layers: int = 4,
         hidden_width: int = 32,
-        latent_steps: int = 8,
+        latent_steps: int = 10,
     ) -> None:
         super().__init__()
         conv = _CONV[n_dims + 1]

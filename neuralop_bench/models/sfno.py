@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 from typing import ClassVar, Literal, cast, get_args
 
@@ -67,7 +66,8 @@ class SFNO(nn.Module):
         n_steps: predicted frames; in a configuration ``${surrogate.bundle}``.
         history: given frames; in a configuration ``${dataset.history}``.
         n_modes: positive wavenumbers kept per space axis. 12 as published.
-        n_time_modes: those kept in time, at most half of ``latent_steps``. 5 as published.
+        n_time_modes: those kept in time, at most half of ``latent_steps``. 5 as published, so that the
+            changes at one point are among 9 functions of time, for any number of steps.
         width: hidden channels. 20 as published.
         n_layers: layers, including the one of the lifting.
         hidden_width: hidden channels of M. 128 as published.
@@ -108,11 +108,11 @@ class SFNO(nn.Module):
         n_steps: int,
         history: int,
         n_modes: int = 6,
-        n_time_modes: int = 3,
-        width: int = 16,
+        n_time_modes: int = 5,
+        width: int = 12,
         n_layers: int = 4,
         hidden_width: int = 32,
-        latent_steps: int = 8,
+        latent_steps: int = 10,
         encoding: Encoding = "learned",
         activation: Activation = "gelu",
         padding: float = 0.125,
@@ -198,12 +198,11 @@ class SFNO(nn.Module):
         if self.encoding is None:
             waves = _waves(time, self.lifting.in_features - coordinates.shape[-1])
             return torch.cat([coordinates, waves.expand(*positions.shape[:-1], -1)], dim=-1)
-        along = [_waves(coordinate, n) for coordinate, n in zip(coordinates.unbind(-1), self._waves, strict=True)]
-        products = [
-            math.prod(axis[..., k] / (k + 1) for axis, k in zip(along, numbers, strict=True))
-            for numbers in itertools.product(*(range(n) for n in self._waves))
-        ]
-        features = torch.cat([coordinates, torch.stack(cast("list[Tensor]", products), dim=-1)], dim=-1)
+        products = torch.ones_like(coordinates[..., :1])
+        for coordinate, n in zip(coordinates.unbind(-1), self._waves, strict=True):
+            waves = _waves(coordinate, n) / torch.arange(1, n + 1, dtype=x.dtype, device=x.device)
+            products = (products[..., :, None] * waves[..., None, :]).flatten(-2)
+        features = torch.cat([coordinates, products], dim=-1)
         return linear(features, self.encoding.weight, self.encoding.bias)
 
     def _lifted(self, z: Tensor) -> Float[Tensor, "batch *space time width"]:

@@ -173,6 +173,7 @@ def test_sfno(shape: tuple[int, ...], history: int, n_steps: int) -> None:
         n_steps=n_steps,
         history=history,
         n_modes=4,
+        n_time_modes=3,
         width=6,
         n_layers=2,
         hidden_width=7,
