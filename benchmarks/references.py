@@ -406,7 +406,7 @@ class PlainSFNO(nn.Module):
 
     def _source(self, grid: tuple[int, ...]) -> Tensor:
         """The field whose low modes are the learned coefficients."""
-        given = torch.complex(*self.source[..., 0])
+        given = torch.complex(*self.source[..., 0]) / math.sqrt(self.source.numel())
         modes = given.new_zeros(*grid[:-1], grid[-1] // 2 + 1)
         kept = [torch.arange(-k, k) for k in self.n_modes[:-1]] + [torch.arange(self.n_modes[-1])]
         at = torch.meshgrid(*kept, indexing="ij")

@@ -93,7 +93,7 @@ class SFNO(nn.Module):
 
     >>> model = SFNO(in_channels=10, out_channels=10, grid=Grid.periodic(64), n_steps=10, history=10)
     >>> sum(p.numel() for p in model.parameters())
-    892097
+    836493
     """
 
     resolution_free: ClassVar[bool] = True
@@ -225,7 +225,9 @@ class SFNO(nn.Module):
         n = self.n_steps
         finer = math.ceil(self.out.n_modes[-1] / n)  # few steps don't hold all modes
         grid = (*v.shape[1:-2], 2 * n * finer)
-        u = self.out(line.movedim(-1, 1), grid).movedim(1, -1) + truncated_dft.from_modes(self.source[None], grid)
+        # Numbers of size 1 give a field of size 1, so that a step of the optimiser isn't larger than for other weights.
+        source = self.source[None] / math.sqrt(self.source[..., 0].numel())
+        u = self.out(line.movedim(-1, 1), grid).movedim(1, -1) + truncated_dft.from_modes(source, grid)
         index = torch.arange(n + 1, 2 * n + 1, device=v.device) % (2 * n)
         return u.index_select(-2, finer * index)
 

