@@ -23,6 +23,7 @@ from torch import Tensor, nn
 
 from benchmarks.references import (
     PlainCNO,
+    PlainConvNeXtUNet,
     PlainDeepONet,
     PlainFactFormer,
     PlainFFNO,
@@ -43,6 +44,7 @@ from neuralop_bench.layers.attention import LinearAttention
 from neuralop_bench.layers.coordinates import append_coordinates
 from neuralop_bench.metrics.cost import forward_flops
 from neuralop_bench.models.cno import CNO
+from neuralop_bench.models.convnext_unet import ConvNeXtUNet
 from neuralop_bench.models.deeponet import DeepONet
 from neuralop_bench.models.factformer import FactFormer
 from neuralop_bench.models.ffno import FFNO
@@ -144,6 +146,7 @@ CASES: dict[str, Callable[[], Comparison]] = {
     "LSM, 64 x 64": partial(zoo, LSM, PlainLSM),
     "MWT, 64 x 64": partial(zoo, MWT, PlainMWT),
     "CNO, 64 x 64": partial(zoo, CNO, PlainCNO),
+    "ConvNeXt U-Net, 64 x 64": partial(zoo, ConvNeXtUNet, PlainConvNeXtUNet, asked=1.0),
     "FactFormer, 64 x 64": partial(zoo, FactFormer, PlainFactFormer),
     "DeepONet, 64 x 64": partial(zoo, DeepONet, PlainDeepONet),
     "Transolver, 64 x 64": partial(zoo, Transolver, PlainTransolver),

@@ -33,6 +33,7 @@ BATCH = 3
 SLOW_TO_FIT = {
     "cno",
     "conv_net",
+    "convnext_unet",
     "deeponet",
     "ffno",
     "factformer",

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from benchmarks.references import (
     PlainCNO,
+    PlainConvNeXtUNet,
     PlainDeepONet,
     PlainFactFormer,
     PlainFFNO,
@@ -28,6 +29,7 @@ from data_gen.grids import Grid
 from neuralop_bench.layers.attention import LinearAttention
 from neuralop_bench.layers.spectral_conv import SpectralConv
 from neuralop_bench.models.cno import CNO
+from neuralop_bench.models.convnext_unet import ConvNeXtUNet
 from neuralop_bench.models.deeponet import DeepONet
 from neuralop_bench.models.factformer import FactFormer
 from neuralop_bench.models.ffno import FFNO
@@ -237,6 +239,22 @@ def test_cno(shape: tuple[int, ...], n_levels: int, kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", ["periodic", "closed"])
+@pytest.mark.parametrize(("shape", "n_levels"), [((16,), 1), ((35,), 3), ((16, 12), 1), ((17, 21), 2)])
+def test_convnext_unet(shape: tuple[int, ...], n_levels: int, kind: str) -> None:
+    ours = ConvNeXtUNet(
+        in_channels=2,
+        out_channels=3,
+        grid=grid_of(kind, *shape),
+        width=3,
+        n_levels=n_levels,
+        n_blocks=2,
+        n_neck_blocks=1,
+        kernel=5,
+    )
+    assert_equal_to_its_plain_form(ours, PlainConvNeXtUNet.with_weights_of, fields(2, 2, *shape))
+
+
+@pytest.mark.parametrize("kind", ["periodic", "closed"])
 def test_factformer(kind: str) -> None:
     sizes = {"width": 6, "n_layers": 2, "n_heads": 2, "head_width": 5, "kernel_width": 4, "projection_width": 7}
     ours = FactFormer(in_channels=2, out_channels=3, grid=grid_of(kind, 9, 8), **sizes)
@@ -337,6 +355,7 @@ MIXED = Grid((16, 16), (1.0, 1.0), ("periodic", "dirichlet"), ("periodic", "clos
         (Transolver, PlainTransolver),
         (GNOT, PlainGNOT),
         (CNO, PlainCNO),
+        (ConvNeXtUNet, PlainConvNeXtUNet),
         (FactFormer, PlainFactFormer),
     ],
 )
