@@ -929,7 +929,7 @@ class PlainConvNeXtUNet(nn.Module):
         out_channels: int,
         n_dims: int,
         periodic: bool,
-        width: int = 20,
+        width: int = 16,
         n_levels: int = 3,
         n_blocks: int = 1,
         n_neck_blocks: int = 1,

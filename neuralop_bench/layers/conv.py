@@ -139,7 +139,7 @@ class _CircularConv(torch.autograd.Function):
         no = (0,) * len(widths)
         by_extended, by_weight, by_bias = torch.ops.aten.convolution_backward(
             grad,
-            _GoRound.apply(x, widths),
+            _GoRound.apply(x, widths, groups > 1),
             weight,
             sizes,
             stride,
@@ -157,7 +157,7 @@ class _CircularConv(torch.autograd.Function):
 def _circular_conv(
     x: Tensor, weight: Tensor, bias: Tensor | None, stride: Sequence[int], dilation: Sequence[int], groups: int
 ) -> Tensor:
-    extended = _GoRound.apply(x, _widths(weight, dilation))
+    extended = _GoRound.apply(x, _widths(weight, dilation), groups > 1)
     return CONV_FUNCTION[weight.ndim - 2](extended, weight, bias, stride, 0, dilation, groups)
 
 
@@ -169,7 +169,7 @@ def extend(x: Float[Tensor, "batch channel *space"], edges: Sequence[Edge], n_po
     """Continue every axis by its ``n_points`` at both ends (see ``Conv`` for the ways)."""
     n_round = tuple(n if edge == "circular" else 0 for edge, n in zip(edges, n_points, strict=True))
     if any(n_round):
-        x = cast(Tensor, _GoRound.apply(x, n_round))
+        x = cast(Tensor, _GoRound.apply(x, n_round, False))
     for edge in ("zeros", "reflect"):
         widths = [n if other == edge else 0 for other, n in zip(edges, n_points, strict=True)]
         if any(widths):
@@ -182,10 +182,11 @@ def extend(x: Float[Tensor, "batch channel *space"], edges: Sequence[Edge], n_po
 
 
 class _GoRound(torch.autograd.Function):
-    """Continue every axis with points from its other end."""
+    """Continue every axis with points from its other end. With ``last``, channels become neighbours in memory: torch
+    computes convolutions in groups 2 to 3 times as fast then (on CPU)."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, widths: tuple[int, ...]) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
+    def forward(ctx: Any, x: Tensor, widths: tuple[int, ...], last: bool) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
         ctx.widths = widths
         for n, width in zip(x.shape[2:], widths, strict=True):
             if width > n:
@@ -194,7 +195,11 @@ class _GoRound(torch.autograd.Function):
                     "Raise the resolution, or use a smaller kernel or fewer levels of grids."
                 )
         space = [n + 2 * width for n, width in zip(x.shape[2:], widths, strict=True)]
-        out = x.new_empty(*x.shape[:2], *space)
+        n_batch, n_channels = x.shape[:2]
+        if last:
+            out = x.new_empty(n_batch, *space, n_channels).movedim(-1, 1)
+        else:
+            out = x.new_empty(n_batch, n_channels, *space)
         _inside(out, widths).copy_(x)
         for axis, width in enumerate(widths):
             slab = _inside(
@@ -206,8 +211,8 @@ class _GoRound(torch.autograd.Function):
         return out
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:  # pyright: ignore[reportIncompatibleMethodOverride]
-        return cast(Tensor, _Fold.apply(grad, ctx.widths)), None
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:  # pyright: ignore[reportIncompatibleMethodOverride]
+        return cast(Tensor, _Fold.apply(grad, ctx.widths)), None, None
 
 
 class _Fold(torch.autograd.Function):
@@ -226,7 +231,7 @@ class _Fold(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:  # pyright: ignore[reportIncompatibleMethodOverride]
-        return cast(Tensor, _GoRound.apply(grad, ctx.widths)), None
+        return cast(Tensor, _GoRound.apply(grad, ctx.widths, False)), None
 
 
 def _inside(x: Tensor, widths: Sequence[int]) -> Tensor:

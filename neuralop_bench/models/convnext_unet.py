@@ -54,7 +54,7 @@ class Block(nn.Module):
 
     def forward(self, v: Float[Tensor, "batch channels *space"]) -> Float[Tensor, "batch channels *space"]:
         change = self.network.channels_last(self.norm(self.depthwise(v).movedim(1, -1)))
-        return v + (self.scale * change).movedim(-1, 1)
+        return torch.addcmul(v.movedim(1, -1), self.scale, change).movedim(-1, 1)
 
 
 class Direction(nn.Module):
@@ -131,7 +131,7 @@ class ConvNeXtUNet(nn.Module):
         in_channels: int,
         out_channels: int,
         grid: Grid,
-        width: int = 20,
+        width: int = 16,
         n_levels: int = 3,
         n_blocks: int = 1,
         n_neck_blocks: int = 1,
@@ -170,6 +170,8 @@ class ConvNeXtUNet(nn.Module):
     def forward(self, x: Float[Tensor, "batch in_channels *space"]) -> Float[Tensor, "batch out_channels *space"]:
         space = x.shape[2:]
         v = self.lifting(pad_to_multiple(x, self._multiple, self._nodes))
+        # Channels become neighbours in memory, as convolutions of single channels and networks at each point want them.
+        v = v.movedim(1, -1).contiguous().movedim(-1, 1)
         entering = []
         for encoder, down in zip(self.encoder, self.down, strict=True):
             entering.append(v)

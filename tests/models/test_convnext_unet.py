@@ -97,7 +97,7 @@ def test_a_block_is_its_formula_point_by_point() -> None:
 
 
 @pytest.mark.parametrize("edges", [("circular",), ("zeros", "circular"), ("circular", "circular"), ("reflect",)])
-@pytest.mark.parametrize("groups", [2, 4])
+@pytest.mark.parametrize("groups", [2, pytest.param(4, marks=pytest.mark.exhaustive)])
 def test_a_convolution_in_groups_is_one_convolution_for_each(groups: int, edges: Any) -> None:
     torch.manual_seed(0)
     whole = Conv(4, 8, edges=edges, kernel=5, groups=groups).double()
@@ -112,7 +112,8 @@ def test_a_convolution_in_groups_is_one_convolution_for_each(groups: int, edges:
     torch.testing.assert_close(found, expected)
     weights = torch.randn_like(found)
     torch.testing.assert_close(*(torch.autograd.grad((y * weights).sum(), x)[0] for y in (found, expected)))
-    assert torch.autograd.gradgradcheck(whole, x)
+    if len(edges) == 1:
+        assert torch.autograd.gradgradcheck(whole, x)
 
 
 @pytest.mark.parametrize(
