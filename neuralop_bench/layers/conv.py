@@ -47,7 +47,7 @@ class Conv(nn.Module):
         stride: the output has every ``stride``-th point, beginning with the first: ceil(n / stride) of n points.
         dilation: spacing of the kernel's points, in points of the grid.
         groups: parts into which the channels are divided. Each part of the output is a convolution of one part of the
-            input; with ``groups`` equal to the channels, each channel has a kernel of its own (a depthwise convolution).
+            input. With as many groups as channels, each channel has a kernel of its own (a depthwise convolution).
         bias: add a constant per output channel.
         narrow: compute a convolution on one periodic axis, with stride 1, as one matrix product of shifted fields (on
             CPU). With 34 channels on 160 points a training step then takes half the time of torch's convolution. With

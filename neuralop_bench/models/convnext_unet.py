@@ -202,6 +202,6 @@ def _require_room(grid: Grid, n_levels: int, kernel: int) -> None:
     if not at_most:
         raise ValueError(f"{message}. Lower model.kernel or raise the resolution.")
     raise DoesNotFit(
-        f"{message}: n_levels must be at most {at_most}. Lower model.n_levels or model.kernel, or raise the resolution.",
+        f"{message}: n_levels must be at most {at_most}. Lower it or model.kernel, or raise the resolution.",
         n_levels=at_most,
     )

@@ -125,7 +125,7 @@ def test_a_convolution_in_groups_is_one_convolution_for_each(groups: int, edges:
         ({"n_neck_blocks": 0}, "needs model.n_neck_blocks to be at least 1"),
         ({"kernel": 4}, "odd kernel, got 4"),
         ({"layer_scale": 0.0}, "model.layer_scale to be positive, got 0.0"),
-        ({"n_levels": 3}, "16 points to 2, which a kernel of 7.*n_levels must be at most 2. Lower model.n_levels"),
+        ({"n_levels": 3}, "16 points to 2, which a kernel of 7.*n_levels must be at most 2. Lower it or model.kernel"),
         ({"n_levels": 1, "kernel": 19}, "16 points to 8, which a kernel of 19.*Lower model.kernel"),
     ],
 )
