@@ -29,9 +29,8 @@ class FourierPerceptron(nn.Module):
 
     F is the unitary Fourier transform over all space axes. W and W' are complex matrices with ``n_heads`` blocks on the
     diagonal, b and b' are complex vectors, and ``act`` acts on real and imaginary parts by themselves. So the
-    parameters don't depend on the number of points. With a linear ``act`` and no bias, the map would act on each point
-    by itself: wavenumbers are told apart only by the values of their coefficients, and points are mixed by the
-    activation. Under autocast, all of this stays in float32.
+    parameters don't depend on the number of points. With real matrices, a linear ``act`` and no bias, the map would
+    act on each point by itself: it mixes points by its activation. Under autocast, all of this stays in float32.
 
     Args:
         channels: of input and output, a multiple of ``n_heads``.
@@ -174,7 +173,7 @@ class DPOT(nn.Module):
         in_channels: int,
         out_channels: int,
         grid: Grid,
-        n_frames: int,
+        n_frames: int = 1,
         n_steps: int = 1,
         patch: int = 4,
         width: int = 128,
@@ -206,9 +205,7 @@ class DPOT(nn.Module):
         nn.init.trunc_normal_(self.places, std=0.02)
         self.by_frame = nn.Parameter(torch.randn(self._n_frames, width, width) / (self._n_frames * math.sqrt(width)))
         self.frequencies = nn.Parameter(2 ** torch.linspace(-10, 10, width)) if self._several else None
-        self.blocks = nn.ModuleList(
-            Block(width, n_heads=n_heads, mlp_width=mlp_ratio * width) for _ in range(n_layers)
-        )
+        self.blocks = nn.ModuleList(Block(width, n_heads=n_heads, mlp_width=mlp_ratio * width) for _ in range(n_layers))
         self.to_points = CONV_TRANSPOSE[n_dims](width, out_width, patch, stride=patch)
         self.projection = Perceptron(out_width, out_width, out_channels, gelu)
 

@@ -35,6 +35,7 @@ SLOW_TO_FIT = {
     "conv_net",
     "convnext_unet",
     "deeponet",
+    "dpot",
     "ffno",
     "factformer",
     "fno_3d",

@@ -11,6 +11,7 @@ from benchmarks.references import (
     PlainCNO,
     PlainConvNeXtUNet,
     PlainDeepONet,
+    PlainDPOT,
     PlainFactFormer,
     PlainFFNO,
     PlainFNO,
@@ -31,6 +32,7 @@ from neuralop_bench.layers.spectral_conv import SpectralConv
 from neuralop_bench.models.cno import CNO
 from neuralop_bench.models.convnext_unet import ConvNeXtUNet
 from neuralop_bench.models.deeponet import DeepONet
+from neuralop_bench.models.dpot import DPOT
 from neuralop_bench.models.factformer import FactFormer
 from neuralop_bench.models.ffno import FFNO
 from neuralop_bench.models.fno import FNO
@@ -255,6 +257,16 @@ def test_convnext_unet(shape: tuple[int, ...], n_levels: int, kind: str) -> None
 
 
 @pytest.mark.parametrize("kind", ["periodic", "closed"])
+@pytest.mark.parametrize("n_frames", [1, 3])
+@pytest.mark.parametrize("shape", [(16,), (13,), (12, 8), (11, 13)])
+def test_dpot(shape: tuple[int, ...], n_frames: int, kind: str) -> None:
+    sizes = {"width": 16, "n_layers": 2, "n_heads": 2, "mlp_ratio": 2, "embed_width": 5, "out_width": 6}
+    grid, in_channels = grid_of(kind, *shape), 2 * n_frames + 1
+    ours = DPOT(in_channels=in_channels, out_channels=2, grid=grid, n_frames=n_frames, patch=3, **sizes)
+    assert_equal_to_its_plain_form(ours, PlainDPOT.with_weights_of, fields(2, in_channels, *shape))
+
+
+@pytest.mark.parametrize("kind", ["periodic", "closed"])
 def test_factformer(kind: str) -> None:
     sizes = {"width": 6, "n_layers": 2, "n_heads": 2, "head_width": 5, "kernel_width": 4, "projection_width": 7}
     ours = FactFormer(in_channels=2, out_channels=3, grid=grid_of(kind, 9, 8), **sizes)
@@ -352,6 +364,7 @@ MIXED = Grid((16, 16), (1.0, 1.0), ("periodic", "dirichlet"), ("periodic", "clos
         (MgNO, PlainMgNO),
         (LSM, PlainLSM),
         (DeepONet, PlainDeepONet),
+        (DPOT, PlainDPOT),
         (Transolver, PlainTransolver),
         (GNOT, PlainGNOT),
         (CNO, PlainCNO),
