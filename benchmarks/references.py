@@ -1044,10 +1044,10 @@ class PlainDPOT(nn.Module):
         n_frames: int = 1,
         n_fields: int = 1,
         patch: int = 4,
-        width: int = 128,
+        width: int = 96,
         n_layers: int = 4,
         n_heads: int = 4,
-        mlp_width: int = 128,
+        mlp_width: int = 96,
         embed_width: int = 32,
         out_width: int = 32,
     ) -> None:

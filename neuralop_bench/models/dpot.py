@@ -176,7 +176,7 @@ class DPOT(nn.Module):
         n_frames: int = 1,
         n_steps: int = 1,
         patch: int = 4,
-        width: int = 128,
+        width: int = 96,
         n_layers: int = 4,
         n_heads: int = 4,
         mlp_ratio: int = 1,
