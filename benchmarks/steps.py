@@ -34,6 +34,7 @@ from benchmarks.references import (
     PlainLSM,
     PlainMgNO,
     PlainMWT,
+    PlainPoseidon,
     PlainTransolver,
     PlainUNO,
     SoftmaxAttention,
@@ -55,6 +56,7 @@ from neuralop_bench.models.gnot import GNOT
 from neuralop_bench.models.lsm import LSM
 from neuralop_bench.models.mgno import MgNO
 from neuralop_bench.models.mwt import MWT
+from neuralop_bench.models.poseidon import Poseidon
 from neuralop_bench.models.transolver import Transolver
 from neuralop_bench.models.uno import UNO
 
@@ -154,6 +156,7 @@ CASES: dict[str, Callable[[], Comparison]] = {
     "FactFormer, 64 x 64": partial(zoo, FactFormer, PlainFactFormer),
     "DPOT, 10 frames of 64 x 64": partial(zoo, partial(DPOT, n_frames=10), PlainDPOT, asked=1.0, in_channels=10),
     "DeepONet, 64 x 64": partial(zoo, DeepONet, PlainDeepONet),
+    "Poseidon, 64 x 64": partial(zoo, Poseidon, PlainPoseidon, asked=1.0),
     "Transolver, 64 x 64": partial(zoo, Transolver, PlainTransolver),
     "GNOT, 64 x 64": partial(zoo, GNOT, PlainGNOT),
     "Galerkin attention, 4096 tokens": attention,

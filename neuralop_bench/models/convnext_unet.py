@@ -3,58 +3,23 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
 from typing import ClassVar
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.nn.functional import gelu, normalize
+from torch.nn.functional import normalize
 
 from data_gen.grids import Grid
-from neuralop_bench.layers.conv import Conv, Edge, edges_of
-from neuralop_bench.layers.mlp import Perceptron, Pointwise
+from neuralop_bench.layers.conv import Conv, edges_of
+from neuralop_bench.layers.convnext import ConvNeXtBlock
+from neuralop_bench.layers.mlp import Pointwise
 from neuralop_bench.layers.options import DoesNotFit, require_at_least
 from neuralop_bench.layers.padding import crop, pad_to_multiple
 from neuralop_bench.layers.precision import unrounded, widened
 from neuralop_bench.layers.tables import CONV, CONV_TRANSPOSE
 
 _WHO = "A ConvNeXt U-Net"
-_EPS = 1e-6
-
-
-class Block(nn.Module):
-    """A wide convolution of each channel by itself, then a network with one hidden layer (GELU) at each point.
-
-        v <- v + g F(norm(D v))
-
-    D has one kernel per channel, ``norm`` normalises the channels of each point, F has four times as many hidden
-    channels as v, and g is a learned scale per channel, which begins near zero.
-
-    Args:
-        channels: of input and output.
-        edges: how each axis is continued (``neuralop_bench.layers.conv.Conv``).
-        kernel: points along each axis of a kernel, an odd number.
-        layer_scale: initial value of g.
-
-    Shapes: [batch, channels, *space] to the same.
-
-    Reference: Liu et al. (2022), A ConvNet for the 2020s, figure 4, arXiv 2201.03545.
-
-    >>> Block(6, edges=("circular", "zeros"))(torch.ones(2, 6, 8, 9)).shape
-    torch.Size([2, 6, 8, 9])
-    """
-
-    def __init__(self, channels: int, *, edges: Sequence[Edge], kernel: int = 7, layer_scale: float = 1e-6) -> None:
-        super().__init__()
-        self.depthwise = Conv(channels, channels, edges=edges, kernel=kernel, groups=channels)
-        self.norm = nn.LayerNorm(channels, eps=_EPS)
-        self.network = Perceptron(channels, 4 * channels, channels, gelu)
-        self.scale = nn.Parameter(torch.full((channels,), layer_scale))
-
-    def forward(self, v: Float[Tensor, "batch channels *space"]) -> Float[Tensor, "batch channels *space"]:
-        change = self.network.channels_last(self.norm(self.depthwise(v).movedim(1, -1)))
-        return torch.addcmul(v.movedim(1, -1), self.scale, change).movedim(-1, 1)
 
 
 class Direction(nn.Module):
@@ -69,7 +34,7 @@ class Direction(nn.Module):
 
     def forward(self, v: Float[Tensor, "batch channels *space"]) -> Float[Tensor, "batch channels *space"]:
         with unrounded(v):
-            return normalize(widened(v), dim=1, eps=_EPS) * self.weight.view(-1, *(1,) * (v.ndim - 2))
+            return normalize(widened(v), dim=1, eps=1e-6) * self.weight.view(-1, *(1,) * (v.ndim - 2))
 
 
 class ConvNeXtUNet(nn.Module):
@@ -80,10 +45,10 @@ class ConvNeXtUNet(nn.Module):
         up:    y_n = B_n x_n,       y_{k-1} = T_k B'_k M_k [y_k, x_k],          k = n_levels ... 1
         out:   u = Q y_0
 
-    B_k and B'_k are chains of ``Block``. S_k divides the channels of each point by their length (``Direction``), then
-    maps each 2 x 2 points to one, with twice the channels. T_k does the opposite. M_k is an affine map at each point;
-    there is none on the coarsest level, where B' follows B directly. P and Q are convolutions over three points per
-    axis.
+    B_k and B'_k are chains of ``ConvNeXtBlock``. S_k divides the channels of each point by their length
+    (``Direction``), then maps each 2 x 2 points to one, with twice the channels. T_k does the opposite. M_k is an
+    affine map at each point; there is none on the coarsest level, where B' follows B directly. P and Q are convolutions
+    over three points per axis.
 
     There is no shortcut around the first step to a coarser grid. Every path from the input to the output passes through
     a ``Direction``, so the network knows the size of the input only through the biases and the blocks before it.
@@ -150,8 +115,9 @@ class ConvNeXtUNet(nn.Module):
         steps = list(itertools.pairwise(channels))
 
         def blocks(n_channels: int, n: int) -> nn.Sequential:
-            block = {"edges": edges, "kernel": kernel, "layer_scale": layer_scale}
-            return nn.Sequential(*(Block(n_channels, **block) for _ in range(n)))
+            return nn.Sequential(
+                *(ConvNeXtBlock(n_channels, edges=edges, kernel=kernel, layer_scale=layer_scale) for _ in range(n))
+            )
 
         self.lifting = Conv(in_channels, width, edges=edges)
         self.encoder = nn.ModuleList(blocks(n, n_blocks) for n in channels[:-1])

@@ -8,8 +8,9 @@ from torch import Tensor, nn
 
 from data_gen.grids import Grid
 from neuralop_bench.layers.conv import Conv
+from neuralop_bench.layers.convnext import ConvNeXtBlock
 from neuralop_bench.layers.options import DoesNotFit
-from neuralop_bench.models.convnext_unet import Block, ConvNeXtUNet
+from neuralop_bench.models.convnext_unet import ConvNeXtUNet
 
 MIXED = Grid((16, 13), (1.0, 2.0), ("periodic", "dirichlet"), ("periodic", "closed"))
 
@@ -73,7 +74,7 @@ def test_without_blocks_and_biases_of_the_lifting_the_size_of_the_input_is_lost(
 
 def test_a_block_is_its_formula_point_by_point() -> None:
     torch.manual_seed(0)
-    block = Block(3, edges=("circular", "zeros"), kernel=5).double()
+    block = ConvNeXtBlock(3, edges=("circular", "zeros"), kernel=5).double()
     with torch.no_grad():
         for parameter in block.parameters():
             parameter.add_(0.3 * torch.randn_like(parameter))

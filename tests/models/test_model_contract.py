@@ -46,6 +46,7 @@ SLOW_TO_FIT = {
     "mgno",
     "mwt",
     "mwt_nsl",
+    "poseidon",
     "res_net",
     "tfno",
     "transolver",

@@ -20,6 +20,7 @@ from benchmarks.references import (
     PlainLSM,
     PlainMgNO,
     PlainMWT,
+    PlainPoseidon,
     PlainSpectralConv,
     PlainTransolver,
     PlainUNO,
@@ -40,6 +41,7 @@ from neuralop_bench.models.gnot import GNOT
 from neuralop_bench.models.lsm import LSM
 from neuralop_bench.models.mgno import MgNO
 from neuralop_bench.models.mwt import MWT
+from neuralop_bench.models.poseidon import Poseidon
 from neuralop_bench.models.transolver import Transolver
 from neuralop_bench.models.uno import UNO
 
@@ -271,6 +273,15 @@ def test_factformer(kind: str) -> None:
     sizes = {"width": 6, "n_layers": 2, "n_heads": 2, "head_width": 5, "kernel_width": 4, "projection_width": 7}
     ours = FactFormer(in_channels=2, out_channels=3, grid=grid_of(kind, 9, 8), **sizes)
     assert_equal_to_its_plain_form(ours, PlainFactFormer.with_weights_of, fields(2, 2, 9, 8))
+
+
+@pytest.mark.parametrize("kind", ["periodic", "closed"])
+@pytest.mark.parametrize(("n", "window", "depth"), [(32, 4, 2), (29, 4, 3), (32, 8, 1)])
+def test_poseidon(n: int, window: int, depth: int, kind: str) -> None:
+    sizes = {"patch": 2, "width": 6, "n_stages": 3, "n_heads": 2, "kernel": 5, "mlp_ratio": 2, "bias_width": 5}
+    grid = grid_of(kind, n, n)
+    ours = Poseidon(in_channels=2, out_channels=3, grid=grid, window=window, depth=depth, **sizes)
+    assert_equal_to_its_plain_form(ours, PlainPoseidon.with_weights_of, fields(2, 2, n, n))
 
 
 @pytest.mark.parametrize("kind", ["periodic", "closed"])
