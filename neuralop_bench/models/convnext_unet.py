@@ -73,7 +73,7 @@ class ConvNeXtUNet(nn.Module):
         DoesNotFit: a kernel would wrap around a periodic axis of the coarsest grid more than once.
         ValueError: a size below 1, an even kernel, a ``layer_scale`` that isn't positive.
 
-    Cost: a block has 8 channels^2 + (kernel^n_dims + 8) channels parameters, and about two operations per parameter and
+    Cost: a block has 8 channels^2 + (kernel^n_dims + 9) channels parameters, and about two operations per parameter and
     point.
 
     Reference: Ohana et al. (2024), The Well, arXiv 2412.00568, where the network is called CNextU-Net; structure and
