@@ -57,7 +57,7 @@ class FourierPerceptron(nn.Module):
 
     def forward(self, v: Float[Tensor, "batch *space channels"]) -> Float[Tensor, "batch *space channels"]:
         with unrounded(v):
-            space, axes = v.shape[1:-1], tuple(range(1, v.ndim - 1))
+            n_last, axes = v.shape[-2], list(range(1, v.ndim - 1))
             modes = torch.fft.rfftn(widened(v), dim=axes, norm="ortho")
             n_heads = self.weight.shape[1]
             z = torch.view_as_real(modes).unflatten(-2, (n_heads, -1)).movedim(-1, -2)  # [..., head, part, channel]
@@ -70,7 +70,7 @@ class FourierPerceptron(nn.Module):
             # of them depends on the library. This order is defined: complex axes first, then the real one.
             if len(axes) > 1:
                 mapped = torch.fft.ifftn(mapped, dim=axes[:-1], norm="ortho")
-            return torch.fft.irfft(mapped, n=space[-1], dim=axes[-1], norm="ortho")
+            return torch.fft.irfft(mapped, n=n_last, dim=axes[-1], norm="ortho")
 
 
 def _real(weight: Float[Tensor, "part head i o"]) -> Float[Tensor, "head part_and_o part_and_i"]:

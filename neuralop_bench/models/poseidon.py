@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import ClassVar
+from typing import ClassVar, cast
 
 import torch
 from jaxtyping import Float
@@ -321,9 +321,9 @@ class Poseidon(nn.Module):
         self.projection = Conv(out_channels, out_channels, edges=edges, kernel=5, bias=False)
         for module in self.modules():
             if isinstance(module, (nn.Linear, *CONV.values(), *CONV_TRANSPOSE.values())):
-                nn.init.normal_(module.weight, std=0.02)
+                nn.init.normal_(cast(Tensor, module.weight), std=0.02)
                 if module.bias is not None:
-                    nn.init.zeros_(module.bias)
+                    nn.init.zeros_(cast(Tensor, module.bias))
 
     def forward(self, x: Float[Tensor, "batch in_channels *space"]) -> Float[Tensor, "batch out_channels *space"]:
         h = self.norm(self.embedding(pad_to_multiple(x, self._multiple, self._nodes)).movedim(1, -1))
