@@ -251,7 +251,7 @@ class Poseidon(nn.Module):
     all ends. Any number of points and one to three axes; theirs interpolates to 128 x 128 points. No dropped paths.
     Published weights can't be loaded.
 
-    >>> sizes = dict(width=48, n_stages=4, depth=4, window=16, mlp_ratio=4, bias_width=512)
+    >>> sizes = dict(width=48, n_stages=4, depth=4, window=16, n_blocks=2, bias_width=512)
     >>> model = Poseidon(in_channels=4, out_channels=4, grid=Grid.periodic(128), **sizes)
     >>> sum(p.numel() for p in model.parameters())
     20747948
