@@ -39,7 +39,9 @@ from neuralop_bench.layers.conv import Edge
 from neuralop_bench.layers.multiwavelets import legendre_filters
 from neuralop_bench.layers.spectral_conv import SpectralConv
 from neuralop_bench.models.cno import CNO
+from neuralop_bench.models.convnext_unet import ConvNeXtUNet
 from neuralop_bench.models.deeponet import DeepONet
+from neuralop_bench.models.dpot import DPOT
 from neuralop_bench.models.factformer import FactFormer, FactorisedAttention
 from neuralop_bench.models.ffno import FFNO
 from neuralop_bench.models.fno import FNO
@@ -48,6 +50,7 @@ from neuralop_bench.models.gnot import Block as GNOTBlock
 from neuralop_bench.models.lsm import LSM, NeuralSpectralBlock
 from neuralop_bench.models.mgno import MgNO, VCycle
 from neuralop_bench.models.mwt import MWT, LowModes, MultiwaveletLayer
+from neuralop_bench.models.poseidon import Poseidon, WindowAttention
 from neuralop_bench.models.sfno import SFNO
 from neuralop_bench.models.sinenet import SineNet
 from neuralop_bench.models.transolver import Block, Transolver
@@ -1098,6 +1101,228 @@ class PlainCNO(nn.Module):
         return (back * scale) @ (to.T * ends)
 
 
+# ConvNeXt U-Net ------------------------------------------------------------------------------------------------------
+
+
+class _PlainConvNeXt(nn.Module):
+    """v + g F(norm(D v)): a depthwise convolution, layer normalisation of the channels, a network at each point."""
+
+    def __init__(self, channels: int, n_dims: int, kernel: int, edges: str, eps: float = 1e-6) -> None:
+        super().__init__()
+        conv = _CONV[n_dims]
+        self.depthwise = conv(channels, channels, kernel, padding=kernel // 2, padding_mode=edges, groups=channels)
+        self.norm = nn.LayerNorm(channels, eps=eps)
+        self.network = nn.ModuleList([conv(channels, 4 * channels, 1), conv(4 * channels, channels, 1)])
+        self.scale = nn.Parameter(torch.ones(channels))
+
+    def forward(self, v: Tensor) -> Tensor:
+        change = self.norm(self.depthwise(v).movedim(1, -1)).movedim(-1, 1)
+        change = self.network[1](gelu(self.network[0](change)))
+        return v + self.scale.view(-1, *(1,) * (v.ndim - 2)) * change
+
+
+class _PlainDirection(nn.Module):
+    """The channels of a point divided by their length, times a scale per channel."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(channels))
+
+    def forward(self, v: Tensor) -> Tensor:
+        length = v.square().sum(1, keepdim=True).sqrt().clamp(min=1e-6)
+        return v / length * self.weight.view(-1, *(1,) * (v.ndim - 2))
+
+
+class PlainConvNeXtUNet(nn.Module):
+    """Blocks of ConvNeXt on every level, 2 x 2 points joined to one and back; shortcuts on all levels but the finest.
+
+    Ohana et al. (2024), arXiv 2412.00568; Liu et al. (2022), arXiv 2201.03545. One or two axes.
+    """
+
+    def __init__(
+        self,
+        *,
+        in_channels: int,
+        out_channels: int,
+        n_dims: int,
+        periodic: bool,
+        width: int = 16,
+        n_levels: int = 3,
+        n_blocks: int = 1,
+        n_neck_blocks: int = 1,
+        kernel: int = 7,
+    ) -> None:
+        super().__init__()
+        edges = "circular" if periodic else "zeros"
+        conv, up = (_CONV[n_dims], (nn.ConvTranspose1d, nn.ConvTranspose2d)[n_dims - 1])
+        self.periodic, self.multiple = periodic, 2**n_levels
+        channels = [width * 2**level for level in range(n_levels + 1)]
+        steps = list(itertools.pairwise(channels))
+
+        def blocks(n_channels: int, n: int) -> nn.Sequential:
+            return nn.Sequential(*(_PlainConvNeXt(n_channels, n_dims, kernel, edges) for _ in range(n)))
+
+        self.lifting = conv(in_channels, width, 3, padding=1, padding_mode=edges)
+        self.encoder = nn.ModuleList(blocks(n, n_blocks) for n in channels[:-1])
+        self.down = nn.ModuleList(nn.Sequential(_PlainDirection(a), conv(a, b, 2, stride=2)) for a, b in steps)
+        self.neck = blocks(channels[-1], n_neck_blocks)
+        self.merge = nn.ModuleList(conv(2 * n, n, 1) for n in channels[1:-1])
+        self.decoder = nn.ModuleList(blocks(n, n_blocks) for n in channels[1:])
+        self.up = nn.ModuleList(nn.Sequential(_PlainDirection(b), up(b, a, 2, stride=2)) for a, b in steps)
+        self.projection = conv(width, out_channels, 3, padding=1, padding_mode=edges)
+
+    @classmethod
+    def with_weights_of(cls, ours: ConvNeXtUNet) -> PlainConvNeXtUNet:
+        lifting = ours.get_parameter("lifting.conv.weight")
+        block = ours.get_parameter("encoder.0.0.depthwise.conv.weight")
+        plain = cls(
+            in_channels=lifting.shape[1],
+            out_channels=ours.get_parameter("projection.conv.bias").numel(),
+            n_dims=lifting.ndim - 2,
+            periodic=_is_periodic(ours._nodes),
+            width=lifting.shape[0],
+            n_levels=len(ours.down),
+            n_blocks=len(list(ours.encoder[0].children())),
+            n_neck_blocks=len(ours.neck),
+            kernel=block.shape[-1],
+        )
+        return _holding(plain, ours)
+
+    def forward(self, x: Float[Tensor, "batch in_channels *space"]) -> Float[Tensor, "batch out_channels *space"]:
+        space = x.shape[2:]
+        beyond = [side for n in reversed(space) for side in (0, -n % self.multiple)]
+        v = self.lifting(pad(x, beyond, mode="circular" if self.periodic else "constant"))
+        entering = []
+        for encoder, down in zip(self.encoder, self.down, strict=True):
+            entering.append(v)
+            v = down(encoder(v))
+        y = self.up[-1](self.decoder[-1](self.neck(v)))
+        for level in reversed(range(1, len(self.up))):
+            y = self.merge[level - 1](torch.cat([y, entering[level]], dim=1))
+            y = self.up[level - 1](self.decoder[level - 1](y))
+        return self.projection(y)[(..., *(slice(n) for n in space))]
+
+
+# DPOT ----------------------------------------------------------------------------------------------------------------
+
+
+class _PlainFourierPerceptron(nn.Module):
+    """F^-1 f(F v) with one network f for the coefficients of all wavenumbers, in complex numbers."""
+
+    def __init__(self, channels: int, n_heads: int) -> None:
+        super().__init__()
+        size = channels // n_heads
+        self.weight, self.out_weight = (nn.Parameter(torch.rand(2, n_heads, size, size)) for _ in range(2))
+        self.bias, self.out_bias = (nn.Parameter(torch.rand(2, n_heads, size)) for _ in range(2))
+
+    def forward(self, v: Float[Tensor, "batch channel *space"]) -> Tensor:
+        space, axes = v.shape[2:], tuple(range(2, v.ndim))
+        weight, bias, out_weight, out_bias = (
+            torch.complex(*pair) for pair in (self.weight, self.bias, self.out_weight, self.out_bias)
+        )
+        ones = (1,) * len(space)
+        z = torch.fft.rfftn(v, dim=axes, norm="ortho").unflatten(1, weight.shape[:2])
+        z = torch.einsum("bhi...,hio->bho...", z, weight) + bias.view(*bias.shape, *ones)
+        z = torch.complex(gelu(z.real), gelu(z.imag))
+        z = torch.einsum("bhi...,hio->bho...", z, out_weight) + out_bias.view(*bias.shape, *ones)
+        z = z.flatten(1, 2)
+        for axis in axes[:-1]:
+            z = torch.fft.ifft(z, dim=axis, norm="ortho")
+        return torch.fft.irfft(z, n=space[-1], norm="ortho")
+
+
+class _PlainDPOTBlock(nn.Module):
+    def __init__(self, width: int, n_dims: int, n_heads: int, mlp_width: int) -> None:
+        super().__init__()
+        self.norms = nn.ModuleList(nn.GroupNorm(8, width) for _ in range(2))
+        self.mixer = _PlainFourierPerceptron(width, n_heads)
+        self.network = nn.ModuleList([_CONV[n_dims](width, mlp_width, 1), _CONV[n_dims](mlp_width, width, 1)])
+
+    def forward(self, v: Tensor) -> Tensor:
+        w = self.norms[0](v)
+        w = self.norms[1](w + self.mixer(w))
+        return v + self.network[1](gelu(self.network[0](w)))
+
+
+class PlainDPOT(nn.Module):
+    """Every frame is embedded by patches, frames are summed with a matrix for each; one or two axes.
+
+    Hao et al. (2024), arXiv 2403.03542.
+    """
+
+    def __init__(
+        self,
+        *,
+        in_channels: int,
+        out_channels: int,
+        space: Sequence[int],
+        periodic: bool,
+        n_frames: int = 1,
+        n_fields: int = 1,
+        patch: int = 4,
+        width: int = 96,
+        n_layers: int = 4,
+        n_heads: int = 4,
+        mlp_width: int = 96,
+        embed_width: int = 32,
+        out_width: int = 32,
+    ) -> None:
+        super().__init__()
+        n_dims = len(space)
+        conv, up = _CONV[n_dims], (nn.ConvTranspose1d, nn.ConvTranspose2d)[n_dims - 1]
+        self.periodic, self.patch, self.n_fields = periodic, patch, n_fields
+        several = n_frames > 1
+        n_given = in_channels - (n_frames - 1) * n_fields + n_dims + several
+        self.embedding = conv(n_given, embed_width, patch, stride=patch)
+        self.to_width = conv(embed_width, width, 1)
+        self.places = nn.Parameter(torch.zeros(width, *(-(-n // patch) for n in space)))
+        self.by_frame = nn.Parameter(torch.randn(n_frames, width, width))
+        self.frequencies = nn.Parameter(torch.ones(width)) if several else None
+        self.blocks = nn.ModuleList(_PlainDPOTBlock(width, n_dims, n_heads, mlp_width) for _ in range(n_layers))
+        self.to_points = up(width, out_width, patch, stride=patch)
+        self.projection = nn.ModuleList([conv(out_width, out_width, 1), conv(out_width, out_channels, 1)])
+
+    @classmethod
+    def with_weights_of(cls, ours: DPOT) -> PlainDPOT:
+        n_dims, n_fields = len(ours._nodes), ours._parts[0]
+        n_frames, width, _ = ours.by_frame.shape
+        latent = ours.places.shape[1:]
+        plain = cls(
+            in_channels=n_frames * n_fields + ours._parts[1] - n_dims,
+            out_channels=ours.get_parameter("projection.1.bias").numel(),
+            space=[n * ours._patch for n in latent],
+            periodic=_is_periodic(ours._nodes),
+            n_frames=n_frames,
+            n_fields=n_fields,
+            patch=ours._patch,
+            width=width,
+            n_layers=len(ours.blocks),
+            n_heads=ours.get_parameter("blocks.0.mixer.weight").shape[1],
+            mlp_width=ours.get_parameter("blocks.0.network.0.bias").numel(),
+            embed_width=ours.to_width.in_features,
+            out_width=ours.get_parameter("to_points.bias").numel(),
+        )
+        return _holding(plain, ours)
+
+    def forward(self, x: Float[Tensor, "batch in_channels *space"]) -> Float[Tensor, "batch out_channels *space"]:
+        space, n_frames = x.shape[2:], len(self.by_frame)
+        beyond = [side for n in reversed(space) for side in (0, -n % self.patch)]
+        x = pad(_with_positions(x, self.periodic), beyond, mode="circular" if self.periodic else "constant")
+        frames, others = x[:, : n_frames * self.n_fields], x[:, n_frames * self.n_fields :]
+        embedded = []
+        for frame, tau in zip(frames.chunk(n_frames, dim=1), torch.linspace(0, 1, n_frames), strict=True):
+            time = [torch.full_like(x[:, :1], float(tau))] if self.frequencies is not None else []
+            z = self.to_width(gelu(self.embedding(torch.cat([frame, others, *time], dim=1)))) + self.places
+            if self.frequencies is not None:
+                z = z * (self.frequencies * float(tau)).cos().view(-1, *(1,) * len(space))
+            embedded.append(z)
+        v = torch.einsum("tij,tbi...->bj...", self.by_frame, torch.stack(embedded))
+        for block in self.blocks:
+            v = block(v)
+        v = gelu(self.to_points(v)[(..., *(slice(n) for n in space))])
+        return self.projection[1](gelu(self.projection[0](v)))
+
+
 # Factorised transformer ----------------------------------------------------------------------------------------------
 
 
@@ -1210,6 +1435,188 @@ class PlainFactFormer(nn.Module):
             u = u + position(torch.cat([phase.sin(), phase.cos()], dim=-1))
             u = u + layer(u, angles)
         return self.projection[1](gelu(self.projection[0](u))).movedim(-1, 1)
+
+
+# Poseidon ------------------------------------------------------------------------------------------------------------
+
+
+class _PlainWindowAttention(nn.Module):
+    """Attention in windows of a field that is rolled; where an axis doesn't wrap around, what isn't joined is masked.
+
+    Liu et al. (2022), arXiv 2111.09883. The number of tokens is a multiple of the window.
+    """
+
+    def __init__(self, channels: int, n_heads: int, size: int, shift: int, periodic: bool, bias_width: int) -> None:
+        super().__init__()
+        self.n_heads, self.size, self.shift, self.periodic = n_heads, size, shift, periodic
+        self.query, self.value, self.merge = (nn.Linear(channels, channels) for _ in range(3))
+        self.key = nn.Linear(channels, channels, bias=False)
+        self.temperature = nn.Parameter(torch.ones(n_heads, 1, 1))
+        self.beta = nn.Sequential(nn.Linear(2, bias_width), nn.ReLU(), nn.Linear(bias_width, n_heads, bias=False))
+
+    def _windows(self, x: Tensor) -> Tensor:
+        w = self.size
+        x = torch.roll(x, (-self.shift, -self.shift), (1, 2)) if self.shift else x
+        return x.unflatten(2, (-1, w)).unflatten(1, (-1, w)).transpose(2, 3).flatten(3, 4).flatten(1, 2)
+
+    def forward(self, x: Float[Tensor, "batch n m channels"]) -> Tensor:
+        w, (n, m) = self.size, x.shape[1:3]
+        tokens = self._windows(x)
+        query, key, value = (
+            linear(tokens).unflatten(-1, (self.n_heads, -1)).transpose(2, 3)
+            for linear in (self.query, self.key, self.value)
+        )
+        cosine = (query / query.norm(dim=-1, keepdim=True)) @ (key / key.norm(dim=-1, keepdim=True)).mT
+        scores = cosine * self.temperature.clamp(max=math.log(100.0)).exp()
+        places = torch.stack(torch.meshgrid(torch.arange(w), torch.arange(w), indexing="ij"), -1).flatten(0, 1)
+        steps = (places[:, None] - places[None]).to(x) * 8 / max(1, w - 1)
+        scores = scores + 16 * self.beta(steps.sign() * torch.log2(1 + steps.abs()) / 3).sigmoid().movedim(-1, 0)
+        if self.shift and not self.periodic:
+            parts = []  # the parts of an axis that are neighbours before it is rolled
+            for length in (n, m):
+                part = torch.zeros(length, device=x.device)
+                part[: self.shift] = 1
+                parts.append(part)
+            label = (2 * parts[0][:, None] + parts[1])[None, ..., None]
+            of_window = self._windows(label)[0, ..., 0]
+            apart = of_window[:, :, None] != of_window[:, None, :]
+            scores = scores.masked_fill(apart[:, None], -math.inf)
+        z = self.merge((scores.softmax(-1) @ value).transpose(2, 3).flatten(3))
+        z = z.unflatten(2, (w, w)).unflatten(1, (n // w, m // w)).transpose(2, 3).flatten(3, 4).flatten(1, 2)
+        return torch.roll(z, (self.shift, self.shift), (1, 2)) if self.shift else z
+
+
+class _PlainSwinLayer(nn.Module):
+    def __init__(self, channels: int, attention: nn.Module, mlp_ratio: int) -> None:
+        super().__init__()
+        self.attention = attention
+        hidden = mlp_ratio * channels
+        self.network = nn.ModuleList([nn.Linear(channels, hidden), nn.Linear(hidden, channels)])
+        self.norms = nn.ModuleList(nn.LayerNorm(channels) for _ in range(2))
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x + self.norms[0](self.attention(x))
+        return x + self.norms[1](self.network[1](gelu(self.network[0](x))))
+
+
+class _PlainDown(nn.Module):
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.linear = nn.Linear(4 * channels, 2 * channels, bias=False)
+        self.norm = nn.LayerNorm(2 * channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        corners = [x[:, i::2, j::2] for i in range(2) for j in range(2)]
+        return self.norm(self.linear(torch.cat(corners, dim=-1)))
+
+
+class _PlainUp(nn.Module):
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.linear = nn.Linear(channels, 2 * channels, bias=False)
+        self.norm = nn.LayerNorm(channels // 2)
+        self.mix = nn.Linear(channels // 2, channels // 2, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        n, m = x.shape[1:3]
+        out = x.new_empty(len(x), 2 * n, 2 * m, x.shape[-1] // 2)
+        for corner, part in enumerate(self.linear(x).chunk(4, dim=-1)):
+            out[:, corner // 2 :: 2, corner % 2 :: 2] = part
+        return self.mix(self.norm(out))
+
+
+class PlainPoseidon(nn.Module):
+    """Shifted windows on a pyramid of tokens, ConvNeXt blocks on the shortcuts; two axes, square grids.
+
+    Herde et al. (2024), arXiv 2405.19101. The tokens of a stage are a multiple of the window, or at most one window.
+    """
+
+    def __init__(
+        self,
+        *,
+        in_channels: int,
+        out_channels: int,
+        tokens: int,
+        periodic: bool,
+        patch: int = 4,
+        width: int = 24,
+        n_stages: int = 3,
+        depth: int = 2,
+        n_heads: int = 3,
+        window: int = 8,
+        n_blocks: int = 1,
+        kernel: int = 7,
+        mlp_ratio: int = 4,
+        bias_width: int = 64,
+    ) -> None:
+        super().__init__()
+        edges = "circular" if periodic else "zeros"
+        self.periodic, self.multiple = periodic, patch * 2 ** (n_stages - 1)
+        channels = [width * 2**stage for stage in range(n_stages)]
+
+        def layers(stage: int, order: Sequence[int]) -> nn.Sequential:
+            n = tokens // 2**stage
+            size, shift = min(n, window), window // 2 if n > window else 0
+            _require(n % size == 0, "windows that fill every axis")
+            attentions = (
+                _PlainWindowAttention(
+                    channels[stage], n_heads * 2**stage, size, shift if i % 2 else 0, periodic, bias_width
+                )
+                for i in order
+            )
+            return nn.Sequential(*(_PlainSwinLayer(channels[stage], a, mlp_ratio) for a in attentions))
+
+        self.embedding = nn.Conv2d(in_channels, width, patch, stride=patch)
+        self.norm = nn.LayerNorm(width)
+        self.encoder = nn.ModuleList(layers(stage, range(depth)) for stage in range(n_stages))
+        self.down = nn.ModuleList(_PlainDown(n) for n in channels[:-1])
+        self.skips = nn.ModuleList(
+            nn.Sequential(*(_PlainConvNeXt(n, 2, kernel, edges, eps=1e-5) for _ in range(n_blocks)))
+            for n in channels[:-1]
+        )
+        self.decoder = nn.ModuleList(layers(stage, range(depth)[::-1]) for stage in range(n_stages))
+        self.up = nn.ModuleList(_PlainUp(n) for n in channels[1:])
+        self.recovery = nn.ConvTranspose2d(width, out_channels, patch, stride=patch)
+        self.projection = nn.Conv2d(out_channels, out_channels, 5, padding=2, padding_mode=edges, bias=False)
+
+    @classmethod
+    def with_weights_of(cls, ours: Poseidon) -> PlainPoseidon:
+        _require(len(ours._nodes) == 2, "two axes")
+        attentions = [part for part in ours.encoder.modules() if isinstance(part, WindowAttention)]
+        n_heads, width = attentions[0].n_heads, ours.embedding.out_channels
+        counts = attentions[0].windows._counts
+        _require(len(set(counts)) == 1, "square grids")
+        plain = cls(
+            in_channels=ours.embedding.in_channels,
+            out_channels=ours.recovery.out_channels,
+            tokens=counts[0] * attentions[0].windows.sizes[0],
+            periodic=_is_periodic(ours._nodes),
+            patch=ours.embedding.kernel_size[0],
+            width=width,
+            n_stages=len(ours.encoder),
+            depth=len(list(ours.encoder[0].children())),
+            n_heads=n_heads,
+            window=attentions[0].windows.sizes[0],
+            n_blocks=len(list(ours.skips[0].children())),
+            kernel=ours.get_parameter("skips.0.0.depthwise.conv.weight").shape[-1],
+            mlp_ratio=ours.get_parameter("encoder.0.0.network.0.bias").numel() // width,
+            bias_width=ours.get_parameter("encoder.0.0.attention.beta.0.bias").numel(),
+        )
+        return _holding(plain, ours)
+
+    def forward(self, x: Float[Tensor, "batch in_channels n m"]) -> Float[Tensor, "batch out_channels n m"]:
+        n, m = x.shape[2:]
+        x = pad(x, (0, -m % self.multiple, 0, -n % self.multiple), mode="circular" if self.periodic else "constant")
+        h = self.norm(self.embedding(x).movedim(1, -1))
+        shortcuts = []
+        for encoder, down, skip in zip(self.encoder, self.down, self.skips, strict=False):
+            e = encoder(h)
+            shortcuts.append(skip(e.movedim(-1, 1)).movedim(1, -1))
+            h = down(e + h)
+        y = self.decoder[-1](self.encoder[-1](h))
+        for stage in reversed(range(len(self.up))):
+            y = self.decoder[stage](self.up[stage](y) + shortcuts[stage])
+        return self.projection(self.recovery(y.movedim(-1, 1))[..., :n, :m])
 
 
 # DeepONet ------------------------------------------------------------------------------------------------------------

@@ -23,7 +23,9 @@ from torch import Tensor, nn
 
 from benchmarks.references import (
     PlainCNO,
+    PlainConvNeXtUNet,
     PlainDeepONet,
+    PlainDPOT,
     PlainFactFormer,
     PlainFFNO,
     PlainFNO,
@@ -32,6 +34,7 @@ from benchmarks.references import (
     PlainLSM,
     PlainMgNO,
     PlainMWT,
+    PlainPoseidon,
     PlainSFNO,
     PlainSineNet,
     PlainTransolver,
@@ -45,7 +48,9 @@ from neuralop_bench.layers.attention import LinearAttention
 from neuralop_bench.layers.coordinates import append_coordinates
 from neuralop_bench.metrics.cost import forward_flops
 from neuralop_bench.models.cno import CNO
+from neuralop_bench.models.convnext_unet import ConvNeXtUNet
 from neuralop_bench.models.deeponet import DeepONet
+from neuralop_bench.models.dpot import DPOT
 from neuralop_bench.models.factformer import FactFormer
 from neuralop_bench.models.ffno import FFNO
 from neuralop_bench.models.fno import FNO
@@ -53,6 +58,7 @@ from neuralop_bench.models.gnot import GNOT
 from neuralop_bench.models.lsm import LSM
 from neuralop_bench.models.mgno import MgNO
 from neuralop_bench.models.mwt import MWT
+from neuralop_bench.models.poseidon import Poseidon
 from neuralop_bench.models.sfno import SFNO
 from neuralop_bench.models.sinenet import SineNet
 from neuralop_bench.models.transolver import Transolver
@@ -118,10 +124,12 @@ def fno(n: int, n_dims: int, batch: int, width: int, n_modes: int, asked: dict[s
     return Comparison(ours, others, (x,), asked, of_other_size=("neuralop_defaults",))
 
 
-def zoo(model: Any, plain: Any, asked: float = 1.2) -> Comparison:
+def zoo(model: Any, plain: Any, asked: float = 1.2, in_channels: int = 1) -> Comparison:
     """Another network with its default sizes on 64 x 64 points, and its plain form."""
-    ours = model(in_channels=1, out_channels=1, grid=Grid.periodic(64))
-    return Comparison(ours, {"plain": plain.with_weights_of(ours)}, (torch.randn(20, 1, 64, 64),), {"plain": asked})
+    ours = model(in_channels=in_channels, out_channels=1, grid=Grid.periodic(64))
+    return Comparison(
+        ours, {"plain": plain.with_weights_of(ours)}, (torch.randn(20, in_channels, 64, 64),), {"plain": asked}
+    )
 
 
 def sfno() -> Comparison:
@@ -156,8 +164,11 @@ CASES: dict[str, Callable[[], Comparison]] = {
     "LSM, 64 x 64": partial(zoo, LSM, PlainLSM),
     "MWT, 64 x 64": partial(zoo, MWT, PlainMWT),
     "CNO, 64 x 64": partial(zoo, CNO, PlainCNO),
+    "ConvNeXt U-Net, 64 x 64": partial(zoo, ConvNeXtUNet, PlainConvNeXtUNet, asked=1.0),
     "FactFormer, 64 x 64": partial(zoo, FactFormer, PlainFactFormer),
+    "DPOT, 10 frames of 64 x 64": partial(zoo, partial(DPOT, n_frames=10), PlainDPOT, asked=1.0, in_channels=10),
     "DeepONet, 64 x 64": partial(zoo, DeepONet, PlainDeepONet),
+    "Poseidon, 64 x 64": partial(zoo, Poseidon, PlainPoseidon, asked=1.0),
     "Transolver, 64 x 64": partial(zoo, Transolver, PlainTransolver),
     "GNOT, 64 x 64": partial(zoo, GNOT, PlainGNOT),
     "Galerkin attention, 4096 tokens": attention,

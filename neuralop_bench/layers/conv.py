@@ -46,6 +46,8 @@ class Conv(nn.Module):
         kernel: points along each axis, an odd number.
         stride: the output has every ``stride``-th point, beginning with the first: ceil(n / stride) of n points.
         dilation: spacing of the kernel's points, in points of the grid.
+        groups: parts into which the channels are divided. Each part of the output is a convolution of one part of the
+            input. With as many groups as channels, each channel has a kernel of its own (a depthwise convolution).
         bias: add a constant per output channel.
         narrow: compute a convolution on one periodic axis, with stride 1, as one matrix product of shifted fields (on
             CPU). With 34 channels on 160 points a training step then takes half the time of torch's convolution. With
@@ -70,6 +72,7 @@ class Conv(nn.Module):
         kernel: int = 3,
         stride: int = 1,
         dilation: int = 1,
+        groups: int = 1,
         bias: bool = True,
         narrow: bool = False,
     ) -> None:
@@ -82,16 +85,16 @@ class Conv(nn.Module):
         half = dilation * (kernel // 2)
         zeros = tuple(half if edge == "zeros" else 0 for edge in self.edges)  # the convolution pads these itself
         self.conv = CONV[len(self.edges)](
-            in_channels, out_channels, kernel, stride=stride, padding=zeros, dilation=dilation, bias=bias
+            in_channels, out_channels, kernel, stride=stride, padding=zeros, dilation=dilation, groups=groups, bias=bias
         )
-        self._narrow = narrow and bias and stride == 1 and self.edges == ("circular",)
+        self._narrow = narrow and bias and stride == groups == 1 and self.edges == ("circular",)
         self._extended = tuple(0 if edge == "zeros" else half for edge in self.edges)
 
     def forward(self, x: Float[Tensor, "batch in_channels *space"]) -> Float[Tensor, "batch out_channels *strided"]:
         if self._narrow and x.device.type == "cpu" and not is_autocast(x):
             return self._product(x)
         if any(self._extended) and set(self.edges) == {"circular"} and not is_autocast(x):
-            options = self.conv.stride, self.conv.dilation
+            options = self.conv.stride, self.conv.dilation, self.conv.groups
             return cast(Tensor, _CircularConv.apply(x, self.conv.weight, self.conv.bias, *options))
         return self.conv(extend(x, self.edges, self._extended))
 
@@ -109,11 +112,17 @@ class _CircularConv(torch.autograd.Function):
 
     @staticmethod
     def forward(  # pyright: ignore[reportIncompatibleMethodOverride]
-        ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, stride: tuple[int, ...], dilation: tuple[int, ...]
+        ctx: Any,
+        x: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
+        stride: tuple[int, ...],
+        dilation: tuple[int, ...],
+        groups: int,
     ) -> Tensor:
         ctx.save_for_backward(x, weight, bias)
-        ctx.options = stride, dilation
-        return _circular_conv(x, weight, bias, stride, dilation)
+        ctx.options = stride, dilation, groups
+        return _circular_conv(x, weight, bias, stride, dilation, groups)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
@@ -123,14 +132,14 @@ class _CircularConv(torch.autograd.Function):
             grads = iter(
                 torch.autograd.grad(_circular_conv(x, weight, bias, *ctx.options), inputs, grad, create_graph=True)
             )
-            return *(next(grads) if needed else None for needed in ctx.needs_input_grad[:3]), None, None
-        stride, dilation = ctx.options
+            return *(next(grads) if needed else None for needed in ctx.needs_input_grad[:3]), None, None, None
+        stride, dilation, groups = ctx.options
         widths = _widths(weight, dilation)
         sizes = None if bias is None else bias.shape
         no = (0,) * len(widths)
         by_extended, by_weight, by_bias = torch.ops.aten.convolution_backward(
             grad,
-            _GoRound.apply(x, widths),
+            _GoRound.apply(x, widths, groups > 1),
             weight,
             sizes,
             stride,
@@ -138,18 +147,18 @@ class _CircularConv(torch.autograd.Function):
             dilation,
             False,
             no,
-            1,
+            groups,
             ctx.needs_input_grad[:3],
         )
         by_x = None if by_extended is None else cast(Tensor, _Fold.apply(by_extended, widths))
-        return by_x, by_weight, by_bias, None, None
+        return by_x, by_weight, by_bias, None, None, None
 
 
 def _circular_conv(
-    x: Tensor, weight: Tensor, bias: Tensor | None, stride: Sequence[int], dilation: Sequence[int]
+    x: Tensor, weight: Tensor, bias: Tensor | None, stride: Sequence[int], dilation: Sequence[int], groups: int
 ) -> Tensor:
-    extended = _GoRound.apply(x, _widths(weight, dilation))
-    return CONV_FUNCTION[weight.ndim - 2](extended, weight, bias, stride, 0, dilation)
+    extended = _GoRound.apply(x, _widths(weight, dilation), groups > 1)
+    return CONV_FUNCTION[weight.ndim - 2](extended, weight, bias, stride, 0, dilation, groups)
 
 
 def _widths(weight: Tensor, dilation: Sequence[int]) -> tuple[int, ...]:
@@ -160,7 +169,7 @@ def extend(x: Float[Tensor, "batch channel *space"], edges: Sequence[Edge], n_po
     """Continue every axis by its ``n_points`` at both ends (see ``Conv`` for the ways)."""
     n_round = tuple(n if edge == "circular" else 0 for edge, n in zip(edges, n_points, strict=True))
     if any(n_round):
-        x = cast(Tensor, _GoRound.apply(x, n_round))
+        x = cast(Tensor, _GoRound.apply(x, n_round, False))
     for edge in ("zeros", "reflect"):
         widths = [n if other == edge else 0 for other, n in zip(edges, n_points, strict=True)]
         if any(widths):
@@ -173,10 +182,11 @@ def extend(x: Float[Tensor, "batch channel *space"], edges: Sequence[Edge], n_po
 
 
 class _GoRound(torch.autograd.Function):
-    """Continue every axis with points from its other end."""
+    """Continue every axis with points from its other end. With ``last``, channels become neighbours in memory: torch
+    computes convolutions in groups 2 to 3 times as fast then (on CPU)."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, widths: tuple[int, ...]) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
+    def forward(ctx: Any, x: Tensor, widths: tuple[int, ...], last: bool) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
         ctx.widths = widths
         for n, width in zip(x.shape[2:], widths, strict=True):
             if width > n:
@@ -185,7 +195,11 @@ class _GoRound(torch.autograd.Function):
                     "Raise the resolution, or use a smaller kernel or fewer levels of grids."
                 )
         space = [n + 2 * width for n, width in zip(x.shape[2:], widths, strict=True)]
-        out = x.new_empty(*x.shape[:2], *space)
+        n_batch, n_channels = x.shape[:2]
+        if last:
+            out = x.new_empty(n_batch, *space, n_channels).movedim(-1, 1)
+        else:
+            out = x.new_empty(n_batch, n_channels, *space)
         _inside(out, widths).copy_(x)
         for axis, width in enumerate(widths):
             slab = _inside(
@@ -197,8 +211,8 @@ class _GoRound(torch.autograd.Function):
         return out
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:  # pyright: ignore[reportIncompatibleMethodOverride]
-        return cast(Tensor, _Fold.apply(grad, ctx.widths)), None
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:  # pyright: ignore[reportIncompatibleMethodOverride]
+        return cast(Tensor, _Fold.apply(grad, ctx.widths)), None, None
 
 
 class _Fold(torch.autograd.Function):
@@ -217,7 +231,7 @@ class _Fold(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:  # pyright: ignore[reportIncompatibleMethodOverride]
-        return cast(Tensor, _GoRound.apply(grad, ctx.widths)), None
+        return cast(Tensor, _GoRound.apply(grad, ctx.widths, False)), None
 
 
 def _inside(x: Tensor, widths: Sequence[int]) -> Tensor:

@@ -33,7 +33,9 @@ BATCH = 3
 SLOW_TO_FIT = {
     "cno",
     "conv_net",
+    "convnext_unet",
     "deeponet",
+    "dpot",
     "ffno",
     "factformer",
     "fno_3d",
@@ -44,6 +46,7 @@ SLOW_TO_FIT = {
     "mgno",
     "mwt",
     "mwt_nsl",
+    "poseidon",
     "res_net",
     "sfno",
     "sinenet",

@@ -35,9 +35,10 @@ from neuralop_bench.surrogate.surrogate import Surrogate
 
 # bfloat16 rounds by up to 0.4 %. Measured with the networks' first weights: the output differs by at most 1.7 %
 # (fno_2020 on ns2d), mostly by 0.3 to 1 %. Gradients by at most 1.4 %, but up to 11 % in networks of convolutions and
-# ReLU or pooling, where rounding moves values across a kink (with softplus in place of ReLU, a U-Net's by 0.8 %).
+# ReLU or pooling, where rounding moves values across a kink (with softplus in place of ReLU, a U-Net's by 0.8 %),
+# and 9 % in poseidon, whose layers normalise small results.
 OUTPUT, GRADIENT, GRADIENT_WITH_KINKS = 0.03, 0.03, 0.2
-KINKS = ("conv_net", "dilated_res_net", "lsm", "res_net", "unet", "unet_strided")
+KINKS = ("conv_net", "dilated_res_net", "lsm", "poseidon", "res_net", "unet", "unet_strided")
 
 
 def bf16() -> torch.autocast:

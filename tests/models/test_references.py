@@ -9,7 +9,9 @@ from torch import Tensor, nn
 
 from benchmarks.references import (
     PlainCNO,
+    PlainConvNeXtUNet,
     PlainDeepONet,
+    PlainDPOT,
     PlainFactFormer,
     PlainFFNO,
     PlainFNO,
@@ -18,6 +20,7 @@ from benchmarks.references import (
     PlainLSM,
     PlainMgNO,
     PlainMWT,
+    PlainPoseidon,
     PlainSFNO,
     PlainSineNet,
     PlainSpectralConv,
@@ -30,7 +33,9 @@ from data_gen.grids import Grid
 from neuralop_bench.layers.attention import LinearAttention
 from neuralop_bench.layers.spectral_conv import SpectralConv
 from neuralop_bench.models.cno import CNO
+from neuralop_bench.models.convnext_unet import ConvNeXtUNet
 from neuralop_bench.models.deeponet import DeepONet
+from neuralop_bench.models.dpot import DPOT
 from neuralop_bench.models.factformer import FactFormer
 from neuralop_bench.models.ffno import FFNO
 from neuralop_bench.models.fno import FNO
@@ -38,6 +43,7 @@ from neuralop_bench.models.gnot import GNOT
 from neuralop_bench.models.lsm import LSM
 from neuralop_bench.models.mgno import MgNO
 from neuralop_bench.models.mwt import MWT
+from neuralop_bench.models.poseidon import Poseidon
 from neuralop_bench.models.sfno import SFNO
 from neuralop_bench.models.sinenet import SineNet
 from neuralop_bench.models.transolver import Transolver
@@ -284,10 +290,45 @@ def test_cno(shape: tuple[int, ...], n_levels: int, kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", ["periodic", "closed"])
+@pytest.mark.parametrize(("shape", "n_levels"), [((16,), 1), ((35,), 3), ((16, 12), 1), ((17, 21), 2)])
+def test_convnext_unet(shape: tuple[int, ...], n_levels: int, kind: str) -> None:
+    ours = ConvNeXtUNet(
+        in_channels=2,
+        out_channels=3,
+        grid=grid_of(kind, *shape),
+        width=3,
+        n_levels=n_levels,
+        n_blocks=2,
+        n_neck_blocks=1,
+        kernel=5,
+    )
+    assert_equal_to_its_plain_form(ours, PlainConvNeXtUNet.with_weights_of, fields(2, 2, *shape))
+
+
+@pytest.mark.parametrize("kind", ["periodic", "closed"])
+@pytest.mark.parametrize("n_frames", [1, 3])
+@pytest.mark.parametrize("shape", [(16,), (13,), (12, 8), (11, 13)])
+def test_dpot(shape: tuple[int, ...], n_frames: int, kind: str) -> None:
+    sizes = {"width": 16, "n_layers": 2, "n_heads": 2, "mlp_ratio": 2, "embed_width": 5, "out_width": 6}
+    grid, in_channels = grid_of(kind, *shape), 2 * n_frames + 1
+    ours = DPOT(in_channels=in_channels, out_channels=2, grid=grid, n_frames=n_frames, patch=3, **sizes)
+    assert_equal_to_its_plain_form(ours, PlainDPOT.with_weights_of, fields(2, in_channels, *shape))
+
+
+@pytest.mark.parametrize("kind", ["periodic", "closed"])
 def test_factformer(kind: str) -> None:
     sizes = {"width": 6, "n_layers": 2, "n_heads": 2, "head_width": 5, "kernel_width": 4, "projection_width": 7}
     ours = FactFormer(in_channels=2, out_channels=3, grid=grid_of(kind, 9, 8), **sizes)
     assert_equal_to_its_plain_form(ours, PlainFactFormer.with_weights_of, fields(2, 2, 9, 8))
+
+
+@pytest.mark.parametrize("kind", ["periodic", "closed"])
+@pytest.mark.parametrize(("n", "window", "depth"), [(32, 4, 2), (29, 4, 3), (32, 8, 1)])
+def test_poseidon(n: int, window: int, depth: int, kind: str) -> None:
+    sizes = {"patch": 2, "width": 6, "n_stages": 3, "n_heads": 2, "kernel": 5, "mlp_ratio": 2, "bias_width": 5}
+    grid = grid_of(kind, n, n)
+    ours = Poseidon(in_channels=2, out_channels=3, grid=grid, window=window, depth=depth, **sizes)
+    assert_equal_to_its_plain_form(ours, PlainPoseidon.with_weights_of, fields(2, 2, n, n))
 
 
 @pytest.mark.parametrize("kind", ["periodic", "closed"])
@@ -381,9 +422,11 @@ MIXED = Grid((16, 16), (1.0, 1.0), ("periodic", "dirichlet"), ("periodic", "clos
         (MgNO, PlainMgNO),
         (LSM, PlainLSM),
         (DeepONet, PlainDeepONet),
+        (DPOT, PlainDPOT),
         (Transolver, PlainTransolver),
         (GNOT, PlainGNOT),
         (CNO, PlainCNO),
+        (ConvNeXtUNet, PlainConvNeXtUNet),
         (FactFormer, PlainFactFormer),
     ],
 )
