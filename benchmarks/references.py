@@ -326,7 +326,7 @@ class PlainSFNO(nn.Module):
     """z = P norm(a + E),  v = gelu(z(T) + M K z),  v <- gelu(W v + b + M K v),  u = a(T) + K [0, a(T), R v] + s.
 
     Time is the last axis. Periodic axes; one field, whose frames are the channels of the input; as many latent steps as
-    given frames or more. Cao et al. (2024), arXiv 2405.17211, section 3.
+    given frames or more. Cao et al. (2024), arXiv 2405.17211.
     """
 
     def __init__(
@@ -741,7 +741,7 @@ class _PlainBlock(nn.Module):
 class PlainSineNet(nn.Module):
     """x <- x + V_w(x) with U-Nets V_w whose levels also see the wave's pooled input; one or two axes.
 
-    ``channels`` are those of the levels, finest first. Zhang et al. (2024), arXiv 2403.19507, section 3.
+    ``channels`` are those of the levels, finest first. Zhang et al. (2024), arXiv 2403.19507.
     """
 
     def __init__(

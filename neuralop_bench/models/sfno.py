@@ -89,7 +89,7 @@ class SFNO(nn.Module):
             below 1, a width too small for the fields or the encoding, an unknown option, or a padding outside [0, 1].
 
     Reference: Cao, Brarda, Li and Xi (2024), Spectral-Refiner: Accurate Fine-Tuning of Spatiotemporal Fourier Neural
-    Operator for Turbulent Flows, arXiv 2405.17211, section 3, and the code published with it (scaomath/torch-cfd).
+    Operator for Turbulent Flows, arXiv 2405.17211, and the code published with it (scaomath/torch-cfd).
 
     >>> model = SFNO(in_channels=10, out_channels=10, grid=Grid.periodic(64), n_steps=10, history=10)
     >>> sum(p.numel() for p in model.parameters())

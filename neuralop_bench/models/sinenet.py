@@ -43,7 +43,7 @@ class SineNet(nn.Module):
     At the published size, a wave more takes fewer channels on coarse levels: ``growth`` is 2 for one wave and 1.425 for
     eight, with 34 and 35 million parameters.
 
-    Difference from the published code: it interpolates by cubic splines, in 2D.
+    Difference from the published code: its interpolation is bicubic, in 2D only.
 
     Args:
         in_channels, out_channels: channels of the input and output fields.
@@ -60,7 +60,7 @@ class SineNet(nn.Module):
         ValueError: a size below 1 (``width``: below 2), a growth below 1, or an unknown activation.
 
     Reference: Zhang et al. (2024), SineNet: Learning Temporal Dynamics in Time-Dependent Partial Differential
-    Equations, arXiv 2403.19507, section 3, and the code published with it (divelab/AIRS).
+    Equations, arXiv 2403.19507, and the code published with it (divelab/AIRS).
 
     >>> model = SineNet(in_channels=10, out_channels=1, grid=Grid.periodic(64))
     >>> sum(p.numel() for p in model.parameters())
