@@ -220,7 +220,8 @@ class Transolver(nn.Module):
         v = self._lifted(x)
         for block in self.blocks:
             v = block(v)
-        return self.projection.channels_last(self.norm(v)).movedim(-1, 1)
+        with unrounded(x):
+            return self.projection.channels_last(widened(self.norm(v))).movedim(-1, 1)
 
     def _lifted(self, x: Tensor) -> Float[Tensor, "batch *space width"]:
         first, second = (cast(Pointwise, layer) for layer in self.lifting)

@@ -38,7 +38,7 @@ from neuralop_bench.surrogate.surrogate import Surrogate
 # ReLU or pooling, where rounding moves values across a kink (with softplus in place of ReLU, a U-Net's by 0.8 %),
 # and 9 % in poseidon, whose layers normalise small results.
 OUTPUT, GRADIENT, GRADIENT_WITH_KINKS = 0.03, 0.03, 0.2
-KINKS = ("conv_net", "dilated_res_net", "lsm", "poseidon", "res_net", "unet", "unet_strided")
+KINKS = ("conv_net", "dilated_res_net", "lsm", "mwt", "mwt_nsl", "poseidon", "res_net", "unet", "unet_strided")
 
 
 def bf16() -> torch.autocast:
