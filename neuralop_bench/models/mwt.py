@@ -229,14 +229,12 @@ class MultiwaveletLayer(nn.Module):
     def forward(self, v: Float[Tensor, "batch width *space"]) -> Float[Tensor, "batch width *space"]:
         mapped = []
         for _ in range(self._n_levels):
-            with unrounded(v):  # as a Fourier transform: rounding would add up over the levels
-                v, d = decompose(widened(v), self._k, self._details)
+            v, d = decompose(v, self._k, self._details)
             mapped.append((self.A(d) + self.B(v), self.C(d)))
         v = self.T(v)
         while mapped:
             U, V = mapped.pop()
-            with unrounded(v):
-                v = reconstruct(widened(v) + V, widened(U), self._k, self._details)
+            v = reconstruct(v + V, U, self._k, self._details)
         return v
 
 

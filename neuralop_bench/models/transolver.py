@@ -220,8 +220,7 @@ class Transolver(nn.Module):
         v = self._lifted(x)
         for block in self.blocks:
             v = block(v)
-        with unrounded(x):
-            return self.projection.channels_last(widened(self.norm(v))).movedim(-1, 1)
+        return self.projection.channels_last(self.norm(v)).movedim(-1, 1)
 
     def _lifted(self, x: Tensor) -> Float[Tensor, "batch *space width"]:
         first, second = (cast(Pointwise, layer) for layer in self.lifting)
@@ -232,9 +231,9 @@ class Transolver(nn.Module):
             constant = torch.addmm(first.bias, self._positions(x), of_positions.T)
             weight = of_fields.T.expand(len(x), -1, -1)
             hidden = torch.baddbmm(constant, x.flatten(2).mT, weight)
-        # Both biases at once: one pass over the points.
-        weight = second.weight.T.expand(len(x), -1, -1)
-        return torch.baddbmm(second.bias + self.placeholder, gelu(hidden), weight).unflatten(1, x.shape[2:])
+            # Both biases at once: one pass over the points.
+            weight = second.weight.T.expand(len(x), -1, -1)
+            return torch.baddbmm(second.bias + self.placeholder, gelu(hidden), weight).unflatten(1, x.shape[2:])
 
     def _positions(self, x: Tensor) -> Float[Tensor, "point position"]:
         coordinates = append_coordinates(x[:1, :0], self._nodes)[0].flatten(1).T

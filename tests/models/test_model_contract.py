@@ -29,33 +29,8 @@ from neuralop_bench.runtime.place import CONFIG_DIR
 MODELS = sorted(path.stem for path in (CONFIG_DIR / "model").glob("*.yaml"))
 DATASETS = sorted({path.stem for path in (CONFIG_DIR / "task" / "smoke").glob("*.yaml")} - {*GIVEN_AS_FILES})
 BATCH = 3
-# Models that need 15 s or more to overfit a batch.
-SLOW_TO_FIT = {
-    "cno",
-    "conv_net",
-    "convnext_unet",
-    "deeponet",
-    "dpot",
-    "ffno",
-    "factformer",
-    "fno_3d",
-    "fourier_transformer",
-    "galerkin",
-    "gnot",
-    "lsm",
-    "mgno",
-    "mwt",
-    "mwt_nsl",
-    "poseidon",
-    "res_net",
-    "sfno",
-    "sinenet",
-    "tfno",
-    "transolver",
-    "unet",
-    "unet_strided",
-    "uno",
-}
+# One of each kind: `make test` runs their contract, `make test-all` that of all.
+FIRST = ("deeponet", "external", "fno", "fno_3d", "galerkin", "mgno", "pca_ridge", "persistence", "unet")
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -67,7 +42,10 @@ def _few_candidates() -> Iterator[None]:
         yield
 
 
-@pytest.fixture(scope="module", params=MODELS)
+@pytest.fixture(
+    scope="module",
+    params=[pytest.param(name, marks=[pytest.mark.exhaustive] * (name not in FIRST)) for name in MODELS],
+)
 def cfg(request: pytest.FixtureRequest) -> RunConfig:
     """The smoke configuration of each model on the default dataset."""
     return smoke(request.param)
@@ -226,7 +204,7 @@ def test_the_output_depends_on_every_block_and_on_every_input_channel(cfg: RunCo
 
 
 @pytest.mark.parametrize(
-    "model", [pytest.param(name, marks=pytest.mark.exhaustive if name in SLOW_TO_FIT else ()) for name in MODELS]
+    "model", [pytest.param(name, marks=[pytest.mark.exhaustive] * (name != "fno")) for name in MODELS]
 )
 def test_one_batch_is_overfitted(model: str) -> None:
     if model == "sfno":

@@ -18,11 +18,9 @@ from neuralop_bench.config.identity import identity
 from neuralop_bench.config.schema import RunConfig
 from neuralop_bench.runs import parts, plan, training
 from neuralop_bench.runs.splits import Data
-from neuralop_bench.runtime.place import CONFIG_DIR
 from neuralop_bench.runtime.processes import ALONE
 from neuralop_bench.training.tracking import NoTracker
 
-MODELS = sorted(path.stem for path in (CONFIG_DIR / "model").glob("*.yaml"))
 PERIODIC, CLOSED = "dataset=burgers1d", "dataset=darcy2d"
 
 
