@@ -951,15 +951,15 @@ class PlainMWT(nn.Module):
         low = layer.A.linear
         assert isinstance(low, LowModes)
         _require(ours._activation is gelu and ours._n_references is None, "GELU and coordinates of the nodes")
-        _require(layer._details == "all" and len(low.n_modes) == 2, "all bands of wavelets on two axes")
+        _require(layer.wavelets.details == "all" and len(low.n_modes) == 2, "all bands of wavelets on two axes")
         _require(isinstance(ours.lifting, nn.Linear), "an affine lifting")
         width = layer.T.in_features
         plain = cls(
             in_channels=ours.get_parameter("lifting.weight").shape[1] - 2,
             out_channels=ours.get_parameter("projection.1.bias").numel(),
             periodic=_is_periodic(ours._nodes),
-            k=layer._k,
-            channels=width // layer._k**2,
+            k=layer.wavelets.k,
+            channels=width // layer.wavelets.k**2,
             n_modes=low.n_modes[0],
             n_layers=len(ours.layers),
             n_levels=layer._n_levels,

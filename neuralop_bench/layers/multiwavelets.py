@@ -24,9 +24,8 @@ import numpy as np
 import torch
 from jaxtyping import Float
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
-from neuralop_bench.layers.kept import kept
 from neuralop_bench.layers.precision import unrounded, widened
 
 Details = Literal["all", "diagonal"]
@@ -75,68 +74,69 @@ def n_bands(n_dims: int, details: Details) -> int:
     return 2**n_dims - 1 if details == "all" else 1
 
 
-def decompose(
-    x: Float[Tensor, "batch channel *space"], k: int, details: Details = "all"
-) -> tuple[Float[Tensor, "batch channel *half"], Float[Tensor, "batch band_and_channel *half"]]:
-    """Join pairs of cells along every axis, in tensor products of the filters.
-
-    In two dimensions the coefficients are s (H on both axes) and those of three bands of wavelets (H G, G H, G G, the
-    first factor for the first axis). With ``all`` bands the map is orthogonal. With ``diagonal`` the last band (G G)
-    alone is kept, as in the published code, and what the others describe is lost.
+class Multiwavelets(nn.Module):
+    """Decomposition of coefficients on cells into those on cells of twice the size and wavelets, and back.
 
     Args:
-        x: channels are pairs (channel, coefficient) with k^n_dims coefficients; every axis has an even number of cells.
         k: polynomials per axis.
-        details: bands to keep.
-
-    Shapes: d has its bands one after another, each with the channels of x.
+        n_dims: axes.
+        details: bands of wavelets to keep. With ``all`` the map is orthogonal. With ``diagonal`` the last band (G G)
+            alone is kept, as in the published code, and what the others describe is lost.
     """
-    x = widened(x)
-    n_dims = x.ndim - 2
-    half = [n // 2 for n in x.shape[2:]]
-    coefficients = k**n_dims
-    matrix = _matrix(k, n_dims, details, x.dtype, x.device)
-    # [batch, channel, coefficient, half, parity, half, parity, ...] to [batch channel, parities coefficient, cells]
-    cells = x.reshape(x.shape[0], -1, coefficients, *(size for n in half for size in (n, 2)))
-    cells = cells.permute(0, 1, *range(4, 4 + 2 * n_dims, 2), 2, *range(3, 3 + 2 * n_dims, 2))
-    cells = cells.reshape(-1, matrix.shape[1], math.prod(half))
-    with unrounded(cells):
-        y = torch.bmm(matrix.expand(len(cells), -1, -1), cells)
-    y = y.view(x.shape[0], -1, matrix.shape[0] // coefficients, coefficients, *half)
-    return y[:, :, 0].flatten(1, 2), y[:, :, 1:].transpose(1, 2).flatten(1, 3)
 
+    matrix: Float[Tensor, "band_and_coefficient parity_and_coefficient"]
 
-def reconstruct(
-    s: Float[Tensor, "batch channel *half"],
-    d: Float[Tensor, "batch band_and_channel *half"],
-    k: int,
-    details: Details = "all",
-) -> Float[Tensor, "batch channel *space"]:
-    """The inverse of ``decompose`` with ``all`` bands, and its transpose with ``diagonal``."""
-    s, d = widened(s), widened(d)
-    n_dims = s.ndim - 2
-    half = s.shape[2:]
-    coefficients = k**n_dims
-    matrix = _matrix(k, n_dims, details, s.dtype, s.device).T
-    bands = (s.shape[0], -1, s.shape[1] // coefficients, coefficients, *half)
-    y = torch.cat([s.view(bands), d.view(bands)], dim=1).transpose(1, 2)
-    y = y.reshape(-1, matrix.shape[1], math.prod(half))
-    with unrounded(y):
-        cells = torch.bmm(matrix.expand(len(y), -1, -1), y)
-    cells = cells.view(*s.shape[:1], -1, *(2,) * n_dims, coefficients, *half)
-    axes = (axis for i in range(n_dims) for axis in (3 + n_dims + i, 2 + i))
-    return cells.permute(0, 1, 2 + n_dims, *axes).reshape(*s.shape[:2], *(2 * n for n in half))
+    def __init__(self, k: int, n_dims: int, details: Details = "all") -> None:
+        super().__init__()
+        H0, H1, G0, G1 = legendre_filters(k)
+        axis = np.array([[H0, H1], [G0, G1]]).transpose(0, 2, 1, 3)  # [H or G, coefficient, parity, coefficient]
+        whole = reduce(_tensor_product, [axis] * n_dims).reshape((2 * k) ** n_dims, (2 * k) ** n_dims)
+        chosen = whole if details == "all" else np.concatenate([whole[: k**n_dims], whole[-(k**n_dims) :]])
+        self.k, self.details = k, details
+        self._n_dims, self._coefficients = n_dims, k**n_dims
+        self.register_buffer("matrix", torch.from_numpy(chosen), persistent=False)
 
+    def decompose(
+        self, x: Float[Tensor, "batch channel *space"]
+    ) -> tuple[Float[Tensor, "batch channel *half"], Float[Tensor, "batch band_and_channel *half"]]:
+        """Join pairs of cells along every axis, in tensor products of the filters.
 
-@kept
-def _matrix(
-    k: int, n_dims: int, details: Details, dtype: torch.dtype, device: torch.device
-) -> Float[Tensor, "band_and_coefficient parity_and_coefficient"]:
-    H0, H1, G0, G1 = legendre_filters(k)
-    axis = np.array([[H0, H1], [G0, G1]]).transpose(0, 2, 1, 3)  # [H or G, coefficient, parity, coefficient]
-    whole = reduce(_tensor_product, [axis] * n_dims).reshape((2 * k) ** n_dims, (2 * k) ** n_dims)
-    chosen = whole if details == "all" else np.concatenate([whole[: k**n_dims], whole[-(k**n_dims) :]])
-    return torch.from_numpy(chosen).to(device, dtype)
+        In two dimensions the coefficients are s (H on both axes) and those of three bands of wavelets (H G, G H, G G,
+        the first factor for the first axis).
+
+        Args:
+            x: channels are pairs (channel, coefficient) with k^n_dims coefficients; every axis has an even number of
+                cells.
+
+        Shapes: d has its bands one after another, each with the channels of x.
+        """
+        x = widened(x)
+        matrix = self.matrix.to(x)
+        half = [n // 2 for n in x.shape[2:]]
+        # [batch, channel, coefficient, half, parity, half, parity, ...] to [batch channel, parities coefficient, cells]
+        cells = x.reshape(x.shape[0], -1, self._coefficients, *(size for n in half for size in (n, 2)))
+        cells = cells.permute(0, 1, *range(4, 4 + 2 * self._n_dims, 2), 2, *range(3, 3 + 2 * self._n_dims, 2))
+        cells = cells.reshape(-1, matrix.shape[1], math.prod(half))
+        with unrounded(cells):
+            y = torch.bmm(matrix.expand(len(cells), -1, -1), cells)
+        y = y.view(x.shape[0], -1, matrix.shape[0] // self._coefficients, self._coefficients, *half)
+        return y[:, :, 0].flatten(1, 2), y[:, :, 1:].transpose(1, 2).flatten(1, 3)
+
+    def reconstruct(
+        self, s: Float[Tensor, "batch channel *half"], d: Float[Tensor, "batch band_and_channel *half"]
+    ) -> Float[Tensor, "batch channel *space"]:
+        """The inverse of ``decompose`` with ``all`` bands, and its transpose with ``diagonal``."""
+        s, d = widened(s), widened(d)
+        half = s.shape[2:]
+        matrix = self.matrix.to(s).T
+        bands = (s.shape[0], -1, s.shape[1] // self._coefficients, self._coefficients, *half)
+        y = torch.cat([s.view(bands), d.view(bands)], dim=1).transpose(1, 2)
+        y = y.reshape(-1, matrix.shape[1], math.prod(half))
+        with unrounded(y):
+            cells = torch.bmm(matrix.expand(len(y), -1, -1), y)
+        cells = cells.view(*s.shape[:1], -1, *(2,) * self._n_dims, self._coefficients, *half)
+        axes = (axis for i in range(self._n_dims) for axis in (3 + self._n_dims + i, 2 + i))
+        return cells.permute(0, 1, 2 + self._n_dims, *axes).reshape(*s.shape[:2], *(2 * n for n in half))
 
 
 def _tensor_product(

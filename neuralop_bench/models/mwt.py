@@ -13,7 +13,7 @@ from neuralop_bench.layers import truncated_dft
 from neuralop_bench.layers.conv import Conv, Edge, edges_of
 from neuralop_bench.layers.coordinates import append_coordinates, append_distances
 from neuralop_bench.layers.mlp import Perceptron, Pointwise
-from neuralop_bench.layers.multiwavelets import Details, decompose, n_bands, reconstruct
+from neuralop_bench.layers.multiwavelets import Details, Multiwavelets, n_bands
 from neuralop_bench.layers.options import DoesNotFit, choose, require_at_least, require_known
 from neuralop_bench.layers.padding import crop, pad_to_multiple
 from neuralop_bench.layers.precision import unrounded, widened
@@ -192,7 +192,7 @@ class MultiwaveletLayer(nn.Module):
         edges: how each axis is continued on every scale (``edges_of``).
         n_modes: positive wavenumbers per axis in A; on coarse scales, as many of them as the grid holds.
         n_levels: J.
-        details: bands of wavelets (``decompose``).
+        details: bands of wavelets (``Multiwavelets``).
 
     Shapes: [batch, channels k^n_dims, *space] to the same; every axis has a multiple of 2^n_levels cells.
 
@@ -218,8 +218,8 @@ class MultiwaveletLayer(nn.Module):
         n_dims = len(edges)
         width = channels * k**n_dims
         n_details = n_bands(n_dims, details) * width
-        self._k, self._n_levels = k, n_levels
-        self._details: Details = details
+        self._n_levels = n_levels
+        self.wavelets = Multiwavelets(k, n_dims, details)
         self.A = _Map(LowModes(n_details, width, (n_modes,) * n_dims), width, n_details)
         self.B = _Map(_conv(width, width, edges), width, n_details)
         self.C = _Map(_conv(n_details, width, edges), width, width)
@@ -229,12 +229,12 @@ class MultiwaveletLayer(nn.Module):
     def forward(self, v: Float[Tensor, "batch width *space"]) -> Float[Tensor, "batch width *space"]:
         mapped = []
         for _ in range(self._n_levels):
-            v, d = decompose(v, self._k, self._details)
+            v, d = self.wavelets.decompose(v)
             mapped.append((self.A(d) + self.B(v), self.C(d)))
         v = self.T(v)
         while mapped:
             U, V = mapped.pop()
-            v = reconstruct(v + V, U, self._k, self._details)
+            v = self.wavelets.reconstruct(v + V, U)
         return v
 
 

@@ -13,7 +13,7 @@ from neuralop_bench.config.compose import compose
 from neuralop_bench.config.constructors import build
 from neuralop_bench.config.schema import constructor
 from neuralop_bench.layers.coordinates import append_coordinates, append_distances
-from neuralop_bench.layers.multiwavelets import decompose, legendre, legendre_filters, reconstruct
+from neuralop_bench.layers.multiwavelets import Details, Multiwavelets, legendre, legendre_filters
 from neuralop_bench.layers.spectral_conv import SpectralConv
 from neuralop_bench.models.mwt import MWT, LowModes, MultiwaveletLayer
 
@@ -22,6 +22,14 @@ DARCY = Grid((85, 85), (1.0, 1.0), ("dirichlet", "dirichlet"), ("closed", "close
 
 def fields(*shape: int) -> Tensor:
     return torch.randn(*shape, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+
+
+def decompose(x: Tensor, k: int, details: Details = "all") -> tuple[Tensor, Tensor]:
+    return Multiwavelets(k, x.ndim - 2, details).decompose(x)
+
+
+def reconstruct(s: Tensor, d: Tensor, k: int, details: Details = "all") -> Tensor:
+    return Multiwavelets(k, s.ndim - 2, details).reconstruct(s, d)
 
 
 # Gauss-Legendre quadrature on [0, 1] with many more points than the code has.
