@@ -82,11 +82,11 @@ def validate(run: RunConfig) -> None:
         raise ConfigError(
             "evaluator.metrics lacks rel_l2, by which the board ranks. Add it, or use evaluator=standard."
         )
-    _require_whole_bundles(run)
+    _require_steps(run)
 
 
-def _require_whole_bundles(run: RunConfig) -> None:
-    """Training and predictions that go on from frames, and as many steps at a time as one call predicts."""
+def _require_steps(run: RunConfig) -> None:
+    """Steps in training are whole bundles, and what goes on from earlier frames has some."""
     if run.trainer.unroll < run.surrogate.bundle:
         raise ConfigError(
             f"surrogate.bundle={run.surrogate.bundle} predicts that many steps per call, but "
