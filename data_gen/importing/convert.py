@@ -123,11 +123,7 @@ def import_data(
     """
     given = given or Given()
     _require_sensible(kind, parts, about, given, drop)
-    existing = existing_splits(out)
-    taken = [part.split for part in parts if part.split in existing]
-    if taken and not replace_existing:
-        raise ImportedFileError(f"{out} already holds {' and '.join(taken)}. Choose another --out, or add --force.")
-    kept = {split: path for split, path in existing.items() if split not in taken}
+    kept, taken = _existing(out, parts, replace_existing)
     with ExitStack() as files:
         contents = {path: open_file(kind, path, given, files) for path in dict.fromkeys(p.path for p in parts)}
         contents = settle(
@@ -171,6 +167,15 @@ def import_data(
         for part in parts
     }
     return written, warnings
+
+
+def _existing(out: Path, parts: Sequence[Part], replace_existing: bool) -> tuple[dict[str, Path], list[str]]:
+    """Splits of the folder that stay, and names of those that are replaced."""
+    existing = existing_splits(out)
+    taken = [part.split for part in parts if part.split in existing]
+    if taken and not replace_existing:
+        raise ImportedFileError(f"{out} already holds {' and '.join(taken)}. Choose another --out, or add --force.")
+    return {split: path for split, path in existing.items() if split not in taken}, taken
 
 
 def _is_name(text: str) -> bool:

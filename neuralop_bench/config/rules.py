@@ -53,14 +53,13 @@ def validate(run: RunConfig) -> None:
     for name, value in asdict(run.paths).items():
         if value is not None and (not value.strip() or "\0" in value):
             raise ConfigError(f"paths.{name} must name a folder, got {value!r}.")
-    if run.dataset.conditioning not in CONDITIONINGS:
-        raise ConfigError(
-            f"dataset.conditioning must be {' or '.join(CONDITIONINGS)}, got {run.dataset.conditioning!r}."
-        )
-    if run.trainer.precision not in PRECISIONS:
-        raise ConfigError(f"trainer.precision must be {' or '.join(PRECISIONS)}, got {run.trainer.precision!r}.")
-    if run.trainer.keep not in KEPT:
-        raise ConfigError(f"trainer.keep must be {' or '.join(KEPT)}, got {run.trainer.keep!r}.")
+    for name, value, known in (
+        ("dataset.conditioning", run.dataset.conditioning, CONDITIONINGS),
+        ("trainer.precision", run.trainer.precision, PRECISIONS),
+        ("trainer.keep", run.trainer.keep, KEPT),
+    ):
+        if value not in known:
+            raise ConfigError(f"{name} must be {' or '.join(known)}, got {value!r}.")
     _require_ranges(run)
     _require_published(run.published.id)
     if run.dataset.path is not None:
@@ -83,6 +82,11 @@ def validate(run: RunConfig) -> None:
         raise ConfigError(
             "evaluator.metrics lacks rel_l2, by which the board ranks. Add it, or use evaluator=standard."
         )
+    _require_steps(run)
+
+
+def _require_steps(run: RunConfig) -> None:
+    """Steps in training are whole bundles, and what goes on from earlier frames has some."""
     if run.trainer.unroll < run.surrogate.bundle:
         raise ConfigError(
             f"surrogate.bundle={run.surrogate.bundle} predicts that many steps per call, but "

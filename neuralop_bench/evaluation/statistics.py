@@ -201,6 +201,8 @@ def compare(one: Errors, other: Errors) -> ModelComparison:
     >>> f"{comparison.ratio:.2f}, p = {comparison.p_value:.3f}, counts_seeds = {comparison.counts_seeds}"
     '0.49, p = 0.026, counts_seeds = False'
     """
+    from scipy.stats import wilcoxon  # takes half a second to import, and a board of one model compares nothing
+
     models = _Models.of([one, other])
     difference, variance, degrees, p_value = (float(x[0]) for x in _against_later(models, 0))
     counts_seeds = bool(np.all(models.n_seeds > 1))
@@ -213,8 +215,6 @@ def compare(one: Errors, other: Errors) -> ModelComparison:
     reach = float(scipy.special.stdtrit(degrees, 1 - SIGNIFICANCE / 2)) * math.sqrt(variance)
     per_sample = models.logs[0] - models.logs[1]
     resampled = np.quantile(_resampled_means(per_sample), [SIGNIFICANCE / 2, 1 - SIGNIFICANCE / 2])
-    from scipy.stats import wilcoxon  # takes half a second to import, and runs compare nothing
-
     # Signed ranks of differences that are all 0 are undefined.
     signed_ranks: Any = wilcoxon(per_sample) if per_sample.any() else None
     return ModelComparison(
