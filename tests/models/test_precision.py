@@ -36,10 +36,11 @@ from neuralop_bench.surrogate.surrogate import Surrogate
 # bfloat16 rounds by up to 0.4 %. Measured with the networks' first weights: the output differs by at most 1.7 %
 # (fno_2020 on ns2d), mostly by 0.3 to 1 %. Gradients by at most 1.4 %, but up to 11 % in networks of convolutions and
 # ReLU or pooling, where rounding moves values across a kink (with softplus in place of ReLU, a U-Net's by 0.8 %),
-# and 9 % in poseidon, whose layers normalise small results. Eight layers without shortcuts (mwt_nsl), and
-# a last map that takes small differences of features (transolver), amplify rounding: 3.6 % of the output on burgers1d.
-OUTPUT, OUTPUT_AMPLIFIED, GRADIENT, GRADIENT_WITH_KINKS = 0.03, 0.06, 0.03, 0.2
-AMPLIFY = ("mwt_nsl", "transolver")
+# and 9 % in poseidon, whose layers normalise small results. Eight layers without shortcuts (mwt_nsl), four U-Nets
+# in a chain (sinenet), and a last map that takes small differences of features (transolver), amplify rounding: 3.6 % of
+# the output and 4.4 % of the gradient on burgers1d.
+NEAR, AMPLIFIED, GRADIENT_WITH_KINKS = 0.03, 0.06, 0.2
+AMPLIFY = ("mwt_nsl", "sinenet", "transolver")
 KINKS = ("conv_net", "dilated_res_net", "lsm", "mwt", "mwt_nsl", "poseidon", "res_net", "unet", "unet_strided")
 
 
@@ -84,9 +85,10 @@ def test_a_step_in_bfloat16_is_near_one_in_float32(model: str, dataset: str) -> 
     assert not missing
     assert {p.dtype for p in operator.parameters()} == {torch.float32}
     gradient = torch.cat([p.grad.flatten() for p in operator.parameters() if p.grad is not None])
-    assert difference(output, exact) < (OUTPUT_AMPLIFIED if model in AMPLIFY else OUTPUT)
+    bound = AMPLIFIED if model in AMPLIFY else NEAR
+    assert difference(output, exact) < bound
     assert difference(output, exact) > 0, "nothing was computed in bfloat16"
-    assert difference(gradient, exact_gradient) < (GRADIENT_WITH_KINKS if model in KINKS else GRADIENT)
+    assert difference(gradient, exact_gradient) < (GRADIENT_WITH_KINKS if model in KINKS else bound)
 
 
 @pytest.mark.exhaustive
