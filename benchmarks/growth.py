@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.around import lite, written
-from benchmarks.references import SoftmaxAttention
+from benchmarks.references.attention import SoftmaxAttention
 from benchmarks.steps import memory_of, step_of
 from benchmarks.timing import DEVICE, alone, interleaved, peak_megabytes, save
 from data_gen.generation.memory import keep_freed_memory

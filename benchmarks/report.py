@@ -37,7 +37,7 @@ figures that miss it are **bold**.
 """
 STEPS = """\
 How many times as fast a training step (forward, backward and AdamW in float32) is as another implementation of the same
-network (`benchmarks/references.py`, and neuralop 2.0.0). `run.py` keeps the memory that it frees, which other programs
+network (`benchmarks/references`, and neuralop 2.0.0). `run.py` keeps the memory that it frees, which other programs
 mostly don't. The column "kept" has this setting for both sides, and "not kept" the C library's default for both. AdamW
 is torch's fused version, except for neuralop and the plain FNO, whose complex parameters it doesn't accept. The column
 "memory" is the memory of our step relative to the other's, each in its own process. The last column is the share of the

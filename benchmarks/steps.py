@@ -21,26 +21,23 @@ import torch
 from neuralop.models import FNO as NeuralopFNO
 from torch import Tensor, nn
 
-from benchmarks.references import (
-    PlainCNO,
-    PlainConvNeXtUNet,
-    PlainDeepONet,
-    PlainDPOT,
-    PlainFactFormer,
-    PlainFFNO,
-    PlainFNO,
-    PlainGalerkinAttention,
-    PlainGNOT,
-    PlainLSM,
-    PlainMgNO,
-    PlainMWT,
-    PlainPoseidon,
-    PlainSFNO,
-    PlainSineNet,
-    PlainTransolver,
-    PlainUNO,
-    SoftmaxAttention,
-)
+from benchmarks.references.attention import PlainGalerkinAttention, SoftmaxAttention
+from benchmarks.references.cno import PlainCNO
+from benchmarks.references.convnext_unet import PlainConvNeXtUNet
+from benchmarks.references.deeponet import PlainDeepONet
+from benchmarks.references.dpot import PlainDPOT
+from benchmarks.references.factformer import PlainFactFormer
+from benchmarks.references.ffno import PlainFFNO
+from benchmarks.references.fno import PlainFNO
+from benchmarks.references.gnot import PlainGNOT
+from benchmarks.references.lsm import PlainLSM
+from benchmarks.references.mgno import PlainMgNO
+from benchmarks.references.mwt import PlainMWT
+from benchmarks.references.poseidon import PlainPoseidon
+from benchmarks.references.sfno import PlainSFNO
+from benchmarks.references.sinenet import PlainSineNet
+from benchmarks.references.transolver import PlainTransolver
+from benchmarks.references.uno import PlainUNO
 from benchmarks.timing import DEVICE, alone, interleaved, peak_megabytes, save
 from data_gen.generation.memory import keep_freed_memory
 from data_gen.grids import Grid

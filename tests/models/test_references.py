@@ -1,4 +1,4 @@
-"""Our models equal their plain forms in benchmarks/references.py: outputs, gradients and numbers of parameters."""
+"""Our models equal their plain forms in benchmarks/references: outputs, gradients and numbers of parameters."""
 
 from collections.abc import Callable
 from typing import Any
@@ -7,28 +7,25 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from benchmarks.references import (
-    PlainCNO,
-    PlainConvNeXtUNet,
-    PlainDeepONet,
-    PlainDPOT,
-    PlainFactFormer,
-    PlainFFNO,
-    PlainFNO,
-    PlainGalerkinAttention,
-    PlainGNOT,
-    PlainLSM,
-    PlainMgNO,
-    PlainMWT,
-    PlainPoseidon,
-    PlainSFNO,
-    PlainSineNet,
-    PlainSpectralConv,
-    PlainTransolver,
-    PlainUNO,
-    SoftmaxAttention,
-    translated,
-)
+from benchmarks.references.attention import PlainGalerkinAttention, SoftmaxAttention
+from benchmarks.references.cno import PlainCNO
+from benchmarks.references.convnext_unet import PlainConvNeXtUNet
+from benchmarks.references.deeponet import PlainDeepONet
+from benchmarks.references.dpot import PlainDPOT
+from benchmarks.references.factformer import PlainFactFormer
+from benchmarks.references.ffno import PlainFFNO
+from benchmarks.references.fno import PlainFNO
+from benchmarks.references.gnot import PlainGNOT
+from benchmarks.references.lsm import PlainLSM
+from benchmarks.references.mgno import PlainMgNO
+from benchmarks.references.mwt import PlainMWT
+from benchmarks.references.poseidon import PlainPoseidon
+from benchmarks.references.sfno import PlainSFNO
+from benchmarks.references.shared import translated
+from benchmarks.references.sinenet import PlainSineNet
+from benchmarks.references.spectral_conv import PlainSpectralConv
+from benchmarks.references.transolver import PlainTransolver
+from benchmarks.references.uno import PlainUNO
 from data_gen.grids import Grid
 from neuralop_bench.layers.attention import LinearAttention
 from neuralop_bench.layers.spectral_conv import SpectralConv
