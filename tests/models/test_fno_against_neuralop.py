@@ -57,27 +57,20 @@ def test_spectral_conv_agrees(shape: tuple[int, ...], n_modes: tuple[int, ...]) 
         assert relative_difference(ours(u), theirs(u)) < TOLERANCE
 
 
-@pytest.mark.parametrize(
-    ("shape", "onto", "n_modes"),
-    [
-        ((64,), (32,), (12,)),
-        ((32,), (48,), (12,)),
-        ((32, 32), (16, 24), (8, 5)),
-        ((16, 16), (32, 32), (8, 8)),
-        ((8, 12, 8), (16, 8, 12), (3, 4, 3)),
-    ],
-)
-def test_spectral_conv_onto_another_grid_agrees(
-    shape: tuple[int, ...], onto: tuple[int, ...], n_modes: tuple[int, ...]
-) -> None:
-    """The only part of neuralop's UNO to compare: its blocks have no activation in 2.0.0, since each has one layer."""
+@pytest.mark.parametrize(("n", "onto"), [(64, 32), (32, 48)])
+def test_spectral_conv_onto_another_grid_agrees(n: int, onto: int) -> None:
+    """The only part of neuralop's UNO to compare: its blocks have no activation in 2.0.0, since each has one layer.
+
+    Only on one axis: on others, neuralop 2.0.0 lengthens and cuts the spectrum behind its negative frequencies, so that
+    these become others. ``test_uno.py`` tests ours in more dimensions.
+    """
     torch.manual_seed(0)
-    ours = SpectralConv(3, 5, n_modes)
-    theirs = ReferenceConv(3, 5, n_modes=reference_modes(n_modes), bias=False)
+    ours = SpectralConv(3, 5, (12,))
+    theirs = ReferenceConv(3, 5, n_modes=reference_modes((12,)), bias=False)
     with torch.no_grad():
         theirs.weight.tensor.copy_(reference_weight(ours))
-        u = torch.randn(2, 3, *shape)
-        assert relative_difference(ours(u, onto), theirs(u, output_shape=onto)) < TOLERANCE
+        u = torch.randn(2, 3, n)
+        assert relative_difference(ours(u, (onto,)), theirs(u, output_shape=(onto,))) < TOLERANCE
 
 
 @pytest.mark.parametrize(
