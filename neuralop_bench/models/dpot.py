@@ -13,7 +13,7 @@ from torch.nn.functional import gelu
 from data_gen.grids import Grid
 from neuralop_bench.layers.coordinates import append_coordinates
 from neuralop_bench.layers.mlp import Perceptron, Pointwise
-from neuralop_bench.layers.options import require_at_least
+from neuralop_bench.layers.options import DoesNotFit, require_at_least
 from neuralop_bench.layers.padding import crop, pad_to_multiple
 from neuralop_bench.layers.precision import unrounded, widened
 from neuralop_bench.layers.tables import CONV, CONV_FUNCTION, CONV_TRANSPOSE
@@ -147,6 +147,7 @@ class DPOT(nn.Module):
     Raises:
         ValueError: a size below 1; a width that isn't a suitable multiple; fewer input channels than ``n_frames``
             frames have, or output channels that ``n_steps`` doesn't divide.
+        DoesNotFit: a patch has more points than an axis.
 
     Cost: a block has 4 width^2 / n_heads + 2 mlp_ratio width^2 parameters plus terms linear in the width, and about two
     operations per parameter and patch. The frames have n_frames width^2, the output layer has width out_width
@@ -192,6 +193,12 @@ class DPOT(nn.Module):
             raise ValueError(
                 f"{_WHO} divides its channels among n_heads={n_heads} heads and {_GROUPS} groups, but width={width} "
                 "isn't a multiple of both. Change model.width or model.n_heads."
+            )
+        if patch > min(grid.shape):
+            raise DoesNotFit(
+                f"{_WHO} with patches of {patch} points per axis doesn't fit a grid of shape {grid.shape}. Lower "
+                f"model.patch to at most {min(grid.shape)}, or raise the resolution.",
+                patch=min(grid.shape),
             )
         n_fields, n_static = _fields(in_channels, out_channels, n_frames, n_steps)
         self._nodes, self._patch = grid.nodes, patch

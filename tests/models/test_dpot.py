@@ -143,6 +143,7 @@ def test_without_frames_all_fields_are_one_frame() -> None:
         ({"n_heads": 3}, "n_heads=3 heads and 8 groups, but width=16.*model.n_heads"),
         ({"n_heads": 0}, "needs model.n_heads to be at least 1"),
         ({"patch": 0}, "needs model.patch to be at least 1"),
+        ({"patch": 20}, "patches of 20 points per axis doesn't fit .*model.patch to at most"),
         ({"mlp_ratio": 0}, "needs model.mlp_ratio to be at least 1"),
         ({"n_frames": -1}, "needs model.n_frames to be at least 0"),
         ({"n_frames": 3}, "3 frames of 2 channels each, but in_channels is only 5.*dataset.history"),
