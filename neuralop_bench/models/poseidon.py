@@ -348,20 +348,22 @@ def _require_room(grid: Grid, patch: int, n_stages: int, kernel: int) -> None:
     """Raise unless a kernel wraps around no periodic axis more than once on the stages that have a shortcut."""
     periodic = [n for n, nodes in zip(grid.shape, grid.nodes, strict=True) if nodes == "periodic"]
 
-    def fewest(n: int) -> int:
-        return min(_tokens(periodic, patch, n)[-2])
+    def fits(patch: int, n_stages: int) -> bool:
+        return min(_tokens(periodic, patch, n_stages)[-2]) >= kernel // 2
 
-    if not periodic or fewest(n_stages) >= kernel // 2:
+    if not periodic or fits(patch, n_stages):
         return
     message = (
-        f"{_WHO} with n_stages={n_stages} has {fewest(n_stages)} tokens on a periodic axis, which a kernel of {kernel} "
-        "tokens wraps around more than once"
+        f"{_WHO} with n_stages={n_stages} has {min(_tokens(periodic, patch, n_stages)[-2])} tokens on a periodic axis, "
+        f"which a kernel of {kernel} tokens wraps around more than once"
     )
-    fitting = [n for n in range(2, n_stages) if fewest(n) >= kernel // 2]
-    if not fitting:
-        raise ValueError(f"{message}. Lower model.kernel or model.patch, or raise the resolution.")
-    raise DoesNotFit(
-        f"{message}: n_stages must be at most {max(fitting)}. Lower it, model.kernel or model.patch, or raise the "
-        "resolution.",
-        n_stages=max(fitting),
-    )
+    knobs = "model.kernel or model.patch, or raise the resolution"
+    # Fewer stages if that is enough, else smaller patches, too.
+    for smaller in range(patch, 0, -1):
+        for n in range(n_stages, 1, -1):
+            if fits(smaller, n):
+                now, largest = {"n_stages": n_stages, "patch": patch}, {"n_stages": n, "patch": smaller}
+                largest = {name: value for name, value in largest.items() if value < now[name]}
+                lowered = " and ".join(f"model.{name} to at most {value}" for name, value in largest.items())
+                raise DoesNotFit(f"{message}. Lower {lowered}, {knobs}.", **largest)
+    raise ValueError(f"{message}. Lower {knobs}.")

@@ -115,7 +115,10 @@ def test_commutes_with_shifts_by_windows_of_the_coarsest_stage_along_periodic_ax
         ({"window": 0}, "needs model.window to be at least 1"),
         ({"depth": 0}, "needs model.depth to be at least 1"),
         ({"kernel": 4}, "odd kernel, got 4"),
-        ({"kernel": 21, "n_stages": 4}, "6 tokens on a periodic axis.*n_stages must be at most 3. Lower it"),
+        (
+            {"kernel": 21, "n_stages": 4},
+            "6 tokens on a periodic axis.*Lower model.n_stages to at most 3, model.kernel or",
+        ),
         ({"kernel": 99}, "24 tokens on a periodic axis.*Lower model.kernel or model.patch"),
     ],
 )
@@ -124,7 +127,11 @@ def test_impossible_options_are_refused_with_the_knob_to_turn(options: dict[str,
         Poseidon(in_channels=1, out_channels=1, grid=MIXED, **{**SMALL, **options})
 
 
-def test_too_many_stages_name_the_largest_number_that_fits() -> None:
+@pytest.mark.parametrize(
+    ("n", "n_stages", "patch", "fitting"),
+    [(16, 5, 1, {"n_stages": 4}), (6, 3, 4, {"n_stages": 2, "patch": 2}), (6, 2, 4, {"patch": 2})],
+)
+def test_the_largest_sizes_that_fit_are_named(n: int, n_stages: int, patch: int, fitting: dict[str, int]) -> None:
     with pytest.raises(DoesNotFit) as error:
-        Poseidon(in_channels=1, out_channels=1, grid=Grid.periodic(16, 1), n_stages=5, patch=1)
-    assert error.value.fitting == {"n_stages": 4}
+        Poseidon(in_channels=1, out_channels=1, grid=Grid.periodic(n, 1), n_stages=n_stages, patch=patch)
+    assert error.value.fitting == fitting
