@@ -82,7 +82,8 @@ def require_bundle(n_steps: int, out_channels: int, grid: Grid) -> None:
     if n_steps < 2:
         raise Inapplicable(
             f"A space-time model predicts a bundle of steps at once and needs at least 2, got n_steps={n_steps}. "
-            "Raise surrogate.bundle, e.g. to dataset.horizon, and trainer.unroll with it."
+            "Raise surrogate.bundle, e.g. to dataset.horizon, and trainer.unroll with it. Data with a single step need "
+            "another model."
         )
     if out_channels % n_steps:
         raise ValueError(
