@@ -1,4 +1,4 @@
-"""Hydra's grid sweeper, except that only jobs that aren't done are launched.
+"""Two sweepers for Hydra: a grid, of which only the jobs that aren't done are launched, and a search by halving.
 
 Hydra looks for sweepers only in the namespace ``hydra_plugins``. It imports everything there for every command,
 including ``--help``, so this module imports nothing slow.
@@ -6,7 +6,9 @@ including ``--help``, so this module imports nothing slow.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
@@ -19,6 +21,21 @@ ConfigStore.instance().store(
     group="hydra/sweeper",
     name="basic",
     node={"_target_": f"{__name__}.ResumingSweeper", "max_batch_size": None, "params": None},
+    provider="neuralop_bench",
+)
+ConfigStore.instance().store(
+    group="hydra/sweeper",
+    name="halving",
+    node={
+        "_target_": f"{__name__}.HalvingSweeper",
+        "max_batch_size": None,
+        "params": None,
+        "rungs": [{"trials": 12, "epochs": 0.125}, {"trials": 3, "epochs": 0.25}],
+        "seed": 0,
+        "limit": None,
+        "memory_gib": math.inf,
+        "folder": "outputs/trials",
+    },
     provider="neuralop_bench",
 )
 
@@ -46,3 +63,60 @@ class ResumingSweeper(BasicSweeper):
             return []
         launcher: Any = self.launcher
         return sweep.run(launcher.launch, self.max_batch_size)
+
+
+class HalvingSweeper(BasicSweeper):
+    """Searches for hyper-parameters by successive halving; see ``neuralop_bench.runs.search.Search``.
+
+    Args:
+        max_batch_size: largest number of trials handed to the launcher together; null for those of a rung. Finished
+            trials are listed each time.
+        params: the keys to vary, such as ``optimizer.lr: tag(log, interval(1e-3, 1e-2))``. Axes on the command line
+            (``dataset=ns2d,darcy2d``) make a search each.
+        rungs: number of trials and fraction of the epochs, for each rung.
+        seed: of the draws.
+        limit: longest time of a whole training, in seconds; null for none.
+        memory_gib: most memory of a training, in GiB.
+        folder: folder of the lists of trials.
+    """
+
+    def __init__(
+        self,
+        max_batch_size: int | None,
+        params: Mapping[str, str] | None,
+        rungs: Sequence[Mapping[str, float]],
+        seed: int,
+        limit: float | None,
+        memory_gib: float,
+        folder: str,
+    ) -> None:
+        super().__init__(max_batch_size=max_batch_size, params=params)
+        self._rungs, self._seed, self._folder = rungs, seed, folder
+        self._limit, self._memory_gib = limit, memory_gib
+
+    def sweep(self, arguments: list[str]) -> Sequence[JobReturn]:
+        from neuralop_bench.runs.search import Rung, Search
+
+        assert self.config is not None
+        assert self.hydra_context is not None
+        launcher: Any = self.launcher
+        loader = self.hydra_context.config_loader
+        parser = OverridesParser.create(config_loader=loader)
+        (grid,) = self.split_arguments(parser.parse_overrides(arguments), max_batch_size=None)
+        for fixed in grid:
+            search = Search(
+                self.config,
+                loader,
+                fixed,
+                space=parser.parse_overrides(self._parse_config()),
+                rungs=[Rung(int(rung["trials"]), rung["epochs"]) for rung in self._rungs],
+                seed=self._seed,
+                folder=Path(self._folder),
+                limit=self._limit,
+                memory_gib=self._memory_gib,
+            )
+            if self.config.dry_run:
+                search.first_rung().rehearse()
+            else:
+                search.run(launcher.launch, self.max_batch_size)
+        return []

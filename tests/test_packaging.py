@@ -104,7 +104,7 @@ def test_an_empty_environment_with_the_wheel_runs_everything(wheel: Path, tmp_pa
         assert (row["model"], row["status"], row["bench_version"]) == ("fno", "self", PROJECT["version"])
         assert row["seeds"] == "0;1"
     # Launchers and the search come with extras, and a run shared by several processes does.
-    for argument, extra in (("hydra/launcher=slurm", "cluster"), ("experiment=search/fno", "sweep")):
+    for argument, extra in (("hydra/launcher=slurm", "cluster"), ("hydra/sweeper=optuna", "sweep")):
         done = subprocess.run([command, "-m", argument], cwd=here, capture_output=True, text=True)
         assert done.returncode == 1
         assert f"pip install 'neuralop-bench[{extra}]'" in done.stderr

@@ -135,7 +135,7 @@ def _require_possible_sweep(cfg: Any) -> None:
             f"A sweep can't be started by {n} processes at once: each would start every job. Start it with one process "
             "and let the launcher give each job several tasks: hydra.launcher.tasks_per_node=2."
         )
-    if cfg.get("dry_run") is True and not str(cfg.hydra.sweeper._target_).endswith(".ResumingSweeper"):
+    if cfg.get("dry_run") is True and not str(cfg.hydra.sweeper._target_).startswith("hydra_plugins.neuralop_bench"):
         raise InvocationError(
             "dry_run=true can't show the trials of a search, which are chosen one after another. Try it with one set "
             "of values: without the sweeper and -m."
