@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+from typing import Literal, get_args
+
 import numpy as np
 import scipy.interpolate
 from numpy.typing import NDArray
 
 from data_gen import spectral
 from data_gen.grids import Grid
+
+# Means of a positive coefficient over a cell. Across layers the harmonic mean is the effective coefficient, along them
+# the arithmetic one, and of a chessboard the geometric one.
+Mean = Literal["arithmetic", "geometric", "harmonic"]
+MEANS: tuple[Mean, ...] = get_args(Mean)
 
 
 def regrid(values: NDArray[np.floating], source: Grid, target: Grid) -> NDArray[np.float64]:
@@ -51,8 +59,54 @@ def interpolate(values: NDArray[np.floating], source: Grid, target: Grid) -> NDA
             if nodes == "periodic":
                 result = _resampled(result, along, len(there))
             else:
-                result = scipy.interpolate.make_interp_spline(here, result, axis=along, check_finite=False)(there)
+                result = _applied(_spline(tuple(here), tuple(there)), result, along)
     return result
+
+
+def averaged(values: NDArray[np.floating], source: Grid, target: Grid, mean: Mean) -> NDArray[np.float64]:
+    """Means of a positive field over the cells of a coarser closed grid, [..., *space] to [..., *space], float64.
+
+    The cell of a node reaches halfway to its neighbours, and ends at the boundary. Within the source's cells the field
+    is constant. Unlike in ``regrid``, the target's nodes needn't be among the source's.
+
+    Raises:
+        ValueError: the grids aren't of the same domain, an axis isn't closed, or a value isn't positive.
+    """
+    _require_same_domain(source, target)
+    values = np.asarray(values, dtype=np.float64)
+    if set(source.nodes) != {"closed"}:
+        raise ValueError(f"Means over cells need axes that are closed, got {source.nodes}.")
+    if not (values > 0).all():
+        raise ValueError(f"A {mean} mean over cells is meant for positive fields; the least value is {values.min():g}.")
+    there, back = {
+        "arithmetic": (np.positive, np.positive),
+        "geometric": (np.log, np.exp),
+        "harmonic": (np.reciprocal, np.reciprocal),
+    }[mean]
+    result = there(values)
+    for axis, (n, m) in enumerate(zip(source.shape, target.shape, strict=True)):
+        result = _applied(_overlap(n, m), result, axis - source.n_dims)
+    return back(result)
+
+
+def _applied(matrix: NDArray[np.float64], values: NDArray[np.float64], axis: int) -> NDArray[np.float64]:
+    return np.moveaxis(np.tensordot(values, matrix, axes=(axis, 1)), -1, axis)
+
+
+# Splines through n values are linear in them. As a matrix product they take a quarter of the time of SciPy's evaluation.
+@lru_cache(maxsize=32)
+def _spline(here: tuple[float, ...], there: tuple[float, ...]) -> NDArray[np.float64]:
+    """The matrix that takes values at the nodes ``here`` to those of their cubic spline at ``there``."""
+    return scipy.interpolate.make_interp_spline(here, np.eye(len(here)))(there)
+
+
+@lru_cache(maxsize=32)
+def _overlap(n: int, m: int) -> NDArray[np.float64]:
+    """Shares of the cells of n closed nodes in those of m, [m, n]."""
+    fine, coarse = (np.clip((np.arange(k + 1) - 0.5) / (k - 1), 0, 1) for k in (n, m))
+    ends = np.minimum(coarse[1:, None], fine[None, 1:]) - np.maximum(coarse[:-1, None], fine[None, :-1])
+    shares = np.maximum(ends, 0)
+    return shares / shares.sum(axis=1, keepdims=True)
 
 
 def _require_same_domain(source: Grid, target: Grid) -> None:

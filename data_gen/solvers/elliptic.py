@@ -9,7 +9,8 @@ three methods, which depends on its coefficient:
   -Laplacian v + q v = a^-1/2 f, q = Laplacian(a^1/2) / a^1/2, so contrast has no effect if a is smooth. The mean of q
   is added to the Laplacian, which saves up to 45 % of the iterations. Reference: Concus and Golub (1973), Use of fast
   direct methods for the efficient numerical solution of nonseparable elliptic equations, SIAM J. Numer. Anal. 10.
-- ``DIRECT``: a sparse factorisation, for rough coefficients of high contrast, and if an iteration doesn't converge.
+- ``DIRECT``: a factorisation, for rough coefficients of high contrast, for small grids, and if an iteration doesn't
+  converge. It is banded on small grids, otherwise sparse.
 
 The preconditioner uses single precision inside the double-precision iteration. It costs half as much, and residuals
 are still those of double precision. The results of a sample don't depend on the other samples of a call, to the bit.
@@ -22,6 +23,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import scipy.fft
+import scipy.linalg
 import scipy.sparse
 import scipy.sparse.linalg
 from numpy.typing import NDArray
@@ -37,6 +39,8 @@ _DENSE_SINES = 128
 _DIRECT_COST, _DIRECT_COST_LARGE = 200, 400
 _MOST_ITERATIONS, _MOST_ITERATIONS_LARGE = 300, 600
 _LARGE = 600  # nodes per axis
+# Nodes per axis up to which a banded factorisation is faster than any iteration: 3 times on 11, 1.3 times on 22.
+_BANDED = 25
 # A direct solution is refined up to three times, until its relative residual is below this.
 _REFINED = 1e-10
 # Points of the samples that are solved together. Small grids share the cost of a call; large ones must fit the cache.
@@ -141,7 +145,8 @@ def solve(
         spacing: distance h between neighbouring nodes, equal along both axes.
         tolerance: largest relative residual that is accepted. At extreme contrast on fine grids, rounding errors may
             exceed it; the result of the direct method is then accepted, with its true residual.
-        method: POISSON, SCALED or DIRECT for all samples; by default each sample's own coefficient decides.
+        method: POISSON, SCALED or DIRECT for all samples; by default each sample's own coefficient decides, and small
+            grids are solved directly.
         max_iterations: of the conjugate gradients; a sample that needs more is solved directly. None takes 300, on
             large grids 600.
 
@@ -155,9 +160,12 @@ def solve(
     b /= norms[:, None, None]
     n_samples = len(b)
     result = EllipticSolution(
-        np.zeros(b.shape), np.empty(n_samples, np.int64), np.zeros(n_samples, np.int64), np.empty(n_samples)
+        np.zeros(b.shape), np.empty(n_samples, np.int64), np.zeros(n_samples, np.int64), np.full(n_samples, math.inf)
     )
     kappa, jump = contrast(faces), roughness(faces)
+    if method is None and b.shape[1] <= _BANDED:
+        method = DIRECT
+        result.values[:], result.residual[:] = _solve_banded(faces, b)
     chosen = [method if method is not None else choose(k, j, b.shape[1]) for k, j in zip(kappa, jump, strict=True)]
     result.method[:] = chosen
     together = samples_together(b.shape[1])
@@ -173,7 +181,7 @@ def solve(
             result.values[chunk], result.iterations[chunk], result.residual[chunk] = found
     # A residual that is NaN fails this comparison as well.
     result.method[~(result.residual <= tolerance) & (result.method != DIRECT)] = DIRECT
-    for index in np.flatnonzero(result.method == DIRECT):
+    for index in np.flatnonzero((result.method == DIRECT) & ~(result.residual <= tolerance)):
         sample = slice(index, index + 1)
         found = _factorise_and_solve(Faces(faces.x[sample], faces.y[sample]), b[sample])
         result.values[sample], result.residual[sample], attainable = found
@@ -323,8 +331,10 @@ def _sine_transform(values: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 def _dot(a: NDArray[np.float64], b: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Inner product of each sample, in a separate call, so that it can't depend on the other samples."""
-    return np.array([np.vdot(first, second) for first, second in zip(a, b, strict=True)])
+    """Inner product of each sample. For a row times a column, matmul calls the dot product of BLAS, sample by sample, so
+    no sample depends on the others."""
+    n_samples, n = len(a), math.prod(a.shape[1:])
+    return np.matmul(a.reshape(n_samples, 1, n), b.reshape(n_samples, n, 1))[:, 0, 0]
 
 
 def _conjugate_gradients(
@@ -373,6 +383,25 @@ def _conjugate_gradients(
             residual = np.sqrt(_dot(r, r))
             # If a round brought no progress, another won't either; the caller then uses the direct method.
             stuck = ~(residual < 0.5 * before)
+
+
+def _solve_banded(faces: Faces, b: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Solutions by a banded Cholesky factorisation of each sample, and their residual norms."""
+    x, y = faces.x[:, :, 1:-1], faces.y[:, 1:-1]
+    n_samples, m = len(b), x.shape[2]
+    # LAPACK's lower bands: entry [k, j] is that of row j + k and column j.
+    bands = np.zeros((n_samples, m + 1, m, m))
+    bands[:, 0] = x[:, :-1] + x[:, 1:] + y[:, :, :-1] + y[:, :, 1:]
+    bands[:, 1, :, :-1] = -y[:, :, 1:-1]
+    bands[:, m, :-1] = -x[:, 1:-1]
+    right = b[:, 1:-1, 1:-1].reshape(n_samples, m * m)
+    lapack: Any = scipy.linalg.get_lapack_funcs("pbsv", (bands, right))
+    u, residual = np.zeros(b.shape), np.zeros(b.shape)
+    for sample, (matrix, values) in enumerate(zip(bands.reshape(n_samples, m + 1, m * m), right, strict=True)):
+        u[sample, 1:-1, 1:-1] = lapack(matrix, values, lower=1)[1].reshape(m, m)
+    _Operator(faces).apply(u, residual)
+    np.subtract(b, residual, out=residual)
+    return u, np.sqrt(_dot(residual, residual))
 
 
 def _factorise_and_solve(faces: Faces, b: NDArray[np.float64]) -> tuple[NDArray[np.float64], float, float]:

@@ -223,7 +223,7 @@ def _pair(entry: Entry, other: Entry, pair: Pair) -> dict[str, str]:
 def _solver(group: Group) -> list[dict[str, str]]:
     return [
         {
-            "grid": rung.resolution,
+            "grid": rung.name,
             "steps": f"{rung.relaxation:g}x",
             "error": text(rung.rel_l2),
             "batched": text(1e3 * rung.seconds),

@@ -20,10 +20,11 @@ import numpy as np
 import torch
 import xarray as xr
 from filelock import FileLock
+from numpy.typing import NDArray
 
 from data_gen.files import WriteError, make_folder, replacing, write_errors
 from data_gen.grids import Grid
-from data_gen.regrid import interpolate, regrid
+from data_gen.regrid import MEANS, Mean, averaged, interpolate, regrid
 from data_gen.spec import Problem
 from neuralop_bench.batch import Batch, Trajectory
 from neuralop_bench.data.trajectories import Windows
@@ -46,27 +47,34 @@ _ENOUGH_WITHOUT_EFFECT = 4
 _BATCH_SIZE = 64
 
 # Raised whenever a change alters what is measured, so that older results aren't used.
-_VERSION = 2
+_VERSION = 3
+
+# How static fields come to a coarser grid: their values at its nodes, or their means over its cells.
+Inputs = Literal["picked"] | Mean
+PICKED: Literal["picked"] = "picked"
 
 
 class SolverRung:
     """A solver on its own grid as a predictor: the input is brought to that grid, the solution back to the file's grid.
 
-    Between periodic grids wavenumbers are cut off or padded with zeros. From a closed grid, nodes are picked; back to
-    it, the solution is interpolated with cubic splines.
+    Between periodic grids wavenumbers are cut off or padded with zeros. On a closed grid, static fields are taken at the
+    nodes or averaged over cells; what varies in time, and the solution, are interpolated with cubic splines.
 
     Args:
         problem: on the solver's grid.
         file_grid: of the inputs and predictions.
+        inputs: how static fields come to the solver's grid.
     """
 
-    def __init__(self, problem: Problem, file_grid: Grid) -> None:
+    def __init__(self, problem: Problem, file_grid: Grid, inputs: Inputs = PICKED) -> None:
         self._problem, self._grid, self._file_grid = problem, problem.spec.grid, file_grid
+        self._inputs: Inputs = inputs
 
     def predict(self, batch: Batch, n_steps: int) -> Trajectory:
         device = batch.history.device
-        history, static = (regrid(x.cpu().numpy(), self._file_grid, self._grid) for x in (batch.history, batch.static))
-        static = static[:, : len(self._problem.spec.static)]  # without the parameters that models are given
+        history = interpolate(batch.history.cpu().numpy(), self._file_grid, self._grid)
+        # Without the parameters that models are given.
+        static = self._coarse(batch.static.cpu().numpy()[:, : len(self._problem.spec.static)])
         names = [entry.name for entry in self._problem.spec.varying]
         values = dict(zip(names, batch.parameters.cpu().numpy().T, strict=True)) if names else {}
         given = {"parameters": values} if names else {}
@@ -74,6 +82,11 @@ class SolverRung:
             solved = self._problem.solve(history, static, n_steps, **given)
         trajectory = interpolate(solved.trajectory, self._grid, self._file_grid)
         return torch.from_numpy(trajectory).to(device, torch.float32)
+
+    def _coarse(self, static: NDArray[np.floating]) -> NDArray[np.float64]:
+        if self._inputs == PICKED:
+            return regrid(static, self._file_grid, self._grid)
+        return averaged(static, self._file_grid, self._grid, self._inputs)
 
 
 def climb(
@@ -84,7 +97,7 @@ def climb(
     device: torch.device,
 ) -> tuple[list[Rung], dict[str, str]]:
     """Errors and times of a problem's solver on fractions of the file's grid, each with the longest steps that change
-    its error by less than 5 %.
+    its error by less than 5 %, and with the static fields brought to its grid in the way that has the least error.
 
     Args:
         problem: of the data, on the grid of ``windows``.
@@ -102,16 +115,18 @@ def climb(
         grid = coarsened(file_grid, fraction)
         name = "x".join(str(n) for n in grid.shape)
         try:
-            relaxation, error = _longest_steps(problem.at(grid), windows, device)
+            inputs = _best_inputs(problem.at(grid), windows, device)
+            relaxation, error = _longest_steps(problem.at(grid), inputs, windows, device)
         except (ValueError, ArithmeticError) as reason:  # failing on so coarse a grid is a result, too
             left_out[name] = str(reason)
             continue
         if not math.isfinite(error):
             left_out[name] = "unstable"
             continue
-        predictor = SolverRung(problem.at(grid).relaxed(relaxation), file_grid)
+        predictor = SolverRung(problem.at(grid).relaxed(relaxation), file_grid, inputs)
         cost = prediction_cost(predictor, windows, device=device)
-        rungs.append(Rung(name, relaxation, error, cost["latency_ms"] / 1e3, 1 / cost["throughput"]))
+        seconds = cost["latency_ms"] / 1e3, 1 / cost["throughput"]
+        rungs.append(Rung(name, relaxation, error, *seconds, inputs if problem.spec.static else ""))
     return rungs, left_out
 
 
@@ -215,12 +230,35 @@ def breakeven_solves(spent_seconds: float, solver_seconds: float, surrogate_seco
     return spent_seconds / saved if saved > 0 else math.inf
 
 
-def _longest_steps(problem: Problem, windows: Windows, device: torch.device) -> tuple[float, float]:
+def _best_inputs(problem: Problem, windows: Windows, device: torch.device) -> Inputs:
+    """The way to bring static fields to the solver's grid that has the least error; picked where nothing is lost.
+
+    Raises:
+        ValueError: none is possible; the message is that of the nodes picked.
+    """
+    if not problem.spec.static or problem.spec.grid == windows.source.spec.grid:
+        return PICKED
+    errors: dict[Inputs, float] = {}
+    problems: list[ValueError] = []
+    for inputs in (PICKED, *MEANS):
+        try:
+            errors[inputs] = _error(problem, inputs, windows, device)
+        except ValueError as error:  # nodes that don't nest, fields that aren't positive
+            problems.append(error)
+    finite = {inputs: error for inputs, error in errors.items() if math.isfinite(error)}
+    if not errors:
+        raise problems[0]
+    return min(finite or errors, key=errors.__getitem__)
+
+
+def _longest_steps(
+    problem: Problem, inputs: Inputs, windows: Windows, device: torch.device
+) -> tuple[float, float]:
     """The last relaxation before the error changes, and its error."""
-    reference = found = _error(problem, windows, device)
+    reference = found = _error(problem, inputs, windows, device)
     chosen, n_without_effect = RELAXATIONS[0], 0
     for relaxation in RELAXATIONS[1:]:
-        error = _error(problem.relaxed(relaxation), windows, device)
+        error = _error(problem.relaxed(relaxation), inputs, windows, device)
         if not abs(error - reference) <= SAME_ERROR * reference:
             break
         n_without_effect = n_without_effect + 1 if error == found else 0
@@ -231,10 +269,10 @@ def _longest_steps(problem: Problem, windows: Windows, device: torch.device) -> 
     return chosen, found
 
 
-def _error(problem: Problem, windows: Windows, device: torch.device) -> float:
+def _error(problem: Problem, inputs: Inputs, windows: Windows, device: torch.device) -> float:
     spec = windows.source.spec
     metrics = [RelativeL2(MetricContext(spec, np.ones(len(spec.state)), spec.grid))]
-    predictor = SolverRung(problem, spec.grid)
+    predictor = SolverRung(problem, spec.grid, inputs)
     alone = Processes(device=device)
     errors: xr.Dataset = evaluate(predictor, windows, metrics, batch_size=_BATCH_SIZE, processes=alone)
     return summarise(errors, metrics)["rel_l2"]

@@ -195,7 +195,7 @@ def _ratio(entry: Metrics, metrics: Metrics) -> float | None:
 def _beside_solver(metrics: Metrics, cost: Metrics, rungs: Sequence[Rung]) -> Table:
     """The solver's curve with the model in its place."""
     entries = [
-        (f"solver on {rung.resolution}", rung.rel_l2, 1e3 * rung.seconds, 1e3 * rung.latency_seconds) for rung in rungs
+        (f"solver on {rung.name}", rung.rel_l2, 1e3 * rung.seconds, 1e3 * rung.latency_seconds) for rung in rungs
     ]
     error, throughput, latency = metrics.get("rel_l2"), cost.get("throughput"), cost.get("latency_ms")
     if entries and error is not None and throughput is not None and latency is not None:

@@ -234,6 +234,7 @@ class _Rung(_Known):
     rel_l2: NotNegative
     latency_seconds: Positive
     seconds: Positive
+    inputs: Words = ""
 
 
 class _Packed(_Known):

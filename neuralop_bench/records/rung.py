@@ -14,6 +14,8 @@ class Rung:
     rel_l2: relative L2 error, mean over samples.
     latency_seconds: time of one trajectory alone.
     seconds: time per trajectory at the best batch size.
+    inputs: how static fields were brought to the solver's grid: picked at its nodes, or a mean over its cells; empty if
+        there are none, and in older records.
     """
 
     resolution: str
@@ -21,3 +23,9 @@ class Rung:
     rel_l2: float
     latency_seconds: float
     seconds: float
+    inputs: str = ""
+
+    @property
+    def name(self) -> str:
+        """Its grid and its inputs, for tables."""
+        return f"{self.resolution}, {self.inputs}" if self.inputs else self.resolution

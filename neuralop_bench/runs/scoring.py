@@ -2,10 +2,12 @@
 
 On other resolutions, the model is shown next to a control: its prediction on the training grid, interpolated. The
 solver starts from the same inputs as the model. It runs on fractions of the file's grid, given by ``dataset.ladder``,
-with the longest steps (or the loosest iterations) that change its error by less than 5 %. The same evaluator measures
-its errors, and it is timed on the same device with the same number of threads. Its time for an error between those of
-two grids is interpolated in logarithms along the lower envelope of its curve of error against time. That curve is
-measured once for each combination of test data, device, threads and libraries, and kept beside the data.
+with the longest steps (or the loosest iterations) that change its error by less than 5 %. On a closed grid it gets a
+coefficient in the best of four ways: its values at the nodes, or its arithmetic, geometric or harmonic means over
+cells. The same evaluator measures its errors, and it is timed on the same device with the same number of threads. Its
+time for an error between those of two grids is interpolated in logarithms along the lower envelope of its curve of
+error against time. That curve is measured once for each combination of test data, device, threads and libraries, and
+kept beside the data.
 
 Columns:
     transfer_half, transfer_double: rel_l2 on the samples of test, given at half and at double the resolution. Empty for

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from data_gen.grids import Boundary, Grid, Nodes
-from data_gen.regrid import interpolate, regrid
+from data_gen.regrid import MEANS, Mean, averaged, interpolate, regrid
 
 
 def _waves(grid: Grid, seed: int, k_max: int) -> np.ndarray:
@@ -189,3 +189,50 @@ def test_periodic_axes_are_interpolated_by_their_fourier_series() -> None:
 def test_other_domains_are_refused() -> None:
     with pytest.raises(ValueError, match="domains or boundaries differ"):
         interpolate(np.zeros(8), periodic(8), periodic(16, length=2.0))
+
+
+# Means over cells -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("n", [4, 7, 13])
+@pytest.mark.parametrize("mean", MEANS)
+def test_means_over_cells_of_layers_and_chessboards_are_known(n: int, mean: Mean) -> None:
+    # A coefficient of 1 and 3 in turns: across layers 1.5 is effective (harmonic), along them 2 (arithmetic), and for a
+    # chessboard the root of 3 (geometric). Cells inside of even width hold as many points of one as of the other.
+    fine, coarse = closed(49, 49), closed(n, n)
+    parity = np.add.outer(np.arange(49), np.arange(49)) % 2
+    layers = np.arange(49)[:, None] % 2 + 0 * parity
+    for pattern in (layers, parity):
+        found = averaged(np.where(pattern, 3.0, 1.0), fine, coarse, mean)
+        assert found.shape == (n, n)
+        expected = {"arithmetic": 2.0, "geometric": 3**0.5, "harmonic": 1.5}[mean]
+        np.testing.assert_allclose(found[1:-1, 1:-1], expected, rtol=1e-12)
+
+
+def test_an_arithmetic_mean_keeps_the_integral_and_any_mean_the_bounds() -> None:
+    fine, coarse = closed(20, 17), closed(6, 9)
+    values = np.random.default_rng(0).uniform(0.5, 4.0, (3, 20, 17))
+
+    def integral(field: np.ndarray, grid: Grid) -> np.ndarray:
+        return np.trapezoid(np.trapezoid(field, *grid.coordinates()[1:], axis=-1), *grid.coordinates()[:1], axis=-1)
+
+    found = averaged(values, fine, coarse, "arithmetic")
+    np.testing.assert_allclose(integral(found, coarse), integral(values, fine), rtol=1e-12)
+    harmonic, geometric = (averaged(values, fine, coarse, mean) for mean in ("harmonic", "geometric"))
+    assert (values.min() <= harmonic).all()
+    assert (harmonic <= geometric).all()
+    assert (geometric <= found).all()
+    assert (found <= values.max()).all()
+
+
+@pytest.mark.parametrize(
+    ("grids", "value", "said"),
+    [
+        ((closed(9), closed(5)), 0.0, "meant for positive fields; the least value is 0"),
+        ((periodic(8), periodic(4)), 1.0, "need axes that are closed"),
+        ((closed(9), periodic(4)), 1.0, "their domains or boundaries differ"),
+    ],
+)
+def test_means_that_make_no_sense_are_refused(grids: tuple[Grid, Grid], value: float, said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        averaged(np.full(grids[0].shape, value), *grids, "harmonic")

@@ -20,12 +20,21 @@ from data_gen.store import to_fields, write
 from neuralop_bench.batch import Batch
 from neuralop_bench.data.trajectories import Trajectories, Windows
 from neuralop_bench.evaluation import ladder
-from neuralop_bench.evaluation.ladder import Rung, SolverRung, breakeven_solves, climb, coarsened, seconds_at_error
+from neuralop_bench.evaluation.ladder import (
+    PICKED,
+    Inputs,
+    Rung,
+    SolverRung,
+    breakeven_solves,
+    climb,
+    coarsened,
+    seconds_at_error,
+)
 
 CPU = torch.device("cpu")
 NAVIER_STOKES = NavierStokes2D(viscosity=1e-3, resolution=32, interval=1.0, n_snapshots=4)
 BURGERS = Burgers1D(viscosity=1e-2, resolution=256)
-DARCY = Darcy2D(resolution=25, solver_resolution=97)
+DARCY = Darcy2D(resolution=49, solver_resolution=97)
 
 
 def windows(problem: Problem, folder: Path, *, history: int, horizon: int, n: int = 3) -> Windows:
@@ -35,9 +44,9 @@ def windows(problem: Problem, folder: Path, *, history: int, horizon: int, n: in
     return Trajectories(path, n_samples=n, history=history, horizon=horizon).whole()
 
 
-def error(problem: Problem, given: Windows) -> float:
+def error(problem: Problem, given: Windows, inputs: Inputs = PICKED) -> float:
     batch = given[list(range(len(given)))]
-    prediction = SolverRung(problem, given.source.spec.grid).predict(batch, given.n_steps)
+    prediction = SolverRung(problem, given.source.spec.grid, inputs).predict(batch, given.n_steps)
     assert prediction.shape == batch.target.shape
     assert prediction.dtype == torch.float32
     difference = (prediction - batch.target).flatten(1).norm(dim=1)
@@ -68,6 +77,16 @@ def test_darcy_takes_the_permeability_at_the_nodes_it_has_and_is_interpolated_ba
     grid = given.source.spec.grid
     coarse = [error(DARCY.at(coarsened(grid, fraction)), given) for fraction in (1.0, 0.5, 1 / 3)]
     assert coarse[0] < coarse[1] < coarse[2] < 1
+
+
+def test_a_rung_takes_the_static_fields_in_the_way_that_has_the_least_error(tmp_path: Path) -> None:
+    given = windows(DARCY, tmp_path, history=0, horizon=1)
+    rungs, left_out = climb(DARCY, [1, 0.5, 5 / 12], given, device=CPU)
+    assert not left_out
+    assert [rung.name for rung in rungs] == ["49x49, picked", "25x25, geometric", "21x21, geometric"]
+    own = DARCY.at(coarsened(given.source.spec.grid, 0.5))
+    others = [error(own, given, inputs) for inputs in (PICKED, "arithmetic", "harmonic")]
+    assert rungs[1].rel_l2 < 0.8 * min(others)
 
 
 def test_the_target_is_not_read(tmp_path: Path) -> None:
@@ -122,8 +141,9 @@ def test_rungs_take_the_longest_steps_that_keep_their_error(
     assert not left_out
     for rung, fraction in zip(rungs, fractions, strict=True):
         own = problem.at(coarsened(given.source.spec.grid, fraction))
-        assert rung.rel_l2 == pytest.approx(error(own, given), rel=ladder.SAME_ERROR)
-        assert rung.rel_l2 == pytest.approx(error(own.relaxed(rung.relaxation), given), rel=1e-5)
+        inputs = cast(Inputs, rung.inputs or PICKED)
+        assert rung.rel_l2 == pytest.approx(error(own, given, inputs), rel=ladder.SAME_ERROR)
+        assert rung.rel_l2 == pytest.approx(error(own.relaxed(rung.relaxation), given, inputs), rel=1e-5)
         assert min(rung.seconds, rung.latency_seconds) > 0
     assert max(rung.relaxation for rung in rungs) > 1
 

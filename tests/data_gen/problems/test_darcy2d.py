@@ -75,7 +75,8 @@ def test_the_flux_balance_is_computed_from_the_pressure() -> None:
     found = solve(PROBLEM, np.full((1, 1, 3, 3), 2.0))
     assert found.trajectory[0, 0, 0, 1, 1] == pytest.approx(1 / 32)
     assert found.diagnostics["flux_imbalance"][0] < 1e-8
-    loose = solve(replace(PROBLEM, residual_tolerance=1e-2), PROBLEM.simulate(rngs(0)).static)
+    static = replace(PROBLEM, resolution=43).simulate(rngs(0)).static  # a small grid would be solved exactly
+    loose = solve(replace(PROBLEM, residual_tolerance=1e-2), static)
     assert 1e-7 < loose.diagnostics["flux_imbalance"][0] < 1e-1
 
 

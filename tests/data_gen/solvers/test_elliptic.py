@@ -176,6 +176,16 @@ def test_iterations_agree_with_the_factorisation(method: int, n: int, law: objec
     assert _relative(found.values, _solved(a, method=DIRECT)) < 1e-9
 
 
+@pytest.mark.parametrize("law", LAWS.values(), ids=LAWS)
+@pytest.mark.parametrize("n", [4, 11, 25])
+def test_small_grids_are_solved_by_bands_as_by_a_sparse_factorisation(n: int, law: object) -> None:
+    a = _draw(law, n, 3)
+    found = solve(harmonic_faces(a), np.ones_like(a), 1 / (n - 1))
+    assert (found.method == DIRECT).all()
+    assert found.residual.max() < 1e-13
+    assert _relative(found.values, _solved(a, method=DIRECT)) < 1e-12
+
+
 @pytest.mark.parametrize("contrast", [2.0, 4.0, 10.0, 50.0])
 @pytest.mark.parametrize("n", [43, 141])
 def test_the_contrast_bounds_the_iterations_on_any_grid(n: int, contrast: float) -> None:
@@ -233,10 +243,10 @@ def test_a_sample_that_does_not_converge_is_solved_directly() -> None:
 
 
 def test_what_no_method_can_reach_is_an_error_that_names_the_knob(monkeypatch: pytest.MonkeyPatch) -> None:
-    a = _draw(TwoPhase(contrast=4.0), 21, 2)
+    a = _draw(TwoPhase(contrast=4.0), 43, 2)
     monkeypatch.setattr(elliptic, "_factorise_and_solve", lambda _, b: (0 * b, 1.0, 0.0))
     with pytest.raises(SolverError, match=r"Sample 0 .* residual of 1, .* contrast 4\. Lower dataset\.problem\.perm"):
-        solve(harmonic_faces(a), np.ones_like(a), 1 / 20, max_iterations=2)
+        solve(harmonic_faces(a), np.ones_like(a), 1 / 42, max_iterations=2)
 
 
 def test_a_tolerance_below_what_rounding_leaves_is_not_iterated_on_for_ever() -> None:
