@@ -38,9 +38,11 @@ def interval_text(cells: Cells) -> str:
 
 
 def speedup_text(cells: Cells) -> str:
-    """The speed-up over the solver, with < or > if only a bound is known."""
+    """The speed-up over the solver, with < or > if only a bound is known, and with its spread if that was measured."""
     bound = f"{cells['speedup_is_bound']} " if cells["speedup_is_bound"] in ("<", ">") else ""
-    return bound + text(cells["speedup_at_equal_error"])
+    low, high = cells["speedup_lowest"], cells["speedup_highest"]
+    spread = "" if low is None else f" ({text(low)}–{text(high)})"
+    return bound + text(cells["speedup_at_equal_error"]) + spread
 
 
 def faster(cells: Cells) -> str:

@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, nullcontext
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import numpy as np
 import torch
@@ -26,10 +26,10 @@ from data_gen.files import WriteError, make_folder, replacing, write_errors
 from data_gen.grids import Grid
 from data_gen.regrid import MEANS, Mean, averaged, interpolate, regrid
 from data_gen.spec import Problem
-from neuralop_bench.batch import Batch, Trajectory
+from neuralop_bench.batch import Batch, Predictor, Trajectory
 from neuralop_bench.data.trajectories import Windows
 from neuralop_bench.evaluation.evaluator import evaluate, summarise
-from neuralop_bench.metrics.cost import prediction_cost
+from neuralop_bench.metrics.cost import in_turns, prediction_cost
 from neuralop_bench.metrics.metric import MetricContext
 from neuralop_bench.metrics.relative import RelativeL2
 from neuralop_bench.records.rung import Rung
@@ -48,6 +48,9 @@ _BATCH_SIZE = 64
 
 # Raised whenever a change alters what is measured, so that older results aren't used.
 _VERSION = 3
+
+# How often a surrogate and the solver take turns when their times are compared.
+ROUNDS = 5
 
 # How static fields come to a coarser grid: their values at its nodes, or their means over its cells.
 Inputs = Literal["picked"] | Mean
@@ -126,7 +129,8 @@ def climb(
         predictor = SolverRung(problem.at(grid).relaxed(relaxation), file_grid, inputs)
         cost = prediction_cost(predictor, windows, device=device)
         seconds = cost["latency_ms"] / 1e3, 1 / cost["throughput"]
-        rungs.append(Rung(name, relaxation, error, *seconds, inputs if problem.spec.static else ""))
+        given = inputs if problem.spec.static else ""
+        rungs.append(Rung(name, relaxation, error, *seconds, given, int(cost["throughput_batch_size"])))
     return rungs, left_out
 
 
@@ -205,18 +209,67 @@ def seconds_at_error(
     Raises:
         ValueError: there are no rungs.
     """
+    below, above = _bracket(rungs, error, of)
+    if error < below.rel_l2 or error > above.rel_l2:
+        return getattr(below, of), ">" if error < below.rel_l2 else "<"
+    return _interpolated(error, (below, above), (getattr(below, of), getattr(above, of))), ""
+
+
+def speedups(
+    surrogate: Predictor,
+    batch_size: int,
+    rungs: Sequence[Rung],
+    problem: Problem,
+    windows: Windows,
+    error: float,
+    *,
+    device: torch.device,
+) -> list[float]:
+    """The solver's time for an error over a surrogate's, measured anew in rounds in which they take turns.
+
+    Args:
+        surrogate: with the error.
+        batch_size: its best.
+        rungs: the solver's curve. Only the one or two that ``seconds_at_error`` uses are timed.
+        problem: of the rungs, on any grid.
+        windows: whole test trajectories.
+        error: relative L2.
+        device: where both compute.
+    """
+    near = list(dict.fromkeys(_bracket(rungs, error, "seconds")))
+    grid = windows.source.spec.grid
+    solvers = [_solver_of(rung, problem, grid) for rung in near]
+    sizes = [rung.batch_size for rung in near]
+    predictors = [(surrogate, batch_size), *zip(solvers, sizes, strict=True)]
+    timed = in_turns(predictors, windows, rounds=ROUNDS, device=device)
+    return [_interpolated(error, near, solver) / own for own, *solver in timed]
+
+
+def _solver_of(rung: Rung, problem: Problem, file_grid: Grid) -> SolverRung:
+    grid = replace(file_grid, shape=tuple(int(n) for n in rung.resolution.split("x")))
+    inputs = cast(Inputs, rung.inputs or PICKED)
+    return SolverRung(problem.at(grid).relaxed(rung.relaxation), file_grid, inputs)
+
+
+def _bracket(rungs: Sequence[Rung], error: float, of: Literal["seconds", "latency_seconds"]) -> tuple[Rung, Rung]:
+    """The neighbours of an error on the lower envelope of the rungs; beyond its ends, the last rung twice."""
     if not rungs:
         raise ValueError("There is no rung to compare with.")
-    envelope: list[tuple[float, float]] = []
+    envelope: list[Rung] = []
     for rung in sorted(rungs, key=lambda rung: (rung.rel_l2, getattr(rung, of))):
-        if not envelope or getattr(rung, of) < envelope[-1][1]:
-            envelope.append((rung.rel_l2, getattr(rung, of)))
-    if error < envelope[0][0]:
-        return envelope[0][1], ">"
-    if error > envelope[-1][0]:
-        return envelope[-1][1], "<"
-    errors, times = np.log(np.array(envelope)).T
-    return float(np.exp(np.interp(math.log(error), errors, times))), ""
+        if not envelope or getattr(rung, of) < getattr(envelope[-1], of):
+            envelope.append(rung)
+    below = [rung for rung in envelope if rung.rel_l2 <= error]
+    above = [rung for rung in envelope if rung.rel_l2 >= error]
+    return (below or above[:1])[-1], (above or below[-1:])[0]
+
+
+def _interpolated(error: float, near: Sequence[Rung], seconds: Sequence[float]) -> float:
+    """Seconds at an error, in logarithms between the rungs; beyond them, those of the nearest."""
+    if near[0] == near[-1]:
+        return seconds[0]
+    errors = [math.log(rung.rel_l2) for rung in near]
+    return float(np.exp(np.interp(math.log(error), errors, np.log(seconds))))
 
 
 def breakeven_solves(spent_seconds: float, solver_seconds: float, surrogate_seconds: float) -> float:
@@ -251,9 +304,7 @@ def _best_inputs(problem: Problem, windows: Windows, device: torch.device) -> In
     return min(finite or errors, key=errors.__getitem__)
 
 
-def _longest_steps(
-    problem: Problem, inputs: Inputs, windows: Windows, device: torch.device
-) -> tuple[float, float]:
+def _longest_steps(problem: Problem, inputs: Inputs, windows: Windows, device: torch.device) -> tuple[float, float]:
     """The last relaxation before the error changes, and its error."""
     reference = found = _error(problem, inputs, windows, device)
     chosen, n_without_effect = RELAXATIONS[0], 0

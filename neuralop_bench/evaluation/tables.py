@@ -45,6 +45,8 @@ _COST = (
     ("trajectories per second", "throughput"),
     ("  in batches of", "throughput_batch_size"),
     ("speed-up over the solver at equal error", "speedup_at_equal_error"),
+    ("  the least of its rounds", "speedup_lowest"),
+    ("  the largest", "speedup_highest"),
     ("  one trajectory alone", "speedup_at_equal_error_batch_1"),
     ("predictions that pay for data and training", "breakeven_solves"),
 )

@@ -180,6 +180,31 @@ def prediction_cost(predictor: Predictor, windows: Windows, *, device: torch.dev
     return {"latency_ms": 1e3 / rates[1], "throughput": rates[best], "throughput_batch_size": float(best)}
 
 
+def in_turns(
+    predictors: Sequence[tuple[Predictor, int]], windows: Windows, *, rounds: int, device: torch.device
+) -> list[list[float]]:
+    """Seconds per trajectory of predictors that take turns, so that a change of the machine's speed meets all of them.
+
+    Args:
+        predictors: each with its batch size.
+        windows: whole trajectories; the first ones are predicted.
+        rounds: number of turns that each gets, after a warm-up.
+        device: where the predictors compute.
+
+    Returns:
+        Seconds, by round and predictor.
+    """
+    batches = [_first(windows, size, device) for _, size in predictors]
+    found = [
+        [
+            _seconds(predictor, batch, windows.n_steps, device) / size
+            for (predictor, size), batch in zip(predictors, batches, strict=True)
+        ]
+        for _ in range(rounds + 1)
+    ]
+    return found[1:]
+
+
 def _first(windows: Windows, n: int, device: torch.device) -> Batch:
     return Batch(*(x.to(device) for x in windows[list(range(n))]))
 
@@ -188,12 +213,16 @@ def _median_seconds(predictor: Predictor, batch: Batch, n_steps: int, device: to
     predictor.predict(batch, n_steps)  # the warm-up
     seconds: list[float] = []
     while len(seconds) < _REPEATS and (len(seconds) < _FEWEST_REPEATS or sum(seconds) < _PATIENCE_SECONDS):
-        _synchronise(device)
-        started = time.perf_counter()
-        predictor.predict(batch, n_steps)
-        _synchronise(device)
-        seconds.append(time.perf_counter() - started)
+        seconds.append(_seconds(predictor, batch, n_steps, device))
     return statistics.median(seconds)
+
+
+def _seconds(predictor: Predictor, batch: Batch, n_steps: int, device: torch.device) -> float:
+    _synchronise(device)
+    started = time.perf_counter()
+    predictor.predict(batch, n_steps)
+    _synchronise(device)
+    return time.perf_counter() - started
 
 
 def _synchronise(device: torch.device) -> None:

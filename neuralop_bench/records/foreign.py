@@ -235,6 +235,7 @@ class _Rung(_Known):
     latency_seconds: Positive
     seconds: Positive
     inputs: Words = ""
+    batch_size: Count = 0
 
 
 class _Packed(_Known):

@@ -16,6 +16,7 @@ class Rung:
     seconds: time per trajectory at the best batch size.
     inputs: how static fields were brought to the solver's grid: picked at its nodes, or a mean over its cells; empty if
         there are none, and in older records.
+    batch_size: the best; 0 in older records.
     """
 
     resolution: str
@@ -24,6 +25,7 @@ class Rung:
     latency_seconds: float
     seconds: float
     inputs: str = ""
+    batch_size: int = 0
 
     @property
     def name(self) -> str:

@@ -17,8 +17,10 @@ Columns:
         rel_l2 on test; the geometric mean over all such sets. runs.csv has the factor of each set. A small factor isn't
         good in itself: a model that is bad on test can hardly get worse. So compare errors, not factors.
     speedup_at_equal_error: seconds that the solver takes to reach the model's rel_l2, divided by the model's own
-        seconds; per trajectory, each at its best batch size.
-    speedup_at_equal_error_batch_1: the same for a single trajectory.
+        seconds; per trajectory, each at its best batch size. Both are timed in turns, and the median of five rounds
+        counts.
+    speedup_lowest, speedup_highest: the least and the largest of these rounds.
+    speedup_at_equal_error_batch_1: the same for a single trajectory, from the curve and ``latency_ms``.
     speedup_is_bound: whether the model's error lies beyond the solver's curve, so that the true speed-up is larger (>)
         or smaller (<); 1 and -1 in records, otherwise 0.
     breakeven_solves: number of predictions after which data and training have paid for themselves, (seconds to generate
@@ -32,6 +34,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -72,6 +75,14 @@ TEST, OUT_OF_DISTRIBUTION = "test", "test_ood_"
 TRANSFER = {"transfer_half": "test_half", "transfer_double": "test_double"}
 # Suffix for the control: the prediction on the training grid, interpolated.
 INTERPOLATED = "_interpolated"
+_OF_THE_SOLVER = (
+    "speedup_at_equal_error",
+    "speedup_lowest",
+    "speedup_highest",
+    "speedup_at_equal_error_batch_1",
+    "speedup_is_bound",
+    "breakeven_solves",
+)
 
 
 @dataclass
@@ -200,7 +211,7 @@ def score_thoroughly(
     def measure() -> None:
         found.cost |= prediction_costs(surrogate, test, processes.device)
         if cfg.evaluator.ladder:
-            _add_solver(found, cfg, test, processes.device, spent_seconds)
+            _add_solver(found, cfg, surrogate, test, processes.device, spent_seconds)
 
     processes.first_does(measure)
     return found
@@ -330,11 +341,15 @@ def _add_board_columns(found: Score, cfg: RunConfig) -> None:
 
 
 def _add_solver(
-    found: Score, cfg: RunConfig, test: Trajectories, device: torch.device, spent_seconds: float | None
+    found: Score,
+    cfg: RunConfig,
+    surrogate: Surrogate,
+    test: Trajectories,
+    device: torch.device,
+    spent_seconds: float | None,
 ) -> None:
     """Add the solver's own curve of error against time, and compare the surrogate with it."""
-    columns = ("speedup_at_equal_error", "speedup_at_equal_error_batch_1", "speedup_is_bound", "breakeven_solves")
-    found.cost |= dict.fromkeys(columns)
+    found.cost |= dict.fromkeys(_OF_THE_SOLVER)
     source = splits.split_of(cfg, TEST).source
     reason = ""
     if source.problem is None:
@@ -353,14 +368,21 @@ def _add_solver(
     if reason:
         found.notes |= {"speedup_at_equal_error": reason, "breakeven_solves": reason}
     else:
-        _compare(found, spent_seconds)
+        assert source.problem is not None
+        error, batch_size = found.metrics["rel_l2"] or 0.0, int(found.cost["throughput_batch_size"] or 1)
+        factors = ladder.speedups(
+            surrogate, batch_size, found.rungs, source.problem, test.whole(), error, device=device
+        )
+        _compare(found, error, factors, spent_seconds)
 
 
-def _compare(found: Score, spent_seconds: float | None) -> None:
-    error, own = found.metrics["rel_l2"] or 0.0, 1 / (found.cost["throughput"] or math.inf)
-    seconds, bound = ladder.seconds_at_error(found.rungs, error)
+def _compare(found: Score, error: float, factors: Sequence[float], spent_seconds: float | None) -> None:
+    own = 1 / (found.cost["throughput"] or math.inf)
+    _, bound = ladder.seconds_at_error(found.rungs, error)
     single, _ = ladder.seconds_at_error(found.rungs, error, of="latency_seconds")
-    found.cost["speedup_at_equal_error"] = seconds / own
+    speedup = statistics.median(factors)
+    found.cost["speedup_at_equal_error"] = speedup
+    found.cost["speedup_lowest"], found.cost["speedup_highest"] = min(factors), max(factors)
     found.cost["speedup_at_equal_error_batch_1"] = 1e3 * single / (found.cost["latency_ms"] or math.inf)
     found.cost["speedup_is_bound"] = {"<": -1.0, "": 0.0, ">": 1.0}[bound]
     if bound:
@@ -369,7 +391,7 @@ def _compare(found: Score, spent_seconds: float | None) -> None:
     if spent_seconds is None:
         found.notes["breakeven_solves"] = "what generating the data took isn't known"
     else:
-        found.cost["breakeven_solves"] = ladder.breakeven_solves(spent_seconds, seconds, own)
+        found.cost["breakeven_solves"] = ladder.breakeven_solves(spent_seconds, speedup * own, own)
 
 
 # Parts ---------------------------------------------------------------------------------------------------------------

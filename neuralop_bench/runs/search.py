@@ -237,14 +237,18 @@ class Search:
             return describe(error)
         if needed <= self._memory_gib * 2**30:
             return ""
-        return f"Training would need {plan.size(needed)}, more than hydra.sweeper.memory_gib={self._memory_gib:g} allows."
+        return (
+            f"Training would need {plan.size(needed)}, more than hydra.sweeper.memory_gib={self._memory_gib:g} allows."
+        )
 
     def _table(self, ranked: Sequence[tuple[tuple[str, ...], Trial]]) -> str:
         rows = [
             (trial.settings or "as in the files", str(trial.epochs), number(trial.valid_rel_l2), f"{trial.seconds:.0f}")
             for _, trial in ranked
         ]
-        show([Table("Trials of the last rung", ("settings", "epochs", "rel. L2 on valid", "seconds"), rows, wraps=True)])
+        show(
+            [Table("Trials of the last rung", ("settings", "epochs", "rel. L2 on valid", "seconds"), rows, wraps=True)]
+        )
         return f"All trials: {self.trials_path}"
 
 

@@ -213,6 +213,31 @@ def test_beyond_the_ends_of_the_curve_the_time_is_a_bound() -> None:
     assert seconds_at_error(rungs, 0.5) == (pytest.approx(0.01), "<")
 
 
+def test_speedups_time_the_rungs_on_either_side_of_the_error_beside_the_surrogate(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given = windows(NAVIER_STOKES, tmp_path, history=2, horizon=2)
+    rungs = [
+        Rung("32x32", 1.0, 0.001, 1.0, 0.9, batch_size=3),
+        Rung("16x16", 2.0, 0.1, 1.0, 0.5, batch_size=2),
+        Rung("8x8", 2.0, 0.2, 1.0, 0.8, batch_size=2),  # above the envelope
+    ]
+    asked = []
+
+    def in_turns(predictors: Sequence[tuple[Any, int]], *_: Any, rounds: int, **__: Any) -> list[list[float]]:
+        asked.append([(type(who).__name__, size) for who, size in predictors])
+        return [[2.0, 8.0, 2.0] if len(predictors) == 3 else [2.0, 6.0]] * rounds
+
+    monkeypatch.setattr(ladder, "in_turns", in_turns)
+    surrogate = SolverRung(NAVIER_STOKES, given.source.spec.grid)
+    between, beyond = (
+        ladder.speedups(surrogate, 1, rungs, NAVIER_STOKES, given, error, device=CPU) for error in (0.01, 0.5)
+    )
+    assert asked == [[("SolverRung", 1), ("SolverRung", 3), ("SolverRung", 2)], [("SolverRung", 1), ("SolverRung", 2)]]
+    assert between == pytest.approx([2.0] * ladder.ROUNDS)  # the root of 8 x 2, over 2
+    assert beyond == pytest.approx([3.0] * ladder.ROUNDS)
+
+
 def test_without_a_rung_there_is_no_time() -> None:
     with pytest.raises(ValueError, match="no rung"):
         seconds_at_error([], 0.1)

@@ -44,12 +44,12 @@ BURGERS_AND_DARCY = """
 NS = "1e-3 fno_3d .0086  1e-3 fno_2020 .0128  1e-5 fno_2020 .1556  1e-5 fno_3d .1893"
 LSM_TABLE = """
     unet .1982/.0080  ResNet .2753/.0587  Swin .2248/.0397  deeponet .2972/.0588  fno_2020 .1556/.0108
-    U-FNO .2231/.0183  MWT .1541/.0082  galerkin .2684/.0170  SNO .2568/.0495  U-NO .1713/.0113  F-FNO .2322/.0077
+    U-FNO .2231/.0183  mwt_nsl .1541/.0082  galerkin .2684/.0170  SNO .2568/.0495  uno .1713/.0113  ffno .2322/.0077
     HT-Net .1847/.0079  lsm .1535/.0065
 """
 TRANSOLVER_TABLE = """
-    galerkin .1401/.0084  OFormer .1705/.0124  GNOT .1380/.0105  FactFormer .1214/.0109  ONO .1195/.0076
-    Transolver .0900/.0057
+    galerkin .1401/.0084  OFormer .1705/.0124  gnot .1380/.0105  factformer .1214/.0109  ONO .1195/.0076
+    transolver .0900/.0057
 """
 QUOTED = """
     darcy2d    mgno          256  .00339  rel_l2

@@ -66,7 +66,10 @@ def test_a_search_trains_the_best_for_longer_and_ends_with_a_recipe(
         ("hydra.sweeper.params={optimizer.lr: '1e-3'}", "hydra.sweeper.params.optimizer.lr must be a choice"),
         ("hydra.sweeper.params={optimizer.lr: 'interval(1e-2,1e-3)'}", "lower bound comes first"),
         ("hydra.sweeper.params={optimizer.lr: 'tag(log,interval(0.0,1e-3))'}", "must be positive with tag"),
-        ("hydra.sweeper.params={model.n_modes: 'choice(4000)'}", "Only 1 different trials were drawn instead of 3. FNO keeps n_modes=4000"),
+        (
+            "hydra.sweeper.params={model.n_modes: 'choice(4000)'}",
+            "Only 1 different trials were drawn instead of 3. FNO keeps n_modes=4000",
+        ),
         ("hydra.sweeper.memory_gib=1e-6", "Only 1 different trials were drawn instead of 3. Training would need"),
         ("trainer.epochs=none", "trainer.epochs"),
     ],
