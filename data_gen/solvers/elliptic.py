@@ -331,8 +331,8 @@ def _sine_transform(values: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 def _dot(a: NDArray[np.float64], b: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Inner product of each sample. For a row times a column, matmul calls the dot product of BLAS, sample by sample, so
-    no sample depends on the others."""
+    """Inner product of each sample. For a row times a column, matmul calls the dot product of BLAS, sample by sample.
+    So no sample depends on the others."""
     n_samples, n = len(a), math.prod(a.shape[1:])
     return np.matmul(a.reshape(n_samples, 1, n), b.reshape(n_samples, n, 1))[:, 0, 0]
 

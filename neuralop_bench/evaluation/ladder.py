@@ -60,8 +60,8 @@ PICKED: Literal["picked"] = "picked"
 class SolverRung:
     """A solver on its own grid as a predictor: the input is brought to that grid, the solution back to the file's grid.
 
-    Between periodic grids wavenumbers are cut off or padded with zeros. On a closed grid, static fields are taken at the
-    nodes or averaged over cells; what varies in time, and the solution, are interpolated with cubic splines.
+    Between periodic grids wavenumbers are cut off or padded with zeros. On a closed grid, static fields are taken at
+    the nodes or averaged over cells; what varies in time, and the solution, are interpolated with cubic splines.
 
     Args:
         problem: on the solver's grid.
