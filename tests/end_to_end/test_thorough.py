@@ -193,7 +193,7 @@ def test_a_damaged_or_foreign_curve_is_measured_again(
     content = json.loads(kept.read_text())
     content["key"]["threads"] = 99
     kept.write_text(json.dumps(content) if damage == "other_key" else kept.read_text()[:100])
-    rung = Rung("16x16", 1.0, 1e-3, 2.0, 1.0)
+    rung = Rung("16x16", 1.0, 1e-3, 2.0, 1.0, batch_size=2)
     monkeypatch.setattr(ladder, "climb", lambda *_, **__: ([rung], {"8x8": "unstable"}))
     asked = ("mode=evaluate", f"run={run}", "evaluator=thorough", "evaluator.test_splits=[]", f"paths.data={data}")
     for _ in range(2):
