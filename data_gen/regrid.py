@@ -77,7 +77,7 @@ def averaged(values: NDArray[np.floating], source: Grid, target: Grid, mean: Mea
     if set(source.nodes) != {"closed"}:
         raise ValueError(f"Means over cells need axes that are closed, got {source.nodes}.")
     if not (values > 0).all():
-        raise ValueError(f"A {mean} mean over cells is meant for positive fields; the least is {values.min():g}.")
+        raise ValueError(f"A {mean} mean is meant for positive fields; the least value is {values.min():g}.")
     there, back = {
         "arithmetic": (np.positive, np.positive),
         "geometric": (np.log, np.exp),
