@@ -228,7 +228,7 @@ def test_an_arithmetic_mean_keeps_the_integral_and_any_mean_the_bounds() -> None
 @pytest.mark.parametrize(
     ("grids", "value", "said"),
     [
-        ((closed(9), closed(5)), 0.0, "meant for positive fields; the least value is 0"),
+        ((closed(9), closed(5)), 0.0, "needs positive values, got 0"),
         ((periodic(8), periodic(4)), 1.0, "need axes that are closed"),
         ((closed(9), periodic(4)), 1.0, "their domains or boundaries differ"),
     ],
