@@ -93,7 +93,7 @@ def _applied(matrix: NDArray[np.float64], values: NDArray[np.float64], axis: int
     return np.moveaxis(np.tensordot(values, matrix, axes=(axis, 1)), -1, axis)
 
 
-# Splines through n values are linear in them. A product with a matrix takes a quarter of the time of SciPy's evaluation.
+# Splines through n values are linear in them. A product with a matrix takes a quarter of the time of SciPy's way.
 @lru_cache(maxsize=32)
 def _spline(here: tuple[float, ...], there: tuple[float, ...]) -> NDArray[np.float64]:
     """The matrix that takes values at the nodes ``here`` to those of their cubic spline at ``there``."""
