@@ -54,8 +54,9 @@ class Published:
         verified: read in the authors' own paper, not quoted by others.
         also: labels of variants of the network, beside which the value is shown, too.
         remark: anything else worth knowing.
-        data_sha256: the hash of the test samples in the record of a run that has imported those files. A record has no
-            hash of ``test_long``: of a long rollout on imported files, the horizon is taken to be the entry's.
+        data_sha256: hashes of the test samples in the record of a run that has imported those files: one for each kind
+            of processor on which code of the authors has made them. A record has no hash of ``test_long``: of a long
+            rollout on imported files, the horizon is taken to be the entry's.
         url: of the source.
     """
 
@@ -78,7 +79,7 @@ class Published:
     verified: bool
     also: tuple[str, ...] = ()
     remark: str | None = None
-    data_sha256: str | None = None
+    data_sha256: tuple[str, ...] = ()
     url: str | None = None
 
 
@@ -225,13 +226,13 @@ def _difference_of_data(entry: Published, record: RunRecord) -> str | None:
     here = f"imported as {record.dataset}" if is_imported else "drawn and solved here"
     if entry.data is None:
         return f"unknown data there, {here}"
-    if is_imported and entry.data_sha256 is None:  # they may be the same, but a name is no proof
+    if is_imported and not entry.data_sha256:  # they may be the same, but a name is no proof
         return f"unknown hash of the data there ({entry.data}), {here}"
     return f"data: {entry.data} there, {here}"
 
 
 def _has_data_of(entry: Published, record: RunRecord) -> bool:
-    return entry.data_sha256 is not None and entry.data_sha256 == record.data.get("test", {}).get("sha256")
+    return record.data.get("test", {}).get("sha256") in entry.data_sha256
 
 
 def _is_near(entry: Published, record: RunRecord) -> bool:
@@ -296,7 +297,7 @@ def _entry(node: Any, where: str) -> Published:
             raise ValueError(
                 f"{name}: {key} is missing. Write null for what is unknown; value and source are required."
             )
-    values = {**node, "also": tuple(node.get("also") or ())}
+    values = {**node, **{key: tuple(node.get(key) or ()) for key in ("also", "data_sha256")}}
     hints = get_type_hints(Published)
     for key, value in values.items():
         if not is_bearable(value, hints[key], conf=_INT_IS_FLOAT) or isinstance(value, bool) != (hints[key] is bool):

@@ -129,7 +129,7 @@ MATCHING = Published(
     split="best on valid",
     normalization="per channel",
     data="files of somebody",
-    data_sha256="aa",
+    data_sha256=("aa", "cc"),
     value=0.1,
     source="Somebody (2026)",
     verified=True,
@@ -220,7 +220,7 @@ CHANGES: dict[str, Mapping[str, Any]] = {
     "metric": {"metric": "rel_h1"},
     "split": {"split": "last epoch"},
     "normalization": {"normalization": "per place"},
-    "data": {"data_sha256": "bb"},
+    "data": {"data_sha256": ("bb",)},
 }
 
 
@@ -249,19 +249,19 @@ def test_a_parameter_that_is_not_known_counts_as_differing() -> None:
 
 
 def test_data_are_the_same_by_their_hash_alone() -> None:
-    (text,) = differences(replace(MATCHING, data_sha256=None), RECORD)
+    (text,) = differences(replace(MATCHING, data_sha256=()), RECORD)
     assert text == "data: files of somebody there, drawn and solved here"
-    (text,) = differences(replace(MATCHING, data_sha256=None, data=None), RECORD)
+    (text,) = differences(replace(MATCHING, data_sha256=(), data=None), RECORD)
     assert text.startswith("unknown data")
     imported = replace(_of_dataset(path="folder", problem={}), dataset="files of somebody")
-    assert "unknown hash of the data" in differences(replace(MATCHING, data_sha256=None), imported)[-1]
+    assert "unknown hash of the data" in differences(replace(MATCHING, data_sha256=()), imported)[-1]
 
 
 def test_imported_files_with_the_hash_are_comparable_though_a_record_does_not_tell_their_law() -> None:
     imported = replace(_of_dataset(path="folder", problem={}), dataset="navier_stokes")
     assert differences(MATCHING, imported) == ()
     assert nearest(imported, [MATCHING]) == MATCHING
-    assert nearest(imported, [replace(MATCHING, data_sha256="bb")]) is None
+    assert nearest(imported, [replace(MATCHING, data_sha256=("bb",))]) is None
 
 
 def test_the_grid_and_the_last_time_of_a_run() -> None:
