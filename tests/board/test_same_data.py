@@ -180,6 +180,8 @@ def test_the_committed_board_says_what_its_data_are() -> None:
     board = ROOT / "leaderboard"
     known = {one["sha256"]: one for one in json.loads((board / TEST_DATA_NAME).read_text())}
     for run in collect([board]).runs:
+        if run.record.config["dataset"]["path"] is not None:
+            continue  # imported: files with another hash are another task
         there, here = run.record.data["test"], known[run.test_hash]
         assert {name: there[name] for name in ("file", "n", "version", "resolution")} == {
             name: here[name] for name in ("file", "n", "version", "resolution")
