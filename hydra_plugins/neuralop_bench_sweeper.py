@@ -83,7 +83,7 @@ class HalvingSweeper(BasicSweeper):
     def __init__(
         self,
         max_batch_size: int | None,
-        params: Mapping[str, str] | None,
+        params: dict[str, str] | None,
         rungs: Sequence[Mapping[str, float]],
         seed: int,
         limit: float | None,

@@ -291,17 +291,17 @@ def _best_inputs(problem: Problem, windows: Windows, device: torch.device) -> In
     """
     if not problem.spec.static or problem.spec.grid == windows.source.spec.grid:
         return PICKED
-    errors: dict[Inputs, float] = {}
+    errors: list[tuple[float, Inputs]] = []
     problems: list[ValueError] = []
     for inputs in (PICKED, *MEANS):
         try:
-            errors[inputs] = _error(problem, inputs, windows, device)
-        except ValueError as error:  # nodes that don't nest, fields that aren't positive
-            problems.append(error)
-    finite = {inputs: error for inputs, error in errors.items() if math.isfinite(error)}
+            error = _error(problem, inputs, windows, device)
+            errors.append((error if math.isfinite(error) else math.inf, inputs))
+        except ValueError as reason:  # nodes that don't nest, fields that aren't positive
+            problems.append(reason)
     if not errors:
         raise problems[0]
-    return min(finite or errors, key=errors.__getitem__)
+    return min(errors, key=lambda entry: entry[0])[1]
 
 
 def _longest_steps(problem: Problem, inputs: Inputs, windows: Windows, device: torch.device) -> tuple[float, float]:

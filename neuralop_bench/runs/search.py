@@ -323,13 +323,13 @@ def _trial(job: Job, fixed: Sequence[str]) -> Trial:
     assert job.folder is not None
     assert job.run is not None
     record = RunRecord.load(job.folder / RECORD_NAME)
-    is_finished = record.status == "finished"
+    error, seconds = record.metrics.get("valid_rel_l2"), record.cost.get("train_seconds")
     own = [word for word in job.overrides if word not in fixed and not word.startswith("trainer.epochs=")]
     return Trial(
         settings=" ".join(own),
         epochs=job.run.trainer.epochs,
-        valid_rel_l2=record.metrics["valid_rel_l2"] if is_finished else math.inf,
-        seconds=round(record.cost["train_seconds"], 1) if is_finished else 0.0,
+        valid_rel_l2=math.inf if error is None else error,
+        seconds=round(seconds or 0.0, 1),
         status=record.status,
         config_hash=_hash(job),
         commit=record.commit,
