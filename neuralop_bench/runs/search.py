@@ -152,19 +152,22 @@ class Search:
         """
         settings = self._settings
         ranked: list[tuple[tuple[str, ...], Trial]] = []
+        possible: list[tuple[tuple[str, ...], Trial]] = []
         for rung in self._rungs:
             ranked = self._ranked(settings[: rung.trials], rung, launch, most_at_once)
-            settings = [best for best, trial in ranked if self._is_possible(trial)]
-            if not settings:
+            possible = [(each, trial) for each, trial in ranked if self._is_possible(trial)]
+            if not possible:
                 raise ConfigError(
                     f"None of the {len(ranked)} trials of {ranked[0][1].epochs} epochs finished"
                     + (f" at a rate of {self._limit:g} s for a whole training" if self._limit else "")
                     + ". Raise hydra.sweeper.limit, or lower the sizes and rates in hydra.sweeper.params."
                 )
-        best = self._sweep([settings[0]]).jobs[0].run
+            settings = [each for each, _ in possible]
+        chosen, trial = possible[0]  # not always the best of the rung: that may be above the limit of time
+        best = self._job(chosen).run
         assert best is not None
         n_trials = sum(rung.trials for rung in self._rungs)
-        print(self._table(ranked), recipe(best, ranked[0][1], n_trials), sep="\n", flush=True)
+        print(self._table(ranked), recipe(best, trial, n_trials), sep="\n", flush=True)
         return best
 
     def _ranked(
@@ -329,7 +332,7 @@ def _trial(job: Job, fixed: Sequence[str]) -> Trial:
         settings=" ".join(own),
         epochs=job.run.trainer.epochs,
         valid_rel_l2=math.inf if error is None else error,
-        seconds=round(seconds or 0.0, 1),
+        seconds=round(seconds or 0.0, 3),
         status=record.status,
         config_hash=_hash(job),
         commit=record.commit,
