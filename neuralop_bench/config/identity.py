@@ -114,6 +114,7 @@ def _deciding(run: RunConfig) -> dict[str, Any]:
     # Runs made before these keys existed keep their names.
     for node, key, default in (
         (trainer, "pushforward", 0),
+        (trainer, "prepare_copies", 1),
         (trainer, "precision", "float32"),
         (trainer, "keep", "best"),
         (surrogate, "normalize", True),

@@ -116,6 +116,7 @@ def _require_ranges(run: RunConfig) -> None:
         "trainer.batch_size": (run.trainer.batch_size, 1, _MOST),
         "trainer.unroll": (run.trainer.unroll, 1, _MOST_FRAMES),
         "trainer.pushforward": (run.trainer.pushforward, 0, _MOST_FRAMES),
+        "trainer.prepare_copies": (run.trainer.prepare_copies, 1, _MOST),
         "trainer.workers": (run.trainer.workers, 0, _MOST_WORKERS),
         "evaluator.batch_size": (run.evaluator.batch_size, 1, _MOST),
         "dataset.history": (run.dataset.history, 0, _MOST_FRAMES),

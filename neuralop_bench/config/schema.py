@@ -110,6 +110,7 @@ class TrainerConfig:
     batch_size: int = 10
     unroll: int = 1
     pushforward: int = 0
+    prepare_copies: int = 1
     clip_norm: float | None = 1.0
     checkpoint_seconds: float = 60.0
     workers: int = 0
@@ -246,8 +247,13 @@ def n_fresh(run: RunConfig) -> int:
 
 
 def n_pairs(run: RunConfig, n_snapshots: int) -> int:
-    """Number of training pairs that a model can be prepared with: every bundle of every sample and its history."""
-    return run.splits["train"] * max(0, n_snapshots - run.dataset.history - run.surrogate.bundle + 1)
+    """Number of training pairs that a model can be prepared with: every bundle of every sample and its history, and the
+    images of each under symmetries."""
+    return (
+        run.trainer.prepare_copies
+        * run.splits["train"]
+        * max(0, n_snapshots - run.dataset.history - run.surrogate.bundle + 1)
+    )
 
 
 def seen(run: RunConfig, spec: DatasetSpec) -> DatasetSpec:

@@ -19,6 +19,7 @@ _ALPHAS = np.logspace(-8, 4, 25)
 _KERNEL_ALPHAS = np.logspace(-8, 0, 9)
 _LENGTH_SCALES = np.logspace(-0.5, 1.5, 9)
 _N_FOLDS = 5
+_MOST_PAIRS = 1000  # of cross-validation, whose time grows with the cube of their number
 _FEWEST_PAIRS = 2
 
 
@@ -33,8 +34,9 @@ class PCARegression(nn.Module):
 
         R(c) = B c + b    or    R(c) = sum_n w_n exp(-|c - c_n|^2 / (2 l^2))
 
-    Cross-validation within the training pairs chooses the penalty, and the length l: leave-one-out for the ridge, five
-    folds for the kernel, or as many as pairs if there are fewer. scikit-learn fits the regression, torch evaluates it.
+    Cross-validation within the first 1000 training pairs chooses the penalty, and the length l, in five folds, or as
+    many as pairs if there are fewer. A fold is a block, so most windows of a trajectory are in the same one. The
+    regression is then fitted to all pairs. scikit-learn does it, torch evaluates it.
 
     There are no trainable parameters: calling ``prepare`` is the whole training.
 
@@ -122,7 +124,7 @@ class PCARegression(nn.Module):
         n_components = min(self._n_components, len(inputs) - 1)
         sides: list[tuple[Any, NDArray[np.float64]]] = []
         for fields in (inputs, targets):
-            pca = PCA(n_components, svd_solver="full")
+            pca = PCA(n_components, random_state=0)  # of many pairs, the components are found by random projections
             sides.append((pca, pca.fit_transform(fields.flatten(1).double().cpu().numpy())))
         (of_inputs, c), (of_targets, d) = sides
         # One scale for all input components keeps their relative weights: small components are mostly noise.
@@ -156,9 +158,9 @@ class PCARegression(nn.Module):
 
 
 def _ridge(c: NDArray[np.float64], d: NDArray[np.float64]) -> dict[str, Any]:
-    from sklearn.linear_model import RidgeCV
+    from sklearn.linear_model import Ridge
 
-    ridge: Any = RidgeCV(_ALPHAS).fit(c, d)
+    ridge = _best(Ridge(), {"alpha": _ALPHAS}, c, d)
     return {
         # For a single component scikit-learn drops the axis of the targets.
         "weight": ridge.coef_.reshape(d.shape[1], -1).T,
@@ -170,22 +172,25 @@ def _ridge(c: NDArray[np.float64], d: NDArray[np.float64]) -> dict[str, Any]:
 
 def _kernel_ridge(c: NDArray[np.float64], d: NDArray[np.float64]) -> dict[str, Any]:
     from sklearn.kernel_ridge import KernelRidge
-    from sklearn.model_selection import GridSearchCV, KFold
 
     # Lengths are tried around the root mean square distance between two inputs.
     length = float(np.sqrt(2 * c.var(axis=0).sum())) or 1.0
     gammas = 0.5 / (length * _LENGTH_SCALES) ** 2
-    search = GridSearchCV(
-        KernelRidge(kernel="rbf"),
-        {"alpha": _KERNEL_ALPHAS, "gamma": gammas},
-        scoring="neg_mean_squared_error",
-        cv=KFold(min(_N_FOLDS, len(c)), shuffle=True, random_state=0),
-    )
     mean = d.mean(axis=0)
-    best = search.fit(c, d - mean).best_estimator_
+    best = _best(KernelRidge(kernel="rbf"), {"alpha": _KERNEL_ALPHAS, "gamma": gammas}, c, d - mean)
     return {
         "weight": best.dual_coef_,
         "bias": mean,
         "centres": c,
         "inverse_length": float(np.sqrt(2 * best.gamma)),
     }
+
+
+def _best(regression: Any, grid: dict[str, Any], c: NDArray[np.float64], d: NDArray[np.float64]) -> Any:
+    """The regression with the best arguments of a grid, fitted to all pairs."""
+    from sklearn.model_selection import GridSearchCV, KFold
+
+    folds, first = KFold(min(_N_FOLDS, len(c))), slice(0, _MOST_PAIRS)
+    search = GridSearchCV(regression, grid, scoring="neg_mean_squared_error", cv=folds, refit=False)
+    search.fit(c[first], d[first])
+    return regression.set_params(**search.best_params_).fit(c, d)

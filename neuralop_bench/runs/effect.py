@@ -18,6 +18,7 @@ from neuralop_bench.config.schema import RunConfig
 from neuralop_bench.models.persistence import Persistence
 from neuralop_bench.runs import parts
 from neuralop_bench.runs.parts import built, called
+from neuralop_bench.training import augmentation
 
 # Keys that act in training steps alone. trainer.epochs isn't one of them: it is the budget of a task, and models
 # without parameters to train stay comparable with those that were trained for as long.
@@ -70,6 +71,13 @@ def _without_effect(cfg: RunConfig, who: Identity, spec: DatasetSpec) -> Iterato
         # It acts if it switches off what the standard value does, such as padding=0.
         if name in idle and name in getattr(_operator(_restored(cfg, who.base, name), spec), "idle", {}):
             yield f"model.{name}", idle[name]
+    prepared = hasattr(operator, "prepare") and getattr(operator, "needs_pairs", True)
+    if prepared and cfg.trainer.prepare_copies > 1:
+        of_steps = [key for key in of_steps if not key.startswith("augmentation.")]
+    if "trainer.prepare_copies" in who.changed and not prepared:
+        yield "trainer.prepare_copies", f"model={cfg.model['label']} isn't prepared with training pairs"
+    elif "trainer.prepare_copies" in who.changed and constructors.target(cfg.augmentation) is augmentation.none:
+        yield "trainer.prepare_copies", "with augmentation=none all copies are equal"
     if of_steps and not any(p.requires_grad for p in operator.parameters()):
         yield of_steps[0], f"model={cfg.model['label']} has no parameters to train"
     if "surrogate.bundle" in who.changed and isinstance(operator, Persistence):

@@ -50,8 +50,8 @@ class Plan:
         device, source: the device it would run on, and where its data come from.
         splits: by name.
         n_parameters: trainable real numbers.
-        activation_bytes: size of the tensors that one training step keeps for its backward pass; None if that can't be
-            determined without computing.
+        activation_bytes: size of the tensors that one training step keeps for its backward pass, or of the pairs that
+            ``prepare`` is given; None if that can't be determined without computing.
     """
 
     cfg: RunConfig
@@ -191,7 +191,7 @@ def _require_room(plan: Plan) -> None:
     if plan.memory_bytes > memory:
         raise RunError(
             f"Training needs about {size(plan.memory_bytes)} of memory, but {plan.device} has {size(memory)}. Lower "
-            "trainer.batch_size, the model's size (model.width ...) or preload_gib."
+            "trainer.batch_size, trainer.prepare_copies, the model's size (model.width ...) or preload_gib."
         )
     for name, wanted in (("outputs", plan.folder), ("data", plan.data_folder)):
         nearest = _nearest(wanted)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from data_gen.spec import DatasetSpec
 from neuralop_bench.batch import Batch
 from neuralop_bench.config.constructors import ConfigError
-from neuralop_bench.config.schema import RunConfig
+from neuralop_bench.config.schema import RunConfig, n_pairs
 from neuralop_bench.metrics.metric import MetricContext
 from neuralop_bench.runs import parts
 from neuralop_bench.runs.parts import built, called, require_offers
@@ -32,7 +32,8 @@ def rehearse(cfg: RunConfig, spec: DatasetSpec) -> tuple[Surrogate, int | None]:
 
     Returns:
         The surrogate, and the number of bytes that one training step keeps for its backward pass; None instead of the
-        number if it can't be determined without computing.
+        number if it can't be determined without computing. For a model without parameters to train it is the size of
+        the pairs that ``prepare`` is given, in double precision.
 
     Raises:
         ConfigError: a part can't be built or doesn't fit the others. The message names its key.
@@ -60,7 +61,9 @@ def rehearse(cfg: RunConfig, spec: DatasetSpec) -> tuple[Surrogate, int | None]:
     require_offers("tracker", built("tracker", cfg.tracker), "start", "log", "finish")
     _try_metrics(cfg, MetricContext(spec, np.ones(n_state), spec.grid))
     if not trainable:
-        return surrogate, 0
+        n_channels = cfg.dataset.history * n_state + n_static + cfg.surrogate.bundle * n_state
+        n_values = n_pairs(cfg, spec.n_snapshots) * n_channels * spec.grid.n_points
+        return surrogate, 8 * n_values if hasattr(operator, "prepare") else 0
     batch = _empty_batch(spec, min(trainer.batch_size, n_windows), cfg.dataset.history, trainer.unroll)
     return surrogate, called("model or loss", _kept_bytes, surrogate, batch, trainer.unroll, loss)
 

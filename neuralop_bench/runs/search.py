@@ -27,7 +27,7 @@ from neuralop_bench.runtime.table import Table, number, show
 
 # Draws for each trial: what no run can have, such as five heads for 32 channels, and what is there already, is drawn
 # again.
-_MOST_DRAWS = 5
+_MOST_DRAWS = 10
 # The parts of a configuration that a recipe may set.
 _OF_RECIPES = ("model", "surrogate", "augmentation", "optimizer", "scheduler", "loss", "trainer")
 

@@ -63,6 +63,8 @@ class Trainer:
         batch_size: windows per step.
         unroll: predicted steps per window that are compared with the reference.
         pushforward: largest number of steps before these, a multiple of the surrogate's bundle.
+        prepare_copies: number of times that the operator's ``prepare`` gets each training pair: once as it is, and then
+            moved by the recipe's augmentation, at random each time.
         clip_norm: bound on the gradient's norm; None for no bound.
         seed: seed of the samples' order.
         checkpoint_seconds: longest time between checkpoints.
@@ -80,6 +82,7 @@ class Trainer:
     clip_norm: float | None
     seed: int
     pushforward: int = 0
+    prepare_copies: int = 1
     checkpoint_seconds: float = 60.0
     workers: int = 0
     precision: str = "float32"
@@ -125,8 +128,8 @@ class Trainer:
         """
         clock = _Clock()
         if not (folder / LAST_NAME).exists():  # a checkpoint already contains the result of prepare
-            pairs = train.source.windows(surrogate.bundle).in_order(self.batch_size)
-            surrogate.prepare(_to(batch, processes.device) for batch in pairs)
+            pairs = train.source.windows(surrogate.bundle)
+            surrogate.prepare(self._copies(pairs, recipe.augmentation, processes.device))
         files = Files(folder, config, train.source.spec.to_json(), processes)
         parameters = [p for p in surrogate.parameters() if p.requires_grad]
         if not parameters:
@@ -162,6 +165,12 @@ class Trainer:
             raise Diverged("No epoch gave a finite error on the validation split.")
         checkpoint.load_weights(surrogate, files.load_best(at)["model"], folder / BEST_NAME)
         return at
+
+    def _copies(self, pairs: Windows, augmentation: Augmentation, device: torch.device) -> Iterator[Batch]:
+        """All pairs as they are, and then augmented copies of them."""
+        for copy in range(self.prepare_copies):
+            for batch in pairs.in_order(self.batch_size):
+                yield augmentation(_to(batch, device)) if copy else _to(batch, device)
 
     def _keep_prepared(
         self, surrogate: Surrogate, valid: Windows, tracker: Tracker, files: Files, clock: _Clock

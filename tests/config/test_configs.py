@@ -245,12 +245,15 @@ def test_changing_what_the_track_fixes_is_custom(override: str, track: str) -> N
     assert identity(compose("track=smoke", override)).track == track
 
 
-def test_pushforward_names_a_run_and_its_absence_leaves_earlier_names_alone(plain: Identity) -> None:
-    pushed, without = (identity(compose("track=smoke", f"trainer.pushforward={n}")) for n in (1, 0))
-    assert pushed.label == "pushforward=1"
+@pytest.mark.parametrize(("key", "default"), [("pushforward", 0), ("prepare_copies", 1)])
+def test_a_newer_key_names_a_run_and_its_default_leaves_earlier_names_alone(
+    plain: Identity, key: str, default: int
+) -> None:
+    changed, without = (identity(compose("track=smoke", f"trainer.{key}={n}")) for n in (default + 1, default))
+    assert changed.label == f"{key}={default + 1}"
     assert without == plain
-    assert plain.config_hash == "68d60bd1"  # before there was such a key
-    assert pushed.config_hash != plain.config_hash
+    assert plain.config_hash == "68d60bd1"  # before there were such keys
+    assert changed.config_hash != plain.config_hash
 
 
 def test_pushforward_needs_a_history() -> None:

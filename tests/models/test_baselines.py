@@ -209,14 +209,19 @@ def test_targets_are_encoded_as_the_surrogate_decodes_them() -> None:
 
 
 @pytest.mark.exhaustive
-def test_prepare_is_given_the_pairs_of_the_training_split_alone_and_once(
+def test_prepare_is_given_the_pairs_of_the_training_split_and_then_their_images(
     smoke, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: list[tuple[Tensor, Tensor]] = []
     monkeypatch.setattr(MeanField, "prepare", lambda _, inputs, targets: seen.append((inputs, targets)))
-    cfg = smoke("model=mean_field", "splits.train=12")
+    cfg = smoke("model=mean_field", "splits.train=12", "augmentation=symmetries", "trainer.prepare_copies=3")
     pipeline.run(cfg)
-    ((inputs, targets),) = seen
+    ((all_inputs, all_targets),) = seen
+    assert (len(all_inputs), len(all_targets)) == (36, 36)
+    (inputs, *others), (targets, *_) = (fields.split(12) for fields in (all_inputs, all_targets))
+    for other in others:  # other fields with the same values
+        assert (other != inputs).flatten(1).any(dim=1).sum() > 8
+        torch.testing.assert_close(other.abs().flatten(1).sort().values, inputs.abs().flatten(1).sort().values)
     assert inputs.shape == (12, 10, 32, 32)
     assert targets.shape == (12, 10, 32, 32)
     # In the order of the file, encoded: frames 10 ... 19 of the training data.

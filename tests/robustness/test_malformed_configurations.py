@@ -235,6 +235,7 @@ MORE = [
     ("mode=nonsense", "mode must be one of run, evaluate"),
     ("trainer.unroll=11", "trainer.unroll"),
     ("trainer.pushforward=-1", "trainer.pushforward must be at least 0"),
+    ("trainer.prepare_copies=0", "trainer.prepare_copies must be at least 1"),
     ("dataset.ladder=[1,0]", "dataset.ladder[1] must be at least"),
     ("preload_gib=nan", "preload_gib must be at least 0"),
     ("scheduler.warmup=2", "scheduler: Expected float between 0 and 1"),

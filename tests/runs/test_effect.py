@@ -73,6 +73,11 @@ def test_what_acts_in_training_steps_is_refused_without_parameters_to_train(mode
         (("scheduler=step_decay", "scheduler.every=500"), r"scheduler\.every=500 has no effect: .*epochs=2"),
         (("scheduler=step_decay", "scheduler.factor=0.1"), r"scheduler\.factor=0\.1 has no effect: .*epochs=2"),
         (("model=persistence", "surrogate.bundle=2", "trainer.unroll=2"), r"surrogate\.bundle=2 has no effect"),
+        (("trainer.prepare_copies=2",), r"trainer\.prepare_copies=2 has no effect: model=fno isn't prepared"),
+        (
+            ("model=mean_field", "trainer.prepare_copies=2"),
+            r"trainer\.prepare_copies=2 has no effect: with augmentation=none all copies are equal",
+        ),
     ],
 )
 def test_an_option_that_can_not_act_on_these_data_is_refused(overrides: tuple[str, ...], message: str) -> None:
@@ -98,6 +103,7 @@ def test_an_option_that_can_not_act_on_these_data_is_refused(overrides: tuple[st
         ("scheduler.warmup=0.31",),
         (CLOSED, "model=galerkin", "model.dirichlet_ring=false"),
         ("model=pod_deeponet", "model.n_modes=8", "augmentation=symmetries"),
+        ("model=mean_field", "augmentation=symmetries", "trainer.prepare_copies=2"),
     ],
 )
 def test_an_option_that_acts_is_accepted(overrides: tuple[str, ...]) -> None:
