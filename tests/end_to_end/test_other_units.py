@@ -52,7 +52,7 @@ def run(tmp_path: Path) -> Run:
         (2.0**-50, 0.0, "relative_l2"),  # about 1e-15; a power of two changes no digit
         *(
             pytest.param(unit, 1e-3, loss, marks=pytest.mark.exhaustive)
-            for unit in (1e-30, 1e-25, 1e-15, 1e19, 1e30)
+            for unit in (1e-30, 1e30)
             for loss in ("relative_l2", "relative_h1", "relative_l2_per_step", "mse")
         ),
     ],

@@ -15,6 +15,18 @@ NEEDED = {
 # Datasets that are files of the user's: no test over all datasets takes them. tests/end_to_end/test_imported.py does.
 GIVEN_AS_FILES = ("file",)
 
+# One dataset of each kind that a model can tell apart: dimensions, number of fields, steps, given fields or parameters,
+# walls. All models are tried on these. One model, fno, is tried on all datasets.
+KINDS_OF_DATA = (
+    "burgers1d",
+    "burgers1d_viscosity",
+    "burgers2d",
+    "darcy2d",
+    "ks1d",
+    "ns2d",
+    "swift_hohenberg3d",
+)
+
 # Cells that can't be: what the error must say.
 REFUSED = {
     **{

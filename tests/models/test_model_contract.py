@@ -15,7 +15,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from helpers.cells import GIVEN_AS_FILES, NEEDED, REFUSED
+from helpers.cells import GIVEN_AS_FILES, KINDS_OF_DATA, NEEDED, REFUSED
 from hydra.utils import instantiate
 from torch import Tensor, nn
 
@@ -130,6 +130,7 @@ def _first(model: str, dataset: str) -> bool:
     [
         pytest.param(*cell, marks=() if _first(*cell) else pytest.mark.exhaustive)
         for cell in itertools.product(MODELS, DATASETS)
+        if cell[0] == "fno" or cell[1] in KINDS_OF_DATA
     ],
 )
 def test_maps_fields_to_fields(model: str, dataset: str) -> None:
@@ -216,7 +217,8 @@ def test_one_batch_is_overfitted(model: str) -> None:
     optimizer = instantiate(cfg.optimizer)(operator.parameters())
     in_channels, out_channels = channels(cfg)
     x = smooth_fields(grid_of(cfg), in_channels)
-    # The targets are unrelated to the inputs, so only a model that tells the samples apart can fit them.
+    # The targets are unrelated to the inputs and to each other. A model that can't tell the samples apart can do no
+    # better than their mean, which is wrong by sqrt(2/3) for three samples.
     target = smooth_fields(grid_of(cfg), out_channels, seed=1)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: min(1, (1500 - step) / 750))
     errors = []  # relative L2
@@ -227,10 +229,10 @@ def test_one_batch_is_overfitted(model: str) -> None:
         optimizer.step()
         schedule.step()
         errors.append(float(loss.detach().sqrt()))
-        if errors[-1] < 0.01:
+        if errors[-1] < 0.05:
             break
     assert errors[0] > 0.5
-    assert errors[-1] < 0.01
+    assert errors[-1] < 0.05
 
 
 def test_saving_and_loading_is_the_identity(cfg: RunConfig) -> None:
