@@ -71,8 +71,11 @@ PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -rs -n auto --dist workst
 test: tools ## every promise once, one process per core (about 8 minutes on 2 cores)
 	$(PYTEST) -m 'not exhaustive'
 
-test-exhaustive: tools ## what `test` leaves out: one mechanism at every other place, and the pages of the documentation (about 40 minutes on 2 cores)
-	$(PYTEST) -m exhaustive
+# PARTS=3 PART=2 tries every third of these tests, beginning with the second.
+PARTS ?= 1
+PART ?= 1
+test-exhaustive: tools ## what `test` leaves out: one mechanism at every other place, and the pages of the documentation (about an hour on 2 cores)
+	$(PYTEST) -m exhaustive --splits $(PARTS) --group $(PART) --splitting-algorithm least_duration
 
 test-all: test test-exhaustive ## both
 
