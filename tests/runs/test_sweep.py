@@ -153,8 +153,8 @@ def test_a_killed_job_takes_no_other_with_it(paths: tuple[str, str], tmp_path: P
 @pytest.mark.usefixtures("no_figures")
 @pytest.mark.filterwarnings("default")  # optuna's database
 def test_optuna_minimises_the_error_on_valid(sweep: Callable[..., Told], tmp_path: Path) -> None:
-    params = "hydra.sweeper.params={model.width: 'choice(4,8)', optimizer.lr: 'tag(log,interval(1e-3,2e-2))'}"
-    done = sweep(*QUICK, "hydra/sweeper=optuna", "hydra.sweeper.n_trials=3", params)
+    axes = ("model.width=choice(4,8)", "optimizer.lr=tag(log,interval(1e-3,2e-2))")
+    done = sweep(*QUICK, "hydra/sweeper=optuna", "hydra.sweeper.n_trials=3", *axes)
     assert done.status == 0, done.err
     found = [RunRecord.load(path) for path in records(tmp_path)]
     assert len(found) == 3
