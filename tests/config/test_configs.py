@@ -43,7 +43,7 @@ GROUPS = [
 
 
 def _first(model: str, track: str, task: str) -> bool:
-    """Every model, every dataset, every track and every refusal once; make test-all tries the other cells."""
+    """Every model, every dataset, every track and every refusal once; make test-all tries further cells."""
     if track == "lite":
         return task == "ns2d" or model == "fno" or (model, task) in REFUSED
     return (model, task) == ("fno", "ns2d")

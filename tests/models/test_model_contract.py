@@ -229,10 +229,10 @@ def test_one_batch_is_overfitted(model: str) -> None:
         optimizer.step()
         schedule.step()
         errors.append(float(loss.detach().sqrt()))
-        if errors[-1] < 0.05:
+        if errors[-1] < 0.01:
             break
     assert errors[0] > 0.5
-    assert errors[-1] < 0.05
+    assert errors[-1] < 0.01
 
 
 def test_saving_and_loading_is_the_identity(cfg: RunConfig) -> None:
