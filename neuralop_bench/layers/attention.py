@@ -38,6 +38,7 @@ class LinearAttention(nn.Module):
         n_dims: coordinates of a point.
         kind: ``galerkin`` or ``fourier``.
         norm: normalise the two factors marked by a prime.
+        norm_eps: added to the variances there.
         init_gain: gain of the Xavier-uniform weights of Q, K and V; their biases start at 0.
         init_diagonal: multiple of the identity added to those weights; 0 adds nothing.
 
@@ -63,6 +64,7 @@ class LinearAttention(nn.Module):
         n_dims: int,
         kind: Kind = "galerkin",
         norm: bool = True,
+        norm_eps: float = 1e-5,
         init_gain: float = 1e-2,
         init_diagonal: float = 1e-2,
     ) -> None:
@@ -87,7 +89,7 @@ class LinearAttention(nn.Module):
             nn.init.zeros_(linear.bias)
             with torch.no_grad():
                 linear.weight.diagonal().add_(init_diagonal)
-        self.norms = nn.ModuleList(HeadNorm(n_heads, n_features) if norm else nn.Identity() for _ in range(2))
+        self.norms = nn.ModuleList(HeadNorm(n_heads, n_features, norm_eps) if norm else nn.Identity() for _ in range(2))
         self.merge = nn.Linear(n_heads * (n_features + n_dims), width)
 
     def forward(
@@ -127,7 +129,7 @@ class LinearAttention(nn.Module):
         key_value = key_value.unflatten(2, (2 * self.n_heads, -1))
         norms = [norm for norm in self.norms if isinstance(norm, HeadNorm)]
         if norms:
-            key_value = nn.functional.layer_norm(key_value, key_value.shape[-1:])
+            key_value = nn.functional.layer_norm(key_value, key_value.shape[-1:], eps=norms[0].eps)
         ones = torch.cat([positions.new_ones(n, 1), positions], dim=1).to(key_value.dtype)
         # Means of the products of (1, coordinates) with themselves and with K and V, and of K with V.
         own = (ones.T @ ones / n).expand(n_batch, self.n_heads, -1, -1)
@@ -172,10 +174,11 @@ class HeadNorm(nn.Module):
     Shapes: [batch, n_heads, n, n_features] to the same.
     """
 
-    def __init__(self, n_heads: int, n_features: int) -> None:
+    def __init__(self, n_heads: int, n_features: int, eps: float) -> None:
         super().__init__()
+        self.eps = eps
         self.weight = nn.Parameter(torch.ones(n_heads, 1, n_features))
         self.bias = nn.Parameter(torch.zeros(n_heads, 1, n_features))
 
     def forward(self, x: Float[Tensor, "batch n_heads n n_features"]) -> Float[Tensor, "batch n_heads n n_features"]:
-        return torch.addcmul(self.bias, nn.functional.layer_norm(x, x.shape[-1:]), self.weight)
+        return torch.addcmul(self.bias, nn.functional.layer_norm(x, x.shape[-1:], eps=self.eps), self.weight)

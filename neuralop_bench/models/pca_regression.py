@@ -34,9 +34,10 @@ class PCARegression(nn.Module):
 
         R(c) = B c + b    or    R(c) = sum_n w_n exp(-|c - c_n|^2 / (2 l^2))
 
-    Cross-validation within the first 1000 training pairs chooses the penalty, and the length l, in five folds, or as
-    many as pairs if there are fewer. A fold is a block, so most windows of a trajectory are in the same one. The
-    regression is then fitted to all pairs. scikit-learn does it, torch evaluates it.
+    Cross-validation chooses the penalty, and the length l, in five folds of 1000 training pairs, or as many as there
+    are. The pairs are spread evenly over all, and a fold is a block. Windows of a trajectory and images of a sample
+    follow each other in the training pairs, so at most four samples are divided between two folds. The regression is
+    then fitted to all pairs. scikit-learn does it, torch evaluates it.
 
     There are no trainable parameters: calling ``prepare`` is the whole training.
 
@@ -190,7 +191,8 @@ def _best(regression: Any, grid: dict[str, Any], c: NDArray[np.float64], d: NDAr
     """The regression with the best arguments of a grid, fitted to all pairs."""
     from sklearn.model_selection import GridSearchCV, KFold
 
-    folds, first = KFold(min(_N_FOLDS, len(c))), slice(0, _MOST_PAIRS)
+    spread = np.linspace(0, len(c) - 1, min(len(c), _MOST_PAIRS)).astype(int)
+    folds = KFold(min(_N_FOLDS, len(c)))
     search = GridSearchCV(regression, grid, scoring="neg_mean_squared_error", cv=folds, refit=False)
-    search.fit(c[first], d[first])
+    search.fit(c[spread], d[spread])
     return regression.set_params(**search.best_params_).fit(c, d)

@@ -63,8 +63,8 @@ class Trainer:
         batch_size: windows per step.
         unroll: predicted steps per window that are compared with the reference.
         pushforward: largest number of steps before these, a multiple of the surrogate's bundle.
-        prepare_copies: number of times that the operator's ``prepare`` gets each training pair: once as it is, and then
-            moved by the recipe's augmentation, at random each time.
+        prepare_copies: number of times that the operator's ``prepare`` gets each training pair: once as it is, followed
+            by images under the recipe's augmentation, at random each time.
         clip_norm: bound on the gradient's norm; None for no bound.
         seed: seed of the samples' order.
         checkpoint_seconds: longest time between checkpoints.
@@ -167,10 +167,11 @@ class Trainer:
         return at
 
     def _copies(self, pairs: Windows, augmentation: Augmentation, device: torch.device) -> Iterator[Batch]:
-        """All pairs as they are, and then augmented copies of them."""
-        for copy in range(self.prepare_copies):
-            for batch in pairs.in_order(self.batch_size):
-                yield augmentation(_to(batch, device)) if copy else _to(batch, device)
+        """All pairs in order, each followed by its augmented copies, so that a part of them has whole samples."""
+        for batch in pairs.in_order(self.batch_size):
+            given = _to(batch, device)
+            copies = [given, *(augmentation(given) for _ in range(self.prepare_copies - 1))]
+            yield Batch(*(torch.stack(fields, dim=1).flatten(0, 1) for fields in zip(*copies, strict=True)))
 
     def _keep_prepared(
         self, surrogate: Surrogate, valid: Windows, tracker: Tracker, files: Files, clock: _Clock

@@ -13,11 +13,12 @@ KINDS = ("galerkin", "fourier")
 
 
 def attention(
-    kind: Kind = "galerkin", *, width: int = 12, n_heads: int = 3, n_dims: int = 2, norm: bool = True
+    kind: Kind = "galerkin", *, width: int = 12, n_heads: int = 3, n_dims: int = 2, norm_eps: float | None = 1e-5
 ) -> LinearAttention:
     """In double precision, with every parameter away from its initial value."""
     torch.manual_seed(0)
-    layer = LinearAttention(width=width, n_heads=n_heads, n_dims=n_dims, kind=kind, norm=norm).double()
+    norm = {"norm": False} if norm_eps is None else {"norm_eps": norm_eps}
+    layer = LinearAttention(width=width, n_heads=n_heads, n_dims=n_dims, kind=kind, **norm).double()
     with torch.no_grad():
         for parameter in layer.parameters():
             parameter.add_(0.5 * torch.randn_like(parameter))
@@ -34,16 +35,18 @@ def n_parameters(module: nn.Module) -> int:
     return sum(p.numel() for p in module.parameters())
 
 
-def by_hand(layer: LinearAttention, x: Tensor, positions: Tensor, kind: Kind, *, norm: bool = True) -> Tensor:
+def by_hand(
+    layer: LinearAttention, x: Tensor, positions: Tensor, kind: Kind, *, norm_eps: float | None = 1e-5
+) -> Tensor:
     """Sample by sample and head by head; the Fourier type through its matrix of n x n."""
     (n, width), n_heads = x.shape[1:], layer.n_heads
     size = width // n_heads
 
     def normalised(features: Tensor, which: int, head: int) -> Tensor:
-        if not norm:
+        if norm_eps is None:
             return features
         centred = features - features.mean(dim=1, keepdim=True)
-        unit = centred / (centred.square().mean(dim=1, keepdim=True) + 1e-5).sqrt()
+        unit = centred / (centred.square().mean(dim=1, keepdim=True) + norm_eps).sqrt()
         weight, bias = (p[head, 0] for p in layer.norms[which].parameters())
         return unit * weight + bias
 
@@ -70,12 +73,12 @@ def by_hand(layer: LinearAttention, x: Tensor, positions: Tensor, kind: Kind, *,
     return torch.stack(samples)
 
 
-@pytest.mark.parametrize("norm", [True, False])
+@pytest.mark.parametrize("norm_eps", [None, 1e-5, 0.5])
 @pytest.mark.parametrize("n_heads", [1, 3])
 @pytest.mark.parametrize("kind", KINDS)
-def test_equals_the_formula(kind: Kind, n_heads: int, norm: bool) -> None:
-    layer, (x, positions) = attention(kind, n_heads=n_heads, norm=norm), tokens()
-    torch.testing.assert_close(layer(x, positions), by_hand(layer, x, positions, kind, norm=norm))
+def test_equals_the_formula(kind: Kind, n_heads: int, norm_eps: float | None) -> None:
+    layer, (x, positions) = attention(kind, n_heads=n_heads, norm_eps=norm_eps), tokens()
+    torch.testing.assert_close(layer(x, positions), by_hand(layer, x, positions, kind, norm_eps=norm_eps))
 
 
 def test_the_two_types_differ() -> None:

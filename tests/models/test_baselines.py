@@ -209,7 +209,7 @@ def test_targets_are_encoded_as_the_surrogate_decodes_them() -> None:
 
 
 @pytest.mark.exhaustive
-def test_prepare_is_given_the_pairs_of_the_training_split_and_then_their_images(
+def test_prepare_is_given_the_pairs_of_the_training_split_each_followed_by_its_images(
     smoke, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: list[tuple[Tensor, Tensor]] = []
@@ -218,7 +218,7 @@ def test_prepare_is_given_the_pairs_of_the_training_split_and_then_their_images(
     pipeline.run(cfg)
     ((all_inputs, all_targets),) = seen
     assert (len(all_inputs), len(all_targets)) == (36, 36)
-    (inputs, *others), (targets, *_) = (fields.split(12) for fields in (all_inputs, all_targets))
+    (inputs, *others), (targets, *_) = (fields.unflatten(0, (12, 3)).unbind(1) for fields in (all_inputs, all_targets))
     for other in others:  # other fields with the same values
         assert (other != inputs).flatten(1).any(dim=1).sum() > 8
         torch.testing.assert_close(other.abs().flatten(1).sort().values, inputs.abs().flatten(1).sort().values)

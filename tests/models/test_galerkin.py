@@ -11,6 +11,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from data_gen.grids import Grid
 from neuralop_bench.batch import Batch
+from neuralop_bench.layers.attention import HeadNorm
 from neuralop_bench.layers.coordinates import append_coordinates
 from neuralop_bench.layers.resample import resample
 from neuralop_bench.models.galerkin import Downscaling, EncoderLayer, GalerkinTransformer, Upscaling, coarse_shape
@@ -184,7 +185,7 @@ def test_downscaling_equals_its_formula() -> None:
 def test_upscaling_equals_its_formula() -> None:
     grid = closed(16, 9)
     torch.manual_seed(0)
-    layer = Upscaling(8, grid, (4, 4), dropout=0.0).double()
+    layer = Upscaling(8, grid, (4, 4)).double()
     v = fields(closed(4, 4), 8)
     between = nn.functional.conv2d(resample(v, grid.nodes, (8, 6)), layer.conv.conv.weight, padding=1)
     expected = resample(between * torch.sigmoid(between), grid.nodes, (16, 9))
@@ -238,6 +239,27 @@ def test_dropout_is_active_in_training_alone(block_norm: bool, coarse: float | N
     model.train()
     assert not torch.equal(model(x), model(x))
     assert torch.equal(plain.train()(x), plain(x))
+
+
+def test_dropout_acts_on_these_layers() -> None:
+    # As published for Darcy: after attention, in and after the pointwise networks, after all convolutions on the way
+    # down, and nowhere on the way up.
+    model = build(closed(9, 9), coarse=0.5, n_layers=1, dropout=0.3, ffn_dropout=0.6).train()
+    calls: list[tuple[str, float]] = []
+    for name, layer in model.named_modules():
+        if isinstance(layer, nn.Dropout):
+            layer.register_forward_hook(lambda layer, *_, name=name: calls.append((name, layer.p)))
+    model(fields(closed(9, 9)))
+    encoder = [("encoder.0.dropout", 0.3), ("encoder.0.ffn.2", 0.6), ("encoder.0.dropout", 0.3)]
+    assert calls == [("features.dropout", 0.3)] * 4 + encoder
+
+
+@pytest.mark.parametrize("block_norm", [False, True])
+def test_norm_eps_reaches_all_layer_normalisations(block_norm: bool) -> None:
+    model, other = (build(closed(9, 9), block_norm=block_norm, norm_eps=eps) for eps in (1e-5, 0.5))
+    norms = [m for m in other.modules() if isinstance(m, (nn.LayerNorm, HeadNorm))]
+    assert [norm.eps for norm in norms] == [0.5] * 4
+    assert not torch.allclose(model(fields(closed(9, 9))), other(fields(closed(9, 9))), rtol=1e-2)
 
 
 @pytest.mark.parametrize("attention", KINDS)
@@ -397,7 +419,7 @@ def test_coarse_shapes() -> None:
         ({"attention": "softmax"}, r"model\.attention"),
         ({"coordinates": "polar"}, r"model\.coordinates"),
         ({"dropout": 1.0}, r"model\.dropout"),
-        ({"dropout": -0.1}, r"model\.dropout"),
+        ({"ffn_dropout": -0.1}, r"model\.ffn_dropout"),
         ({"n_layers": 0}, r"model\.n_layers"),
         ({"n_decoder_layers": 0}, r"model\.n_decoder_layers"),
         ({"ffn_width": 0}, r"model\.ffn_width"),
