@@ -1,9 +1,9 @@
 """Semilinear equations u_t = L u + N(u) on a periodic box in one, two or three dimensions: a problem needs its L and N.
 
-Pseudo-spectral in space, free of aliasing, ETDRK4 in time, float64 throughout. An equation that has no N is solved
-exactly. A subclass of ``SemilinearProblem`` gives the symbol of L, the function N, its fields and its parameters;
-everything that ``data_gen.spec.Problem`` asks for follows. Equations are written as in Koehler et al. (2024), APEBench,
-arXiv 2411.00180, whose solvers (exponax) have the same structure.
+Pseudo-spectral in space, free of aliasing, ETDRK4 in time, in float64 unless ``solve`` is asked for float32. An
+equation that has no N is solved exactly. A subclass of ``SemilinearProblem`` gives the symbol of L, the function N, its
+fields and its parameters; everything that ``data_gen.spec.Problem`` asks for follows. Equations are written as in
+Koehler et al. (2024), APEBench, arXiv 2411.00180, whose solvers (exponax) have the same structure.
 """
 
 from __future__ import annotations
@@ -160,11 +160,13 @@ class SemilinearProblem(ABC):
         static: NDArray[np.floating],
         n_steps: int,
         parameters: Mapping[str, NDArray[np.floating]] | None = None,
+        *,
+        dtype: type[np.floating] = np.float64,
     ) -> Samples:
         """``n_steps`` snapshots that follow the last frame of ``history`` [sample, time, field, *space].
 
         The history may be on any periodic grid; ``static`` has no channels. ``parameters`` has the values of those that
-        have a law, [sample] each.
+        have a law, [sample] each. ``dtype`` is that of the arithmetic.
 
         Raises:
             ValueError: the history holds no frame or other fields, there are static fields, ``n_steps`` is below 1, or
@@ -180,7 +182,7 @@ class SemilinearProblem(ABC):
             raise ValueError(f"{name} has no static fields, got {static.shape[1]}.")
         if n_steps < 1:
             raise ValueError(f"{name}.solve needs n_steps of at least 1, got {n_steps}.")
-        last = torch.as_tensor(np.asarray(history[:, -1], dtype=np.float64))
+        last = torch.as_tensor(np.asarray(history[:, -1], dtype=dtype))
         given = given_parameters(self, parameters, len(last))
         return self._run(self._space.coefficients(last), n_steps, given, stores_initial=False)
 
@@ -201,6 +203,10 @@ class SemilinearProblem(ABC):
     @cached_property
     def _space(self) -> Space:
         return Space(self.resolution, self.n_dims, self.length, self.degree)
+
+    @cached_property
+    def _single_space(self) -> Space:
+        return Space(self.resolution, self.n_dims, self.length, self.degree, torch.float32)
 
     def _grid(self, resolution: int) -> Grid:
         return Grid.periodic(resolution, self.n_dims, self.length)
@@ -245,6 +251,7 @@ class SemilinearProblem(ABC):
     ) -> Iterator[Complex[Tensor, "n field *k"]]:
         """States after each interval, one after another."""
         shape, equation = (len(self.state), *self._space.shape), self
+        space = self._space if u_hat.dtype == torch.complex128 else self._single_space
         if parameters:
             each = [
                 self._with(dict(zip(parameters, own, strict=True)))
@@ -252,7 +259,7 @@ class SemilinearProblem(ABC):
             ]
             linear = torch.stack([own.linear(self._space).expand(shape) for own in each])
             columns = {
-                name: torch.from_numpy(values).to(u_hat.device).view(-1, *(1,) * len(shape))
+                name: torch.from_numpy(values).to(u_hat.device, u_hat.real.dtype).view(-1, *(1,) * len(shape))
                 for name, values in parameters.items()
             }
             equation = self._with(columns)
@@ -263,7 +270,7 @@ class SemilinearProblem(ABC):
             return itertools.islice(itertools.accumulate(factors, torch.mul, initial=u_hat), 1, None)
         return march(
             linear,
-            lambda state: equation.nonlinear(state, self._space),
+            lambda state: equation.nonlinear(state, space),
             u_hat,
             steps,
             numbers=range(first, first + len(u_hat)),
@@ -301,10 +308,12 @@ class SemilinearProblem(ABC):
 
 
 def _exponential(exponents: Tensor, u_hat: Tensor) -> Tensor:
+    """In the precision of the states."""
+    dtype = u_hat.dtype if exponents.is_complex() else u_hat.real.dtype
     if exponents.ndim < u_hat.ndim:
-        return torch.exp(exponents)
+        return torch.exp(exponents).to(dtype)
     # Sample by sample, because the last digits of a function of many numbers may depend on how many they are.
-    return torch.stack([torch.exp(own) for own in exponents])
+    return torch.stack([torch.exp(own) for own in exponents]).to(dtype)
 
 
 def _norm(u_hat: Complex[Tensor, "n field *k"], weights: Float[Tensor, "*k"]) -> Float[Tensor, " n"]:

@@ -187,10 +187,26 @@ class Problem(Protocol):
         certificate compares the two solutions."""
         ...
 
-    def solve(self, history: NDArray[np.floating], static: NDArray[np.floating], n_steps: int) -> Samples:
+    def solve(
+        self,
+        history: NDArray[np.floating],
+        static: NDArray[np.floating],
+        n_steps: int,
+        *,
+        dtype: type[np.floating] = np.float64,
+    ) -> Samples:
         """The solver alone: ``n_steps`` snapshots that follow the last frame of ``history``. All samples are solved
         together where that is possible, so the caller decides how many that are. A problem with parameters that differ
-        between samples also takes ``parameters``, as ``Samples`` has them."""
+        between samples also takes ``parameters``, as ``Samples`` has them.
+
+        Args:
+            history, static: as ``Samples`` has them.
+            n_steps: snapshots to solve for.
+            dtype: of the arithmetic, float64 or float32.
+
+        Raises:
+            ValueError: a shape doesn't fit, or the solver doesn't compute in this precision.
+        """
         ...
 
     def at(self, grid: Grid) -> Problem:

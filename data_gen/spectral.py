@@ -128,11 +128,15 @@ class Space:
         length: side of the cube.
         degree: of the polynomial N(u). Products are computed on a grid of more than (degree + 1) K points, where the
             aliases of wavenumbers up to K fall onto larger ones.
+        dtype: of the symbols of derivatives, that of the fields.
     """
 
-    def __init__(self, resolution: int, n_dims: int, length: float, degree: int) -> None:
+    def __init__(
+        self, resolution: int, n_dims: int, length: float, degree: int, dtype: torch.dtype = torch.float64
+    ) -> None:
         self.k_max = max_wavenumber(resolution, dealiased=False)
         self.n_dims = n_dims
+        self._dtype = dtype
         self.shape = (self.k_max + 1, *[2 * self.k_max + 1] * (n_dims - 1))
         self.length = length
         self.product_resolution = 4 * _fast_length(-(-((degree + 1) * self.k_max + 1) // 4))
@@ -149,12 +153,13 @@ class Space:
     @cached_property
     def derivatives(self) -> tuple[Tensor, ...]:
         """Symbols of the first derivatives: i 2 pi k / length along each axis."""
-        return tuple(2j * math.pi / self.length * k for k in self.wavenumbers)
+        return tuple((2j * math.pi / self.length * k).to(self._dtype.to_complex()) for k in self.wavenumbers)
 
     @cached_property
     def laplacian(self) -> Tensor:
         """Symbol of the Laplacian: minus the squared length of the wave vector."""
-        return -sum((2 * math.pi / self.length * k) ** 2 for k in self.wavenumbers)  # pyright: ignore[reportReturnType]
+        squares: list[Tensor] = [(2 * math.pi / self.length * k) ** 2 for k in self.wavenumbers]
+        return -functools.reduce(torch.add, squares).to(self._dtype)
 
     @cached_property
     def multiplicity(self) -> Tensor:

@@ -169,11 +169,13 @@ class Burgers1D:
         static: NDArray[np.floating],
         n_steps: int,
         parameters: Mapping[str, NDArray[np.floating]] | None = None,
+        *,
+        dtype: type[np.floating] = np.float64,
     ) -> Samples:
         """``n_steps`` snapshots, ``interval`` apart, that follow the last frame of ``history`` [sample, time, 1, n].
 
         The history may be on any periodic grid; ``static`` has no channels. All samples are solved together. If the
-        viscosity has a law, ``parameters`` has that of each sample.
+        viscosity has a law, ``parameters`` has that of each sample. ``dtype`` is that of the arithmetic.
 
         Raises:
             ValueError: the history holds no frame, or isn't one field in one dimension; there are static fields;
@@ -187,7 +189,7 @@ class Burgers1D:
             raise ValueError(f"Burgers1D has no static fields, got {static.shape[1]}.")
         if n_steps < 1:
             raise ValueError(f"Burgers1D.solve needs n_steps of at least 1, got {n_steps}.")
-        last = torch.as_tensor(np.asarray(history[:, -1, 0], dtype=np.float64))
+        last = torch.as_tensor(np.asarray(history[:, -1, 0], dtype=dtype))
         together = replace(self, inner_batch=len(last))
         given = given_parameters(self, parameters, len(last))
         return together._run(spectral.from_grid_1d(last, self.k_max), n_steps, given, stores_initial=False)
@@ -225,12 +227,12 @@ class Burgers1D:
         """Solve from the coefficients ``u_hat`` over ``n_steps`` intervals; ``halve`` halves every step."""
         n_samples = len(u_hat)
         states = torch.cat([u_hat[:, None], u_hat.new_empty(n_samples, n_steps, u_hat.shape[-1])], dim=1)
-        tails = torch.zeros(n_samples, dtype=torch.float64, device=u_hat.device)
+        tails = u_hat.real.new_zeros(n_samples)
         counts = torch.zeros_like(tails)
         viscosity = self.viscosity
         if parameters:
             viscosity = torch.from_numpy(parameters["viscosity"]).to(u_hat.device)
-        dynamics = BurgersDynamics(viscosity, self.solver_resolution, u_hat.device)
+        dynamics = BurgersDynamics(viscosity, self.solver_resolution, u_hat.device, u_hat.real.dtype)
         times = [self.interval * i for i in range(n_steps + 1)]
         # Samples with equal steps are solved together. The steps of a sample depend only on its speed and viscosity.
         halvings = self._halvings(dynamics.speed(u_hat), viscosity, times[-1])
@@ -284,17 +286,21 @@ class BurgersDynamics:
 
     ``linear`` is the symbol -nu (2 pi k)^2, [modes], or [sample, modes] for a viscosity per sample. ``nonlinear`` is
     -(u^2 / 2)_x, dealiased: the square is computed on a grid of n > 3K points, so its aliases are at wavenumbers that
-    are dropped.
+    are dropped. ``dtype`` is that of the fields; ``linear`` is float64.
     """
 
     def __init__(
-        self, viscosity: float | Float[Tensor, " sample"], resolution: int, device: torch.device | str = "cpu"
+        self,
+        viscosity: float | Float[Tensor, " sample"],
+        resolution: int,
+        device: torch.device | str = "cpu",
+        dtype: torch.dtype = torch.float64,
     ) -> None:
         self.resolution = resolution
         self.k_max = spectral.max_wavenumber(resolution, dealiased=True)
         kappa = 2 * math.pi * spectral.wavenumbers_1d(self.k_max, device)
         self.linear = -(viscosity[:, None] if isinstance(viscosity, Tensor) else viscosity) * kappa**2
-        self._half_derivative = -0.5j * kappa
+        self._half_derivative = (-0.5j * kappa).to(dtype.to_complex())
 
     def nonlinear(self, u_hat: Complex[Tensor, "sample modes"]) -> Complex[Tensor, "sample modes"]:
         """-(u^2 / 2)_x, dealiased."""
@@ -319,7 +325,8 @@ class SpectrumTail:
         self._start = start
         self._first = 2 * initial.shape[-1] // 3
         # A field at rest has no tail.
-        self._power = _power(initial).clamp(min=torch.finfo(torch.float64).tiny)
+        power = _power(initial)
+        self._power = power.clamp(min=torch.finfo(power.dtype).tiny)
         self._largest_power = torch.zeros_like(self._power)
 
     def __call__(self, u_hat: Complex[Tensor, "sample modes"], time: float) -> None:

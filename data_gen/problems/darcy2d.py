@@ -130,8 +130,16 @@ class Darcy2D:
         tolerance = max(self.residual_tolerance / 10, 1e-12)
         return replace(self, solver_resolution=finer, residual_tolerance=tolerance).simulate(rngs)
 
-    def solve(self, history: NDArray[np.floating], static: NDArray[np.floating], n_steps: int = 1) -> Samples:
-        """Pressures for given permeabilities ``static`` [sample, 1, n, n], solved on their own grid.
+    def solve(
+        self,
+        history: NDArray[np.floating],
+        static: NDArray[np.floating],
+        n_steps: int = 1,
+        *,
+        dtype: type[np.floating] = np.float64,
+    ) -> Samples:
+        """Pressures for given permeabilities ``static`` [sample, 1, n, n], solved on their own grid. ``dtype`` is that
+        of the arithmetic.
 
         Raises:
             ValueError: there is a history (a steady problem has none), the permeability isn't one field on a square
@@ -146,7 +154,7 @@ class Darcy2D:
             )
         if n_steps != 1:
             raise ValueError(f"Darcy2D is steady: it has one step, got n_steps={n_steps}. Set dataset.horizon=1.")
-        a = np.asarray(static[:, 0], dtype=np.float64)
+        a = np.asarray(static[:, 0], dtype=dtype)
         n = a.shape[1]
         together = elliptic.samples_together(n)
         return _joined([self._solve(a[i : i + together], n) for i in range(0, len(a), together)], n)
@@ -165,7 +173,7 @@ class Darcy2D:
         """The same equation and grid, solved to a residual ``factor`` times as large, at most 1e-2."""
         return replace(self, residual_tolerance=min(1e-2, factor * self.residual_tolerance))
 
-    def _solve(self, a: NDArray[np.float64], resolution: int) -> Samples:
+    def _solve(self, a: NDArray[np.floating], resolution: int) -> Samples:
         """Solve on the grid of the permeabilities [sample, n, n] and keep the nodes of a coarser grid."""
         n = a.shape[1]
         h = 1 / (n - 1)

@@ -240,10 +240,18 @@ class NavierStokes2D:
         )
         return fine._run(spectral.pad(self._draw(rngs), fine.k_max), self.spec.times)
 
-    def solve(self, history: NDArray[np.floating], static: NDArray[np.floating], n_steps: int) -> Samples:
+    def solve(
+        self,
+        history: NDArray[np.floating],
+        static: NDArray[np.floating],
+        n_steps: int,
+        *,
+        dtype: type[np.floating] = np.float64,
+    ) -> Samples:
         """``n_steps`` snapshots, ``interval`` apart, that follow the last frame of ``history`` [sample, time, 1, n, n].
 
-        The history may be on any square grid; ``static`` has no channels. All samples are solved together.
+        The history may be on any square grid; ``static`` has no channels. All samples are solved together. ``dtype`` is
+        that of the arithmetic.
 
         Raises:
             ValueError: the history holds no frame, or isn't one field on a square grid; there are static fields; or
@@ -257,7 +265,7 @@ class NavierStokes2D:
             raise ValueError(f"NavierStokes2D.solve needs n_steps of at least 1, got {n_steps}.")
         if static.shape[1] != 0:
             raise ValueError(f"NavierStokes2D has no static fields, got {static.shape[1]}.")
-        last = torch.as_tensor(np.asarray(history[:, -1, 0], dtype=np.float64))
+        last = torch.as_tensor(np.asarray(history[:, -1, 0], dtype=dtype))
         w_hat = spectral.from_grid(last, self.k_max)
         times = tuple(self.interval * (i + 1) for i in range(n_steps))
         return replace(self, inner_batch=len(last))._run(w_hat, times)
@@ -311,6 +319,7 @@ class NavierStokes2D:
             drag=self.drag,
             length=self.length,
             device=w_hat.device,
+            dtype=w_hat.real.dtype,
         )
         # The integrating factor integrates the force by quadrature, so the decay of its mode per step must be small.
         longest = min(
@@ -327,8 +336,8 @@ class NavierStokes2D:
 class VorticityDynamics:
     """Right-hand side of the vorticity equation on compact Fourier coefficients (``data_gen.spectral``).
 
-    ``linear`` is the symbol -nu kappa^2 - drag, kappa = 2 pi k / L. ``nonlinear`` is -(u . grad w) + f in Basdevant's
-    form
+    ``linear`` is the symbol -nu kappa^2 - drag, kappa = 2 pi k / L, in float64. ``nonlinear`` is -(u . grad w) + f in
+    Basdevant's form
 
         u . grad w = d_x d_y (v^2 - u^2) + (d_xx - d_yy)(u v),
 
@@ -352,6 +361,7 @@ class VorticityDynamics:
         drag: float = 0.0,
         length: float = 1.0,
         device: torch.device | str = "cpu",
+        dtype: torch.dtype = torch.float64,
     ) -> None:
         self.resolution, self._length = resolution, length
         self.k_max = spectral.max_wavenumber(resolution, dealiased=True)
@@ -368,16 +378,17 @@ class VorticityDynamics:
                         complex(forcing.cosine, -sign * forcing.sine) / 2, dtype=torch.complex128
                     )
             self.forced_decay = viscosity * (2 * math.pi / length) ** 2 * (k1**2 + k2**2) + drag
-        self._forcing = spectral.centred(self._forcing)
+        own = dtype.to_complex()
+        self._forcing = spectral.centred(self._forcing).to(own)
         # The symbols of the transforms, rows k1 = -K..K. psi = w / kappa^2, u = i kappa_2 psi, v = -i kappa_1 psi,
         # z = u + i v; the mean has no velocity.
         kappa1 = spectral.centred(kappa1.expand(-1, kappa2.shape[1]))
         squared = kappa1**2 + kappa2**2
         inverse = torch.where(squared > 0, 1 / torch.where(squared > 0, squared, 1.0), 0.0)
-        self._velocity = torch.complex(kappa1 * inverse, kappa2 * inverse)
+        self._velocity = torch.complex(kappa1 * inverse, kappa2 * inverse).to(own)
         # z at -k is the conjugate of u - i v at k.
-        self._mirrored = torch.complex(-kappa1 * inverse, kappa2 * inverse)
-        self._multiplier = torch.complex(-kappa1 * kappa2 / 2, -(kappa1**2 - kappa2**2) / 4)
+        self._mirrored = torch.complex(-kappa1 * inverse, kappa2 * inverse).to(own)
+        self._multiplier = torch.complex(-kappa1 * kappa2 / 2, -(kappa1**2 - kappa2**2) / 4).to(own)
 
     def integrate(
         self, w_hat: Complex[Tensor, "sample rows columns"], times: Sequence[float], step_bound: StepBound

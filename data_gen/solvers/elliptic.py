@@ -12,8 +12,9 @@ three methods, which depends on its coefficient:
 - ``DIRECT``: a factorisation, for rough coefficients of high contrast, for small grids, and if an iteration doesn't
   converge. It is banded on small grids, otherwise sparse.
 
-The preconditioner uses single precision inside the double-precision iteration. It costs half as much, and residuals
-are still those of double precision. The results of a sample don't depend on the other samples of a call, to the bit.
+The preconditioner always uses single precision. It costs half as much, and the residuals of a double-precision
+iteration are still those of double precision. The results of a sample don't depend on the other samples of a call, to
+the bit.
 """
 
 from __future__ import annotations
@@ -54,8 +55,8 @@ class Faces(NamedTuple):
     y: [sample, n, n - 1], between (i, j) and (i, j + 1).
     """
 
-    x: NDArray[np.float64]
-    y: NDArray[np.float64]
+    x: NDArray[np.floating]
+    y: NDArray[np.floating]
 
 
 class EllipticSolution(NamedTuple):
@@ -67,7 +68,7 @@ class EllipticSolution(NamedTuple):
     residual: ‖f - A u‖ / ‖f‖ over the interior nodes, computed from u itself, [sample].
     """
 
-    values: NDArray[np.float64]
+    values: NDArray[np.floating]
     method: NDArray[np.int64]
     iterations: NDArray[np.int64]
     residual: NDArray[np.float64]
@@ -79,9 +80,9 @@ def harmonic_faces(coefficient: NDArray[np.floating]) -> Faces:
     It makes the flux exact across a jump half way between two nodes. With the arithmetic mean, errors for coefficients
     of two phases are 4 times as large.
     """
-    a = np.asarray(coefficient, dtype=np.float64)
+    a = np.asarray(coefficient)
 
-    def mean(first: NDArray[np.float64], second: NDArray[np.float64]) -> NDArray[np.float64]:
+    def mean(first: NDArray[np.floating], second: NDArray[np.floating]) -> NDArray[np.floating]:
         return 2 / (1 / first + 1 / second)
 
     return Faces(mean(a[:, :-1], a[:, 1:]), mean(a[:, :, :-1], a[:, :, 1:]))
@@ -139,6 +140,9 @@ def solve(
 ) -> EllipticSolution:
     """Solve A u = f, h^2 (A u)_ij = sum over the four neighbours of face coefficient times (u_ij - u_neighbour).
 
+    The arithmetic is that of the faces, float64 or float32. In float32, relative residuals below about 1e-5 may not be
+    reached.
+
     Args:
         faces: positive coefficients.
         right: f at the nodes, [sample, n, n]; the values on the boundary don't matter.
@@ -160,7 +164,7 @@ def solve(
     b /= norms[:, None, None]
     n_samples = len(b)
     result = EllipticSolution(
-        np.zeros(b.shape), np.empty(n_samples, np.int64), np.zeros(n_samples, np.int64), np.full(n_samples, math.inf)
+        np.zeros_like(b), np.empty(n_samples, np.int64), np.zeros(n_samples, np.int64), np.full(n_samples, math.inf)
     )
     kappa, jump = contrast(faces), roughness(faces)
     if method is None and b.shape[1] <= _BANDED:
@@ -209,7 +213,7 @@ def assemble(faces: Faces) -> scipy.sparse.csc_matrix:
     return scipy.sparse.csc_matrix(scipy.sparse.diags(bands, offsets))
 
 
-def _scaled_interior(faces: Faces, right: NDArray[np.floating], spacing: float) -> NDArray[np.float64]:
+def _scaled_interior(faces: Faces, right: NDArray[np.floating], spacing: float) -> NDArray[np.floating]:
     """h^2 f with zeros on the boundary, after checking the arguments."""
     n_samples, n = right.shape[0], right.shape[-1]
     if n < 3 or right.shape != (n_samples, n, n):
@@ -223,7 +227,7 @@ def _scaled_interior(faces: Faces, right: NDArray[np.floating], spacing: float) 
             raise ValueError(
                 "The coefficient must be finite and positive everywhere. Change dataset.problem.permeability."
             )
-    b = np.zeros(right.shape)
+    b = np.zeros(right.shape, faces.x.dtype)
     b[:, 1:-1, 1:-1] = right[:, 1:-1, 1:-1]
     b *= spacing**2
     return b
@@ -238,18 +242,18 @@ class _Operator:
         # Entry (i, j) holds the face towards the previous node along the axis. Fields can then be treated as lines of
         # n^2 numbers, with neighbours n or 1 apart, so every operation uses contiguous memory. Only boundary nodes get
         # values from across the ends of a row.
-        self._x, self._y = np.zeros((2, n_samples, n, n))
+        self._x, self._y = np.zeros((2, n_samples, n, n), faces.x.dtype)
         self._x[:, 1:], self._y[:, :, 1:] = faces
         self._x.shape = self._y.shape = (n_samples, n * n)
-        self._flux = np.empty((n_samples, n * n))
+        self._flux = np.empty((n_samples, n * n), faces.x.dtype)
 
     @property
-    def diagonal(self) -> NDArray[np.float64]:
+    def diagonal(self) -> NDArray[np.floating]:
         """Sum of the four faces of each interior node, [sample, n - 2, n - 2]."""
         x, y = (faces.reshape(-1, self.n, self.n) for faces in (self._x, self._y))
         return x[:, 1:-1, 1:-1] + x[:, 2:, 1:-1] + y[:, 1:-1, 1:-1] + y[:, 1:-1, 2:]
 
-    def apply(self, u: NDArray[np.float64], out: NDArray[np.float64]) -> None:
+    def apply(self, u: NDArray[np.floating], out: NDArray[np.floating]) -> None:
         """out = h^2 A u."""
         n = self.n
         u_line, out_line = u.reshape(len(u), n * n), out.reshape(len(out), n * n)
@@ -299,7 +303,7 @@ class _Preconditioner:
         self._work = np.empty((n_samples, m, m), np.float32)
         self._spare = np.empty_like(self._work)
 
-    def apply(self, r: NDArray[np.float64], out: NDArray[np.float64]) -> None:
+    def apply(self, r: NDArray[np.floating], out: NDArray[np.floating]) -> None:
         """out = the preconditioned r; out's boundary stays as it is."""
         work, inside = self._work, (slice(None), slice(1, -1), slice(1, -1))
         if self._scale is None:
@@ -330,7 +334,7 @@ def _sine_transform(values: NDArray[np.float32]) -> NDArray[np.float32]:
     return transformed
 
 
-def _dot(a: NDArray[np.float64], b: NDArray[np.float64]) -> NDArray[np.float64]:
+def _dot(a: NDArray[np.floating], b: NDArray[np.floating]) -> NDArray[np.floating]:
     """Inner product of each sample. For a row times a column, matmul calls the dot product of BLAS, sample by sample.
     So no sample depends on the others."""
     n_samples, n = len(a), math.prod(a.shape[1:])
@@ -340,16 +344,16 @@ def _dot(a: NDArray[np.float64], b: NDArray[np.float64]) -> NDArray[np.float64]:
 def _conjugate_gradients(
     operator: _Operator,
     preconditioner: _Preconditioner,
-    b: NDArray[np.float64],
+    b: NDArray[np.floating],
     tolerance: float,
     max_iterations: int,
-) -> tuple[NDArray[np.float64], NDArray[np.int64], NDArray[np.float64]]:
+) -> tuple[NDArray[np.floating], NDArray[np.int64], NDArray[np.floating]]:
     """Solutions for right-hand sides of norm 1 (or 0), iterations and true residual norms.
 
     A sample that has converged, or whose iteration broke down, no longer changes while the others continue.
     """
     column = (slice(None), None, None)
-    u, z, p, q, spare = (np.zeros(b.shape) for _ in range(5))
+    u, z, p, q, spare = (np.zeros_like(b) for _ in range(5))
     r = b.copy()
     iterations = np.zeros(len(b), np.int64)
     residual = np.sqrt(_dot(r, r))
@@ -360,7 +364,7 @@ def _conjugate_gradients(
             active = (residual > tolerance) & (iterations < max_iterations) & ~stuck
             if not active.any():
                 return u, iterations, residual
-            before, rho = residual, np.ones(len(b))
+            before, rho = residual, np.ones(len(b), b.dtype)
             p[:] = 0
             first = True
             while active.any():
@@ -385,18 +389,18 @@ def _conjugate_gradients(
             stuck = ~(residual < 0.5 * before)
 
 
-def _solve_banded(faces: Faces, b: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def _solve_banded(faces: Faces, b: NDArray[np.floating]) -> tuple[NDArray[np.floating], NDArray[np.floating]]:
     """Solutions by a banded Cholesky factorisation of each sample, and their residual norms."""
     x, y = faces.x[:, :, 1:-1], faces.y[:, 1:-1]
     n_samples, m = len(b), x.shape[2]
     # LAPACK's lower bands: entry [k, j] is that of row j + k and column j.
-    bands = np.zeros((n_samples, m + 1, m, m))
+    bands = np.zeros((n_samples, m + 1, m, m), b.dtype)
     bands[:, 0] = x[:, :-1] + x[:, 1:] + y[:, :, :-1] + y[:, :, 1:]
     bands[:, 1, :, :-1] = -y[:, :, 1:-1]
     bands[:, m, :-1] = -x[:, 1:-1]
     right = b[:, 1:-1, 1:-1].reshape(n_samples, m * m)
     lapack: Any = scipy.linalg.get_lapack_funcs("pbsv", (bands, right))
-    u, residual = np.zeros(b.shape), np.zeros(b.shape)
+    u, residual = np.zeros_like(b), np.zeros_like(b)
     for sample, (matrix, values) in enumerate(zip(bands.reshape(n_samples, m + 1, m * m), right, strict=True)):
         u[sample, 1:-1, 1:-1] = lapack(matrix, values, lower=1)[1].reshape(m, m)
     _Operator(faces).apply(u, residual)
@@ -404,7 +408,7 @@ def _solve_banded(faces: Faces, b: NDArray[np.float64]) -> tuple[NDArray[np.floa
     return u, np.sqrt(_dot(residual, residual))
 
 
-def _factorise_and_solve(faces: Faces, b: NDArray[np.float64]) -> tuple[NDArray[np.float64], float, float]:
+def _factorise_and_solve(faces: Faces, b: NDArray[np.floating]) -> tuple[NDArray[np.floating], float, float]:
     """Solution of one sample by sparse factorisation with iterative refinement, its residual norm, and the norm that
     rounding errors can have: some ulps of the terms that cancel in the residual."""
     # The matrix is symmetric and diagonally dominant: no pivoting, and a fill-reducing order of A + A^T.
@@ -413,7 +417,7 @@ def _factorise_and_solve(faces: Faces, b: NDArray[np.float64]) -> tuple[NDArray[
     )
     operator = _Operator(faces)
     inside = (0, slice(1, -1), slice(1, -1))
-    u, q, r, residual = np.zeros(b.shape), np.zeros(b.shape), b, math.inf
+    u, q, r, residual = np.zeros_like(b), np.zeros_like(b), b, math.inf
     for _ in range(3):
         improved = u.copy()
         improved[inside] += factors.solve(r[inside].ravel()).reshape(r[inside].shape)
@@ -426,4 +430,4 @@ def _factorise_and_solve(faces: Faces, b: NDArray[np.float64]) -> tuple[NDArray[
         if residual < _REFINED:
             break
     terms = 2 * float(np.linalg.norm(operator.diagonal[0] * u[inside]))
-    return u, residual, 2 * np.finfo(np.float64).eps * terms
+    return u, residual, 2 * float(np.finfo(b.dtype).eps) * terms

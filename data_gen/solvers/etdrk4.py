@@ -101,7 +101,8 @@ def march(
         linear: symbol of L, float64 or, where the equation disperses, complex128: [*modes], or [sample, *modes] if it
             differs between samples.
         nonlinear: N(v).
-        state: initial states at time 0, [sample, *modes], real or complex; not changed.
+        state: initial states at time 0, [sample, *modes], real or complex; not changed. The steps are taken in its
+            precision.
         intervals: the steps of every interval between outputs (``graded_steps``).
         observe: called with the states after every step.
         numbers: numbers of the samples in messages; default 0, 1, ...
@@ -164,8 +165,10 @@ class Coefficients(NamedTuple):
     last: Tensor
 
     def for_states(self, state: Tensor) -> Coefficients:
-        """On the device of the states and, for complex states, repeated for their real and imaginary parts."""
-        tables = (c.to(state.device) for c in self)
+        """On the device and in the precision of the states and, for complex states, repeated for their real and
+        imaginary parts."""
+        real = state.real.dtype if state.is_complex() else state.dtype
+        tables = (c.to(state.device, real.to_complex() if c.is_complex() else real) for c in self)
         # In a product with a complex tensor, a real table would become complex: twice the work, and slower kernels.
         if state.is_complex() and not self.full.is_complex():
             tables = (c[..., None].expand(*c.shape, 2).contiguous() for c in tables)

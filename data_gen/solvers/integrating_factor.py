@@ -55,7 +55,7 @@ def integrate(
     Args:
         linear: symbol of L, real, [*modes].
         nonlinear: N(v, t).
-        state: initial states at time ``start``, [sample, *modes].
+        state: initial states at time ``start``, [sample, *modes]. The steps are taken in its precision.
         times: increasing output times, none before ``start``; ``start`` itself returns the initial state.
         step_bound: largest stable step per sample.
         start: time of the initial states.
@@ -65,6 +65,7 @@ def integrate(
         SolverError: a state became non-finite, or an interval needs more than ``max_substeps`` substeps.
     """
     modes = (1,) * linear.ndim
+    precision = state.real.dtype if state.is_complex() else state.dtype
     outputs = state.new_empty(state.shape[0], len(times), *linear.shape)
     n_steps = torch.zeros(state.shape[0], dtype=torch.int64, device=state.device)
     ratio = torch.zeros(state.shape[0], dtype=linear.dtype, device=state.device)
@@ -78,7 +79,8 @@ def integrate(
             counts = n_substeps[order]
             v = state[order]
             dt = ((end - now) / counts.to(linear.dtype)).view(-1, *modes)
-            factors = _Factors(dt, torch.exp(linear * (dt / 2)))
+            half = torch.exp(linear * (dt / 2))
+            factors = _Factors(dt.to(precision), half.to(precision))
             # How many samples are active at substep j; they are the first ones.
             schedule = [int((counts > j).sum()) for j in range(int(counts[0]))]
             active = -1

@@ -138,7 +138,7 @@ def _require_ranges(run: RunConfig) -> None:
         bounds[f"{key}.n"] = (1 if extra.n is None else extra.n, 1, _MOST)
         bounds[f"{key}.refine"] = (extra.refine, 1 / 64, 64)
         bounds[f"{key}.horizon"] = (run.dataset.horizon if extra.horizon is None else extra.horizon, 1, _MOST_FRAMES)
-    bounds |= {f"dataset.ladder[{i}]": (fraction, 1 / 1024, 1) for i, fraction in enumerate(run.dataset.ladder)}
+    bounds |= {f"dataset.ladder[{i}]": (fraction, 1 / 1024, 16) for i, fraction in enumerate(run.dataset.ladder)}
     for name, (value, least, most) in bounds.items():
         if value == MISSING:
             raise ConfigError(f"{name} isn't set: write {name}=<value>.")

@@ -10,10 +10,12 @@ import hashlib
 import json
 import math
 import sys
-from collections.abc import Mapping, Sequence
-from contextlib import ExitStack, nullcontext
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack, nullcontext, suppress
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Literal, cast
 
 import numpy as np
@@ -23,9 +25,11 @@ from filelock import FileLock
 from numpy.typing import NDArray
 
 from data_gen.files import WriteError, make_folder, replacing, write_errors
+from data_gen.generation.random_streams import generator
 from data_gen.grids import Grid
 from data_gen.regrid import MEANS, Mean, averaged, interpolate, regrid
 from data_gen.spec import Problem
+from data_gen.store import DatasetFile
 from neuralop_bench.batch import Batch, Predictor, Trajectory
 from neuralop_bench.data.trajectories import Windows
 from neuralop_bench.evaluation.evaluator import evaluate, summarise
@@ -47,46 +51,65 @@ _ENOUGH_WITHOUT_EFFECT = 4
 _BATCH_SIZE = 64
 
 # Raised whenever a change alters what is measured, so that older results aren't used.
-_VERSION = 3
+_VERSION = 4
 
 # How often a surrogate and the solver take turns when their times are compared.
 ROUNDS = 5
 
-# How static fields come to a coarser grid: their values at its nodes, or their means over its cells.
-Inputs = Literal["picked"] | Mean
+# How static fields come to the solver's grid. A coarser one gets their values at its nodes, or their means over its
+# cells. On a finer one they are drawn again from the streams of the samples: more than any model sees.
+Inputs = Literal["picked", "redrawn"] | Mean
 PICKED: Literal["picked"] = "picked"
+REDRAWN: Literal["redrawn"] = "redrawn"
+_DRAWN_TOGETHER = 16
+
+Precision = Literal["float64", "float32"]
 
 
 class SolverRung:
     """A solver on its own grid as a predictor: the input is brought to that grid, the solution back to the file's grid.
 
     Between periodic grids wavenumbers are cut off or padded with zeros. On a closed grid, static fields are taken at
-    the nodes or averaged over cells; what varies in time, and the solution, are interpolated with cubic splines.
+    the nodes, averaged over cells or drawn again; what varies in time, and the solution, are interpolated with cubic
+    splines.
 
     Args:
         problem: on the solver's grid.
         file_grid: of the inputs and predictions.
         inputs: how static fields come to the solver's grid.
+        precision: of the solver's arithmetic.
+        drawn: static fields on the solver's grid, by the bytes of a sample's own (``redrawn``).
     """
 
-    def __init__(self, problem: Problem, file_grid: Grid, inputs: Inputs = PICKED) -> None:
+    def __init__(
+        self,
+        problem: Problem,
+        file_grid: Grid,
+        inputs: Inputs = PICKED,
+        precision: Precision = "float64",
+        drawn: Mapping[bytes, NDArray[np.floating]] = MappingProxyType({}),
+    ) -> None:
         self._problem, self._grid, self._file_grid = problem, problem.spec.grid, file_grid
         self._inputs: Inputs = inputs
+        self._drawn = drawn
+        self._dtype = {"float64": np.float64, "float32": np.float32}[precision]
 
     def predict(self, batch: Batch, n_steps: int) -> Trajectory:
         device = batch.history.device
         history = interpolate(batch.history.cpu().numpy(), self._file_grid, self._grid)
         # Without the parameters that models are given.
-        static = self._coarse(batch.static.cpu().numpy()[:, : len(self._problem.spec.static)])
+        static = self._brought(batch.static.cpu().numpy()[:, : len(self._problem.spec.static)])
         names = [entry.name for entry in self._problem.spec.varying]
         values = dict(zip(names, batch.parameters.cpu().numpy().T, strict=True)) if names else {}
         given = {"parameters": values} if names else {}
         with nullcontext() if device.type == "cpu" else device:
-            solved = self._problem.solve(history, static, n_steps, **given)
+            solved = self._problem.solve(history, static, n_steps, **given, dtype=self._dtype)
         trajectory = interpolate(solved.trajectory, self._grid, self._file_grid)
         return torch.from_numpy(trajectory).to(device, torch.float32)
 
-    def _coarse(self, static: NDArray[np.floating]) -> NDArray[np.float64]:
+    def _brought(self, static: NDArray[np.floating]) -> NDArray[np.floating]:
+        if self._inputs == REDRAWN:
+            return np.stack([self._drawn[sample.tobytes()] for sample in static])
         if self._inputs == PICKED:
             return regrid(static, self._file_grid, self._grid)
         return averaged(static, self._file_grid, self._grid, self._inputs)
@@ -100,37 +123,27 @@ def climb(
     device: torch.device,
 ) -> tuple[list[Rung], dict[str, str]]:
     """Errors and times of a problem's solver on fractions of the file's grid, each with the longest steps that change
-    its error by less than 5 %, and with the static fields brought to its grid in the way that has the least error.
+    its error by less than 5 %, with the static fields brought to its grid in the way that has the least error, and in
+    single precision where that is faster and changes the error by less than 5 %.
 
     Args:
         problem: of the data, on the grid of ``windows``.
-        fractions: of the intervals of the file's grid, e.g. 0.5 for 43 of 85 closed nodes.
+        fractions: of the intervals of the file's grid, e.g. 0.5 for 43 of 85 closed nodes. A fraction above 1 is a
+            finer grid.
         windows: whole test trajectories.
         device: where the solver works, if it uses tensors.
 
     Returns:
         Rungs, and the reason for each that was left out, by its resolution.
     """
-    file_grid = windows.source.spec.grid
     rungs: list[Rung] = []
     left_out: dict[str, str] = {}
     for fraction in fractions:
-        grid = coarsened(file_grid, fraction)
-        name = "x".join(str(n) for n in grid.shape)
+        grid = coarsened(windows.source.spec.grid, fraction)
         try:
-            inputs = _best_inputs(problem.at(grid), windows, device)
-            relaxation, error = _longest_steps(problem.at(grid), inputs, windows, device)
+            rungs.append(_rung(problem.at(grid), windows, device))
         except (ValueError, ArithmeticError) as reason:  # failing on so coarse a grid is a result, too
-            left_out[name] = str(reason)
-            continue
-        if not math.isfinite(error):
-            left_out[name] = "unstable"
-            continue
-        predictor = SolverRung(problem.at(grid).relaxed(relaxation), file_grid, inputs)
-        cost = prediction_cost(predictor, windows, device=device)
-        seconds = cost["latency_ms"] / 1e3, 1 / cost["throughput"]
-        given = inputs if problem.spec.static else ""
-        rungs.append(Rung(name, relaxation, error, *seconds, given, int(cost["throughput_batch_size"])))
+            left_out[_resolution(grid)] = str(reason)
     return rungs, left_out
 
 
@@ -237,18 +250,19 @@ def speedups(
         device: where both compute.
     """
     near = list(dict.fromkeys(_bracket(rungs, error, "seconds")))
-    grid = windows.source.spec.grid
-    solvers = [_solver_of(rung, problem, grid) for rung in near]
+    solvers = [_solver_of(rung, problem, windows) for rung in near]
     sizes = [rung.batch_size for rung in near]
     predictors = [(surrogate, batch_size), *zip(solvers, sizes, strict=True)]
     timed = in_turns(predictors, windows, rounds=ROUNDS, device=device)
     return [_interpolated(error, near, solver) / own for own, *solver in timed]
 
 
-def _solver_of(rung: Rung, problem: Problem, file_grid: Grid) -> SolverRung:
+def _solver_of(rung: Rung, problem: Problem, windows: Windows) -> SolverRung:
+    file_grid = windows.source.spec.grid
     grid = replace(file_grid, shape=tuple(int(n) for n in rung.resolution.split("x")))
-    inputs = cast(Inputs, rung.inputs or PICKED)
-    return SolverRung(problem.at(grid).relaxed(rung.relaxation), file_grid, inputs)
+    inputs, precision = cast(Inputs, rung.inputs or PICKED), cast(Precision, rung.precision)
+    solver = problem.at(grid).relaxed(rung.relaxation)
+    return SolverRung(solver, file_grid, inputs, precision, _drawn(solver, inputs, windows))
 
 
 def _bracket(rungs: Sequence[Rung], error: float, of: Literal["seconds", "latency_seconds"]) -> tuple[Rung, Rung]:
@@ -283,19 +297,63 @@ def breakeven_solves(spent_seconds: float, solver_seconds: float, surrogate_seco
     return spent_seconds / saved if saved > 0 else math.inf
 
 
+def _rung(problem: Problem, windows: Windows, device: torch.device) -> Rung:
+    """The cheapest way to solve on the problem's grid.
+
+    Raises:
+        ValueError, ArithmeticError: the solver can't work there; the message says why.
+    """
+    file_grid = windows.source.spec.grid
+    inputs = _best_inputs(problem, windows, device)
+    made = partial(SolverRung, file_grid=file_grid, inputs=inputs, drawn=_drawn(problem, inputs, windows))
+    relaxation, error = _longest_steps(problem, made, windows, device)
+    if not math.isfinite(error):
+        raise FloatingPointError("unstable")
+    solver = problem.relaxed(relaxation)
+    errors: dict[Precision, float] = {"float64": error}
+    with suppress(ValueError, ArithmeticError):  # a solver that has no single precision, or doesn't converge in it
+        single = _error(made(solver, precision="float32"), windows, device)
+        if abs(single - error) <= SAME_ERROR * error:
+            errors["float32"] = single
+    found: list[Rung] = []
+    for precision, rel_l2 in errors.items():
+        cost = prediction_cost(made(solver, precision=precision), windows, device=device)
+        found.append(
+            Rung(
+                _resolution(problem.spec.grid),
+                relaxation,
+                rel_l2,
+                latency_seconds=cost["latency_ms"] / 1e3,
+                seconds=1 / cost["throughput"],
+                inputs=inputs if problem.spec.static else "",
+                batch_size=int(cost["throughput_batch_size"]),
+                precision=precision,
+            )
+        )
+    return min(found, key=lambda rung: rung.seconds)
+
+
+def _resolution(grid: Grid) -> str:
+    return "x".join(str(n) for n in grid.shape)
+
+
 def _best_inputs(problem: Problem, windows: Windows, device: torch.device) -> Inputs:
-    """The way to bring static fields to the solver's grid that has the least error; picked where nothing is lost.
+    """The way to bring static fields to the solver's grid that has the least error; picked where nothing is lost, and
+    redrawn on a grid that is finer than the file's.
 
     Raises:
         ValueError: none is possible; the message is that of the nodes picked.
     """
-    if not problem.spec.static or problem.spec.grid == windows.source.spec.grid:
+    file_grid = windows.source.spec.grid
+    if not problem.spec.static or problem.spec.grid == file_grid:
         return PICKED
+    if problem.spec.grid.n_points > file_grid.n_points:
+        return REDRAWN
     errors: list[tuple[float, Inputs]] = []
     problems: list[ValueError] = []
     for inputs in (PICKED, *MEANS):
         try:
-            error = _error(problem, inputs, windows, device)
+            error = _error(SolverRung(problem, file_grid, inputs), windows, device)
             errors.append((error if math.isfinite(error) else math.inf, inputs))
         except ValueError as reason:  # nodes that don't nest, fields that aren't positive
             problems.append(reason)
@@ -304,12 +362,40 @@ def _best_inputs(problem: Problem, windows: Windows, device: torch.device) -> In
     return min(errors, key=lambda entry: entry[0])[1]
 
 
-def _longest_steps(problem: Problem, inputs: Inputs, windows: Windows, device: torch.device) -> tuple[float, float]:
+def _drawn(problem: Problem, inputs: Inputs, windows: Windows) -> dict[bytes, NDArray[np.floating]]:
+    """Static fields of all samples on the problem's grid, if they are drawn again.
+
+    Raises:
+        ValueError: the grid is finer than that of the data's own solver, or lacks nodes of the file's; or the fields
+            differ there from those of the file.
+    """
+    drawn: dict[bytes, NDArray[np.floating]] = {}
+    if inputs != REDRAWN:
+        return drawn
+    source = windows.source
+    own = source.spec.parameters.get("solver_resolution", math.inf)
+    if problem.spec.grid.shape[0] > cast(float, own):
+        raise ValueError(f"the data were solved on {own} nodes, so errors on a finer grid can't be measured")
+    with DatasetFile(source.path) as file:
+        seed, split = file.seed, file.split
+    for first in range(0, len(windows), _DRAWN_TOGETHER):
+        numbers = list(range(first, min(first + _DRAWN_TOGETHER, len(windows))))
+        fine = problem.simulate([generator(seed, split, i) for i in numbers]).static
+        given = windows[numbers].static.numpy()[:, : fine.shape[1]]
+        if not np.allclose(regrid(fine, problem.spec.grid, source.spec.grid), given, rtol=1e-5):
+            raise ValueError("static fields drawn again differ from those of the file")
+        drawn |= {own.tobytes(): field for own, field in zip(given, fine, strict=True)}
+    return drawn
+
+
+def _longest_steps(
+    problem: Problem, made: Callable[[Problem], SolverRung], windows: Windows, device: torch.device
+) -> tuple[float, float]:
     """The last relaxation before the error changes, and its error."""
-    reference = found = _error(problem, inputs, windows, device)
+    reference = found = _error(made(problem), windows, device)
     chosen, n_without_effect = RELAXATIONS[0], 0
     for relaxation in RELAXATIONS[1:]:
-        error = _error(problem.relaxed(relaxation), inputs, windows, device)
+        error = _error(made(problem.relaxed(relaxation)), windows, device)
         if not abs(error - reference) <= SAME_ERROR * reference:
             break
         n_without_effect = n_without_effect + 1 if error == found else 0
@@ -320,10 +406,9 @@ def _longest_steps(problem: Problem, inputs: Inputs, windows: Windows, device: t
     return chosen, found
 
 
-def _error(problem: Problem, inputs: Inputs, windows: Windows, device: torch.device) -> float:
+def _error(predictor: SolverRung, windows: Windows, device: torch.device) -> float:
     spec = windows.source.spec
     metrics = [RelativeL2(MetricContext(spec, np.ones(len(spec.state)), spec.grid))]
-    predictor = SolverRung(problem, spec.grid, inputs)
     alone = Processes(device=device)
     errors: xr.Dataset = evaluate(predictor, windows, metrics, batch_size=_BATCH_SIZE, processes=alone)
     return summarise(errors, metrics)["rel_l2"]

@@ -236,6 +236,7 @@ class _Rung(_Known):
     seconds: Positive
     inputs: Words = ""
     batch_size: Count = 0
+    precision: Literal["float64", "float32"] = "float64"
 
 
 class _Packed(_Known):

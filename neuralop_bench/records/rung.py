@@ -17,6 +17,7 @@ class Rung:
     inputs: how static fields were brought to the solver's grid: picked at its nodes, or a mean over its cells; empty if
         there are none, and in older records.
     batch_size: the best; 0 in older records.
+    precision: of its arithmetic, float64 or float32.
     """
 
     resolution: str
@@ -26,8 +27,9 @@ class Rung:
     seconds: float
     inputs: str = ""
     batch_size: int = 0
+    precision: str = "float64"
 
     @property
     def name(self) -> str:
-        """Its grid and its inputs, for tables."""
-        return f"{self.resolution}, {self.inputs}" if self.inputs else self.resolution
+        """Its grid, its inputs, and single precision, for tables."""
+        return ", ".join(filter(None, (self.resolution, self.inputs, self.precision.replace("float64", ""))))

@@ -4,7 +4,9 @@ On other resolutions, the model is shown next to a control: its prediction on th
 solver starts from the same inputs as the model. It runs on fractions of the file's grid, given by ``dataset.ladder``,
 with the longest steps (or the loosest iterations) that change its error by less than 5 %. On a closed grid it gets a
 coefficient in the best of four ways: its values at the nodes, or its arithmetic, geometric or harmonic means over
-cells. The same evaluator measures its errors, and it is timed on the same device with the same number of threads. Its
+cells. On grids finer than the file's, the coefficient is drawn again from the streams of the samples, which is more
+than the model is given. Where single precision is faster and changes the error by less than 5 %, the solver computes in
+it. The same evaluator measures its errors, and it is timed on the same device with the same number of threads. Its
 time for an error between those of two grids is interpolated in logarithms along the lower envelope of its curve of
 error against time. That curve is measured once for each combination of test data, device, threads and libraries, and
 kept beside the data.

@@ -11,7 +11,9 @@ import numpy as np
 import pytest
 import torch
 
+from data_gen.generation.random_streams import generator
 from data_gen.grids import Grid
+from data_gen.permeability import TwoPhase
 from data_gen.problems.burgers1d import Burgers1D
 from data_gen.problems.darcy2d import Darcy2D
 from data_gen.problems.ns2d import NavierStokes2D
@@ -23,6 +25,7 @@ from neuralop_bench.evaluation import ladder
 from neuralop_bench.evaluation.ladder import (
     PICKED,
     Inputs,
+    Precision,
     Rung,
     SolverRung,
     breakeven_solves,
@@ -38,15 +41,15 @@ DARCY = Darcy2D(resolution=49, solver_resolution=97)
 
 
 def windows(problem: Problem, folder: Path, *, history: int, horizon: int, n: int = 3) -> Windows:
-    samples = problem.simulate([np.random.default_rng(i) for i in range(n)])
+    samples = problem.simulate([generator(0, "test", i) for i in range(n)])
     path = folder / f"{problem.spec.name}.hdf5"
     write(path, problem.spec, [to_fields(problem.spec, samples)], n, split="test", seed=0, provenance={})
     return Trajectories(path, n_samples=n, history=history, horizon=horizon).whole()
 
 
-def error(problem: Problem, given: Windows, inputs: Inputs = PICKED) -> float:
+def error(problem: Problem, given: Windows, inputs: Inputs = PICKED, precision: Precision = "float64") -> float:
     batch = given[list(range(len(given)))]
-    prediction = SolverRung(problem, given.source.spec.grid, inputs).predict(batch, given.n_steps)
+    prediction = SolverRung(problem, given.source.spec.grid, inputs, precision).predict(batch, given.n_steps)
     assert prediction.shape == batch.target.shape
     assert prediction.dtype == torch.float32
     difference = (prediction - batch.target).flatten(1).norm(dim=1)
@@ -83,10 +86,64 @@ def test_a_rung_takes_the_static_fields_in_the_way_that_has_the_least_error(tmp_
     given = windows(DARCY, tmp_path, history=0, horizon=1)
     rungs, left_out = climb(DARCY, [1, 0.5, 5 / 12], given, device=CPU)
     assert not left_out
-    assert [rung.name for rung in rungs] == ["49x49, picked", "25x25, geometric", "21x21, geometric"]
+    assert [rung.resolution for rung in rungs] == ["49x49", "25x25", "21x21"]
+    assert [rung.inputs for rung in rungs] == ["picked", "geometric", "geometric"]
     own = DARCY.at(coarsened(given.source.spec.grid, 0.5))
     others = [error(own, given, inputs) for inputs in (PICKED, "arithmetic", "harmonic")]
     assert rungs[1].rel_l2 < 0.8 * min(others)
+
+
+@pytest.mark.parametrize(
+    ("single_seconds", "same_error", "chosen"),
+    [(0.5, 0.05, "float32"), (2.0, 0.05, "float64"), (0.5, 0.0, "float64")],
+    ids=("faster", "slower", "less accurate"),
+)
+def test_a_rung_takes_single_precision_if_that_is_faster_and_as_accurate(
+    single_seconds: float, same_error: float, chosen: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def cost(predictor: SolverRung, *_: Any, **__: Any) -> dict[str, float]:
+        seconds = single_seconds if predictor._dtype == np.float32 else 1.0  # pyright: ignore[reportPrivateUsage]
+        return {"latency_ms": 1e3 * seconds, "throughput": 1 / seconds, "throughput_batch_size": 1.0}
+
+    monkeypatch.setattr(ladder, "prediction_cost", cost)
+    monkeypatch.setattr(ladder, "SAME_ERROR", same_error)
+    (rung,), _ = climb(NAVIER_STOKES, [0.5], windows(NAVIER_STOKES, tmp_path, history=2, horizon=2), device=CPU)
+    assert rung.precision == chosen
+    assert rung.name == {"float32": "16x16, float32", "float64": "16x16"}[chosen]
+
+
+def test_on_a_finer_grid_the_coefficient_is_drawn_again(tmp_path: Path) -> None:
+    coarse = Darcy2D(resolution=13, solver_resolution=97)
+    given = windows(coarse, tmp_path, history=0, horizon=1)
+    rungs, left_out = climb(coarse, [8, 4, 1.5, 1, 16], given, device=CPU)
+    assert [rung.name.removesuffix(", float32") for rung in rungs] == [
+        "97x97, redrawn",
+        "49x49, redrawn",
+        "13x13, picked",
+    ]
+    assert rungs[0].rel_l2 < 1e-2 * rungs[1].rel_l2
+    assert rungs[1].rel_l2 < 0.5 * rungs[2].rel_l2
+    assert "nodes" in left_out["19x19"]
+    assert "solved on 97 nodes" in left_out["193x193"]
+    # The same rung is timed beside a model.
+    near_the_finer = ladder.speedups(
+        SolverRung(coarse.at(given.source.spec.grid), given.source.spec.grid),
+        1,
+        rungs,
+        coarse,
+        given,
+        rungs[1].rel_l2,
+        device=CPU,
+    )
+    assert min(near_the_finer) > 0
+
+
+def test_another_draw_of_the_coefficient_is_refused(tmp_path: Path) -> None:
+    given = windows(DARCY, tmp_path, history=0, horizon=1)
+    other = replace(DARCY, permeability=TwoPhase(contrast=5.0))
+    rungs, left_out = climb(other, [2], given, device=CPU)
+    assert not rungs
+    assert "differ from those of the file" in left_out["97x97"]
 
 
 def test_the_target_is_not_read(tmp_path: Path) -> None:
@@ -143,7 +200,8 @@ def test_rungs_take_the_longest_steps_that_keep_their_error(
         own = problem.at(coarsened(given.source.spec.grid, fraction))
         inputs = cast(Inputs, rung.inputs or PICKED)
         assert rung.rel_l2 == pytest.approx(error(own, given, inputs), rel=ladder.SAME_ERROR)
-        assert rung.rel_l2 == pytest.approx(error(own.relaxed(rung.relaxation), given, inputs), rel=1e-5)
+        precision = cast(Precision, rung.precision)
+        assert rung.rel_l2 == pytest.approx(error(own.relaxed(rung.relaxation), given, inputs, precision), rel=1e-5)
         assert min(rung.seconds, rung.latency_seconds) > 0
     assert max(rung.relaxation for rung in rungs) > 1
 
@@ -169,8 +227,8 @@ class Exploding:
         del factor
         return self
 
-    def solve(self, history: np.ndarray, static: np.ndarray, n_steps: int) -> Samples:
-        solved = self._problem.solve(history, static, n_steps)
+    def solve(self, history: np.ndarray, static: np.ndarray, n_steps: int, **options: Any) -> Samples:
+        solved = self._problem.solve(history, static, n_steps, **options)
         return solved._replace(trajectory=solved.trajectory * math.inf)
 
 

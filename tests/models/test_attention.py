@@ -1,6 +1,7 @@
 """Linear attention: formulas, invariances, cost and initial weights."""
 
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -17,7 +18,7 @@ def attention(
 ) -> LinearAttention:
     """In double precision, with every parameter away from its initial value."""
     torch.manual_seed(0)
-    norm = {"norm": False} if norm_eps is None else {"norm_eps": norm_eps}
+    norm: dict[str, Any] = {"norm": False} if norm_eps is None else {"norm_eps": norm_eps}
     layer = LinearAttention(width=width, n_heads=n_heads, n_dims=n_dims, kind=kind, **norm).double()
     with torch.no_grad():
         for parameter in layer.parameters():

@@ -248,7 +248,7 @@ def test_dropout_acts_on_these_layers() -> None:
     calls: list[tuple[str, float]] = []
     for name, layer in model.named_modules():
         if isinstance(layer, nn.Dropout):
-            layer.register_forward_hook(lambda layer, *_, name=name: calls.append((name, layer.p)))
+            layer.register_forward_hook(lambda *_, call=(name, layer.p): calls.append(call))
     model(fields(closed(9, 9)))
     encoder = [("encoder.0.dropout", 0.3), ("encoder.0.ffn.2", 0.6), ("encoder.0.dropout", 0.3)]
     assert calls == [("features.dropout", 0.3)] * 4 + encoder

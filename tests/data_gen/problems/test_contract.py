@@ -68,6 +68,21 @@ def test_the_measured_error_is_below_the_tolerance(dataset: str) -> None:
 
 
 @every_problem
+def test_single_precision_is_that_of_all_arithmetic(dataset: str) -> None:
+    problem, samples = problem_of(dataset), draw(dataset, 0, 1, 2)
+    if problem.spec.is_steady:  # solved to a residual that single precision reaches
+        problem = problem.relaxed(1e4)
+    given = {"parameters": samples.parameters} if samples.parameters else {}
+    double, single = (
+        problem.solve(samples.history, samples.static, 1, **given, dtype=dtype).trajectory
+        for dtype in (np.float64, np.float32)
+    )
+    error = np.abs(single - double).max() / np.abs(double).max()
+    # The same inputs in single precision, but solved in double, would differ by less than 6e-8.
+    assert 1e-7 < error < 1e-5
+
+
+@every_problem
 def test_bad_parameters_are_refused_by_name(dataset: str) -> None:
     with pytest.raises(Exception, match="resolution"):  # Hydra's error, which wraps the problem's
         instantiate(smoke(dataset).dataset.problem | {"resolution": 1})
