@@ -33,6 +33,7 @@ from neuralop_bench.records.record import (
     Verification,
 )
 from neuralop_bench.records.run_directory import SUPERSEDED
+from neuralop_bench.records.trials import TRIALS, Trial, read_trials
 
 # An evaluation agrees with its record to this relative difference, even on another kind of device.
 _SAME_RUN = 1e-3
@@ -62,10 +63,12 @@ class Collection:
     Attributes:
         runs: by row and seed; no two with the same.
         refusals: by path.
+        trials: of tuning, by track and ``<dataset>_<model>``.
     """
 
     runs: tuple[Run, ...]
     refusals: tuple[Refusal, ...] = ()
+    trials: Mapping[tuple[str, str], Sequence[Trial]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -89,7 +92,8 @@ class _Files:
 
 def collect(folders: Sequence[Path]) -> Collection:
     """All runs below the folders: ``record.json`` of run directories, with their ``evaluations/*.json`` and
-    ``verifications/*.json``, and of a committed board ``records/<track>/*.json`` with the two others likewise.
+    ``verifications/*.json``, and of a committed board ``records/<track>/*.json`` with the two others likewise. Its
+    ``trials/<track>/*.csv`` are lists of trials.
 
     Runs that were moved aside (``.superseded``) don't count. The order of the folders decides which of two records of
     the same run counts, which test data, and which evaluation; the order of files plays no part.
@@ -112,11 +116,22 @@ def collect(folders: Sequence[Path]) -> Collection:
     places = {entry.record.run_id: entry.place for entry in found}
     runs, reasons = comparable(runs, places, list(own_data.values()))
     refusals += [entry.refused(reasons[name]) for entry in found if (name := entry.record.run_id) in reasons]
-    return Collection(tuple(sorted(runs, key=_place)), tuple(sorted(refusals)))
+    trials = _trials(folders, refusals)
+    return Collection(tuple(sorted(runs, key=_place)), tuple(sorted(refusals)), trials)
 
 
 def _place(run: Run) -> tuple[Any, ...]:
     return *run.row_key, run.record.seed
+
+
+def _trials(folders: Iterable[Path], refusals: list[Refusal]) -> dict[tuple[str, str], list[Trial]]:
+    found: dict[tuple[str, str], list[Trial]] = {}
+    for path in (path for folder in folders for path in sorted(folder.glob(f"{TRIALS}/*/*.csv"))):
+        try:
+            found.setdefault((path.parent.name, path.stem), read_trials(path))
+        except ValueError as error:
+            refusals.append(Refusal(str(path), str(error).removeprefix(f"{path} ")))
+    return found
 
 
 def _files(folders: Iterable[Path]) -> _Files:

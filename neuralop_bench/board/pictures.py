@@ -18,6 +18,7 @@ from neuralop_bench.board.text import text
 from neuralop_bench.evaluation.plotting import FIELD_MAP
 from neuralop_bench.records.profile import Fields, Profile, ProfileError
 from neuralop_bench.records.rung import Rung
+from neuralop_bench.records.trials import best_so_far
 
 # Rows that are drawn, best first. More would make a picture hard to read and the page heavy.
 MOST_PICTURED = 12
@@ -79,10 +80,11 @@ def _profiles(entry: Entry) -> list[Profile]:
 
 
 def plots_of(group: Group, profiles: Profiles, series: Series) -> list[dict[str, Any]]:
-    """Error against time, error over time and spectra, each with its title and explanation, if there is something to
-    draw."""
+    """Error against time, against trials and over time, and spectra, each with its title and explanation, if there is
+    something to draw."""
     found = [
         _error_and_time(group, series),
+        _error_and_trials(group, series),
         _error_over_time(group, profiles, series),
         _spectra(group, profiles, series),
     ]
@@ -112,6 +114,22 @@ def _error_and_time(group: Group, series: Series) -> dict[str, Any] | None:
         "inputs as the models. The broad line is the Pareto front: nothing is better in both error and time."
     )
     return {"title": "Error and time", "svg": Markup(svg), "about": about}
+
+
+def _error_and_trials(group: Group, series: Series) -> dict[str, Any] | None:
+    drawn = {}
+    for entry in _pictured(group.entries):
+        if trials := group.trials.get(entry.seeds.first.model):
+            drawn.setdefault(entry.seeds.first.model, (entry.name, best_so_far(trials)))
+    if not drawn:
+        return None
+    svg = plots.error_and_trials(dict(drawn.values()), series, f"Error against trials, {group.task}, {group.track}")
+    about = (
+        "Least error on valid after each trial of a model's tuning. Most trials are shorter than the training whose "
+        "error is in the table. A curve that still falls at its end says that more tuning would help. Models whose "
+        "recipes are older than the common search have no curve."
+    )
+    return {"title": "Error and trials", "svg": Markup(svg), "about": about}
 
 
 def _error_over_time(group: Group, profiles: Profiles, series: Series) -> dict[str, Any] | None:

@@ -131,6 +131,25 @@ def pareto(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
 
 
 @rc_context(_STYLE)
+def error_and_trials(models: Mapping[str, Sequence[float]], series: Series, label: str) -> str:
+    """The least error so far against the number of trials of tuning.
+
+    Args:
+        models: errors after 1, 2, ... trials, by name; infinite until the first that finished.
+        series, label: as in ``error_and_time``.
+    """
+    figure, axis = single(_SIZE)
+    for name, errors in models.items():
+        look = series.style(name)
+        axis.step(range(1, len(errors) + 1), errors, where="post", label=_shown(name), markersize=3.5, **look)
+    axis.set(xlabel="trials", ylabel="least relative L2 on valid")
+    axis.xaxis.get_major_locator().set_params(integer=True)
+    _logarithmic(axis, [(1.0, error) for errors in models.values() for error in errors], "y")
+    _legend(figure, axis)
+    return _svg(figure, label)
+
+
+@rc_context(_STYLE)
 def error_over_time(
     models: Mapping[str, tuple[NDArray[np.float64], NDArray[np.float64]]], series: Series, label: str
 ) -> str:

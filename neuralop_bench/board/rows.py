@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from itertools import groupby
 
 from neuralop_bench.board import columns
@@ -14,6 +14,7 @@ from neuralop_bench.board.columns import NO_SAMPLES, Seeds
 from neuralop_bench.board.run import UNRANKED_TRACKS, Refusal, Run
 from neuralop_bench.board.text import Cell
 from neuralop_bench.evaluation.statistics import Pair, Standings, rank
+from neuralop_bench.records.trials import Trial
 
 # Numbers that a run has in common (commit, versions ...) are in its row of leaderboard.csv.
 RUN_COLUMNS = "run_id track dataset task model variant seed status setting metric value data_sha256".split()
@@ -51,6 +52,7 @@ class Group:
         entries: best first.
         ranked: those of ``entries`` that have a rank, in the order of ``standings``.
         standings: which model is better than which; None if none is ranked.
+        trials: of tuning, by model.
     """
 
     track: str
@@ -59,6 +61,7 @@ class Group:
     entries: tuple[Entry, ...]
     ranked: tuple[Entry, ...]
     standings: Standings | None
+    trials: Mapping[str, Sequence[Trial]] = field(default_factory=dict)
 
     def compared(self, most: int) -> tuple[list[Entry], list[list[Pair | None]]]:
         """Up to ``most`` ranked rows, best first, and how each compares with every other; None with itself."""
@@ -89,7 +92,8 @@ class Board:
         ordered = sorted(collection.runs, key=lambda run: (*run.row_key, run.record.seed))
         entries = [_entry(Seeds(tuple(members))) for _, members in groupby(ordered, key=lambda run: run.row_key)]
         groups = groupby(entries, key=lambda entry: entry.seeds.runs[0].row_key[:3])
-        return cls(tuple(_group(list(members)) for _, members in groups), tuple(ordered), collection.refusals)
+        made = (_group(list(members), collection.trials) for _, members in groups)
+        return cls(tuple(made), tuple(ordered), collection.refusals)
 
     @property
     def entries(self) -> list[Entry]:
@@ -141,7 +145,7 @@ def _unfinished(seeds: Seeds) -> str:
     return f"no seed finished: {'; '.join(ends)}"
 
 
-def _group(entries: list[Entry]) -> Group:
+def _group(entries: list[Entry], trials: Mapping[tuple[str, str], Sequence[Trial]]) -> Group:
     track, dataset, task = entries[0].seeds.runs[0].row_key[:3]
     reasons = [_why_unranked(entry, track) for entry in entries]
     ranked = _same_samples([entry for entry, reason in zip(entries, reasons, strict=True) if not reason])
@@ -153,7 +157,11 @@ def _group(entries: list[Entry]) -> Group:
     for entry, reason in zip(entries, reasons, strict=True):
         if entry.cells["rank"] is None:
             entry.blanks["rank"] = reason or "its number of test samples differs from that of most rows of its group"
-    return Group(track, dataset, task, tuple(sorted(entries, key=_order)), tuple(ranked), standings)
+    models = {entry.seeds.runs[0].record.model for entry in entries}
+    # Searches tune on the task of a track and dataset that has the dataset's name.
+    found = {model: trials.get((track, f"{task}_{model}"), ()) for model in models if task == dataset}
+    own = {model: each for model, each in found.items() if each}
+    return Group(track, dataset, task, tuple(sorted(entries, key=_order)), tuple(ranked), standings, own)
 
 
 def _same_samples(entries: Sequence[Entry]) -> list[Entry]:

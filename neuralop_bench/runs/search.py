@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import csv
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -14,12 +13,12 @@ import yaml
 from hydra.core.override_parser.types import ChoiceSweep, IntervalSweep, Override, RangeSweep, Transformer
 from omegaconf import DictConfig
 
-from data_gen.files import replacing
 from neuralop_bench.config.compose import compose
 from neuralop_bench.config.constructors import ConfigError
 from neuralop_bench.config.messages import describe
 from neuralop_bench.config.schema import RunConfig, flattened
 from neuralop_bench.records.record import RECORD_NAME, RunRecord
+from neuralop_bench.records.trials import Trial, read_trials, write_trials
 from neuralop_bench.runs import plan
 from neuralop_bench.runs.job import Job, Known, composed
 from neuralop_bench.runs.sweep import Launch, Sweep, SweepError
@@ -62,29 +61,6 @@ class Axis:
         low, high = map(math.log, self.options) if self.is_log else self.options
         value = random.uniform(low, high)
         return f"{self.key}={math.exp(value) if self.is_log else value:.2g}"
-
-
-@dataclass(frozen=True)
-class Trial:
-    """One training of a search.
-
-    Attributes:
-        settings: overrides that distinguish it from the search's other trials; empty for the starting point.
-        epochs: number of epochs.
-        valid_rel_l2: its error on valid; infinite if it diverged.
-        seconds: duration of the training.
-        status: finished or diverged.
-        config_hash, commit, date_utc: see ``RunRecord``.
-    """
-
-    settings: str
-    epochs: int
-    valid_rel_l2: float
-    seconds: float
-    status: str
-    config_hash: str
-    commit: str
-    date_utc: str
 
 
 class Search:
@@ -272,31 +248,6 @@ def recipe(best: RunConfig, trial: Trial, n_trials: int) -> str:
         f"# experiment={best.choices.get('experiment')}: relative L2 on valid {trial.valid_rel_l2:.3g} after "
         f"{trial.epochs} epochs.\n" + yaml.safe_dump(content, default_flow_style=None, sort_keys=False, width=1000)
     )
-
-
-def read_trials(path: Path) -> list[Trial]:
-    """The trials in a file; none if there is no file."""
-    if not path.exists():
-        return []
-    with open(path, newline="", encoding="utf-8") as handle:
-        return [
-            Trial(
-                **{**row, "epochs": int(row["epochs"]), **{key: float(row[key]) for key in ("valid_rel_l2", "seconds")}}
-            )
-            for row in cast("csv.DictReader[Any]", csv.DictReader(handle))
-        ]
-
-
-def write_trials(path: Path, trials: Any) -> None:
-    """Write trials to a file, those of the longest trainings first, each length from the best to the worst.
-
-    Raises:
-        WriteError: the file can't be written.
-    """
-    with replacing(path) as temporary, open(temporary, "w", newline="", encoding="utf-8") as handle:
-        writer = csv.DictWriter(handle, [field.name for field in fields(Trial)], lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(asdict(trial) for trial in sorted(trials, key=lambda each: (-each.epochs, each.valid_rel_l2)))
 
 
 def _axis(override: Override) -> Axis:

@@ -4,19 +4,26 @@ from __future__ import annotations
 
 import base64
 import io
+import math
 import re
 import xml.etree.ElementTree as ElementTree
+from dataclasses import replace
 from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers.made_records import N_SHELLS, profile
+from helpers.made_boards import small_record
+from helpers.made_records import N_SHELLS, profile, save
 from PIL import Image
 
 from neuralop_bench.board import pictures, plots
+from neuralop_bench.board.collect import collect
 from neuralop_bench.board.plots import Series, pareto
+from neuralop_bench.board.rows import Board
 from neuralop_bench.evaluation.plotting import FIELD_MAP
 from neuralop_bench.records.rung import Rung
+from neuralop_bench.records.trials import TRIALS, Trial, best_so_far, write_trials
 
 NAMES = ["fno", "a<b&c", "price $5", "_hidden", "模型", "two\nlines"]
 RUNGS = [Rung("16x16", 1.0, 0.002, 0.1, 0.02), Rung("8x8", 2.0, 0.06, 0.02, 0.001)]
@@ -31,6 +38,26 @@ def error_and_time() -> str:
 
 def texts(svg: str) -> str:
     return " ".join(node.text or "" for node in ElementTree.fromstring(svg).iter() if node.tag.endswith("text"))
+
+
+def test_trials_are_drawn_in_their_order_where_the_board_has_them(tmp_path: Path) -> None:
+    record = small_record(dataset="burgers1d", task="burgers1d")
+    trial = Trial("", 3, 0.5, 1.0, "finished", "a", "c", "2026-01-02T00:00:00+00:00")
+    diverged = replace(trial, valid_rel_l2=math.inf, date_utc="2026-01-01T00:00:00+00:00")
+    better = replace(trial, valid_rel_l2=0.25, date_utc="2026-01-03T00:00:00+00:00")
+    assert best_so_far([better, trial, diverged]) == [math.inf, 0.5, 0.25]
+    board = save(tmp_path, record)
+    for name, text in (("burgers1d_fno", None), ("burgers1d_unet", None), ("broken", "a,b\n1,2\n")):
+        path = tmp_path / TRIALS / record.track / f"{name}.csv"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text) if text else write_trials(path, [trial, better])
+    found = collect([board])
+    assert [Path(refusal.path).name for refusal in found.refusals] == ["broken.csv"]
+    (group,) = Board.of(found).groups
+    assert group.trials == {"fno": [better, trial]}
+    plotted = pictures.plots_of(group, {}, pictures.series_of([group]))
+    assert [plot["title"] for plot in plotted] == ["Error and trials"]
+    assert "least relative L2 on valid" in texts(plots.standalone(plotted[0]["svg"], pictures.colours()))
 
 
 def test_names_are_text_whatever_they_hold() -> None:

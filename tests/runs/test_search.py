@@ -14,8 +14,8 @@ from helpers.command import Told, told
 
 from neuralop_bench import compose
 from neuralop_bench.config.identity import identity
+from neuralop_bench.records.trials import Trial, read_trials, write_trials
 from neuralop_bench.runs import search as searching
-from neuralop_bench.runs.search import Trial, read_trials, write_trials
 
 SPACES = Path(__file__).parents[2] / "configs" / "experiment" / "search"
 QUICK = ("track=smoke", "dataset=burgers1d", "hydra.sweeper.rungs=[{trials: 3, epochs: 0.5}, {trials: 1, epochs: 1.0}]")
