@@ -341,6 +341,78 @@ class TruncatedFourierSeries:
 
 
 @dataclass(frozen=True)
+class SumOfSines:
+    """Sum of a few sines with random wavenumbers, amplitudes and phases, in one dimension.
+
+        u = sum_k A_k sin(2 pi m_k k x + phi_k),    k = 1 ... largest_wavenumber
+
+    A_k is uniform in [0, 1] and phi_k in [0, 2 pi]. Wavenumbers are drawn ``n_waves`` times; m_k is how often k was
+    drawn. So a wavenumber that was never drawn adds a constant, and one that was drawn twice a wave twice as short. A
+    few fields are then replaced by their absolute value, each gets a random sign, and a few are multiplied by a window
+    that is 1 between two points, 0 outside, and 0.02 wide at its edges. Each field is moved by a random distance, so
+    that no place is special.
+
+    Initial law of the one-dimensional data of Takamoto et al. (2022), PDEBench, arXiv 2210.07182, as its code draws it;
+    the paper's text has no constants. There, windows aren't moved.
+
+    Attributes:
+        n_waves: draws of a wavenumber.
+        largest_wavenumber: of the draws.
+        absolute, windowed: probability of the absolute value and of a window.
+    """
+
+    n_waves: int = 2
+    largest_wavenumber: int = 4
+    absolute: float = 0.1
+    windowed: float = 0.1
+
+    # Points on which the absolute value and the window are taken, and half the width of the window's edges.
+    _N_POINTS: ClassVar[int] = 8192
+    _EDGE: ClassVar[float] = 0.01
+
+    def __post_init__(self) -> None:
+        chances = (self.absolute, self.windowed)
+        if not (self.n_waves >= 1 and self.largest_wavenumber >= 1 and all(0 <= chance <= 1 for chance in chances)):
+            raise ValueError(
+                "A sum of sines needs n_waves >= 1, largest_wavenumber >= 1, and absolute and windowed in [0, 1], got "
+                f"{self}. Change dataset.problem.initial."
+            )
+
+    def draw(
+        self, rngs: Sequence[np.random.Generator], n_fields: int, space: Space
+    ) -> Complex[Tensor, "sample field *k"]:
+        """Independent fields, one state per generator, as the coefficients that ``space`` holds.
+
+        Raises:
+            ValueError: the space has more than one dimension.
+        """
+        if space.n_dims != 1:
+            raise ValueError(
+                f"SumOfSines draws fields in one dimension, not {space.n_dims}. Use TruncatedFourierSeries."
+            )
+        own = Space(self._N_POINTS, 1, 1.0, degree=1)
+        drawn = [torch.from_numpy(np.stack([self._field(rng) for _ in range(n_fields)])) for rng in rngs]
+        # One by one: a transform's last digits may depend on the size of the batch.
+        return own.moved(torch.stack([own.coefficients(fields) for fields in drawn]), space)
+
+    def _field(self, rng: np.random.Generator) -> NDArray[np.float64]:
+        x = np.arange(self._N_POINTS) / self._N_POINTS
+        cycles = np.arange(1, self.largest_wavenumber + 1)
+        cycles *= np.bincount(rng.integers(self.largest_wavenumber, size=self.n_waves), minlength=len(cycles))
+        amplitudes, phases = rng.uniform(size=(2, len(cycles)))
+        u = amplitudes @ np.sin(2 * np.pi * (np.outer(cycles, x) + phases[:, None]))
+        # All numbers are drawn for every field, so that a probability changes no other property.
+        chances, sign = rng.uniform(size=2), rng.choice([-1.0, 1.0])
+        left, right = rng.uniform(0.1, 0.45), rng.uniform(0.55, 0.9)
+        if chances[0] < self.absolute:
+            u = np.abs(u)
+        u *= sign
+        if chances[1] < self.windowed:
+            u *= (np.tanh((x - left) / self._EDGE) - np.tanh((x - right) / self._EDGE)) / 2
+        return np.roll(u, rng.integers(self._N_POINTS))
+
+
+@dataclass(frozen=True)
 class GaussianBlobs:
     """Sum of periodic Gaussian bumps at random places.
 

@@ -15,7 +15,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
-from typing import Any, ClassVar, Protocol, Self
+from typing import Any, ClassVar, Protocol, Self, runtime_checkable
 
 import numpy as np
 import torch
@@ -37,6 +37,7 @@ from data_gen.spec import DatasetSpec, FieldSpec, Samples, Scalar
 from data_gen.spectral import Space
 
 
+@runtime_checkable
 class InitialLaw(Protocol):
     """A law of random fields on the periodic box of side 1."""
 

@@ -13,7 +13,7 @@ from typing import ClassVar
 from torch import Tensor
 
 from data_gen.random_fields import Parameter, TruncatedFourierSeries
-from data_gen.semilinear import SemilinearProblem
+from data_gen.semilinear import InitialLaw, SemilinearProblem
 from data_gen.spec import FieldSpec
 from data_gen.spectral import Space
 
@@ -31,7 +31,7 @@ class Advection1D(SemilinearProblem):
     resolution: int = 128
     interval: float = 0.05
     n_snapshots: int = 21
-    initial: TruncatedFourierSeries = field(default_factory=TruncatedFourierSeries)
+    initial: InitialLaw = field(default_factory=TruncatedFourierSeries)
 
     stem: ClassVar[str] = "advection"
     equation: ClassVar[str] = "∂ₜu + c ∂ₓu = 0"

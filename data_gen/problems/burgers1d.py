@@ -29,6 +29,7 @@ from data_gen.grids import Grid
 from data_gen.random_fields import (
     Parameter,
     PeriodicGaussianField1D,
+    SumOfSines,
     TruncatedFourierSeries,
     draw_parameters,
     given_parameters,
@@ -87,7 +88,9 @@ class Burgers1D:
     solver_resolution: int = 384
     interval: float = 1.0
     n_snapshots: int = 2
-    initial: PeriodicGaussianField1D | TruncatedFourierSeries = field(default_factory=PeriodicGaussianField1D)
+    initial: PeriodicGaussianField1D | TruncatedFourierSeries | SumOfSines = field(
+        default_factory=PeriodicGaussianField1D
+    )
     first_step: float = 1e-4
     step_growth: float = 1.3
     max_step: float = 8e-3
@@ -147,7 +150,7 @@ class Burgers1D:
     @property
     def _variance(self) -> tuple[float, ...]:
         law = self.initial
-        return () if isinstance(law, TruncatedFourierSeries) else (law.variance(self.k_max),)
+        return (law.variance(self.k_max),) if isinstance(law, PeriodicGaussianField1D) else ()
 
     def simulate(self, rngs: Sequence[np.random.Generator]) -> Samples:
         """Draw initial velocities, one per generator, and solve to the stored times."""
@@ -209,10 +212,10 @@ class Burgers1D:
         return replace(self, first_step=factor * self.first_step, max_step=factor * self.max_step)
 
     def _draw(self, rngs: Sequence[np.random.Generator]) -> Complex[Tensor, "sample modes"]:
-        if isinstance(self.initial, TruncatedFourierSeries):
-            drawn = self.initial.draw(rngs, 1, Space(2 * self.k_max + 2, 1, 1.0, degree=1))[:, 0]
-        else:
+        if isinstance(self.initial, PeriodicGaussianField1D):
             drawn = self.initial.draw(rngs, self.k_max)
+        else:
+            drawn = self.initial.draw(rngs, 1, Space(2 * self.k_max + 2, 1, 1.0, degree=1))[:, 0]
         return drawn.to(torch.get_default_device())
 
     def _run(

@@ -27,8 +27,8 @@ def _dataset_of(task: str) -> str:
     return max((name for name in _options("dataset") if f"{task}_".startswith(f"{name}_")), key=len)
 
 
-# What the experiments of a benchmark share, whatever their dataset.
-SHARED = {"apebench"}
+# What the experiments of another benchmark share, whatever their dataset.
+SHARED = {"apebench", "pdebench"}
 CELLS = [
     (track, _dataset_of(task), task)
     for track in _options("track")
@@ -148,6 +148,8 @@ PUBLISHED_PARAMETERS = {
     "lsm_darcy85": 19_187_457 - 1_472,  # without the weights of sin(0)
     "lsm_ns_nu1e-5": 19_188_033 - 1_472,
     "mgno_darcy_rough": 572_661,
+    # 11 x 20 + 20, four layers of 12 x 20 x 20 complex weights and 20 x 20 + 20 pointwise ones, 20 to 128 to 1
+    **dict.fromkeys(("pdebench_advection", "pdebench_burgers"), 43_137),
 }
 
 
@@ -162,8 +164,8 @@ def test_a_published_experiment_names_its_value_and_builds_the_published_network
     cfg = compose(f"experiment=paper/{name}")
     who = identity(cfg)
     assert (who.track, who.task, who.label) == ("paper", name, "default")
-    # The tasks of APEBench are for several networks, so the value follows from the model.
-    assert cfg.published.id == (None if name.startswith("apebench") else name)
+    # The tasks of APEBench are for several networks, those of PDEBench for several parameters; the value follows.
+    assert cfg.published.id == (None if name.startswith(("apebench", "pdebench")) else name)
     assert plan.make(cfg).n_parameters == PUBLISHED_PARAMETERS[name]
 
 

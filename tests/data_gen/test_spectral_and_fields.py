@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from data_gen import spectral
-from data_gen.random_fields import PeriodicGaussianField, PeriodicGaussianField1D
+from data_gen.random_fields import PeriodicGaussianField, PeriodicGaussianField1D, SumOfSines
+from data_gen.spectral import Space
 
 LAW = PeriodicGaussianField()
 LAW_1D = PeriodicGaussianField1D()
@@ -221,3 +222,52 @@ def test_variance_in_one_dimension_is_that_of_the_law() -> None:
     assert float(variances.mean()) == pytest.approx(LAW_1D.variance(64), abs=4 * error)
     assert math.sqrt(LAW_1D.variance(10_000)) == pytest.approx(0.5936, abs=5e-5)
     assert float(fields.mean(dim=-1).abs().max()) < 1e-15
+
+
+# Sums of sines -------------------------------------------------------------------------------------------------------
+
+
+def _values(law: SumOfSines, n: int, n_samples: int = 200) -> np.ndarray:
+    space = Space(n, 1, 1.0, degree=1)
+    return space.values(law.draw(_rngs(n_samples), 1, space), n)[:, 0].numpy()
+
+
+def test_a_sum_of_sines_has_as_many_waves_as_were_drawn() -> None:
+    law = SumOfSines(n_waves=2, largest_wavenumber=4, absolute=0.0, windowed=0.0)
+    spectra = np.abs(np.fft.rfft(_values(law, 64))) / 64
+    waves = spectra[:, 1:] > 1e-9
+    # One wave if the same wavenumber was drawn twice, of one to four cycles doubled.
+    assert set(waves.sum(axis=1)) == {1, 2}
+    assert (waves.sum(axis=1) == 1).mean() == pytest.approx(1 / 4, abs=0.1)
+    assert set(np.flatnonzero(waves.any(axis=0)) + 1) == {1, 2, 3, 4, 6, 8}
+    assert 2 * spectra[:, 1:].max() <= 1
+    # Amplitudes and phases are uniform; two or three constants are left.
+    assert (2 * spectra[:, 1:][waves]).mean() == pytest.approx(0.5, abs=0.05)
+    assert _values(law, 64).mean(axis=1).std() == pytest.approx(math.sqrt(2.25 / 6), rel=0.15)
+
+
+def test_absolute_values_and_windows_come_as_often_as_asked() -> None:
+    plain, absolute, windowed = (
+        _values(SumOfSines(absolute=a, windowed=w), 1024) for a, w in ((0.0, 0.0), (0.3, 0.0), (0.0, 0.3))
+    )
+    changed = [np.abs(other - plain).max(axis=1) > 1e-3 for other in (absolute, windowed)]
+    assert [part.mean() for part in changed] == pytest.approx([0.3, 0.3], abs=0.12)
+    # A field of one sign, up to the kinks that 1024 points can't hold.
+    one_sign = np.minimum(absolute.max(axis=1), -absolute.min(axis=1))[changed[0]]
+    assert one_sign.max() < 0.02
+    outside = np.abs(windowed[changed[1]]) < 1e-6
+    assert (outside.mean(axis=1) > 0.1).all()
+    inside = np.abs(windowed[changed[1]] - plain[changed[1]]) < 1e-2
+    assert (inside.mean(axis=1) > 0.02).all()
+
+
+def test_a_sum_of_sines_is_the_same_at_any_resolution() -> None:
+    law = SumOfSines(absolute=0.0, windowed=0.5)
+    np.testing.assert_allclose(_values(law, 512), _values(law, 1024)[:, ::2], atol=1e-8)
+
+
+def test_impossible_sums_of_sines_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"absolute and windowed in \[0, 1\].*dataset\.problem\.initial"):
+        SumOfSines(windowed=1.5)
+    with pytest.raises(ValueError, match="in one dimension, not 2"):
+        SumOfSines().draw(_rngs(1), 1, Space(16, 2, 1.0, degree=1))
