@@ -79,7 +79,10 @@ def _without_effect(cfg: RunConfig, who: Identity, spec: DatasetSpec) -> Iterato
     elif "trainer.prepare_copies" in who.changed and constructors.target(cfg.augmentation) is augmentation.none:
         yield "trainer.prepare_copies", "with augmentation=none all copies are equal"
     if of_steps and not any(p.requires_grad for p in operator.parameters()):
-        yield of_steps[0], f"model={cfg.model['label']} has no parameters to train"
+        reason = f"model={cfg.model['label']} has no parameters to train"
+        if prepared and of_steps[0].startswith("augmentation."):
+            reason += ", but with trainer.prepare_copies=24 it is fitted to images of the training pairs"
+        yield of_steps[0], reason
     if "surrogate.bundle" in who.changed and isinstance(operator, Persistence):
         yield "surrogate.bundle", "the last frame is repeated, in one call or in several"
     if "loss._target_" in who.changed and _same(_losses(cfg, cfg.loss, spec), _losses(cfg, who.base.loss, spec)):

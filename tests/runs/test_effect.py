@@ -45,8 +45,11 @@ def made(*overrides: str) -> plan.Plan:
     ],
 )
 def test_what_acts_in_training_steps_is_refused_without_parameters_to_train(model: str, option: str, key: str) -> None:
-    with pytest.raises(InapplicableError, match=f"{key} has no effect: model={model} has no parameters to train"):
+    with pytest.raises(
+        InapplicableError, match=f"{key} has no effect: model={model} has no parameters to train"
+    ) as told:
         made(f"model={model}", option)
+    assert ("trainer.prepare_copies=24" in str(told.value)) == option.startswith("augmentation")
 
 
 @pytest.mark.parametrize(
