@@ -200,7 +200,8 @@ class Problem(Protocol):
         between samples also takes ``parameters``, as ``Samples`` has them.
 
         Args:
-            history, static: as ``Samples`` has them.
+            history: as ``Samples`` has it.
+            static: as ``Samples`` has it.
             n_steps: snapshots to solve for.
             dtype: of the arithmetic, float64 or float32.
 
