@@ -16,6 +16,7 @@ from markupsafe import escape
 from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -143,7 +144,7 @@ def error_and_trials(models: Mapping[str, Sequence[float]], series: Series, labe
         look = series.style(name)
         axis.step(range(1, len(errors) + 1), errors, where="post", label=_shown(name), markersize=3.5, **look)
     axis.set(xlabel="trials", ylabel="least relative L2 on valid")
-    axis.xaxis.get_major_locator().set_params(integer=True)
+    axis.xaxis.set_major_locator(MaxNLocator(integer=True))
     _logarithmic(axis, [(1.0, error) for errors in models.values() for error in errors], "y")
     _legend(figure, axis)
     return _svg(figure, label)
