@@ -51,8 +51,8 @@ class DatasetConfig:
         seed: seed of the data.
         tolerance: generation fails if the data's measured error (relative L2) exceeds it; null accepts any error.
         test_splits: further test sets by name (test_...), made on demand.
-        ladder: fractions of the file's grid on which the solver is compared with models (evaluator ``thorough``). On a
-            grid above 1, coefficients are drawn again.
+        ladder: fractions of the file's grid on which the solver is compared with models (evaluator ``thorough``). Above
+            1 the grid is finer than the file's, and coefficients are drawn again from the streams of the samples.
         conditioning: channels gives models the parameters that differ between samples, each as a channel that is
             constant in space; none hides them.
         name, content: name of imported data, and a hash of each split's file; filled in by the composition.
