@@ -3,7 +3,8 @@
     python scripts/write_readme_table.py
 
 README.md gets a short table and one sentence per dataset. docs/results.md gets the table with deviations and training
-times, all verdicts, and pictures of error against time, docs/images/board_<dataset>.svg.
+times, all verdicts, and pictures of error against time, docs/images/board_<dataset>.svg. docs/images/published.svg
+shows what the experiments of papers reached.
 """
 
 from __future__ import annotations
@@ -96,14 +97,11 @@ def filled(path: Path, made: str) -> str:
 
 
 def pictures(found: Board) -> Mapping[str, str]:
-    """SVG of each dataset, by the name of its file."""
-    made = {}
+    """SVGs by the names of their files."""
     series = board_pictures.series_of(shown(found))
-    for group in shown(found):
-        svg = board_pictures.error_and_time(group, series)
-        if svg is not None:
-            made[_picture_name(group)] = plots.standalone(svg, board_pictures.colours())
-    return made
+    made = {_picture_name(group): board_pictures.error_and_time(group, series) for group in shown(found)}
+    made["published.svg"] = board_pictures.published_and_reached(found.groups)
+    return {name: plots.standalone(svg, board_pictures.colours()) for name, svg in made.items() if svg is not None}
 
 
 def _list(groups: Sequence[Group], n_sentences: int | None) -> str:

@@ -14,6 +14,7 @@ from neuralop_bench.board import columns, pictures
 from neuralop_bench.board.columns import Column, Seeds
 from neuralop_bench.board.pictures import MOST_PICTURED
 from neuralop_bench.board.plots import Series
+from neuralop_bench.board.reached import reached
 from neuralop_bench.board.rows import Board, Entry, Group
 from neuralop_bench.board.text import SINGLE_SEED, stars, text
 from neuralop_bench.board.verdicts import verdicts
@@ -57,6 +58,7 @@ def render(board: Board) -> str:
         overviews=_overviews(board.groups),
         groups=[_section(group, number, series) for number, group in enumerate(board.groups)],
         published=_published(board),
+        reached=Markup(pictures.published_and_reached(board.groups) or ""),
         refusals=board.refusals,
     )
 
@@ -112,33 +114,19 @@ def _overview_cell(entry: Entry | None) -> dict[str, str]:
     return {"text": error + mark, "rank": rank}
 
 
-def _in_its_metric(value: published.Published, seeds: Seeds) -> float | None:
-    """The mean over seeds of the metric that a value was published in; None if a seed wasn't measured by it."""
-    errors = [run.metrics.get(value.metric) for run in seeds.finished]
-    known = [error for error in errors if error is not None]
-    return math.fsum(known) / len(known) if len(known) == len(errors) else None
-
-
 def _published(board: Board) -> list[dict[str, Any]]:
     """Published values, each with the rows of the same model and problem and their differences."""
-    entries = published.load()
     beside: dict[str, list[dict[str, str]]] = {}
-    for group in board.groups:
-        for entry in group.entries:
-            if not entry.seeds.finished:
-                continue
-            record = entry.seeds.first
-            value = published.shown(record)
-            if value is not None:
-                beside.setdefault(value.id, []).append(
-                    {
-                        "where": f"{group.track}/{group.task}",
-                        "name": entry.name,
-                        "error": text(_in_its_metric(value, entry.seeds)),
-                        "differs": "; ".join(published.differences(value, record)),
-                    }
-                )
-    return [{"value": value, "rows": beside.get(value.id, [])} for value in entries]
+    for row in reached(board.groups):
+        beside.setdefault(row.published.id, []).append(
+            {
+                "where": f"{row.entry.seeds.first.track}/{row.entry.seeds.first.task}",
+                "name": row.entry.name,
+                "error": text(row.mean),
+                "differs": "; ".join(row.differences),
+            }
+        )
+    return [{"value": value, "rows": beside.get(value.id, [])} for value in published.load()]
 
 
 # One task ------------------------------------------------------------------------------------------------------------

@@ -13,6 +13,7 @@ from markupsafe import Markup
 
 from neuralop_bench.board import plots
 from neuralop_bench.board.plots import Series
+from neuralop_bench.board.reached import reached
 from neuralop_bench.board.rows import Entry, Group
 from neuralop_bench.board.text import text
 from neuralop_bench.evaluation.plotting import FIELD_MAP
@@ -22,6 +23,8 @@ from neuralop_bench.records.trials import best_so_far
 
 # Rows that are drawn, best first. More would make a picture hard to read and the page heavy.
 MOST_PICTURED = 12
+# Of the experiments that repeat those of papers.
+PUBLISHED_TRACK = "paper"
 
 Profiles = Mapping[str, list[Profile]]
 
@@ -166,6 +169,18 @@ def _spectra(group: Group, profiles: Profiles, series: Series) -> dict[str, Any]
 
 def _mean(values: Sequence[np.ndarray]) -> np.ndarray:
     return np.mean(np.stack(values), axis=0)
+
+
+def published_and_reached(groups: Sequence[Group]) -> str | None:
+    """SVG of the errors of published experiments against the published values; None if none has been run."""
+    drawn: dict[str, list[tuple[float, float, tuple[float, float]]]] = {}
+    for row in reached([group for group in groups if group.track == PUBLISHED_TRACK]):
+        if row.mean is not None and 0 < row.mean < math.inf:
+            ends = min(row.errors), max(row.errors)
+            drawn.setdefault(row.entry.name, []).append((row.published.value, row.mean, ends))
+    if not drawn:
+        return None
+    return plots.published_and_reached(drawn, Series(sorted(drawn)), "Published values and what was reached here")
 
 
 # Fields --------------------------------------------------------------------------------------------------------------

@@ -151,6 +151,32 @@ def error_and_trials(models: Mapping[str, Sequence[float]], series: Series, labe
 
 
 @rc_context(_STYLE)
+def published_and_reached(
+    models: Mapping[str, Sequence[tuple[float, float, tuple[float, float]]]], series: Series, label: str
+) -> str:
+    """Errors reached here against published ones, with a band of a factor of 1.2 around equality.
+
+    Args:
+        models: published value, mean over seeds, least and largest of the seeds, by model.
+        series, label: as in ``error_and_time``.
+    """
+    figure, axis = single(_SIZE)
+    for name, values in models.items():
+        x, y, ends = map(np.array, zip(*values, strict=True))
+        reach = [np.maximum(y - ends[:, 0], 0), np.maximum(ends[:, 1] - y, 0)]
+        axis.errorbar(x, y, yerr=reach, label=_shown(name), elinewidth=1, **{**series.style(name), "linestyle": ""})
+    everything = [value for values in models.values() for x, y, _ in values for value in (x, y)]
+    low, high = min(everything) / 1.4, max(everything) * 1.4
+    equal = np.array([low, high])
+    axis.plot(equal, equal, color=_MUTED, linewidth=1, zorder=1)
+    axis.fill_between(equal, equal / 1.2, equal * 1.2, color=_MUTED, alpha=0.15, linewidth=0, zorder=0)
+    axis.set(xlabel="published error", ylabel="error reached here")
+    _logarithmic(axis, [(x, y) for values in models.values() for x, y, _ in values])
+    _legend(figure, axis)
+    return _svg(figure, label)
+
+
+@rc_context(_STYLE)
 def error_over_time(
     models: Mapping[str, tuple[NDArray[np.float64], NDArray[np.float64]]], series: Series, label: str
 ) -> str:

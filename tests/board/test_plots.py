@@ -20,8 +20,10 @@ from PIL import Image
 from neuralop_bench.board import pictures, plots
 from neuralop_bench.board.collect import collect
 from neuralop_bench.board.plots import Series, pareto
+from neuralop_bench.board.reached import reached
 from neuralop_bench.board.rows import Board
 from neuralop_bench.evaluation.plotting import FIELD_MAP
+from neuralop_bench.records import published
 from neuralop_bench.records.rung import Rung
 from neuralop_bench.records.trials import TRIALS, Trial, best_so_far, write_trials
 
@@ -58,6 +60,20 @@ def test_trials_are_drawn_in_their_order_where_the_board_has_them(tmp_path: Path
     plotted = pictures.plots_of(group, {}, pictures.series_of([group]))
     assert [plot["title"] for plot in plotted] == ["Error and trials"]
     assert "least relative L2 on valid" in texts(plots.standalone(plotted[0]["svg"], pictures.colours()))
+
+
+def test_runs_of_published_experiments_are_drawn_against_their_values(tmp_path: Path) -> None:
+    entry = published.by_id()["fno_darcy85"]
+    runs = [small_record(seed, error, config={"published": {"id": entry.id}}) for seed, error in ((0, 0.02), (1, 0.04))]
+    groups = Board.of(collect([save(tmp_path / "lite", *runs)])).groups
+    (row,) = reached(groups)
+    assert (row.published, row.errors, row.mean) == (entry, (0.02, 0.04), 0.03)
+    assert pictures.published_and_reached(groups) is None  # their tasks aren't those of the paper
+    groups = Board.of(collect([save(tmp_path / "paper", *(replace(run, track="paper") for run in runs))])).groups
+    svg = pictures.published_and_reached(groups)
+    assert svg is not None
+    assert "published error" in texts(plots.standalone(svg, pictures.colours()))
+    assert "var(--s0)" in svg
 
 
 def test_names_are_text_whatever_they_hold() -> None:
