@@ -170,6 +170,7 @@ def _expected() -> list[tuple[object, ...]]:
             rows.append((problem, None, model, 160, float(value), "nrmse_gmean_100", False))
     for problem, values in PDEBENCH.items():
         rows += [(problem, None, "fno", 256, value, "nrmse", False) for value in values]
+    rows.append(("ns2d", 1e-3, "sfno", 64, 0.00864, "rel_l2", False))  # Spectral-Refiner
     for line in QUOTED.split("\n")[1:-1]:
         problem, model, points, value, metric = line.split()
         rows.append((problem, None, model, int(points), float(value), metric, False))
