@@ -294,13 +294,14 @@ class SemilinearProblem(ABC):
         n = stored or self.resolution
         trajectory = np.empty((len(u_hat), len(steps) + 1, len(self.state), *[n] * self.n_dims))
         tails = np.zeros(len(u_hat))
+        upper = self._space.multiplicity * self._space.upper_third
         for first, chunk, own in self._chunks(u_hat, parameters):
             here = slice(first, first + self.inner_batch)
             scale = _norm(chunk, self._space.multiplicity).clamp(min=torch.finfo(torch.float64).tiny)
             trajectory[here, 0] = self._space.values(chunk, n).cpu().numpy()
             for time, state in enumerate(self._solved(first, chunk, own, steps), start=1):
                 trajectory[here, time] = self._space.values(state, n).cpu().numpy()
-                tail = _norm(state, self._space.multiplicity * self._space.upper_third) / scale
+                tail = _norm(state, upper) / scale
                 tails[here] = np.maximum(tails[here], tail.cpu().numpy())
         diagnostics = {"spectrum_tail": tails, "n_steps": np.full(len(u_hat), float(sum(map(len, steps))))}
         static = np.empty((len(u_hat), 0, *trajectory.shape[3:]))
@@ -318,7 +319,7 @@ def _exponential(exponents: Tensor, u_hat: Tensor) -> Tensor:
 
 
 def _norm(u_hat: Complex[Tensor, "n field *k"], weights: Float[Tensor, "*k"]) -> Float[Tensor, " n"]:
-    power = torch.view_as_real(u_hat).square().sum(dim=-1)
+    power = u_hat.real.square().add_(u_hat.imag.square())
     return (power * weights).flatten(1).sum(dim=1).sqrt()
 
 
