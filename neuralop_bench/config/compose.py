@@ -5,6 +5,7 @@ Imports neither torch nor the project's numerical code, so ``--help`` and ``--cf
 
 from __future__ import annotations
 
+import hashlib
 import re
 import sys
 from collections.abc import Mapping, Sequence
@@ -12,6 +13,7 @@ from contextlib import suppress
 from dataclasses import asdict, fields, is_dataclass
 from functools import reduce
 from operator import getitem
+from pathlib import Path
 from typing import Any, cast
 
 from hydra import compose as hydra_compose
@@ -28,6 +30,8 @@ from data_gen.store import StoreError
 from neuralop_bench.config.constructors import ConfigError, build, require_trusted, suggestion, targets
 from neuralop_bench.config.rules import validate
 from neuralop_bench.config.schema import RunConfig, constructor, flattened, n_pairs, seen
+from neuralop_bench.records.record import RECORD_NAME, RecordError, RunRecord
+from neuralop_bench.records.run_directory import BEST_NAME
 from neuralop_bench.runtime.command_line import checked_files, escaped
 from neuralop_bench.runtime.hydra_internals import group_options
 from neuralop_bench.runtime.place import CONFIG_DIR
@@ -84,7 +88,7 @@ def _resolve(cfg: DictConfig, hydra: DictConfig, like: RunConfig | None = None) 
     # As they were typed: an interpolation among them refers to the run's configuration, not to Hydra's.
     overrides = cast(list[str], OmegaConf.to_container(hydra.overrides.task, resolve=False))
     _requireknown_keys(cfg, RunConfig())
-    for key in ("choices", "overrides"):
+    for key in ("choices", "overrides", "initial"):
         if cfg[key]:
             raise ConfigError(f"{key} can't be set: the composition fills it in.")
     if cfg.trust and not any(override.lstrip("+").partition("=")[0] == "trust" for override in overrides):
@@ -104,6 +108,7 @@ def _resolve(cfg: DictConfig, hydra: DictConfig, like: RunConfig | None = None) 
     for key, target in targets("model", run.model, ("target",)):
         if target is not None and not any(str(target) in override for override in overrides):
             require_trusted(key.rpartition(".")[0], {"target": target}, run.trust, foreign=True)
+    run.initial = {} if run.init_from is None else _initial(Path(run.init_from))
     lowered = _automatic(run)
     validate(run)
     if run.dataset.path is not None:
@@ -182,6 +187,19 @@ def _fill_in_imported(cfg: DictConfig, like: RunConfig | None) -> None:
         dataset.path = dataset.path or known["path"]
         for split in [split for split in cfg.splits if OmegaConf.is_missing(cfg.splits, split)]:
             cfg.splits[split] = sizes[split]
+
+
+def _initial(folder: Path) -> dict[str, str]:
+    """The run in a directory, and the hash of its best weights."""
+    try:
+        content = (folder / BEST_NAME).read_bytes()
+        run_id = RunRecord.load(folder / RECORD_NAME).run_id
+    except (OSError, ValueError, RecordError) as error:
+        raise ConfigError(
+            f"init_from={folder} isn't the directory of a finished run with its weights ({error}). It must hold "
+            f"{BEST_NAME} and {RECORD_NAME}; committed records have no weights."
+        ) from error
+    return {"run_id": run_id, "sha256": hashlib.sha256(content).hexdigest()}
 
 
 def _automatic(run: RunConfig) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from neuralop_bench.config.schema import EvaluatorConfig, RunConfig, constructor
 PAPER_TRACK = "paper"
 
 _HASH_LENGTH = 8
+_SHORT_HASH = 12  # enough to tell weights apart
 _MAX_LABEL = 40
 
 
@@ -137,6 +138,7 @@ def _deciding(run: RunConfig) -> dict[str, Any]:
         **({"data": {"n_fresh": n_fresh(run)}} if run.data.stream else {}),
         # Where no parameter differs between samples, or models are given it, runs keep their old names.
         **({"conditioning": run.dataset.conditioning} if run.dataset.conditioning != "channels" else {}),
+        **({"init_from": run.initial["sha256"][:_SHORT_HASH]} if run.initial else {}),
         "splits": run.splits,
         "surrogate": surrogate,
         "optimizer": run.optimizer,

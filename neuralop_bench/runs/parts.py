@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from data_gen.spec import DatasetSpec
 from neuralop_bench.config import constructors
 from neuralop_bench.config.constructors import ConfigError, InapplicableError
 from neuralop_bench.config.schema import RunConfig, constructor, n_pairs
 from neuralop_bench.layers.options import Inapplicable
-from neuralop_bench.surrogate.surrogate import build_operator
+from neuralop_bench.records.run_directory import BEST_NAME
+from neuralop_bench.surrogate.surrogate import build_operator, weights_of
 from neuralop_bench.training.trainer import Recipe, Trainer
 
 
@@ -28,6 +31,37 @@ def operator(cfg: RunConfig, spec: DatasetSpec, device: torch.device) -> nn.Modu
         device=device,
         n_pairs=n_pairs(cfg, spec.n_snapshots),
     )
+
+
+def fitting_weights(cfg: RunConfig, operator: nn.Module) -> dict[str, Tensor]:
+    """Of the run that ``init_from`` names: the parameters that have the name and the shape of one of ``operator``.
+
+    Tables that aren't trained aren't among them, because they depend on the grid. Nor are layers of another size, such
+    as those next to fields of another number: they start afresh.
+
+    Raises:
+        ConfigError: they are less than half of all numbers, the run is of another network, or it has other weights than
+            when the configuration was composed.
+        CheckpointError: the weights can't be read.
+    """
+    folder = Path(cfg.init_from or "")
+    if hashlib.sha256((folder / BEST_NAME).read_bytes()).hexdigest() != cfg.initial["sha256"]:
+        raise ConfigError(f"{folder / BEST_NAME} has changed since this run began. Start it anew with force=true.")
+    model, given = weights_of(folder)
+    if model["_target_"] != cfg.model["_target_"]:
+        raise ConfigError(
+            f"init_from={folder} is a run of {model['_target_']}, but model={cfg.model['label']} is another network. "
+            "Name a run of the same network."
+        )
+    own = dict(operator.named_parameters())
+    fitting = {name: value for name, value in given.items() if name in own and value.shape == own[name].shape}
+    n_fitting, n_own = (sum(value.numel() for value in tensors.values()) for tensors in (fitting, own))
+    if 2 * n_fitting < n_own:
+        raise ConfigError(
+            f"init_from={folder} has weights of the same name and shape for only {n_fitting} of the {n_own} numbers of "
+            f"model={cfg.model['label']}. Name a run of the same size on data with as many dimensions."
+        )
+    return fitting
 
 
 def trainer(cfg: RunConfig) -> Trainer:

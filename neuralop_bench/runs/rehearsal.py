@@ -41,6 +41,8 @@ def rehearse(cfg: RunConfig, spec: DatasetSpec) -> tuple[Surrogate, int | None]:
     operator = called("model", parts.operator, cfg, spec, _META)
     if not isinstance(operator, nn.Module):
         raise ConfigError(f"model makes a {type(operator).__name__}, but must make a torch.nn.Module.")
+    if cfg.init_from is not None:
+        parts.fitting_weights(cfg, operator)
     n_state, n_static = len(spec.state), len(spec.static) + len(spec.channels)
     lags = min(cfg.surrogate.bundle, cfg.dataset.history + cfg.dataset.horizon - 1)
     sizes = ((n_state,), (n_state,), (n_static,), (n_static,), (lags, n_state))

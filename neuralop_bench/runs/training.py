@@ -115,6 +115,12 @@ def _surrogate(plan: Plan, train: Trajectories, processes: Processes) -> Surroga
     cfg = plan.cfg
     environment.seed_everything(cfg.seed)
     operator = parts.operator(cfg, train.spec, processes.device)
+    if cfg.init_from is not None:
+        found = parts.fitting_weights(cfg, operator)
+        operator.load_state_dict(found, strict=False)
+        if processes.is_first:
+            fresh = [name for name, _ in operator.named_parameters() if name not in found]
+            print(f"Starting from {cfg.initial['run_id']}. Afresh: {', '.join(fresh) or 'nothing'}.")
     normalizer = _normalizer(cfg, train)
     if processes.is_first:
         for remark in normalizer.remarks(train.spec).values():

@@ -59,7 +59,7 @@ def escaped(arguments: Sequence[str]) -> list[str]:
         if re.fullmatch(r"dataset\.path=~[^'\"\\]*", argument):
             done.append("dataset.path='{}'".format(argument.partition("=")[2]))
             continue
-        found = re.fullmatch(r"(\+{0,2}(?:run|paths\.\w+|dataset\.path))=([^'\"\\]*=[^'\"\\]*)", argument)
+        found = re.fullmatch(r"(\+{0,2}(?:run|init_from|paths\.\w+|dataset\.path))=([^'\"\\]*=[^'\"\\]*)", argument)
         done.append(f"{found[1]}={found[2].replace('=', chr(92) + '=')}" if found else argument)
     return done
 

@@ -108,8 +108,7 @@ class Surrogate(nn.Module):
         n_history, bundle = described.dataset.history, described.surrogate.bundle
         # First without memory: a small file can describe a network of many gigabytes.
         empty = build_operator(model, spec, n_history=n_history, bundle=bundle, device=torch.device("meta"))
-        own = {name.removeprefix("operator."): value for name, value in states.items() if name.startswith("operator.")}
-        checkpoint.load_weights(empty, {name: value.to("meta") for name, value in own.items()}, path)
+        checkpoint.load_weights(empty, {name: value.to("meta") for name, value in _of_operator(states).items()}, path)
         operator = build_operator(model, spec, n_history=n_history, bundle=bundle, device=torch.device(device))
         normalizer = Normalizer(**{name: states[f"normalizer.{name}"] for name in Normalizer.__annotations__})
         surrogate = cls(operator, normalizer, **described.surrogate.model_dump())
@@ -187,6 +186,17 @@ class Surrogate(nn.Module):
         return count_parameters(self.operator)
 
 
+def weights_of(run: Path | str) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """The model node of the run in a directory, and the operator's weights in its best.pt, by name.
+
+    Raises:
+        CheckpointError: the file is missing or damaged, or has weights that aren't finite.
+    """
+    path = Path(run) / BEST_NAME
+    described, _, states = _described(checkpoint.load(path), path)
+    return described.model, _of_operator(states)
+
+
 def build_operator(
     model: Mapping[str, Any],
     spec: DatasetSpec,
@@ -210,6 +220,10 @@ def build_operator(
     if n_pairs is not None and (check := getattr(operator, "require_pairs", None)) is not None:
         check(n_pairs)
     return operator
+
+
+def _of_operator(states: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name.removeprefix("operator."): value for name, value in states.items() if name.startswith("operator.")}
 
 
 def _described(content: Mapping[str, Any], path: Path) -> tuple[_Described, DatasetSpec, dict[str, Tensor]]:

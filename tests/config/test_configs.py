@@ -141,6 +141,7 @@ PUBLISHED_PARAMETERS = {
     "fno_burgers1024": 549_569,
     "fno_darcy421": 2_368_001,
     "fno_darcy85": 2_368_001,
+    "sfno_ns_nu1e-3": 9_250_333,
     "fno_ns_nu1e-3": 926_357,
     "fno_ns_nu1e-5": 926_357,
     "galerkin_burgers2048": 530_305,

@@ -19,11 +19,13 @@ from data_gen.store import DatasetFile, StoreError
 from neuralop_bench import pipeline
 from neuralop_bench.config import constructors
 from neuralop_bench.config.compose import compose
+from neuralop_bench.config.constructors import ConfigError
 from neuralop_bench.config.identity import identity, run_directory
 from neuralop_bench.config.messages import describe
 from neuralop_bench.config.schema import RunConfig
 from neuralop_bench.records.record import RunRecord
 from neuralop_bench.records.run_directory import RunError
+from neuralop_bench.surrogate.surrogate import Surrogate
 
 ROOT = Path(__file__).parents[2]
 
@@ -224,6 +226,31 @@ def test_impossible_runs_fail_before_any_data_is_made(tmp_path: Path, override: 
         pipeline.run(compose("track=smoke", *folders, override))
     assert expected in describe(raised.value)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.usefixtures("no_figures")
+def test_a_run_starts_from_the_weights_of_a_run_on_other_data(smoke: Smoke, capsys: pytest.CaptureFixture[str]) -> None:
+    small = ("trainer.epochs=1", "splits.train=8", "splits.valid=4", "splits.test=4")
+    first = smoke("dataset=burgers1d", *small)
+    source = pipeline.run(first)
+    start = f"init_from={run_directory(first)}"
+    still = ("optimizer.lr=1e-12", "optimizer.weight_decay=0")
+    tuned = smoke("dataset=kdv1d", *small, *still, start)
+    record = pipeline.run(tuned)
+    assert f"Starting from {source.run_id}. Afresh: nothing." in capsys.readouterr().out
+    assert record.config["initial"]["run_id"] == source.run_id
+    assert record.config_hash != identity(smoke("dataset=kdv1d", *small, *still)).config_hash
+    weights, given = (dict(Surrogate.load(run_directory(cfg)).operator.named_parameters()) for cfg in (tuned, first))
+    torch.testing.assert_close(weights, given, rtol=1e-5, atol=1e-8)
+    for other, expected in (
+        ("model=unet", "is a run of neuralop_bench.models.fno.FNO, but model=unet is another network"),
+        ("model.width=7", "of the same name and shape for only 257 of"),
+    ):
+        with pytest.raises(ConfigError, match=expected):
+            pipeline.run(smoke("dataset=kdv1d", *small, other, start))
+    tuned.initial["sha256"] = "0" * 64
+    with pytest.raises(ConfigError, match="has changed since"):
+        pipeline.run(tuned)
 
 
 @pytest.mark.parametrize("damage", [pytest.param("truncated", marks=pytest.mark.exhaustive), "flipped"])

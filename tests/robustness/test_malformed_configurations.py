@@ -236,6 +236,7 @@ MORE = [
     ("trainer.unroll=11", "trainer.unroll"),
     ("trainer.pushforward=-1", "trainer.pushforward must be at least 0"),
     ("trainer.prepare_copies=0", "trainer.prepare_copies must be at least 1"),
+    ("init_from=nowhere", "init_from=nowhere isn't the directory of a finished run with its weights"),
     ("dataset.ladder=[1,0]", "dataset.ladder[1] must be at least"),
     ("preload_gib=nan", "preload_gib must be at least 0"),
     ("scheduler.warmup=2", "scheduler: Expected float between 0 and 1"),
