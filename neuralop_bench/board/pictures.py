@@ -23,8 +23,6 @@ from neuralop_bench.records.trials import best_so_far
 
 # Rows that are drawn, best first. More would make a picture hard to read and the page heavy.
 MOST_PICTURED = 12
-# Of the experiments that repeat those of papers.
-PUBLISHED_TRACK = "paper"
 
 Profiles = Mapping[str, list[Profile]]
 
@@ -174,8 +172,8 @@ def _mean(values: Sequence[np.ndarray]) -> np.ndarray:
 def published_and_reached(groups: Sequence[Group]) -> str | None:
     """SVG of the errors of published experiments against the published values; None if none has been run."""
     drawn: dict[str, list[tuple[float, float, tuple[float, float]]]] = {}
-    for row in reached([group for group in groups if group.track == PUBLISHED_TRACK]):
-        if row.mean is not None and 0 < row.mean < math.inf:
+    for row in reached(groups):
+        if row.is_of_paper and row.mean is not None and 0 < row.mean < math.inf:
             ends = min(row.errors), max(row.errors)
             drawn.setdefault(row.entry.name, []).append((row.published.value, row.mean, ends))
     if not drawn:

@@ -28,6 +28,12 @@ class Reached:
     differences: tuple[str, ...]
 
     @property
+    def is_of_paper(self) -> bool:
+        """Whether it is a paper's experiment, perhaps with other parameters or fewer epochs, and no other task that is
+        close to the value's."""
+        return str(self.entry.seeds.first.config.get("choices", {}).get("experiment", "")).startswith("paper/")
+
+    @property
     def mean(self) -> float | None:
         return math.fsum(self.errors) / len(self.errors) if self.errors else None
 

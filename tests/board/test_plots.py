@@ -64,13 +64,15 @@ def test_trials_are_drawn_in_their_order_where_the_board_has_them(tmp_path: Path
 
 def test_runs_of_published_experiments_are_drawn_against_their_values(tmp_path: Path) -> None:
     entry = published.by_id()["fno_darcy85"]
-    runs = [small_record(seed, error, config={"published": {"id": entry.id}}) for seed, error in ((0, 0.02), (1, 0.04))]
-    groups = Board.of(collect([save(tmp_path / "lite", *runs)])).groups
-    (row,) = reached(groups)
+    boards = []
+    for experiment in ("leaderboard", "paper/fno_darcy85"):
+        config = {"published": {"id": entry.id}, "choices": {"experiment": experiment}}
+        runs = [small_record(seed, error, config=config) for seed, error in ((0, 0.02), (1, 0.04))]
+        boards.append(Board.of(collect([save(tmp_path / experiment, *runs)])).groups)
+    (row,) = reached(boards[0])
     assert (row.published, row.errors, row.mean) == (entry, (0.02, 0.04), 0.03)
-    assert pictures.published_and_reached(groups) is None  # their tasks aren't those of the paper
-    groups = Board.of(collect([save(tmp_path / "paper", *(replace(run, track="paper") for run in runs))])).groups
-    svg = pictures.published_and_reached(groups)
+    assert pictures.published_and_reached(boards[0]) is None
+    svg = pictures.published_and_reached(boards[1])
     assert svg is not None
     assert "published error" in texts(plots.standalone(svg, pictures.colours()))
     assert "var(--s0)" in svg
