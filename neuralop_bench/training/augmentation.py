@@ -1,7 +1,8 @@
-"""Transformations of training batches that map solutions to solutions."""
+"""Transformations of training batches: to other solutions, or to inputs with errors."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import NamedTuple, Protocol
 
@@ -9,7 +10,7 @@ import torch
 from torch import Tensor
 
 from data_gen.spec import DatasetSpec
-from neuralop_bench.batch import Batch
+from neuralop_bench.batch import TIME, Batch, space_axes
 
 
 class Augmentation(Protocol):
@@ -111,6 +112,42 @@ class Symmetries:
             element = draw(frames.shape[2:])
             frames, static = element.of_state(element.move(frames)), element.move(static)
         return frames, static
+
+
+class Noise:
+    """Add normally distributed noise to the given frames and leave the target as it is, so that a model learns to
+    remove errors of the size of its own (Sanchez-Gonzalez et al. 2020, arXiv 2002.09405, section 4.2; Tran et al. 2023,
+    arXiv 2111.13802, section 3).
+
+    Args:
+        spec: spec of the training data.
+        size: standard deviation of the noise, relative to the root mean square of the field over the frames of a
+            sample.
+        symmetries: whether the sample is mapped by a random symmetry before (``Symmetries``).
+
+    Raises:
+        ValueError: ``size`` isn't positive, the problem is steady, or ``symmetries`` can't be had.
+    """
+
+    def __init__(self, spec: DatasetSpec, *, size: float = 0.01, symmetries: bool = False) -> None:
+        if not 0 < size < math.inf:
+            raise ValueError(f"augmentation.size must be positive, got {size}. It is the size of the noise.")
+        if spec.is_steady:
+            raise ValueError(
+                f"augmentation=noise adds noise to given frames, but {spec.name} has none: it is steady. Use "
+                "augmentation=symmetries or none."
+            )
+        self._size = size
+        self._moved = Symmetries(spec) if symmetries else none(spec)
+
+    def __call__(self, batch: Batch, before: int = 0, after: int = 0) -> Batch:
+        batch = self._moved(batch, before, after)
+        history = batch.history
+        # One after another on the CPU, so that the numbers of a sample depend neither on the process nor on the device.
+        draws = [torch.randn(history.shape[1:]) for _ in range(before + len(history) + after)]
+        noise = torch.stack(draws[before : before + len(history)]).to(history)
+        scale = history.square().mean(dim=(TIME, *space_axes(history)), keepdim=True).sqrt()
+        return batch._replace(history=history + self._size * scale * noise)
 
 
 def _same(field: Tensor) -> Tensor:

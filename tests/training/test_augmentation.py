@@ -16,7 +16,7 @@ from data_gen.problems.ns2d import NavierStokes2D, SinusoidalForcing
 from data_gen.spec import DatasetSpec, FieldSpec
 from neuralop_bench.batch import Batch
 from neuralop_bench.training import augmentation
-from neuralop_bench.training.augmentation import Symmetries
+from neuralop_bench.training.augmentation import Noise, Symmetries
 
 N = 16
 SPEC = NavierStokes2D(viscosity=1e-3, resolution=N).spec
@@ -233,6 +233,38 @@ def test_an_unknown_symmetry_beside_known_ones_is_left_out() -> None:
     moved = Symmetries(spec)(batch_of(frames, 0)).target
     images = [sampled(function), sampled(lambda x, y: function(0.25 - x, -y))]
     assert max(float(distances(images, sample[0, 0]).min()) for sample in moved) < 1e-12
+
+
+def test_noise_has_its_size_in_given_frames_alone_whatever_process_draws_it() -> None:
+    frames = 3.0 * torch.randn(6, 4, 2, N, N)
+    frames[:, :, 1] *= 10
+    whole = batch_of(frames, 3)
+    augment = Noise(SPEC, size=0.1)
+    torch.manual_seed(1)
+    noisy = augment(whole)
+    assert noisy.target is whole.target
+    error = (noisy.history - whole.history).square().mean(dim=(1, 3, 4)).sqrt()
+    torch.testing.assert_close(error, torch.tensor([0.3, 3.0]).expand(6, 2), rtol=0.1, atol=0)
+    torch.manual_seed(1)
+    part = augment(Batch(*(fields[2:5] for fields in whole)), before=2, after=1)
+    assert torch.equal(part.history, noisy.history[2:5])
+    assert torch.randn(()) == (torch.manual_seed(1), augment(whole), torch.randn(()))[-1]
+
+
+def test_noise_on_images_under_symmetries_is_noise_on_an_image() -> None:
+    whole = batch_of(sampled(function).expand(1, 2, 1, N, N), 1)
+    moved = Noise(SPEC, size=1e-6, symmetries=True)(whole)
+    assert distances(group(), moved.target[0, 0, 0].double()).min() < 1e-6
+    assert distances(group(), moved.history[0, 0, 0].double()).min() < 1e-4
+
+
+@pytest.mark.parametrize(
+    ("spec", "size", "expected"),
+    [(SPEC, 0.0, "augmentation.size must be positive"), (Darcy2D(resolution=N).spec, 0.1, "it is steady")],
+)
+def test_noise_that_cant_be_added_is_refused(spec: DatasetSpec, size: float, expected: str) -> None:
+    with pytest.raises(ValueError, match=expected):
+        Noise(spec, size=size)
 
 
 def test_none_leaves_batches_alone() -> None:
