@@ -119,6 +119,7 @@ def _deciding(run: RunConfig) -> dict[str, Any]:
         (trainer, "precision", "float32"),
         (trainer, "keep", "best"),
         (surrogate, "normalize", True),
+        (surrogate, "stages", 1),
     ):
         if node[key] == default:
             del node[key]

@@ -25,6 +25,7 @@ _SAFE_NAME = r"[A-Za-z0-9][A-Za-z0-9._+-]{0,39}"
 _MOST = 2**31 - 1
 _MOST_FRAMES = 2**16  # more would run for days
 _MOST_WORKERS = 1024
+_MOST_STAGES = 16
 _MOST_GIB = 2**20
 _MOST_POINTS = 8192  # per axis, of a solver's grid
 # torch accepts 64 bits, and the order of an epoch's samples is drawn with a million times the seed.
@@ -98,6 +99,11 @@ def _require_steps(run: RunConfig) -> None:
             "surrogate.residual=true predicts increments over the last history frame, but dataset.history is 0. "
             "Use surrogate.residual=false. The model persistence needs it to be true: choose another model."
         )
+    if run.trainer.epochs % run.surrogate.stages:
+        raise ConfigError(
+            f"trainer.epochs={run.trainer.epochs} can't be divided equally among surrogate.stages="
+            f"{run.surrogate.stages}, which are trained one after another. Change one of them."
+        )
     if run.trainer.pushforward % run.surrogate.bundle:
         raise ConfigError(
             f"trainer.pushforward={run.trainer.pushforward} isn't a whole number of bundles: surrogate.bundle="
@@ -125,6 +131,7 @@ def _require_ranges(run: RunConfig) -> None:
         "data.n_fresh": (1 if run.data.n_fresh is None else run.data.n_fresh, 1, _MOST),
         "data.workers": (run.data.workers, 0, _MOST_WORKERS),
         "surrogate.bundle": (run.surrogate.bundle, 1, _MOST_FRAMES),
+        "surrogate.stages": (run.surrogate.stages, 1, _MOST_STAGES),
         "seed": (run.seed, 0, _LARGEST_SEED),
         "workers": (1 if run.workers is None else run.workers, 1, _MOST_WORKERS),
         "tuning_trials": (1 if run.tuning_trials is None else run.tuning_trials, 1, _MOST),
@@ -239,11 +246,16 @@ def _require_streamable(run: RunConfig) -> None:
 
 
 def require_one_process(run: RunConfig, n_processes: int) -> None:
-    """Check that a training with several processes doesn't use data=stream.
+    """Check that a training with several processes neither uses data=stream nor has several stages.
 
     Raises:
         ConfigError: it does.
     """
+    if run.surrogate.stages > 1 and n_processes > 1:
+        raise ConfigError(
+            f"surrogate.stages={run.surrogate.stages} changes which weights are trained, but {n_processes} processes "
+            "share their gradients in a fixed way. Use surrogate.stages=1, or one process."
+        )
     if run.data.stream and n_processes > 1:
         raise ConfigError(
             f"data=stream keeps its samples in the memory of one training process, but {n_processes} were started. "

@@ -94,12 +94,14 @@ class SurrogateConfig:
     Attributes:
         bundle: steps predicted per call.
         residual: predict increments over the last history frame.
+        stages: number of networks in a sum, trained one after another, each on the residual of those before it.
         normalize: standardise every field by its mean and standard deviation over the training data; otherwise an
             operator gets and gives fields in their own units.
     """
 
     bundle: int = 1
     residual: bool = False
+    stages: int = 1
     normalize: bool = True
 
 

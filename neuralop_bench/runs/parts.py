@@ -28,6 +28,7 @@ def operator(cfg: RunConfig, spec: DatasetSpec, device: torch.device) -> nn.Modu
         spec,
         n_history=cfg.dataset.history,
         bundle=cfg.surrogate.bundle,
+        stages=cfg.surrogate.stages,
         device=device,
         n_pairs=n_pairs(cfg, spec.n_snapshots),
     )

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from textwrap import shorten
 from typing import Any
@@ -16,16 +18,19 @@ from yaml import YAMLError
 from data_gen.spec import DatasetSpec
 from neuralop_bench.batch import TIME, Batch, Field, Trajectory
 from neuralop_bench.config import constructors
+from neuralop_bench.layers.options import Inapplicable
 from neuralop_bench.layers.precision import widened
 from neuralop_bench.metrics.cost import count_parameters
 from neuralop_bench.records.run_directory import BEST_NAME
 from neuralop_bench.runtime import plain_yaml
 from neuralop_bench.surrogate import checkpoint
+from neuralop_bench.surrogate.boosted import Boosted
 from neuralop_bench.surrogate.normalization import Normalizer
 from neuralop_bench.surrogate.rollout import rollout
 
 _MOST_STEPS = 2**16
 _MOST_POINTS = 2**16  # per axis
+_MOST_STAGES = 16
 
 
 class _DescribedDataset(BaseModel, strict=True):
@@ -35,6 +40,7 @@ class _DescribedDataset(BaseModel, strict=True):
 class _DescribedSurrogate(BaseModel, strict=True):
     bundle: int = PydanticField(ge=1, le=_MOST_STEPS)
     residual: bool
+    stages: int = PydanticField(default=1, ge=1, le=_MOST_STAGES)
 
 
 class _Described(BaseModel, strict=True):
@@ -105,13 +111,14 @@ class Surrogate(nn.Module):
         model = {key: value for key, value in described.model.items() if key != "label"}
         constructors.require_trusted("model", model, trust, foreign=True)
         constructors.check("model", model, trust)
-        n_history, bundle = described.dataset.history, described.surrogate.bundle
+        n_history, made = described.dataset.history, described.surrogate
+        sizes: dict[str, Any] = {"n_history": n_history, "bundle": made.bundle, "stages": made.stages}
         # First without memory: a small file can describe a network of many gigabytes.
-        empty = build_operator(model, spec, n_history=n_history, bundle=bundle, device=torch.device("meta"))
+        empty = build_operator(model, spec, **sizes, device=torch.device("meta"))
         checkpoint.load_weights(empty, {name: value.to("meta") for name, value in _of_operator(states).items()}, path)
-        operator = build_operator(model, spec, n_history=n_history, bundle=bundle, device=torch.device(device))
+        operator = build_operator(model, spec, **sizes, device=torch.device(device))
         normalizer = Normalizer(**{name: states[f"normalizer.{name}"] for name in Normalizer.__annotations__})
-        surrogate = cls(operator, normalizer, **described.surrogate.model_dump())
+        surrogate = cls(operator, normalizer, bundle=made.bundle, residual=made.residual)
         checkpoint.load_weights(surrogate, states, path)
         surrogate.spec, surrogate.n_history = spec, n_history
         return surrogate.to(device).eval()
@@ -171,6 +178,15 @@ class Surrogate(nn.Module):
         prepare(*(torch.cat(fields) for fields in zip(*pairs, strict=True)))
 
     @torch.no_grad()
+    def residual_size(self, batches: Iterable[Batch]) -> float:
+        """Root mean square of what the operator's output lacks, over batches with targets of a bundle's length."""
+        lacking = (
+            self.encode_target(b.history, b.target) - self.operator(self.encode(b.history, b.static)) for b in batches
+        )
+        squares = [(float(fields.double().square().sum()), fields.numel()) for fields in lacking]
+        return math.sqrt(sum(total for total, _ in squares) / sum(n for _, n in squares))
+
+    @torch.no_grad()
     def predict(self, batch: Batch, n_steps: int) -> Trajectory:
         """Free-running prediction of ``n_steps`` snapshots, [B, n_steps, C, *S], in evaluation mode."""
         was_training = self.training
@@ -205,18 +221,25 @@ def build_operator(
     bundle: int,
     device: torch.device,
     n_pairs: int | None = None,
+    stages: int = 1,
 ) -> nn.Module:
     """Build the network of a model node for the channels and the grid of a dataset.
 
     On the device ``meta`` it takes no memory, so impossible sizes fail before any work is done. With ``n_pairs``, the
-    network's method ``require_pairs``, if it has one, checks this number of training pairs.
+    network's method ``require_pairs``, if it has one, checks this number of training pairs. Of several ``stages``, each
+    is a network of this kind (``Boosted``).
     """
+    n_in, n_out = n_history * len(spec.state) + len(spec.static) + len(spec.channels), bundle * len(spec.state)
+    make = partial(constructors.build(model), out_channels=n_out, grid=spec.grid)
     with device:
-        operator = constructors.build(model)(
-            in_channels=n_history * len(spec.state) + len(spec.static) + len(spec.channels),
-            out_channels=bundle * len(spec.state),
-            grid=spec.grid,
-        )
+        operator = make(in_channels=n_in)
+        if stages > 1:
+            if hasattr(operator, "prepare") or not any(p.requires_grad for p in operator.parameters()):
+                raise Inapplicable(
+                    f"surrogate.stages={stages} trains networks one after another, but this model is prepared with "
+                    "the training pairs or has nothing to train. Use surrogate.stages=1."
+                )
+            operator = Boosted([operator, *(make(in_channels=n_in + n_out) for _ in range(1, stages))])
     if n_pairs is not None and (check := getattr(operator, "require_pairs", None)) is not None:
         check(n_pairs)
     return operator

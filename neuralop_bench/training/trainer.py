@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -14,6 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
 
 from data_gen import progress
 from neuralop_bench.batch import TIME, Batch, Field, Predictor, Trajectory
@@ -22,6 +24,7 @@ from neuralop_bench.metrics.relative import mean_squares, relative_l2_of
 from neuralop_bench.records.run_directory import BEST_NAME, LAST_NAME
 from neuralop_bench.runtime.processes import Processes
 from neuralop_bench.surrogate import checkpoint
+from neuralop_bench.surrogate.boosted import Boosted
 from neuralop_bench.surrogate.rollout import rollout
 from neuralop_bench.surrogate.surrogate import Surrogate
 from neuralop_bench.training.augmentation import Augmentation
@@ -127,15 +130,16 @@ class Trainer:
             Diverged: the loss became non-finite; last.pt and best.pt stay as they were.
         """
         clock = _Clock()
+        pairs = train.source.windows(surrogate.bundle)
         if not (folder / LAST_NAME).exists():  # a checkpoint already contains the result of prepare
-            pairs = train.source.windows(surrogate.bundle)
             surrogate.prepare(self._copies(pairs, recipe.augmentation, processes.device))
         files = Files(folder, config, train.source.spec.to_json(), processes)
         parameters = [p for p in surrogate.parameters() if p.requires_grad]
         if not parameters:
             return self._keep_prepared(surrogate, valid, tracker, files, clock)
         optim, n_batches = recipe.optimizer(parameters), -(-len(train) // self.batch_size)
-        scheduler = recipe.schedule(optim, n_epochs=self.epochs, steps_per_epoch=n_batches)
+        stages = _Stages(self.epochs, surrogate, optim, partial(recipe.schedule, steps_per_epoch=n_batches))
+        scheduler = stages.schedule()
         training = State(surrogate, optim, scheduler, files)
         at = training.resume()
         train.spent.update(at.spent)
@@ -146,6 +150,7 @@ class Trainer:
         clock.saved()
         with progress.track("Training", self.epochs * n_batches, "steps", at.epoch * n_batches + at.batch) as bar:
             while at.epoch < self.epochs:
+                stages.enter(training, pairs.in_order(self.batch_size))
                 for value in self._steps(training, train, objective, recipe.augmentation):
                     _require_finite(value, at, n_batches)
                     at.batch += 1
@@ -163,6 +168,7 @@ class Trainer:
         processes.wait()  # for best.pt
         if at.best_epoch < 0:
             raise Diverged("No epoch gave a finite error on the validation split.")
+        stages.end()
         checkpoint.load_weights(surrogate, files.load_best(at)["model"], folder / BEST_NAME)
         return at
 
@@ -276,6 +282,52 @@ def validate(predictor: Predictor, valid: Windows, batch_size: int, processes: P
         prediction = predictor.predict(_to(batch, processes.device), valid.n_steps)
         squares.append(mean_squares(prediction, batch))
     return relative_l2_of(np.concatenate(processes.interleaved(squares)))
+
+
+class _Stages:
+    """The networks of a ``Boosted`` operator, trained one after another with as many epochs and a schedule of their
+    own; any other operator is a single stage.
+
+    Each stage starts from the best weights of those before it. It leaves them as they are.
+    """
+
+    def __init__(
+        self, epochs: int, surrogate: Surrogate, optim: Optimizer, schedule: Callable[..., LRScheduler]
+    ) -> None:
+        operator = surrogate.operator
+        self._surrogate, self._optim, self._make = surrogate, optim, schedule
+        self._boosted = operator if isinstance(operator, Boosted) else None
+        self._n_epochs = epochs // (1 if self._boosted is None else len(self._boosted.stages))
+        self._rates = [group["lr"] for group in optim.param_groups]
+
+    def schedule(self) -> LRScheduler:
+        """A new schedule, for one stage."""
+        for group, rate in zip(self._optim.param_groups, self._rates, strict=True):
+            group["lr"] = rate
+        return self._make(self._optim, n_epochs=self._n_epochs)
+
+    def enter(self, training: State, pairs: Iterable[Batch]) -> None:
+        """Do what is due before an epoch, which may be the first of a stage or one that a resumed training goes on
+        with."""
+        at, boosted = training.at, self._boosted
+        if boosted is None:
+            return
+        number = at.epoch // self._n_epochs
+        if number == 0 or at.epoch % self._n_epochs or at.batch:
+            boosted.train_stage(number, float(boosted.scale[number]))
+            return
+        files = training.files
+        checkpoint.load_weights(self._surrogate, files.load_best(at)["model"], files.folder / BEST_NAME)
+        boosted.n_active = number
+        self._surrogate.eval()
+        device = training.device
+        boosted.train_stage(number, self._surrogate.residual_size(_to(batch, device) for batch in pairs))
+        self._optim.state.clear()
+        training.scheduler = self.schedule()
+
+    def end(self) -> None:
+        if self._boosted is not None:
+            self._boosted.end_training()
 
 
 class _Objective(nn.Module):

@@ -236,6 +236,8 @@ MORE = [
     ("trainer.unroll=11", "trainer.unroll"),
     ("trainer.pushforward=-1", "trainer.pushforward must be at least 0"),
     ("trainer.prepare_copies=0", "trainer.prepare_copies must be at least 1"),
+    ("surrogate.stages=0", "surrogate.stages must be at least 1"),
+    ("surrogate.stages=3", "can't be divided equally among surrogate.stages=3"),
     ("init_from=nowhere", "init_from=nowhere isn't the directory of a finished run with its weights"),
     ("dataset.ladder=[1,0]", "dataset.ladder[1] must be at least"),
     ("preload_gib=nan", "preload_gib must be at least 0"),

@@ -20,6 +20,7 @@ from neuralop_bench.batch import Batch
 from neuralop_bench.data.trajectories import Trajectories, Windows
 from neuralop_bench.models.fno import FNO
 from neuralop_bench.runtime.processes import ALONE
+from neuralop_bench.surrogate.boosted import Boosted
 from neuralop_bench.surrogate.normalization import Normalizer
 from neuralop_bench.surrogate.surrogate import Surrogate
 from neuralop_bench.training import augmentation, losses, schedules
@@ -353,5 +354,53 @@ def test_other_ways_of_training_resume_bit_for_bit(
         fit(tmp_path / "cut", loss=_dying_after(n_steps), checkpoint_seconds=0.0)
     torch.manual_seed(123)
     resumed, _ = fit(tmp_path / "cut")
+    for (name, one), two in zip(whole.state_dict().items(), resumed.state_dict().values(), strict=True):
+        assert torch.equal(one, two), name
+
+
+# Stages -------------------------------------------------------------------------------------------------------------
+
+
+def _of_stages(train: Trajectories, n_stages: int) -> Surrogate:
+    torch.manual_seed(0)
+    make = functools.partial(FNO, out_channels=1, grid=PROBLEM.spec.grid, n_modes=4, width=6, n_layers=2)
+    stages = [make(in_channels=2 if number == 0 else 3) for number in range(n_stages)]
+    normalizer = Normalizer.fit(train.whole().in_order(4), bundle=1)
+    surrogate = Surrogate(Boosted(stages) if n_stages > 1 else stages[0], normalizer, residual=True)
+    torch.manual_seed(1)
+    return surrogate
+
+
+def test_a_stage_learns_the_residual_of_those_before_it_and_leaves_them_as_they_are(
+    splits: dict[str, Trajectories], tmp_path: Path
+) -> None:
+    train = splits["train"]
+    alone, first = _fit(splits, tmp_path / "alone", epochs=3, surrogate=_of_stages(train, 1))
+    both, progress = _fit(splits, tmp_path / "both", epochs=6, surrogate=_of_stages(train, 2))
+    operator = both.operator
+    assert isinstance(operator, Boosted)
+    assert progress.curve[2]["valid_rel_l2"] == first.curve[2]["valid_rel_l2"]
+    torch.testing.assert_close(operator.stages[0].state_dict(), alone.operator.state_dict(), rtol=0, atol=0)
+    pairs = list(train.windows(1).in_order(4))
+    assert float(operator.scale[1]) == pytest.approx(alone.residual_size(pairs))
+    assert both.residual_size(pairs) < 0.97 * alone.residual_size(pairs)
+    assert [row["learning_rate"] for row in progress.curve[3:]] == [row["learning_rate"] for row in first.curve]
+    assert both.n_parameters > 2 * alone.n_parameters
+    operator.n_active = 1
+    batch = pairs[0]
+    torch.testing.assert_close(both.predict(batch, 2), alone.predict(batch, 2))
+
+
+# Two stages of two epochs, of five steps each: killed in the first, at its end, in the second, at the very end.
+@pytest.mark.parametrize("n_steps", [3, 10, 12, 19])
+@pytest.mark.parametrize("checkpoint_seconds", [0.0, 1e9], ids=["every_step", "every_epoch"])
+def test_a_training_in_stages_resumes_bit_for_bit(
+    splits: dict[str, Trajectories], tmp_path: Path, n_steps: int, checkpoint_seconds: float
+) -> None:
+    fit = functools.partial(_fit, splits, epochs=4, checkpoint_seconds=checkpoint_seconds)
+    whole, _ = fit(tmp_path / "whole", surrogate=_of_stages(splits["train"], 2))
+    with pytest.raises(_Killed):
+        fit(tmp_path / "cut", surrogate=_of_stages(splits["train"], 2), loss=_dying_after(n_steps))
+    resumed, _ = fit(tmp_path / "cut", surrogate=_of_stages(splits["train"], 2))
     for (name, one), two in zip(whole.state_dict().items(), resumed.state_dict().values(), strict=True):
         assert torch.equal(one, two), name
