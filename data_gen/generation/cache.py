@@ -305,8 +305,9 @@ def _known_errors(work: _Request, split: str) -> list[list[float]]:
 
 def _measure(work: _Request, split: str) -> tuple[str, list[list[float]]]:
     keep_freed_memory()
-    first, again = ([generator(work.seed, split, index) for index in range(certificate.N_CHECKED)] for _ in range(2))
-    with _on(work.device):
+    indices = range(certificate.N_CHECKED)
+    first, again = ([generator(work.seed, split, index) for index in indices] for _ in range(2))
+    with _on(work.device), shards.naming(work.problem.spec.name, split, indices):
         errors = certificate.measure(work.problem, first, again)
     with replacing(_errors_path(work, split)) as temporary:
         temporary.write_text(json.dumps(errors))
@@ -374,7 +375,7 @@ def _solve_shards(work: _Request, split: str, numbers: Sequence[int]) -> int:
     """Solve several shards at once, because one alone can't keep a device busy. Returns how many."""
     started = time.perf_counter()
     indices = [shard * SHARD_SIZE + i for shard in numbers for i in range(SHARD_SIZE)]
-    with _on(work.device):
+    with _on(work.device), shards.naming(work.problem.spec.name, split, indices):
         samples = work.problem.simulate([generator(work.seed, split, index) for index in indices])
     fields = to_fields(work.problem.spec, samples)
     seconds = (time.perf_counter() - started) / len(numbers)

@@ -110,9 +110,9 @@ def require(error: float, tolerance: float | None, what: str) -> None:
     if tolerance is not None and not error <= tolerance:
         raise CertificateError(
             f"{what}: the measured error {_rounded(error)} (relative L2 per snapshot, against half the step at twice "
-            f"the resolution) is above dataset.tolerance={tolerance:g}. Raise the solver's resolution "
-            "(dataset.problem.oversampling or solver_resolution), shorten the trajectories, or accept less accurate "
-            "data with a higher dataset.tolerance."
+            f"the resolution) is above dataset.tolerance={tolerance:g}. Raise dataset.problem.oversampling, "
+            "solver_resolution or resolution, or lower max_step (whichever the problem has), shorten the trajectories, "
+            "or accept less accurate data with a higher dataset.tolerance."
         )
 
 

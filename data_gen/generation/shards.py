@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -13,16 +14,31 @@ from data_gen.files import replacing_stream
 from data_gen.generation.memory import keep_freed_memory
 from data_gen.generation.random_streams import generator
 from data_gen.layout import DIAGNOSTICS, SHARD_SIZE
+from data_gen.solvers.errors import SolverError
 from data_gen.spec import DatasetSpec, Problem
 from data_gen.store import DatasetFile, Fields, hash_fields, require_fields, to_fields
 
 
+@contextmanager
+def naming(dataset: str, split: str, indices: Sequence[int]) -> Iterator[None]:
+    """Say in a solver's error which samples it was given: it only knows their places in the batch."""
+    try:
+        yield
+    except SolverError as error:
+        raise SolverError(f"{dataset}, {split}, batch of samples {indices[0]} to {indices[-1]}: {error}") from error
+
+
 def solve(problem: Problem, seed: int, split: str, shard: int) -> tuple[Fields, float]:
-    """The fields that a file stores for the 16 samples of a shard, and the seconds of one core that solving took."""
+    """The fields that a file stores for the 16 samples of a shard, and the seconds of one core that solving took.
+
+    Raises:
+        SolverError: the solver left its region of validity.
+    """
     keep_freed_memory()
     started = time.process_time()  # not wall time: next to a training there may be fewer cores than processes
-    rngs = [generator(seed, split, index) for index in range(shard * SHARD_SIZE, (shard + 1) * SHARD_SIZE)]
-    fields = to_fields(problem.spec, problem.simulate(rngs))
+    indices = range(shard * SHARD_SIZE, (shard + 1) * SHARD_SIZE)
+    with naming(problem.spec.name, split, indices):
+        fields = to_fields(problem.spec, problem.simulate([generator(seed, split, index) for index in indices]))
     return fields, time.process_time() - started
 
 

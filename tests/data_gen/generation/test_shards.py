@@ -9,9 +9,11 @@ import numpy as np
 import pytest
 
 from data_gen import files, store
-from data_gen.generation import cache
+from data_gen.generation import cache, shards
 from data_gen.layout import SHARD_SIZE
+from data_gen.problems.allen_cahn1d import AllenCahn1D
 from data_gen.problems.ns2d import NavierStokes2D
+from data_gen.solvers.errors import SolverError
 from data_gen.store import Fields
 
 PROBLEM = NavierStokes2D(viscosity=1e-3, resolution=8, oversampling=1.0, n_snapshots=2)
@@ -78,3 +80,12 @@ def test_a_shard_of_other_fields_is_solved_again(tmp_path: Path) -> None:
     np.savez(scratch / "train-00000.npz", vorticity=fields["vorticity"], seconds=0.0, sha256=store.hash_fields(fields))
     path = cache.ensure(PROBLEM, {"train": 16}, 0, tmp_path / "cut", workers=1)["train"]
     assert path.read_bytes() == whole
+
+
+def test_a_blow_up_names_dataset_split_samples_time_and_knob() -> None:
+    problem = AllenCahn1D(resolution=32, interval=8.0, first_step=8.0, max_step=8.0)
+    expected = (
+        r"allen_cahn1d, test, batch of samples 32 to 47: Sample \d+ of the batch .* before t=\d+\. Lower .*max_step"
+    )
+    with pytest.raises(SolverError, match=expected):
+        shards.solve(problem, seed=0, split="test", shard=2)
