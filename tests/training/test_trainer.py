@@ -358,6 +358,27 @@ def test_other_ways_of_training_resume_bit_for_bit(
         assert torch.equal(one, two), name
 
 
+def test_subnormal_numbers_are_zero_in_training_steps_and_nowhere_else(
+    splits: dict[str, Trajectories], tmp_path: Path
+) -> None:
+    def product() -> float:
+        return float(torch.tensor([1e-30]) * torch.tensor([1e-10]))
+
+    seen: list[float] = []
+
+    def loss(prediction: torch.Tensor, target: torch.Tensor, scale: losses.Scale) -> torch.Tensor:
+        seen.append(product())
+        return losses.relative_l2(prediction, target, scale)
+
+    surrogate = _surrogate(splits["train"])
+    predict, outside = surrogate.predict, []
+    surrogate.predict = lambda *arguments: outside.append(product()) or predict(*arguments)  # pyright: ignore[reportAttributeAccessIssue]
+    _fit(splits, tmp_path, surrogate=surrogate, loss=loss)
+    assert set(seen) == {0.0}
+    assert outside
+    assert 0.0 not in (*outside, product())
+
+
 # Stages -------------------------------------------------------------------------------------------------------------
 
 
