@@ -15,6 +15,11 @@ from data_gen.grids import Grid
 
 Scalar = float | int | str
 
+
+class SolverError(RuntimeError):
+    """A solver left its region of validity; the message names the sample, the reason and the parameter to change."""
+
+
 # Steps in time that differ by less, relative to their mean, are even.
 _EVEN = 1e-2
 
@@ -179,7 +184,11 @@ class Problem(Protocol):
     def spec(self) -> DatasetSpec: ...
 
     def simulate(self, rngs: Sequence[np.random.Generator]) -> Samples:
-        """Draw one input from each generator, then solve. Sample i depends on ``rngs[i]`` alone."""
+        """Draw one input from each generator, then solve. Sample i depends on ``rngs[i]`` alone.
+
+        Raises:
+            SolverError: it can't deliver the promised accuracy.
+        """
         ...
 
     def simulate_refined(self, rngs: Sequence[np.random.Generator]) -> Samples:

@@ -14,8 +14,7 @@ from data_gen.files import replacing_stream
 from data_gen.generation.memory import keep_freed_memory
 from data_gen.generation.random_streams import generator
 from data_gen.layout import DIAGNOSTICS, SHARD_SIZE
-from data_gen.solvers.errors import SolverError
-from data_gen.spec import DatasetSpec, Problem
+from data_gen.spec import DatasetSpec, Problem, SolverError
 from data_gen.store import DatasetFile, Fields, hash_fields, require_fields, to_fields
 
 

@@ -37,9 +37,8 @@ from data_gen.random_fields import (
     require_parameter,
     varying,
 )
-from data_gen.solvers.errors import SolverError
 from data_gen.solvers.etdrk4 import graded_steps, halved, integrate
-from data_gen.spec import DatasetSpec, FieldSpec, Samples
+from data_gen.spec import DatasetSpec, FieldSpec, Samples, SolverError
 from data_gen.spectral import Space
 
 # ETDRK4 is stable at every wavenumber of any resolution if max|u| sqrt(dt / nu) <= 2.19: damping by nu kappa^2 dt then

@@ -29,7 +29,7 @@ import scipy.sparse
 import scipy.sparse.linalg
 from numpy.typing import NDArray
 
-from data_gen.solvers.errors import SolverError
+from data_gen.spec import SolverError
 
 POISSON, SCALED, DIRECT = 0, 1, 2
 

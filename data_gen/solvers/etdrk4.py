@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from data_gen.solvers.errors import SolverError
+from data_gen.spec import SolverError
 
 # dv/dt = L v + N(v): maps the states [sample, *modes] to N, a new tensor of the same shape.
 Nonlinearity = Callable[[Tensor], Tensor]

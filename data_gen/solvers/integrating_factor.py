@@ -12,7 +12,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from data_gen.solvers.errors import SolverError
+from data_gen.spec import SolverError
 
 # dv/dt = L v + N(v, t): maps the states [sample, *modes] and their times [sample] to N, a new tensor each time.
 Nonlinearity = Callable[[Tensor, Tensor], Tensor]

@@ -26,8 +26,7 @@ from data_gen.problems.kdv1d import KortewegDeVries1D
 from data_gen.problems.ks1d import KuramotoSivashinsky1D
 from data_gen.random_fields import GaussianBlobs
 from data_gen.semilinear import SemilinearProblem
-from data_gen.solvers.errors import SolverError
-from data_gen.spec import Samples
+from data_gen.spec import Samples, SolverError
 from neuralop_bench.batch import Batch
 from neuralop_bench.training.augmentation import Symmetries
 

@@ -13,7 +13,7 @@ from data_gen.generation import cache, shards
 from data_gen.layout import SHARD_SIZE
 from data_gen.problems.allen_cahn1d import AllenCahn1D
 from data_gen.problems.ns2d import NavierStokes2D
-from data_gen.solvers.errors import SolverError
+from data_gen.spec import SolverError
 from data_gen.store import Fields
 
 PROBLEM = NavierStokes2D(viscosity=1e-3, resolution=8, oversampling=1.0, n_snapshots=2)

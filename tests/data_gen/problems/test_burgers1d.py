@@ -19,7 +19,7 @@ from data_gen.generation.random_streams import generator
 from data_gen.grids import Grid
 from data_gen.problems.burgers1d import Burgers1D, BurgersDynamics
 from data_gen.random_fields import PeriodicGaussianField1D
-from data_gen.solvers.errors import SolverError
+from data_gen.spec import SolverError
 
 Array = NDArray[np.floating]
 EXHAUSTIVE = pytest.mark.exhaustive

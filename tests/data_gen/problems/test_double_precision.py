@@ -14,7 +14,8 @@ from data_gen import spectral
 from data_gen.generation.random_streams import generator
 from data_gen.problems.ns2d import NavierStokes2D, SinusoidalForcing, VorticityDynamics
 from data_gen.random_fields import PeriodicGaussianField
-from data_gen.solvers.integrating_factor import SolverError, integrate
+from data_gen.solvers.integrating_factor import integrate
+from data_gen.spec import SolverError
 
 ROUNDING = 1e-14
 FREE = SinusoidalForcing(sine=0.0, cosine=0.0)

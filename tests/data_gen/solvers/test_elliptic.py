@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from data_gen.permeability import CosineGaussianField, LogNormal, SmoothHighContrast, TwoPhase
 from data_gen.solvers import elliptic
 from data_gen.solvers.elliptic import DIRECT, POISSON, SCALED, Faces, harmonic_faces, solve
-from data_gen.solvers.errors import SolverError
+from data_gen.spec import SolverError
 
 METHODS = (POISSON, SCALED, DIRECT)
 LAWS = {"two_phase": TwoPhase(), "log_normal": LogNormal(CosineGaussianField(scale=81.0))}

@@ -13,8 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from data_gen.solvers.errors import SolverError
 from data_gen.solvers.etdrk4 import Coefficients, coefficients, graded_steps, halved, integrate
+from data_gen.spec import SolverError
 
 
 def _double(*values: float) -> Tensor:

@@ -9,7 +9,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from data_gen.solvers.integrating_factor import SolverError, integrate
+from data_gen.solvers.integrating_factor import integrate
+from data_gen.spec import SolverError
 
 
 def _fixed(step: float):
