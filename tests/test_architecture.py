@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -51,3 +52,11 @@ def test_no_workplace_words_in_packages() -> None:
     texts = {path: path.read_text() for path in files if path.suffix in (".py", ".yaml")}
     assert texts
     assert not [path for path, text in texts.items() if "/home/" in text or "/root/" in text]
+
+
+def test_committed_records_name_no_folder_of_a_machine() -> None:
+    # Run with the default folders, relative to the repository, or take paths out before a record is committed.
+    absolute = re.compile(r'"(?:[\w.]+=)?(?:/|~)[^"]*"')
+    texts = {path: path.read_text() for path in (ROOT / "leaderboard").rglob("*.json")}
+    assert texts
+    assert not [path for path, text in texts.items() if absolute.search(text)]
