@@ -234,7 +234,8 @@ def build_operator(
     with device:
         operator = make(in_channels=n_in)
         if stages > 1:
-            if hasattr(operator, "prepare") or not any(p.requires_grad for p in operator.parameters()):
+            is_prepared = hasattr(operator, "prepare") and getattr(operator, "needs_pairs", True)
+            if is_prepared or not any(p.requires_grad for p in operator.parameters()):
                 raise Inapplicable(
                     f"surrogate.stages={stages} trains networks one after another, but this model is prepared with "
                     "the training pairs or has nothing to train. Use surrogate.stages=1."

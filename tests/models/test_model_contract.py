@@ -22,9 +22,12 @@ from torch import Tensor, nn
 from data_gen.grids import Grid
 from neuralop_bench.config import schema
 from neuralop_bench.config.compose import compose
+from neuralop_bench.config.constructors import InapplicableError
 from neuralop_bench.config.schema import RunConfig
 from neuralop_bench.models import pca_regression
+from neuralop_bench.runs.rehearsal import rehearse
 from neuralop_bench.runtime.place import CONFIG_DIR
+from neuralop_bench.surrogate.boosted import Boosted
 
 MODELS = sorted(path.stem for path in (CONFIG_DIR / "model").glob("*.yaml"))
 DATASETS = sorted({path.stem for path in (CONFIG_DIR / "task" / "smoke").glob("*.yaml")} - {*GIVEN_AS_FILES})
@@ -283,3 +286,19 @@ def test_a_resolution_free_model_predicts_the_same_fields_on_other_grids(cfg: Ru
     shared = fine[(..., *(slice(None, None, 2),) * grid.n_dims)]
     # Not equal: the activations alias, and linspace coordinates of a periodic grid move a little.
     assert (shared - coarse).square().mean().sqrt() <= 0.1 * coarse.std()
+
+
+@pytest.mark.parametrize(
+    "model", [pytest.param(name, marks=[pytest.mark.exhaustive] * (name != "fno")) for name in MODELS]
+)
+def test_networks_of_any_kind_are_trained_in_stages_unless_they_are_prepared_or_have_nothing_to_train(
+    model: str,
+) -> None:
+    cfg = smoke(model, "surrogate.stages=2")
+    spec = instantiate(cfg.dataset.problem).spec
+    if model in ("mean_field", "persistence", "pca_ridge", "pca_kernel_ridge", "pod_deeponet"):
+        with pytest.raises(InapplicableError, match=r"Use surrogate\.stages=1"):
+            rehearse(cfg, spec)
+    else:
+        surrogate, _ = rehearse(cfg, spec)
+        assert isinstance(surrogate.operator, Boosted)
