@@ -298,10 +298,11 @@ class SemilinearProblem(ABC):
         for first, chunk, own in self._chunks(u_hat, parameters):
             here = slice(first, first + self.inner_batch)
             scale = _norm(chunk, self._space.multiplicity).clamp(min=torch.finfo(torch.float64).tiny)
-            states = torch.stack([chunk, *self._solved(first, chunk, own, steps)], dim=1)
-            trajectory[here] = self._space.values(states, n).cpu().numpy()
-            tail = _norm(states[:, 1:].flatten(0, 1), upper).view(len(chunk), -1).amax(dim=1) / scale
-            tails[here] = tail.cpu().numpy()
+            trajectory[here, 0] = self._space.values(chunk, n).cpu().numpy()
+            for time, state in enumerate(self._solved(first, chunk, own, steps), start=1):
+                trajectory[here, time] = self._space.values(state, n).cpu().numpy()
+                tail = _norm(state, upper) / scale
+                tails[here] = np.maximum(tails[here], tail.cpu().numpy())
         diagnostics = {"spectrum_tail": tails, "n_steps": np.full(len(u_hat), float(sum(map(len, steps))))}
         static = np.empty((len(u_hat), 0, *trajectory.shape[3:]))
         kept = trajectory if stores_initial else trajectory[:, 1:]
