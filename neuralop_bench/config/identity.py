@@ -120,6 +120,10 @@ def _deciding(run: RunConfig) -> dict[str, Any]:
         (trainer, "keep", "best"),
         (surrogate, "normalize", True),
         (surrogate, "stages", 1),
+        (surrogate, "solver", None),
+        (surrogate, "solver_steps", 1.0),
+        (surrogate, "cutoff", 1.0),
+        (surrogate, "conserve", False),
     ):
         if node[key] == default:
             del node[key]

@@ -94,7 +94,19 @@ def _require_steps(run: RunConfig) -> None:
             f"trainer.unroll={run.trainer.unroll} trains only the first of them. "
             f"Set trainer.unroll={run.surrogate.bundle}."
         )
-    if run.surrogate.residual and run.dataset.history == 0:
+    if run.surrogate.solver is None:
+        if run.surrogate.solver_steps != 1:
+            raise ConfigError(
+                f"surrogate.solver_steps={run.surrogate.solver_steps} has no effect without surrogate.solver. Set it."
+            )
+    elif run.dataset.path is not None:
+        raise ConfigError("surrogate.solver needs the solver of the data, but imported data have none. Leave it out.")
+    elif run.trainer.unroll > run.surrogate.bundle:
+        raise ConfigError(
+            f"trainer.unroll={run.trainer.unroll} needs gradients through the predictions that are fed back, but none "
+            f"flow through surrogate.solver. Set trainer.unroll={run.surrogate.bundle}, or use trainer.pushforward."
+        )
+    if run.surrogate.residual and run.dataset.history == 0 and run.surrogate.solver is None:
         raise InapplicableError(
             "surrogate.residual=true predicts increments over the last history frame, but dataset.history is 0. "
             "Use surrogate.residual=false. The model persistence needs it to be true: choose another model."
@@ -132,6 +144,9 @@ def _require_ranges(run: RunConfig) -> None:
         "data.workers": (run.data.workers, 0, _MOST_WORKERS),
         "surrogate.bundle": (run.surrogate.bundle, 1, _MOST_FRAMES),
         "surrogate.stages": (run.surrogate.stages, 1, _MOST_STAGES),
+        "surrogate.solver": (1 if run.surrogate.solver is None else run.surrogate.solver, 1 / 1024, 1),
+        "surrogate.solver_steps": (run.surrogate.solver_steps, 1, _MOST),
+        "surrogate.cutoff": (run.surrogate.cutoff, 1 / 1024, 1),
         "seed": (run.seed, 0, _LARGEST_SEED),
         "workers": (1 if run.workers is None else run.workers, 1, _MOST_WORKERS),
         "tuning_trials": (1 if run.tuning_trials is None else run.tuning_trials, 1, _MOST),

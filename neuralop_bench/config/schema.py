@@ -95,6 +95,11 @@ class SurrogateConfig:
         bundle: steps predicted per call.
         residual: predict increments over the last history frame.
         stages: number of networks in a sum, trained one after another, each on the residual of those before it.
+        solver: fraction of the grid's points on which the dataset's own solver predicts first; the network corrects it
+            and residual is over its prediction. Null for no solver.
+        solver_steps: how many times as long that solver's steps are.
+        cutoff: fraction of each axis's points that could hold the waves that predicted states keep; 1 keeps all.
+        conserve: keep the means that the equation conserves.
         normalize: standardise every field by its mean and standard deviation over the training data; otherwise an
             operator gets and gives fields in their own units.
     """
@@ -102,6 +107,10 @@ class SurrogateConfig:
     bundle: int = 1
     residual: bool = False
     stages: int = 1
+    solver: float | None = None
+    solver_steps: float = 1.0
+    cutoff: float = 1.0
+    conserve: bool = False
     normalize: bool = True
 
 

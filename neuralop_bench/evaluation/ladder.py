@@ -11,11 +11,10 @@ import json
 import math
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack, nullcontext, suppress
+from contextlib import ExitStack, suppress
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any, Literal, cast
 
 import numpy as np
@@ -27,10 +26,10 @@ from numpy.typing import NDArray
 from data_gen.files import WriteError, make_folder, replacing, write_errors
 from data_gen.generation.random_streams import generator
 from data_gen.grids import Grid
-from data_gen.regrid import MEANS, Mean, averaged, interpolate, regrid
+from data_gen.regrid import MEANS, regrid
 from data_gen.spec import Problem
 from data_gen.store import DatasetFile
-from neuralop_bench.batch import Batch, Predictor, Trajectory
+from neuralop_bench.batch import Predictor
 from neuralop_bench.data.trajectories import Windows
 from neuralop_bench.evaluation.evaluator import evaluate, summarise
 from neuralop_bench.metrics.cost import in_turns, prediction_cost
@@ -39,6 +38,7 @@ from neuralop_bench.metrics.relative import RelativeL2
 from neuralop_bench.records.rung import Rung
 from neuralop_bench.runtime import environment
 from neuralop_bench.runtime.processes import Processes
+from neuralop_bench.surrogate.coarse_solver import PICKED, REDRAWN, CoarseSolver, Inputs, Precision, coarsened
 
 # A rung takes the longest steps that change its error by less than this fraction of it.
 SAME_ERROR = 0.05
@@ -56,63 +56,7 @@ _VERSION = 4
 # How often a surrogate and the solver take turns when their times are compared.
 ROUNDS = 5
 
-# How static fields come to the solver's grid. A coarser one gets their values at its nodes, or their means over its
-# cells. On a finer one they are drawn again from the streams of the samples: more than any model sees.
-Inputs = Literal["picked", "redrawn"] | Mean
-PICKED: Literal["picked"] = "picked"
-REDRAWN: Literal["redrawn"] = "redrawn"
 _DRAWN_TOGETHER = 16
-
-Precision = Literal["float64", "float32"]
-
-
-class SolverRung:
-    """A solver on its own grid as a predictor: the input is brought to that grid, the solution back to the file's grid.
-
-    Between periodic grids wavenumbers are cut off or padded with zeros. On a closed grid, static fields are taken at
-    the nodes, averaged over cells or drawn again; what varies in time, and the solution, are interpolated with cubic
-    splines.
-
-    Args:
-        problem: on the solver's grid.
-        file_grid: of the inputs and predictions.
-        inputs: how static fields come to the solver's grid.
-        precision: of the solver's arithmetic.
-        drawn: static fields on the solver's grid, by the bytes of a sample's own (``redrawn``).
-    """
-
-    def __init__(
-        self,
-        problem: Problem,
-        file_grid: Grid,
-        inputs: Inputs = PICKED,
-        precision: Precision = "float64",
-        drawn: Mapping[bytes, NDArray[np.floating]] = MappingProxyType({}),
-    ) -> None:
-        self._problem, self._grid, self._file_grid = problem, problem.spec.grid, file_grid
-        self._inputs: Inputs = inputs
-        self._drawn = drawn
-        self._dtype = {"float64": np.float64, "float32": np.float32}[precision]
-
-    def predict(self, batch: Batch, n_steps: int) -> Trajectory:
-        device = batch.history.device
-        history = interpolate(batch.history.cpu().numpy(), self._file_grid, self._grid)
-        # Without the parameters that models are given.
-        static = self._brought(batch.static.cpu().numpy()[:, : len(self._problem.spec.static)])
-        names = [entry.name for entry in self._problem.spec.varying]
-        values = dict(zip(names, batch.parameters.cpu().numpy().T, strict=True)) if names else {}
-        given = {"parameters": values} if names else {}
-        with nullcontext() if device.type == "cpu" else device:
-            solved = self._problem.solve(history, static, n_steps, **given, dtype=self._dtype)
-        trajectory = interpolate(solved.trajectory, self._grid, self._file_grid)
-        return torch.from_numpy(trajectory).to(device, torch.float32)
-
-    def _brought(self, static: NDArray[np.floating]) -> NDArray[np.floating]:
-        if self._inputs == REDRAWN:
-            return np.stack([self._drawn[sample.tobytes()] for sample in static])
-        if self._inputs == PICKED:
-            return regrid(static, self._file_grid, self._grid)
-        return averaged(static, self._file_grid, self._grid, self._inputs)
 
 
 def climb(
@@ -195,19 +139,6 @@ def _kept(path: Path, key: Mapping[str, Any]) -> tuple[list[Rung], dict[str, str
         return None
 
 
-def coarsened(grid: Grid, fraction: float) -> Grid:
-    """The grid with a fraction of the intervals along every axis, rounded to an even number of points on a circle.
-
-    >>> coarsened(Grid.periodic(64), 0.375).shape
-    (24, 24)
-    """
-    shape = []
-    for n, nodes in zip(grid.shape, grid.nodes, strict=True):
-        closed = 1 if nodes == "closed" else 0
-        shape.append(round((n - closed) * fraction) + closed)
-    return replace(grid, shape=tuple(shape))
-
-
 def seconds_at_error(
     rungs: Sequence[Rung], error: float, *, of: Literal["seconds", "latency_seconds"] = "seconds"
 ) -> tuple[float, Literal["", ">", "<"]]:
@@ -257,12 +188,12 @@ def speedups(
     return [_interpolated(error, near, solver) / own for own, *solver in timed]
 
 
-def _solver_of(rung: Rung, problem: Problem, windows: Windows) -> SolverRung:
+def _solver_of(rung: Rung, problem: Problem, windows: Windows) -> CoarseSolver:
     file_grid = windows.source.spec.grid
     grid = replace(file_grid, shape=tuple(int(n) for n in rung.resolution.split("x")))
     inputs, precision = cast(Inputs, rung.inputs or PICKED), cast(Precision, rung.precision)
     solver = problem.at(grid).relaxed(rung.relaxation)
-    return SolverRung(solver, file_grid, inputs, precision, _drawn(solver, inputs, windows))
+    return CoarseSolver(solver, file_grid, inputs, precision, _drawn(solver, inputs, windows))
 
 
 def _bracket(rungs: Sequence[Rung], error: float, of: Literal["seconds", "latency_seconds"]) -> tuple[Rung, Rung]:
@@ -305,7 +236,7 @@ def _rung(problem: Problem, windows: Windows, device: torch.device) -> Rung:
     """
     file_grid = windows.source.spec.grid
     inputs = _best_inputs(problem, windows, device)
-    made = partial(SolverRung, file_grid=file_grid, inputs=inputs, drawn=_drawn(problem, inputs, windows))
+    made = partial(CoarseSolver, file_grid=file_grid, inputs=inputs, drawn=_drawn(problem, inputs, windows))
     relaxation, error = _longest_steps(problem, made, windows, device)
     if not math.isfinite(error):
         raise FloatingPointError("unstable")
@@ -353,7 +284,7 @@ def _best_inputs(problem: Problem, windows: Windows, device: torch.device) -> In
     problems: list[ValueError] = []
     for inputs in (PICKED, *MEANS):
         try:
-            error = _error(SolverRung(problem, file_grid, inputs), windows, device)
+            error = _error(CoarseSolver(problem, file_grid, inputs), windows, device)
             errors.append((error if math.isfinite(error) else math.inf, inputs))
         except ValueError as reason:  # nodes that don't nest, fields that aren't positive
             problems.append(reason)
@@ -389,7 +320,7 @@ def _drawn(problem: Problem, inputs: Inputs, windows: Windows) -> dict[bytes, ND
 
 
 def _longest_steps(
-    problem: Problem, made: Callable[[Problem], SolverRung], windows: Windows, device: torch.device
+    problem: Problem, made: Callable[[Problem], CoarseSolver], windows: Windows, device: torch.device
 ) -> tuple[float, float]:
     """The last relaxation before the error changes, and its error."""
     reference = found = _error(made(problem), windows, device)
@@ -406,7 +337,7 @@ def _longest_steps(
     return chosen, found
 
 
-def _error(predictor: SolverRung, windows: Windows, device: torch.device) -> float:
+def _error(predictor: CoarseSolver, windows: Windows, device: torch.device) -> float:
     spec = windows.source.spec
     metrics = [RelativeL2(MetricContext(spec, np.ones(len(spec.state)), spec.grid))]
     alone = Processes(device=device)

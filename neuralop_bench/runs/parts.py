@@ -17,7 +17,10 @@ from neuralop_bench.config.constructors import ConfigError, InapplicableError
 from neuralop_bench.config.schema import RunConfig, constructor, n_pairs
 from neuralop_bench.layers.options import Inapplicable
 from neuralop_bench.records.run_directory import BEST_NAME
-from neuralop_bench.surrogate.surrogate import build_operator, weights_of
+from neuralop_bench.surrogate.coarse_solver import CoarseSolver
+from neuralop_bench.surrogate.normalization import Normalizer
+from neuralop_bench.surrogate.projection import Projection
+from neuralop_bench.surrogate.surrogate import Surrogate, build_operator, weights_of
 from neuralop_bench.training.trainer import Recipe, Trainer
 
 
@@ -29,6 +32,7 @@ def operator(cfg: RunConfig, spec: DatasetSpec, device: torch.device) -> nn.Modu
         n_history=cfg.dataset.history,
         bundle=cfg.surrogate.bundle,
         stages=cfg.surrogate.stages,
+        corrects=cfg.surrogate.solver is not None,
         device=device,
         n_pairs=n_pairs(cfg, spec.n_snapshots),
     )
@@ -63,6 +67,18 @@ def fitting_weights(cfg: RunConfig, operator: nn.Module) -> dict[str, Tensor]:
             f"model={cfg.model['label']}. Name a run of the same size on data with as many dimensions."
         )
     return fitting
+
+
+def surrogate(cfg: RunConfig, spec: DatasetSpec, operator: nn.Module, normalizer: Normalizer) -> Surrogate:
+    """The operator with its units, and with what the configuration does to its predictions."""
+    made, solver = cfg.surrogate, None
+    if made.solver is not None:
+        problem = constructors.build(cfg.dataset.problem)
+        solver = CoarseSolver.correctable(problem, made.solver, relaxation=made.solver_steps)
+    projection = Projection.of(spec, cutoff=made.cutoff, conserve=made.conserve)
+    return Surrogate(
+        operator, normalizer, bundle=made.bundle, residual=made.residual, solver=solver, projection=projection
+    )
 
 
 def trainer(cfg: RunConfig) -> Trainer:

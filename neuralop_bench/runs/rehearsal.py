@@ -44,10 +44,12 @@ def rehearse(cfg: RunConfig, spec: DatasetSpec) -> tuple[Surrogate, int | None]:
     if cfg.init_from is not None:
         parts.fitting_weights(cfg, operator)
     n_state, n_static = len(spec.state), len(spec.static) + len(spec.channels)
-    lags = min(cfg.surrogate.bundle, cfg.dataset.history + cfg.dataset.horizon - 1)
+    lags = cfg.surrogate.bundle
+    if cfg.surrogate.solver is None:
+        lags = min(lags, cfg.dataset.history + cfg.dataset.horizon - 1)
     sizes = ((n_state,), (n_state,), (n_static,), (n_static,), (lags, n_state))
     normalizer = Normalizer(*(torch.ones(size, dtype=torch.float64, device=_META) for size in sizes))
-    surrogate = Surrogate(operator, normalizer, bundle=cfg.surrogate.bundle, residual=cfg.surrogate.residual)
+    surrogate = called("surrogate", parts.surrogate, cfg, spec, operator, normalizer)
     trainer = parts.trainer(cfg)
     n_windows = cfg.splits["train"] * (spec.n_snapshots - cfg.dataset.history - trainer.window_steps + 1)
     trainable = any(p.requires_grad for p in surrogate.parameters())

@@ -125,7 +125,9 @@ def _surrogate(plan: Plan, train: Trajectories, processes: Processes) -> Surroga
     if processes.is_first:
         for remark in normalizer.remarks(train.spec).values():
             print(f"Warning: in the training data, {remark}", file=sys.stderr)
-    surrogate = Surrogate(operator, normalizer, bundle=cfg.surrogate.bundle, residual=cfg.surrogate.residual)
+    surrogate = parts.surrogate(cfg, train.spec, operator, normalizer)
+    if cfg.surrogate.solver is not None and cfg.surrogate.normalize:
+        surrogate.measure_corrections(train.windows(cfg.surrogate.bundle).in_order(cfg.evaluator.batch_size))
     return surrogate.to(processes.device)
 
 

@@ -79,6 +79,55 @@ def relative_h1(
     return _ratio(error, reference, (TIME, *axes), eps * size.square())
 
 
+def relative_l2_and_spectrum(
+    prediction: Trajectory,
+    target: Trajectory,
+    scale: Scale = None,
+    *,
+    weight: float = 0.01,
+    least: float = 1e-6,
+    eps: float = FLOOR,
+) -> Float[Tensor, ""]:
+    """``relative_l2`` and a penalty on the spectrum, so that small scales of little energy count as much as large ones.
+
+        L = relative_l2 + weight mean_s log((E_s(p) + e) / (E_s(u) + e))^2,    e = least sum_s E_s(u)
+
+    E_s is the energy of shell s: of the wavenumbers, in cycles per domain, that are s when rounded to the nearest whole
+    number. Those beyond half the points of the coarsest axis belong to the last shell. The mean is over samples, steps,
+    channels and shells. Fields are treated as periodic; those that aren't have a jump at the edges.
+
+    Args:
+        prediction, target: [B, T, C, *S].
+        scale: size of each channel in the training data.
+        weight: of the penalty.
+        least: energies below this fraction of the total don't count.
+        eps: that of ``relative_l2``; it bounds the total here, too.
+
+    Reference: Chakraborty, Mohan, Maulik (2025), Binned spectral power loss for improved prediction of chaotic systems,
+    arXiv 2502.00472. There the error is a mean square, and the penalty is the square of the ratio less 1, which is
+    huge for an untrained network.
+    """
+    axes = space_axes(target)
+    shape = target.shape[axes[0] :]
+    squares = sum(
+        torch.fft.fftfreq(n, 1 / n, device=target.device).square().view(-1, *(1,) * (len(shape) - 1 - axis))
+        for axis, n in enumerate(shape)
+    )
+    n_shells = min(shape) // 2 + 1
+    shells = torch.as_tensor(squares).sqrt().round().long().clamp(max=n_shells - 1).flatten()
+    unit, size = _unit(scale, target)
+
+    def energies(field: Trajectory) -> Tensor:
+        waves = torch.fft.fftn(field / unit, dim=axes, norm="forward").flatten(axes[0])
+        power = waves.real.square() + waves.imag.square()
+        return power.new_zeros(*power.shape[:-1], n_shells).index_add(-1, shells, power)
+
+    predicted, reference = energies(prediction), energies(target)
+    floor = least * torch.maximum(reference.sum(-1), eps * size.square()).unsqueeze(-1)
+    penalty = ((predicted + floor) / (reference + floor)).log().square().mean()
+    return relative_l2(prediction, target, scale, eps=eps) + weight * penalty
+
+
 def mse(prediction: Trajectory, target: Trajectory, scale: Scale = None) -> Float[Tensor, ""]:
     """Mean square of all values of (p - u) / scale. Arguments as in ``relative_l2``."""
     return ((prediction - target) / _over_points(_known(scale, target), target)).square().mean()

@@ -25,8 +25,8 @@ from neuralop_bench.config.schema import RunConfig
 from neuralop_bench.data.sources import GeneratedDataset
 from neuralop_bench.data.stream import StreamedWindows
 from neuralop_bench.data.trajectories import Trajectories
-from neuralop_bench.evaluation.ladder import SolverRung
 from neuralop_bench.runs import plan, splits
+from neuralop_bench.surrogate.coarse_solver import CoarseSolver
 from neuralop_bench.surrogate.surrogate import Surrogate
 
 Smoke = Callable[..., RunConfig]
@@ -52,7 +52,7 @@ def test_models_get_the_logarithm_and_solvers_the_number(preload_bytes: int, dat
     assert batch.static.shape == (2, 1, 64)
     np.testing.assert_allclose(batch.static.numpy(), np.log10(values[[3, 1], None, None]) + np.zeros(64), rtol=1e-6)
     # The solver starts from the same batch, and ignores what is for models.
-    rung = SolverRung(PROBLEM, PROBLEM.spec.grid)
+    rung = CoarseSolver(PROBLEM, PROBLEM.spec.grid)
     assert float((rung.predict(batch, 1) - batch.target).norm() / batch.target.norm()) < 1e-5
     hidden = _opened(data_folder, channels=()).whole()[[3, 1]]
     assert hidden.static.shape == (2, 0, 64)

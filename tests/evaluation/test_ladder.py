@@ -22,17 +22,8 @@ from data_gen.store import to_fields, write
 from neuralop_bench.batch import Batch
 from neuralop_bench.data.trajectories import Trajectories, Windows
 from neuralop_bench.evaluation import ladder
-from neuralop_bench.evaluation.ladder import (
-    PICKED,
-    Inputs,
-    Precision,
-    Rung,
-    SolverRung,
-    breakeven_solves,
-    climb,
-    coarsened,
-    seconds_at_error,
-)
+from neuralop_bench.evaluation.ladder import Rung, breakeven_solves, climb, seconds_at_error
+from neuralop_bench.surrogate.coarse_solver import PICKED, CoarseSolver, Inputs, Precision, coarsened
 
 CPU = torch.device("cpu")
 NAVIER_STOKES = NavierStokes2D(viscosity=1e-3, resolution=32, interval=1.0, n_snapshots=4)
@@ -49,7 +40,7 @@ def windows(problem: Problem, folder: Path, *, history: int, horizon: int, n: in
 
 def error(problem: Problem, given: Windows, inputs: Inputs = PICKED, precision: Precision = "float64") -> float:
     batch = given[list(range(len(given)))]
-    prediction = SolverRung(problem, given.source.spec.grid, inputs, precision).predict(batch, given.n_steps)
+    prediction = CoarseSolver(problem, given.source.spec.grid, inputs, precision).predict(batch, given.n_steps)
     assert prediction.shape == batch.target.shape
     assert prediction.dtype == torch.float32
     difference = (prediction - batch.target).flatten(1).norm(dim=1)
@@ -101,7 +92,7 @@ def test_a_rung_takes_the_static_fields_in_the_way_that_has_the_least_error(tmp_
 def test_a_rung_takes_single_precision_if_that_is_faster_and_as_accurate(
     single_seconds: float, same_error: float, chosen: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def cost(predictor: SolverRung, *_: Any, **__: Any) -> dict[str, float]:
+    def cost(predictor: CoarseSolver, *_: Any, **__: Any) -> dict[str, float]:
         seconds = single_seconds if predictor._dtype == np.float32 else 1.0  # pyright: ignore[reportPrivateUsage]
         return {"latency_ms": 1e3 * seconds, "throughput": 1 / seconds, "throughput_batch_size": 1.0}
 
@@ -127,7 +118,7 @@ def test_on_a_finer_grid_the_coefficient_is_drawn_again(tmp_path: Path) -> None:
     assert "solved on 97 nodes" in left_out["193x193"]
     # The same rung is timed beside a model.
     near_the_finer = ladder.speedups(
-        SolverRung(coarse.at(given.source.spec.grid), given.source.spec.grid),
+        CoarseSolver(coarse.at(given.source.spec.grid), given.source.spec.grid),
         1,
         rungs,
         coarse,
@@ -149,7 +140,7 @@ def test_another_draw_of_the_coefficient_is_refused(tmp_path: Path) -> None:
 def test_the_target_is_not_read(tmp_path: Path) -> None:
     given = windows(NAVIER_STOKES, tmp_path, history=2, horizon=2)
     batch = given[[0, 1, 2]]
-    rung = SolverRung(NAVIER_STOKES.at(Grid.periodic(16)), given.source.spec.grid)
+    rung = CoarseSolver(NAVIER_STOKES.at(Grid.periodic(16)), given.source.spec.grid)
     blind = Batch(batch.history, batch.static, batch.target * np.nan)
     assert torch.equal(rung.predict(batch, 2), rung.predict(blind, 2))
 
@@ -287,11 +278,11 @@ def test_speedups_time_the_rungs_on_either_side_of_the_error_beside_the_surrogat
         return [[2.0, 8.0, 2.0] if len(predictors) == 3 else [2.0, 6.0]] * rounds
 
     monkeypatch.setattr(ladder, "in_turns", in_turns)
-    surrogate = SolverRung(NAVIER_STOKES, given.source.spec.grid)
+    surrogate = CoarseSolver(NAVIER_STOKES, given.source.spec.grid)
     between, beyond = (
         ladder.speedups(surrogate, 1, rungs, NAVIER_STOKES, given, error, device=CPU) for error in (0.01, 0.5)
     )
-    assert asked == [[("SolverRung", 1), ("SolverRung", 3), ("SolverRung", 2)], [("SolverRung", 1), ("SolverRung", 2)]]
+    assert asked == [[("CoarseSolver", size) for size in (1, 3, 2)], [("CoarseSolver", size) for size in (1, 2)]]
     assert between == pytest.approx([2.0] * ladder.ROUNDS)  # the root of 8 x 2, over 2
     assert beyond == pytest.approx([3.0] * ladder.ROUNDS)
 

@@ -195,7 +195,7 @@ def test_targets_are_encoded_as_the_surrogate_decodes_them() -> None:
     for residual in (False, True):
         normalizer = Normalizer.fit([batch], bundle=4)
         answer = Surrogate(torch.nn.Identity(), normalizer, bundle=4, residual=residual).encode_target(
-            batch.history, batch.target
+            batch.history, batch.static, batch.target
         )
         assert answer.shape == (6, 8, 8, 8)
 

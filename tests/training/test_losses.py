@@ -6,9 +6,17 @@ import pytest
 import torch
 from torch import Tensor
 
-from neuralop_bench.training.losses import Loss, mse, relative_h1, relative_l2, relative_l2_per_step
+from neuralop_bench.training.losses import (
+    Loss,
+    mse,
+    relative_h1,
+    relative_l2,
+    relative_l2_and_spectrum,
+    relative_l2_per_step,
+)
 
-LOSSES = pytest.mark.parametrize("loss", [relative_l2, relative_l2_per_step, relative_h1])
+RATIOS = [relative_l2, relative_l2_per_step, relative_h1]
+LOSSES = pytest.mark.parametrize("loss", [*RATIOS, relative_l2_and_spectrum])
 
 
 def pair() -> tuple[Tensor, Tensor]:
@@ -53,6 +61,24 @@ def test_relative_h1_agrees_with_the_gradients_of_a_band_limited_field() -> None
     assert float(found) == pytest.approx(math.sqrt(float(expected)), rel=1e-12)
 
 
+@pytest.mark.parametrize("n_dims", [1, 2])
+def test_the_penalty_weighs_every_shell_alike(n_dims: int) -> None:
+    x = 2 * math.pi * torch.arange(16, dtype=torch.float64) / 16
+    large, small = (torch.cos(k * x).view(16, *(1,) * (n_dims - 1)).expand((16,) * n_dims) for k in (1, 6))
+    target = (large + 1e-2 * small)[None, None, None]
+
+    def penalty(prediction: Tensor) -> float:
+        plain = relative_l2(prediction, target)
+        return float(relative_l2_and_spectrum(prediction, target, weight=9, least=1e-12) - plain)
+
+    # Nine shells, of which one has an energy 21 % too high: whichever it is.
+    for wrong in (1.1 * large + 1e-2 * small, large + 1.1e-2 * small):
+        assert penalty(wrong[None, None, None]) == pytest.approx(math.log(1.21) ** 2, rel=1e-3)
+    assert penalty(target.roll(3, dims=3)) == pytest.approx(0, abs=1e-9)  # phases don't count
+    more = float(relative_l2_and_spectrum(target, 0.9 * target, least=1e9))
+    assert more == pytest.approx(1 / 9, rel=1e-6)  # energies that are too small don't count
+
+
 def test_mse_by_hand() -> None:
     assert float(mse(*pair())) == pytest.approx((25 + 144 + 1 + 5) / 8, rel=1e-14)
 
@@ -64,7 +90,7 @@ def test_the_two_losses_weigh_steps_differently() -> None:
     assert float(relative_l2_per_step(prediction, target)) == pytest.approx(0.5)
 
 
-@LOSSES
+@pytest.mark.parametrize("loss", RATIOS)
 @pytest.mark.parametrize("scale", [1e-3, 1.0, 1e4])
 def test_channels_and_samples_count_alike_whatever_their_size(loss: Loss, scale: float) -> None:
     torch.manual_seed(0)
@@ -106,7 +132,7 @@ def test_an_exact_prediction_costs_nothing(loss: Loss) -> None:
     assert float(loss(target, target)) < 1e-18
 
 
-@LOSSES
+@pytest.mark.parametrize("loss", RATIOS)
 def test_eps_bounds_the_mean_square_of_the_target_as_a_fraction_of_the_channels(loss: Loss) -> None:
     target = torch.zeros(1, 1, 1, 4, dtype=torch.float64)
     prediction = torch.full_like(target, 3.0)  # mean square 1 in units of the channel's size

@@ -1,0 +1,71 @@
+"""What a predicted state is projected onto before it is fed back."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from data_gen.grids import Nodes
+from data_gen.spec import DatasetSpec
+from neuralop_bench.batch import CHANNEL, Trajectory, space_axes
+from neuralop_bench.layers.band_limited import resample_series
+from neuralop_bench.layers.options import Inapplicable
+
+
+@dataclass(frozen=True)
+class Projection:
+    """Takes from every predicted state what the network can't know about, or what the equation forbids.
+
+    Errors at the smallest scales are fed back at every step, where products of the network turn them into errors at
+    larger scales. Without the smallest scales there is nothing to feed back: McCabe et al. (2023), Towards stability of
+    autoregressive neural operators, arXiv 2306.10619, section 4.
+
+    Attributes:
+        nodes: where points lie, for each axis.
+        points: waves are kept that so many points on an axis can hold; None keeps all.
+        channels: state fields whose mean stays that of the last given frame.
+    """
+
+    nodes: tuple[Nodes, ...]
+    points: tuple[int, ...] | None
+    channels: Sequence[int]
+
+    @classmethod
+    def of(cls, spec: DatasetSpec, *, cutoff: float, conserve: bool) -> Projection | None:
+        """The projection for a dataset, or None if it would change nothing.
+
+        Args:
+            spec: of the training data: the same waves are kept on other grids.
+            cutoff: fraction of each axis's points that could hold the waves that are kept; 1 keeps all.
+            conserve: whether means that the spec names as conserved stay as they are.
+
+        Raises:
+            Inapplicable: the spec names no mean as conserved, or the problem is steady.
+        """
+        names = [f"mean_{field.name}" for field in spec.state]
+        kept = {channel for channel, name in enumerate(names) if name in spec.conserved}
+        if "mean" in spec.conserved:
+            kept.add(0)
+        if conserve and (spec.is_steady or not kept):
+            raise Inapplicable(
+                f"surrogate.conserve=true keeps means that the equation conserves, but {spec.name} names none. Use "
+                "surrogate.conserve=false."
+            )
+        if cutoff == 1 and not conserve:
+            return None
+        points = None if cutoff == 1 else tuple(max(2, round(cutoff * n)) for n in spec.grid.shape)
+        return cls(spec.grid.nodes, points, sorted(kept) if conserve else ())
+
+    def __call__(self, history: Trajectory, predicted: Trajectory) -> Trajectory:
+        """The projected bundle, [B, b, C, *S]."""
+        axes = space_axes(predicted)
+        if self.points is not None:
+            shape = predicted.shape[-len(axes) :]
+            coarse = [min(n, kept) for n, kept in zip(shape, self.points, strict=True)]
+            predicted = resample_series(resample_series(predicted, self.nodes, coarse), self.nodes, shape)
+        if self.channels:
+            drift = predicted.mean(dim=axes, keepdim=True) - history[:, -1:].mean(dim=axes, keepdim=True)
+            keeps = predicted.new_zeros(predicted.shape[CHANNEL])
+            keeps[list(self.channels)] = 1
+            predicted = predicted - keeps.view(-1, *(1,) * len(axes)) * drift
+        return predicted
