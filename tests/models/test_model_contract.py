@@ -302,3 +302,12 @@ def test_networks_of_any_kind_are_trained_in_stages_unless_they_are_prepared_or_
     else:
         surrogate, _ = rehearse(cfg, spec)
         assert isinstance(surrogate.operator, Boosted)
+
+
+@pytest.mark.parametrize(
+    "model", [pytest.param(name, marks=[pytest.mark.exhaustive] * (name != "fno")) for name in MODELS]
+)
+def test_networks_of_any_kind_correct_a_solver(model: str) -> None:
+    cfg = smoke(model, "surrogate=corrected")
+    surrogate, _ = rehearse(cfg, instantiate(cfg.dataset.problem).spec)
+    assert surrogate.residual
