@@ -142,6 +142,9 @@ class Transolver(nn.Module):
         kernel: points per axis of the convolutions in A_l, an odd number. Published: 3 on structured grids, 1 for point
             clouds.
         reference_points: nodes per axis of the lattice. Published: 8. null to append the coordinates instead.
+        init_std: standard deviation of the initial weights of affine maps, whose biases are then 0. Published: 0.02,
+            with which narrow networks hardly learn: at width 32 all points stay in all slices alike, and after 1500
+            steps on Burgers' equation the training error is 0.48 instead of 0.07. null for torch's own.
 
     Attributes:
         resolution_free: whether ``kernel`` is 1.
@@ -160,7 +163,8 @@ class Transolver(nn.Module):
     published counts of parameters, 3,090,113 (Darcy) and 12,282,945 (Navier-Stokes), follow with ``ffn_width`` twice
     the width; the scripts in that repository leave it equal to the width.
     Departures: convolutions wrap around periodic axes, where the published code has zeros; coordinates are those of the
-    grid's own nodes; the weight of a slice is bounded below by 1e-5, where the published code adds 1e-5; no dropout.
+    grid's own nodes; torch's initial weights, unless ``init_std`` is set; the weight of a slice is bounded below by
+    1e-5, where the published code adds 1e-5; no dropout.
 
     >>> grid = Grid((85, 85), (1.0, 1.0), ("dirichlet", "dirichlet"), ("closed", "closed"))
     >>> sizes = dict(width=128, n_layers=8, n_heads=8, n_slices=64, ffn_width=256)
@@ -182,6 +186,7 @@ class Transolver(nn.Module):
         ffn_width: int = 64,
         kernel: int = 3,
         reference_points: int | None = 8,
+        init_std: float | None = None,
     ) -> None:
         super().__init__()
         require_at_least(1, _WHO, width=width, n_layers=n_layers, n_heads=n_heads, n_slices=n_slices)
@@ -209,9 +214,9 @@ class Transolver(nn.Module):
         )
         self.norm = nn.LayerNorm(width)
         self.projection = Pointwise(width, out_channels)
-        for module in self.modules():
+        for module in self.modules() if init_std is not None else ():
             if isinstance(module, nn.Linear):
-                nn.init.trunc_normal_(module.weight, std=0.02)
+                nn.init.trunc_normal_(module.weight, std=init_std)
                 if module.bias is not None:
                     nn.init.zeros_(module.bias)
         self.placeholder = nn.Parameter(torch.rand(width) / width)
