@@ -173,7 +173,12 @@ class Samples(NamedTuple):
 class Problem(Protocol):
     """The solver's side of a dataset: a PDE, a law of random inputs and a discretisation. Frozen dataclasses implement
     it; every field of the dataclass is part of the dataset's address. Inputs are drawn on the CPU; solvers made of
-    tensors work on torch's default device."""
+    tensors work on torch's default device.
+
+    It may also have a method ``residual(trajectory, static)``, which maps tensors of predicted and of static fields,
+    [B, T, C, *S] and [B, C_s, *S], to how far they are from solving the equation, [B]. ``trainer.residual_weight`` adds
+    it to the loss, so it must be differentiable.
+    """
 
     @property
     def version(self) -> int:

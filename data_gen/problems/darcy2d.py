@@ -14,7 +14,10 @@ from dataclasses import dataclass, field, replace
 from typing import ClassVar
 
 import numpy as np
+import torch
+from jaxtyping import Float
 from numpy.typing import NDArray
+from torch import Tensor
 
 from data_gen.grids import Grid
 from data_gen.permeability import PermeabilityLaw, TwoPhase
@@ -172,6 +175,22 @@ class Darcy2D:
     def relaxed(self, factor: float) -> Darcy2D:
         """The same equation and grid, solved to a residual ``factor`` times as large, at most 1e-2."""
         return replace(self, residual_tolerance=min(1e-2, factor * self.residual_tolerance))
+
+    def residual(self, trajectory: Tensor, static: Tensor) -> Float[Tensor, " batch"]:
+        """How far fields are from solving the discrete equation on their own grid, relative to its right-hand side.
+
+            ||-div(a grad u) - f||_-1 / ||f||_-1,    ||r||_-1^2 = r . (-Laplacian)^-1 r
+
+        in the norm that is dual to that of gradients, so that it compares with a relative error of gradients up to the
+        contrast of a. Values on the boundary are taken as 0, whatever they are. It is differentiable.
+
+        Args:
+            trajectory: pressures, [B, 1, 1, n, n].
+            static: permeabilities at the nodes, [B, 1, n, n].
+        """
+        u, a = trajectory[:, 0, 0], static[:, 0]
+        lacking, right = elliptic.residual(u, a, self.forcing), torch.full_like(u[:1, 1:-1, 1:-1], self.forcing)
+        return elliptic.dual_norm(lacking) / elliptic.dual_norm(right)
 
     def _solve(self, a: NDArray[np.floating], resolution: int) -> Samples:
         """Solve on the grid of the permeabilities [sample, n, n] and keep the nodes of a coarser grid."""

@@ -27,7 +27,11 @@ import scipy.fft
 import scipy.linalg
 import scipy.sparse
 import scipy.sparse.linalg
+import torch
+from jaxtyping import Float
 from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn.functional import pad
 
 from data_gen.spec import SolverError
 
@@ -86,6 +90,32 @@ def harmonic_faces(coefficient: NDArray[np.floating]) -> Faces:
         return 2 / (1 / first + 1 / second)
 
     return Faces(mean(a[:, :-1], a[:, 1:]), mean(a[:, :, :-1], a[:, :, 1:]))
+
+
+def residual(
+    values: Float[Tensor, "batch n n"], coefficient: Float[Tensor, "batch n n"], right: float
+) -> Float[Tensor, "batch n-2 n-2"]:
+    """-div(a grad u) - f at the interior nodes, in tensors. The boundary's values are taken as 0."""
+    u, a = pad(values[:, 1:-1, 1:-1], (1, 1, 1, 1)), coefficient
+    flows = [
+        2 / (1 / a[:, :-1] + 1 / a[:, 1:]) * u.diff(dim=1),
+        2 / (1 / a[:, :, :-1] + 1 / a[:, :, 1:]) * u.diff(dim=2),
+    ]
+    divergence = flows[0].diff(dim=1)[:, :, 1:-1] + flows[1].diff(dim=2)[:, 1:-1]
+    return -divergence * (values.shape[1] - 1) ** 2 - right
+
+
+def dual_norm(right: Float[Tensor, "batch m m"]) -> Float[Tensor, " batch"]:
+    """The norm (r . (-Laplacian)^-1 r)^1/2 of a field at the interior nodes, up to a constant factor.
+
+    It is the norm of grad z, where -Laplacian z = r and z = 0 on the boundary: dual to that of gradients (H^-1).
+    """
+    m = right.shape[-1]
+    k = torch.arange(1, m + 1, dtype=right.dtype, device=right.device)
+    sines = torch.sin(math.pi / (m + 1) * torch.outer(k, k) % (2 * math.pi)) * math.sqrt(2 / (m + 1))
+    eigenvalues = (2 * (m + 1) * torch.sin(math.pi * k / (2 * (m + 1)))).square()
+    squares = (sines @ right @ sines).square() / (eigenvalues[:, None] + eigenvalues)
+    return squares.flatten(1).sum(dim=1).sqrt()
 
 
 def contrast(faces: Faces) -> NDArray[np.float64]:

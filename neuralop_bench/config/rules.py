@@ -134,6 +134,8 @@ def _require_ranges(run: RunConfig) -> None:
         "trainer.batch_size": (run.trainer.batch_size, 1, _MOST),
         "trainer.unroll": (run.trainer.unroll, 1, _MOST_FRAMES),
         "trainer.pushforward": (run.trainer.pushforward, 0, _MOST_FRAMES),
+        "trainer.data_weight": (run.trainer.data_weight, 0, _MOST),
+        "trainer.residual_weight": (run.trainer.residual_weight, 0, _MOST),
         "trainer.prepare_copies": (run.trainer.prepare_copies, 1, _MOST),
         "trainer.workers": (run.trainer.workers, 0, _MOST_WORKERS),
         "evaluator.batch_size": (run.evaluator.batch_size, 1, _MOST),
@@ -170,6 +172,11 @@ def _require_ranges(run: RunConfig) -> None:
             raise ConfigError(f"{name} must be at least {least}, got {value}.")
         if value > most:
             raise ConfigError(f"{name} must be at most {most}, got {value}.")
+    if not run.trainer.residual_weight and run.trainer.data_weight != 1:
+        raise ConfigError(
+            f"trainer.data_weight={run.trainer.data_weight} only weighs the loss against the equation's residual. Set "
+            "trainer.residual_weight, too."
+        )
     for name in ("clip_norm", "checkpoint_seconds"):
         value = getattr(run.trainer, name)
         if value is not None and not value > 0:

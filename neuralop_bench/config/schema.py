@@ -124,6 +124,8 @@ class TrainerConfig:
     pushforward: int = 0
     prepare_copies: int = 1
     clip_norm: float | None = 1.0
+    data_weight: float = 1.0
+    residual_weight: float = 0.0
     checkpoint_seconds: float = 60.0
     workers: int = 0
     precision: str = "float32"

@@ -21,7 +21,7 @@ from neuralop_bench.surrogate.coarse_solver import CoarseSolver
 from neuralop_bench.surrogate.normalization import Normalizer
 from neuralop_bench.surrogate.projection import Projection
 from neuralop_bench.surrogate.surrogate import Surrogate, build_operator, weights_of
-from neuralop_bench.training.trainer import Recipe, Trainer
+from neuralop_bench.training.trainer import Recipe, Residual, Trainer
 
 
 def operator(cfg: RunConfig, spec: DatasetSpec, device: torch.device) -> nn.Module:
@@ -92,7 +92,26 @@ def recipe(cfg: RunConfig, spec: DatasetSpec) -> Recipe:
         schedule=constructors.build(cfg.scheduler),
         loss=constructors.build(cfg.loss),
         augmentation=constructors.build(cfg.augmentation)(spec),
+        residual=residual(cfg),
     )
+
+
+def residual(cfg: RunConfig) -> Residual | None:
+    """That of the dataset's equation, if the configuration gives it a weight.
+
+    Raises:
+        Inapplicable: the problem has none.
+    """
+    if not cfg.trainer.residual_weight:
+        return None
+    problem = None if cfg.dataset.path is not None else constructors.build(cfg.dataset.problem)
+    found = getattr(problem, "residual", None)
+    if found is None:
+        raise Inapplicable(
+            f"trainer.residual_weight={cfg.trainer.residual_weight} needs a problem with a residual, such as "
+            "dataset=darcy2d. Leave it out."
+        )
+    return found
 
 
 def built(name: str, node: Mapping[str, Any]) -> Any:

@@ -61,6 +61,7 @@ def rehearse(cfg: RunConfig, spec: DatasetSpec) -> tuple[Surrogate, int | None]:
             "train. Use data=fixed, or a larger splits.train."
         )
     loss = built("loss", cfg.loss)
+    called("trainer.residual_weight", parts.residual, cfg)
     called("augmentation", built("augmentation", cfg.augmentation), spec)
     require_offers("tracker", built("tracker", cfg.tracker), "start", "log", "finish")
     _try_metrics(cfg, MetricContext(spec, np.ones(n_state), spec.grid))

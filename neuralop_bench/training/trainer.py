@@ -34,6 +34,9 @@ from neuralop_bench.training.schedules import Schedule
 from neuralop_bench.training.state import Files, Progress, State
 from neuralop_bench.training.tracking import Tracker
 
+# Maps predicted fields and static fields to the size of what they lack to solve the equation, [B].
+Residual = Callable[[Trajectory, Field], Tensor]
+
 
 class Diverged(RuntimeError):
     """The loss became non-finite."""
@@ -47,6 +50,7 @@ class Recipe:
     schedule: Schedule
     loss: Loss
     augmentation: Augmentation
+    residual: Residual | None = None
 
 
 @dataclass(frozen=True)
@@ -69,6 +73,8 @@ class Trainer:
         pushforward: largest number of steps before these, a multiple of the surrogate's bundle.
         prepare_copies: number of times that the operator's ``prepare`` gets each training pair: once as it is, followed
             by images under the recipe's augmentation, at random each time.
+        data_weight, residual_weight: of the loss, and of the equation's residual that is added to it (Li et al. 2024,
+            Physics-informed neural operator, arXiv 2111.03794).
         clip_norm: bound on the gradient's norm; None for no bound.
         seed: seed of the samples' order.
         checkpoint_seconds: longest time between checkpoints.
@@ -85,6 +91,8 @@ class Trainer:
     unroll: int
     clip_norm: float | None
     seed: int
+    data_weight: float = 1.0
+    residual_weight: float = 0.0
     pushforward: int = 0
     prepare_copies: int = 1
     checkpoint_seconds: float = 60.0
@@ -147,7 +155,7 @@ class Trainer:
         at.spent = train.spent  # the same dict, so the stream keeps adding to it and every checkpoint holds the sums
         if self.compile:
             surrogate.operator.compile()
-        objective = processes.sharing(_Objective(surrogate, recipe.loss, self.unroll))
+        objective = processes.sharing(_Objective(surrogate, recipe, self))
         clock.saved()
         with progress.track("Training", self.epochs * n_batches, "steps", at.epoch * n_batches + at.batch) as bar:
             while at.epoch < self.epochs:
@@ -349,13 +357,18 @@ class _Stages:
 class _Objective(nn.Module):
     """The loss of a batch as a module: to share gradients, a module must be called once per backward pass."""
 
-    def __init__(self, surrogate: Surrogate, loss: Loss, unroll: int) -> None:
+    def __init__(self, surrogate: Surrogate, recipe: Recipe, trainer: Trainer) -> None:
         super().__init__()
-        self.surrogate, self._loss, self._unroll = surrogate, loss, unroll
+        self.surrogate, self._recipe, self._trainer = surrogate, recipe, trainer
         self._scale = surrogate.normalizer.scale
 
     def forward(self, history: Trajectory, static: Field, target: Trajectory) -> Tensor:
-        return self._loss(rollout(self.surrogate, history, static, self._unroll), target, self._scale)
+        prediction = rollout(self.surrogate, history, static, self._trainer.unroll)
+        value = self._recipe.loss(prediction, target, self._scale)
+        if self._recipe.residual is None:
+            return value
+        lacking = self._recipe.residual(prediction, static).mean()
+        return self._trainer.data_weight * value + self._trainer.residual_weight * lacking
 
 
 class _Clock:

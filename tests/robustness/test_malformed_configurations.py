@@ -238,6 +238,8 @@ MORE = [
     ("trainer.prepare_copies=0", "trainer.prepare_copies must be at least 1"),
     ("surrogate.stages=0", "surrogate.stages must be at least 1"),
     ("surrogate.stages=3", "can't be divided equally among surrogate.stages=3"),
+    ("trainer.residual_weight=1", "trainer.residual_weight=1.0 needs a problem with a residual"),
+    ("trainer.data_weight=0", "trainer.data_weight=0.0 only weighs the loss"),
     ("surrogate.solver=2", "surrogate.solver must be at most 1"),
     ("surrogate.solver_steps=2", "surrogate.solver_steps=2.0 has no effect without surrogate.solver"),
     ("surrogate.cutoff=0", "surrogate.cutoff must be at least"),

@@ -27,7 +27,7 @@ from neuralop_bench.training import augmentation, losses, schedules
 from neuralop_bench.training.optimizers import soap
 from neuralop_bench.training.state import Progress
 from neuralop_bench.training.tracking import NoTracker
-from neuralop_bench.training.trainer import Diverged, Recipe, Trainer, validate
+from neuralop_bench.training.trainer import Diverged, Recipe, Residual, Trainer, validate
 
 PROBLEM = NavierStokes2D(viscosity=1e-2, resolution=16, oversampling=1.0, n_snapshots=5)
 
@@ -71,6 +71,7 @@ def _fit(
     loss: losses.Loss = losses.relative_l2,
     schedule: schedules.Schedule = schedules.one_cycle,
     optimizer: Callable[..., torch.optim.Optimizer] = torch.optim.AdamW,
+    residual: Residual | None = None,
     **arguments: float | None,
 ) -> tuple[Surrogate, Progress]:
     settings = {"epochs": 3, "batch_size": 4, "unroll": 1, "clip_norm": 1.0, "seed": 0, **arguments}
@@ -85,6 +86,7 @@ def _fit(
             schedule,
             loss,
             augmentation.Symmetries(PROBLEM.spec),
+            residual,
         ),
         tracker=NoTracker(),
         folder=folder,
@@ -92,6 +94,21 @@ def _fit(
         processes=ALONE,
     )
     return surrogate, progress
+
+
+def test_the_residual_is_added_to_the_loss_with_their_weights(splits: dict[str, Trajectories], tmp_path: Path) -> None:
+    asked = []
+
+    def residual(prediction: torch.Tensor, static: torch.Tensor) -> torch.Tensor:
+        asked.append((prediction.shape, static.shape))
+        return torch.full((len(prediction),), 5.0)
+
+    # With a rate of 0 the weights stay as they are, so both trainings have the same losses.
+    arguments: dict[str, Any] = {"lr": 0.0, "epochs": 1, "optimizer": torch.optim.SGD}
+    _, plain = _fit(splits, tmp_path / "plain", **arguments)
+    _, both = _fit(splits, tmp_path / "both", residual=residual, data_weight=2.0, residual_weight=0.1, **arguments)
+    assert both.curve[0]["train_loss"] == pytest.approx(2 * plain.curve[0]["train_loss"] + 0.5, rel=1e-6)
+    assert asked[0] == ((4, 1, 1, 16, 16), (4, 0, 16, 16))
 
 
 class _Killed(Exception):

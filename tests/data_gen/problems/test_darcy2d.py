@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from numpy.typing import NDArray
 
 from data_gen.generation import cache
@@ -225,3 +226,37 @@ def test_a_grid_that_does_not_nest_is_told_which_would() -> None:
 def test_solve_rejects_what_it_cannot_take(call: Callable[[NDArray[np.float64]], Samples], expected: str) -> None:
     with pytest.raises(ValueError, match=expected):
         call(np.ones((1, 1, 9, 9)))
+
+
+# Residual ------------------------------------------------------------------------------------------------------------
+
+
+def _tensors(samples: Samples) -> tuple[torch.Tensor, torch.Tensor]:
+    return torch.from_numpy(samples.trajectory), torch.from_numpy(samples.static)
+
+
+def test_the_residual_vanishes_for_a_solution_on_its_own_grid_and_is_a_relative_error_near_it() -> None:
+    u, a = _tensors(Darcy2D(25, 25).simulate([generator(0, "test", i) for i in range(3)]))
+    assert float(PROBLEM.residual(u, a).max()) < 1e-7
+    for factor, expected in ((1.02, 0.02), (0.0, 1.0)):
+        np.testing.assert_allclose(PROBLEM.residual(factor * u, a), expected, rtol=1e-6)
+    edge = torch.zeros_like(u)
+    edge[..., 0] = 7
+    np.testing.assert_allclose(PROBLEM.residual(u + edge, a), PROBLEM.residual(u, a))
+
+
+def test_the_residual_of_a_finer_solution_falls_as_the_square_of_the_spacing_where_the_coefficient_is_smooth() -> None:
+    law = SmoothHighContrast(contrast=10.0)
+    rngs = [[generator(0, "test", i) for i in range(2)] for _ in range(2)]
+    coarse, fine = (
+        Darcy2D(n, 97, permeability=law).residual(*_tensors(Darcy2D(n, 97, permeability=law).simulate(own)))
+        for n, own in zip((13, 25), rngs, strict=True)
+    )
+    assert (coarse / fine).min() > 3.3
+    assert fine.max() < 0.05
+
+
+def test_the_residual_is_differentiable() -> None:
+    u, a = _tensors(Darcy2D(9, 9).simulate([generator(0, "test", 0)]))
+    u = (u + 0.01).requires_grad_()
+    assert torch.autograd.gradcheck(lambda field: PROBLEM.residual(field, a), u)
