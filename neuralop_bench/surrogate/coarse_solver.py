@@ -56,7 +56,8 @@ class CoarseSolver:
 
     @classmethod
     def correctable(cls, problem: Problem, fraction: float, *, relaxation: float) -> CoarseSolver:
-        """The solver of a dataset on a fraction of the intervals of its grid, for a network to correct.
+        """The solver of a dataset on a fraction of the intervals of its grid, in the networks' single precision, for one
+        of them to correct.
 
         Args:
             problem: on the grid of the data.
@@ -74,7 +75,7 @@ class CoarseSolver:
                 f"{spec.name} has {', '.join(entry.name for entry in spec.varying)}. Use surrogate.solver=null."
             )
         coarse = problem.at(coarsened(spec.grid, fraction)).relaxed(relaxation)
-        return cls(coarse, spec.grid, "arithmetic" if spec.static and fraction < 1 else PICKED)
+        return cls(coarse, spec.grid, "arithmetic" if spec.static and fraction < 1 else PICKED, "float32")
 
     def predict(self, batch: Batch, n_steps: int) -> Trajectory:
         device = batch.history.device
