@@ -214,8 +214,8 @@ class Transolver(nn.Module):
         )
         self.norm = nn.LayerNorm(width)
         self.projection = Pointwise(width, out_channels)
-        for module in self.modules() if init_std is not None else ():
-            if isinstance(module, nn.Linear):
+        for module in self.modules():
+            if init_std is not None and isinstance(module, nn.Linear):
                 nn.init.trunc_normal_(module.weight, std=init_std)
                 if module.bias is not None:
                     nn.init.zeros_(module.bias)
