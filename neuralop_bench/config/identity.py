@@ -116,6 +116,7 @@ def _deciding(run: RunConfig) -> dict[str, Any]:
     for node, key, default in (
         (trainer, "pushforward", 0),
         (trainer, "prepare_copies", 1),
+        (trainer, "diverted", False),
         (trainer, "data_weight", 1.0),
         (trainer, "residual_weight", 0.0),
         (trainer, "precision", "float32"),

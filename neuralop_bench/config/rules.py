@@ -121,6 +121,11 @@ def _require_steps(run: RunConfig) -> None:
             f"trainer.pushforward={run.trainer.pushforward} isn't a whole number of bundles: surrogate.bundle="
             f"{run.surrogate.bundle}. Set trainer.pushforward to a multiple of it."
         )
+    if run.trainer.diverted and (not run.trainer.pushforward or run.dataset.path is not None):
+        raise ConfigError(
+            "trainer.diverted=true solves anew from states that the model predicted itself. It needs "
+            "trainer.pushforward of at least 1, and a dataset with a solver."
+        )
     if run.trainer.pushforward and run.dataset.history == 0:
         raise ConfigError(
             f"trainer.pushforward={run.trainer.pushforward} starts from predicted frames, but dataset.history is 0: "

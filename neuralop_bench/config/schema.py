@@ -122,6 +122,7 @@ class TrainerConfig:
     batch_size: int = 10
     unroll: int = 1
     pushforward: int = 0
+    diverted: bool = False
     prepare_copies: int = 1
     clip_norm: float | None = 1.0
     data_weight: float = 1.0

@@ -71,10 +71,8 @@ def fitting_weights(cfg: RunConfig, operator: nn.Module) -> dict[str, Tensor]:
 
 def surrogate(cfg: RunConfig, spec: DatasetSpec, operator: nn.Module, normalizer: Normalizer) -> Surrogate:
     """The operator with its units, and with what the configuration does to its predictions."""
-    made, solver = cfg.surrogate, None
-    if made.solver is not None:
-        problem = constructors.build(cfg.dataset.problem)
-        solver = CoarseSolver.correctable(problem, made.solver, relaxation=made.solver_steps)
+    made = cfg.surrogate
+    solver = None if made.solver is None else _solver(cfg, made.solver, made.solver_steps)
     projection = Projection.of(spec, cutoff=made.cutoff, conserve=made.conserve)
     return Surrogate(
         operator, normalizer, bundle=made.bundle, residual=made.residual, solver=solver, projection=projection
@@ -93,7 +91,12 @@ def recipe(cfg: RunConfig, spec: DatasetSpec) -> Recipe:
         loss=constructors.build(cfg.loss),
         augmentation=constructors.build(cfg.augmentation)(spec),
         residual=residual(cfg),
+        solver=_solver(cfg, 1.0, 1.0) if cfg.trainer.diverted else None,
     )
+
+
+def _solver(cfg: RunConfig, fraction: float, relaxation: float) -> CoarseSolver:
+    return CoarseSolver.correctable(constructors.build(cfg.dataset.problem), fraction, relaxation=relaxation)
 
 
 def residual(cfg: RunConfig) -> Residual | None:

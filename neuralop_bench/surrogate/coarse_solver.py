@@ -56,8 +56,8 @@ class CoarseSolver:
 
     @classmethod
     def correctable(cls, problem: Problem, fraction: float, *, relaxation: float) -> CoarseSolver:
-        """The solver of a dataset on a fraction of the intervals of its grid, in the networks' single precision, for one
-        of them to correct.
+        """The solver of a dataset on a fraction of the intervals of its grid, in the single precision of networks, so
+        that one of them can correct it.
 
         Args:
             problem: on the grid of the data.
@@ -71,8 +71,8 @@ class CoarseSolver:
         spec = problem.spec
         if spec.varying:
             raise Inapplicable(
-                f"surrogate.solver={fraction} needs a solver without parameters that differ between samples, but "
-                f"{spec.name} has {', '.join(entry.name for entry in spec.varying)}. Use surrogate.solver=null."
+                f"The solver of {spec.name} needs parameters that differ between samples, but a network doesn't hand "
+                "them on. Use surrogate.solver=null and trainer.diverted=false."
             )
         coarse = problem.at(coarsened(spec.grid, fraction)).relaxed(relaxation)
         return cls(coarse, spec.grid, "arithmetic" if spec.static and fraction < 1 else PICKED, "float32")

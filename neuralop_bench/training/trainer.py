@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -19,6 +19,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from data_gen import progress
+from data_gen.spec import SolverError
 from neuralop_bench.batch import TIME, Batch, Field, Predictor, Trajectory
 from neuralop_bench.data.trajectories import Examples, Windows
 from neuralop_bench.metrics.relative import mean_squares, relative_l2_of
@@ -26,6 +27,7 @@ from neuralop_bench.records.run_directory import BEST_NAME, LAST_NAME
 from neuralop_bench.runtime.processes import Processes
 from neuralop_bench.surrogate import checkpoint
 from neuralop_bench.surrogate.boosted import Boosted
+from neuralop_bench.surrogate.coarse_solver import CoarseSolver
 from neuralop_bench.surrogate.rollout import rollout
 from neuralop_bench.surrogate.surrogate import Surrogate
 from neuralop_bench.training.augmentation import Augmentation
@@ -51,6 +53,7 @@ class Recipe:
     loss: Loss
     augmentation: Augmentation
     residual: Residual | None = None
+    solver: CoarseSolver | None = None
 
 
 @dataclass(frozen=True)
@@ -61,7 +64,8 @@ class Trainer:
     1, it trains on one-step pairs. With ``pushforward``, these steps start from states that the surrogate has predicted
     itself. The number of steps up to there is drawn for every batch, and gradients don't flow through them. So the
     surrogate learns to correct its own errors for little more than the cost of pairs (Brandstetter, Worrall, Welling
-    2022, arXiv 2202.03376, section 3.1).
+    2022, arXiv 2202.03376, section 3.1). With ``diverted``, they are compared with what the recipe's solver makes of
+    the same states, not with the stored reference (Koehler et al. 2024, APEBench, arXiv 2411.00180).
 
     The order of samples in an epoch depends only on (seed, epoch), so on a CPU a training that was interrupted and
     resumed gives the same bits as an uninterrupted one.
@@ -71,6 +75,7 @@ class Trainer:
         batch_size: windows per step.
         unroll: predicted steps per window that are compared with the reference.
         pushforward: largest number of steps before these, a multiple of the surrogate's bundle.
+        diverted: whether the reference after predicted steps is computed anew from the predicted state.
         prepare_copies: number of times that the operator's ``prepare`` gets each training pair: once as it is, followed
             by images under the recipe's augmentation, at random each time.
         data_weight, residual_weight: of the loss, and of the equation's residual that is added to it (Li et al. 2024,
@@ -94,6 +99,7 @@ class Trainer:
     data_weight: float = 1.0
     residual_weight: float = 0.0
     pushforward: int = 0
+    diverted: bool = False
     prepare_copies: int = 1
     checkpoint_seconds: float = 60.0
     workers: int = 0
@@ -160,7 +166,7 @@ class Trainer:
         with progress.track("Training", self.epochs * n_batches, "steps", at.epoch * n_batches + at.batch) as bar:
             while at.epoch < self.epochs:
                 stages.enter(training, pairs.in_order(self.batch_size))
-                for value in self._steps(training, train, objective, recipe.augmentation):
+                for value in self._steps(training, train, objective, recipe):
                     _require_finite(value, at, n_batches)
                     at.batch += 1
                     at.loss_sum += value
@@ -200,9 +206,7 @@ class Trainer:
         tracker.log({"epoch": 0, "valid_rel_l2": at.best_valid, "seconds": at.seconds})
         return at
 
-    def _steps(
-        self, training: State, train: Examples, objective: nn.Module, augmentation: Augmentation
-    ) -> Iterator[float]:
+    def _steps(self, training: State, train: Examples, objective: nn.Module, recipe: Recipe) -> Iterator[float]:
         """Do the remaining steps of an epoch and yield the loss of each."""
         at, processes = training.at, training.processes
         training.surrogate.train()
@@ -218,9 +222,10 @@ class Trainer:
         for batch in _waiting(batches, at):
             share = _Share.of(processes, min(self.batch_size, len(train) - at.batch * self.batch_size))
             n_after = share.n_whole - share.n_before - len(batch.target)
-            batch = augmentation(_to(batch, processes.device), share.n_before, n_after)
+            batch = recipe.augmentation(_to(batch, processes.device), share.n_before, n_after)
             with _subnormals_are_zero():
-                value = self._step(training.surrogate, objective, batch, training.optim, share.weight, processes)
+                pushed = self._pushed(training.surrogate, batch, recipe.solver)
+                value = self._step(training.surrogate, objective, pushed, training.optim, share.weight, processes)
             training.scheduler.step()
             yield value
 
@@ -236,8 +241,7 @@ class Trainer:
         """Do one step and return the loss of the whole batch, of which this process has a part of the given weight."""
         optim.zero_grad(set_to_none=True)
         with torch.autocast(processes.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
-            history, target = self._pushed(surrogate, batch)
-            value: Tensor = objective(history, batch.static, target)
+            value: Tensor = objective(batch.history, batch.static, batch.target)
         if processes.n > 1:
             value = weight * value  # gradients are averaged over processes, whose parts may differ in size
         value.backward()
@@ -247,15 +251,21 @@ class Trainer:
         return float(processes.summed(value.detach() / processes.n))
 
     @torch.no_grad()
-    def _pushed(self, surrogate: Surrogate, batch: Batch) -> tuple[Trajectory, Trajectory]:
-        """The history that the loss starts from, and the target steps that follow it."""
+    def _pushed(self, surrogate: Surrogate, batch: Batch, solver: CoarseSolver | None) -> Batch:
+        """The batch with the history that the loss starts from, and the target steps that follow it."""
         n_calls = self.pushforward // surrogate.bundle
         n_pushed = surrogate.bundle * int(torch.randint(n_calls + 1, ())) if n_calls else 0
-        history = batch.history
-        if n_pushed:
-            predicted = rollout(surrogate, history, batch.static, n_pushed)
-            history = torch.cat([history, predicted], dim=TIME)[:, n_pushed:]
-        return history, batch.target[:, n_pushed : n_pushed + self.unroll]
+        if not n_pushed:
+            return batch._replace(target=batch.target[:, : self.unroll])
+        with torch.autocast(batch.history.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
+            predicted = rollout(surrogate, batch.history, batch.static, n_pushed)
+        history = torch.cat([batch.history, predicted], dim=TIME)[:, n_pushed:]
+        target = batch.target[:, n_pushed : n_pushed + self.unroll]
+        if self.diverted and solver is not None:
+            # Where an untrained network leads, the solver may not be able to go on.
+            with suppress(SolverError):
+                target = solver.predict(Batch.given(history, batch.static), self.unroll)
+        return batch._replace(history=history, target=target)
 
     def _note(self, epoch: int, loss: float, at: Progress) -> str:
         valid = f", valid {at.curve[-1]['valid_rel_l2']:.4g}" if at.curve else ""

@@ -240,6 +240,7 @@ MORE = [
     ("surrogate.stages=3", "can't be divided equally among surrogate.stages=3"),
     ("trainer.residual_weight=1", "trainer.residual_weight=1.0 needs a problem with a residual"),
     ("trainer.data_weight=0", "trainer.data_weight=0.0 only weighs the loss"),
+    ("trainer.diverted=true", "trainer.pushforward of at least 1"),
     ("surrogate.solver=2", "surrogate.solver must be at most 1"),
     ("surrogate.solver_steps=2", "surrogate.solver_steps=2.0 has no effect without surrogate.solver"),
     ("surrogate.cutoff=0", "surrogate.cutoff must be at least"),

@@ -21,6 +21,7 @@ from neuralop_bench.data.trajectories import Trajectories, Windows
 from neuralop_bench.models.fno import FNO
 from neuralop_bench.runtime.processes import ALONE
 from neuralop_bench.surrogate.boosted import Boosted
+from neuralop_bench.surrogate.coarse_solver import CoarseSolver
 from neuralop_bench.surrogate.normalization import Normalizer
 from neuralop_bench.surrogate.surrogate import Surrogate
 from neuralop_bench.training import augmentation, losses, schedules
@@ -72,6 +73,7 @@ def _fit(
     schedule: schedules.Schedule = schedules.one_cycle,
     optimizer: Callable[..., torch.optim.Optimizer] = torch.optim.AdamW,
     residual: Residual | None = None,
+    solver: CoarseSolver | None = None,
     **arguments: float | None,
 ) -> tuple[Surrogate, Progress]:
     settings = {"epochs": 3, "batch_size": 4, "unroll": 1, "clip_norm": 1.0, "seed": 0, **arguments}
@@ -87,6 +89,7 @@ def _fit(
             loss,
             augmentation.Symmetries(PROBLEM.spec),
             residual,
+            solver,
         ),
         tracker=NoTracker(),
         folder=folder,
@@ -109,6 +112,36 @@ def test_the_residual_is_added_to_the_loss_with_their_weights(splits: dict[str, 
     _, both = _fit(splits, tmp_path / "both", residual=residual, data_weight=2.0, residual_weight=0.1, **arguments)
     assert both.curve[0]["train_loss"] == pytest.approx(2 * plain.curve[0]["train_loss"] + 0.5, rel=1e-6)
     assert asked[0] == ((4, 1, 1, 16, 16), (4, 0, 16, 16))
+
+
+class _Still(torch.nn.Module):
+    """Predicts no increment."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.rate = torch.nn.Parameter(torch.zeros(()))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.rate * x[:, -1:]
+
+
+@pytest.mark.parametrize("diverted", [True, False])
+def test_diverted_chains_compare_with_what_the_solver_makes_of_predicted_states(
+    splits: dict[str, Trajectories], tmp_path: Path, diverted: bool
+) -> None:
+    solver = CoarseSolver.correctable(PROBLEM, 1.0, relaxation=1.0)
+    differences: list[float] = []
+
+    def loss(prediction: torch.Tensor, target: torch.Tensor, scale: losses.Scale) -> torch.Tensor:
+        # The prediction is the state that the step started from.
+        solved = solver.predict(Batch.given(prediction.detach()), 1)
+        differences.append(float((solved - target).norm() / target.norm()))
+        return losses.relative_l2(prediction, target, scale)
+
+    surrogate = Surrogate(_Still(), Normalizer.none(splits["train"].spec, bundle=1), residual=True)
+    arguments: dict[str, Any] = {"pushforward": 2, "lr": 0.0, "optimizer": torch.optim.SGD, "diverted": diverted}
+    _fit(splits, tmp_path, surrogate=surrogate, solver=solver, loss=loss, **arguments)
+    assert (max(differences) < 1e-4) is diverted
 
 
 class _Killed(Exception):
