@@ -80,6 +80,11 @@ class Mixture:
             parameters={
                 "equation": f"one of {', '.join(self.problems)}" if self.only is None else self.only,
                 "scales": ", ".join(f"{scale:g}" for scale in self.scales.values()),
+                **{
+                    f"{name}_{key}": value
+                    for name, spec in zip(self.problems, specs, strict=True)
+                    for key, value in spec.parameters.items()
+                },
             },
             symmetries=tuple(symmetries),
             reference="; ".join(dict.fromkeys(spec.reference for spec in specs if spec.reference)),
