@@ -152,7 +152,7 @@ class Transolver(nn.Module):
 
     Raises:
         ValueError: a size below 1, fewer than 2 reference points, a width that isn't a multiple of ``n_heads``, an even
-            kernel.
+            kernel, an ``init_std`` that isn't positive.
 
     Cost: a block has (2 kernel^n_dims + 1) width^2 + 2 width ffn_width parameters plus terms linear in the width, and
     two operations per parameter and point plus 6 n_slices width per point. It keeps n_heads n_slices weights per point.
@@ -197,6 +197,8 @@ class Transolver(nn.Module):
                 f"{_WHO} divides its channels among n_heads={n_heads} heads, but width={width} isn't a multiple of "
                 "that. Change model.width or model.n_heads."
             )
+        if init_std is not None and not init_std > 0:
+            raise ValueError(f"{_WHO} needs model.init_std to be positive or null, got {init_std}.")
         if kernel < 1 or kernel % 2 == 0:
             raise ValueError(f"{_WHO} needs model.kernel to be an odd number, got {kernel}.")
         self.resolution_free = kernel == 1

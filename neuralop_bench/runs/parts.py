@@ -72,7 +72,7 @@ def fitting_weights(cfg: RunConfig, operator: nn.Module) -> dict[str, Tensor]:
 def surrogate(cfg: RunConfig, spec: DatasetSpec, operator: nn.Module, normalizer: Normalizer) -> Surrogate:
     """The operator with its units, and with what the configuration does to its predictions."""
     made = cfg.surrogate
-    solver = None if made.solver is None else _solver(cfg, made.solver, made.solver_steps)
+    solver = None if made.solver is None else solver_of(cfg, made.solver, made.solver_steps)
     projection = Projection.of(spec, cutoff=made.cutoff, conserve=made.conserve)
     return Surrogate(
         operator, normalizer, bundle=made.bundle, residual=made.residual, solver=solver, projection=projection
@@ -91,11 +91,12 @@ def recipe(cfg: RunConfig, spec: DatasetSpec) -> Recipe:
         loss=constructors.build(cfg.loss),
         augmentation=constructors.build(cfg.augmentation)(spec),
         residual=residual(cfg),
-        solver=_solver(cfg, 1.0, 1.0) if cfg.trainer.diverted else None,
+        solver=solver_of(cfg, 1.0, 1.0) if cfg.trainer.diverted else None,
     )
 
 
-def _solver(cfg: RunConfig, fraction: float, relaxation: float) -> CoarseSolver:
+def solver_of(cfg: RunConfig, fraction: float, relaxation: float) -> CoarseSolver:
+    """The dataset's own solver on a fraction of its grid, with steps ``relaxation`` times as long."""
     return CoarseSolver.correctable(constructors.build(cfg.dataset.problem), fraction, relaxation=relaxation)
 
 

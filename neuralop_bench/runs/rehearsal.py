@@ -62,6 +62,8 @@ def rehearse(cfg: RunConfig, spec: DatasetSpec) -> tuple[Surrogate, int | None]:
         )
     loss = built("loss", cfg.loss)
     called("trainer.residual_weight", parts.residual, cfg)
+    if cfg.trainer.diverted:
+        called("trainer.diverted", parts.solver_of, cfg, 1.0, 1.0)
     called("augmentation", built("augmentation", cfg.augmentation), spec)
     require_offers("tracker", built("tracker", cfg.tracker), "start", "log", "finish")
     _try_metrics(cfg, MetricContext(spec, np.ones(n_state), spec.grid))

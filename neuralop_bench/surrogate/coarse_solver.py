@@ -74,7 +74,13 @@ class CoarseSolver:
                 f"The solver of {spec.name} needs parameters that differ between samples, but a network doesn't hand "
                 "them on. Use surrogate.solver=null and trainer.diverted=false."
             )
-        coarse = problem.at(coarsened(spec.grid, fraction)).relaxed(relaxation)
+        try:
+            coarse = problem.at(coarsened(spec.grid, fraction)).relaxed(relaxation)
+        except ValueError as reason:
+            raise ValueError(
+                f"surrogate.solver={fraction}: the solver of {spec.name} doesn't work on this fraction of its "
+                f"{'x'.join(map(str, spec.grid.shape))} points. {reason} Change surrogate.solver."
+            ) from reason
         return cls(coarse, spec.grid, "arithmetic" if spec.static and fraction < 1 else PICKED, "float32")
 
     def predict(self, batch: Batch, n_steps: int) -> Trajectory:

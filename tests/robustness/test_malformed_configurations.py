@@ -241,6 +241,7 @@ MORE = [
     ("trainer.residual_weight=1", "trainer.residual_weight=1.0 needs a problem with a residual"),
     ("trainer.data_weight=0", "trainer.data_weight=0.0 only weighs the loss"),
     ("trainer.diverted=true", "trainer.pushforward of at least 1"),
+    ("surrogate.solver=0.01", "surrogate.solver=0.01: the solver of ns2d doesn't work"),
     ("surrogate.solver=2", "surrogate.solver must be at most 1"),
     ("surrogate.solver_steps=2", "surrogate.solver_steps=2.0 has no effect without surrogate.solver"),
     ("surrogate.cutoff=0", "surrogate.cutoff must be at least"),
