@@ -383,9 +383,9 @@ def test_whole_bundles_are_pushed_forward(splits: dict[str, Trajectories]) -> No
     for seed in range(20):
         torch.manual_seed(seed)
         steps.clear()
-        history, target = trainer._pushed(surrogate, batch)
-        assert history.shape[1] == target.shape[1] == 2
-        assert float(target[0, 0, 0, 0, 0]) == 2 + 2 * len(steps)
+        pushed = trainer._pushed(surrogate, batch, solver=None)
+        assert pushed.history.shape[1] == pushed.target.shape[1] == 2
+        assert float(pushed.target[0, 0, 0, 0, 0]) == 2 + 2 * len(steps)
         starts.add(len(steps))
     assert starts == {0, 1, 2}
 
