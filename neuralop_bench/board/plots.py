@@ -70,11 +70,11 @@ class Series:
 
     def style(self, name: str) -> dict[str, Any]:
         """Arguments of matplotlib's ``plot``."""
-        place = self._places[name]
+        turn, place = divmod(self._places[name], N_SERIES)
         return {
-            "color": f"#5e1e0{place % N_SERIES}",
-            "marker": _MARKERS[place % len(_MARKERS)],
-            "linestyle": _DASHES[place // N_SERIES % len(_DASHES)],
+            "color": f"#5e1e0{place}",
+            "marker": _MARKERS[(place + turn) % len(_MARKERS)],  # another one for each colour that is used again
+            "linestyle": _DASHES[turn % len(_DASHES)],
         }
 
 
