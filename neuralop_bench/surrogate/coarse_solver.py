@@ -84,6 +84,16 @@ class CoarseSolver:
         return cls(coarse, spec.grid, "arithmetic" if spec.static and fraction < 1 else PICKED, "float32")
 
     def predict(self, batch: Batch, n_steps: int) -> Trajectory:
+        """The ``n_steps`` snapshots [B, n_steps, C, *S] that follow the history, on the file's grid.
+
+        Raises:
+            ValueError: the batch is on another grid.
+        """
+        if batch.static.shape[2:] != self._file_grid.shape:
+            raise ValueError(
+                f"The solver takes fields on {self._file_grid.shape} points, got {tuple(batch.static.shape[2:])}. A "
+                "network that corrects a solver works on the grid of its training alone."
+            )
         device = batch.history.device
         history = interpolate(batch.history.cpu().numpy(), self._file_grid, self._grid)
         # Without the parameters that models are given.

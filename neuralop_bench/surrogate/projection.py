@@ -14,11 +14,11 @@ from neuralop_bench.layers.options import Inapplicable
 
 @dataclass(frozen=True)
 class Projection:
-    """Takes from every predicted state what the network can't know about, or what the equation forbids.
+    """Removes the smallest scales from every predicted state, and the drift of means that the equation conserves.
 
     Errors at the smallest scales are fed back at every step, where products of the network turn them into errors at
     larger scales. Without the smallest scales there is nothing to feed back: McCabe et al. (2023), Towards stability of
-    autoregressive neural operators, arXiv 2306.10619, section 4.
+    autoregressive neural operators, arXiv 2306.10619.
 
     Attributes:
         nodes: where points lie, for each axis.

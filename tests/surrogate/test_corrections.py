@@ -78,6 +78,12 @@ def test_parameters_that_the_network_hides_from_the_solver_are_refused() -> None
         CoarseSolver.correctable(Burgers1D(viscosity=LogUniform(1e-3, 1e-2), resolution=64), 0.5, relaxation=1.0)
 
 
+def test_another_grid_is_refused() -> None:
+    solver = CoarseSolver.correctable(NAVIER_STOKES, 0.5, relaxation=1.0)
+    with pytest.raises(ValueError, match="the grid of its training alone"):
+        solver.predict(Batch.given(torch.zeros(1, 2, 1, 32, 32)), 1)
+
+
 def test_persistence_with_a_solver_is_the_solver_and_is_loaded_with_it(smoke: Callable[..., RunConfig]) -> None:
     cfg = smoke("model=persistence", "surrogate=corrected", "surrogate.solver=0.25", "surrogate.solver_steps=2")
     pipeline.run(cfg)
