@@ -88,6 +88,8 @@ class DatasetSpec:
         varying: parameters that have a value of their own in every sample; ``parameters`` has their law in words.
         channels: those that a model is given, each as a channel constant in space that follows the static fields. It
             belongs to a training, so it is empty in a file.
+        mask: name of the static field that is positive where the equation holds, if it doesn't hold everywhere. At all
+            other points the state is 0, and so are predictions.
     """
 
     name: str
@@ -105,6 +107,7 @@ class DatasetSpec:
     reference: str = ""
     varying: tuple[ParameterSpec, ...] = ()
     channels: tuple[ParameterSpec, ...] = ()
+    mask: str = ""
 
     def __post_init__(self) -> None:
         if not self.state:
@@ -130,8 +133,8 @@ class DatasetSpec:
     def to_json(self) -> str:
         """The spec as JSON with sorted keys; equal specs give equal text."""
         values = asdict(self)
-        for name in ("varying", "channels"):
-            if not values[name]:  # specs of data without such parameters keep their text, and so their hashes
+        for name in ("varying", "channels", "mask"):
+            if not values[name]:  # specs of data without them keep their text, and so their hashes
                 del values[name]
         return json.dumps(values, sort_keys=True, ensure_ascii=False)
 

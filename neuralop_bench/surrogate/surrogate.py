@@ -167,7 +167,7 @@ class Surrogate(nn.Module):
             predicted = start + self.normalizer.decode_increment(bundle)
         else:
             predicted = self.normalizer.decode_state(bundle)
-        return predicted if self._projection is None else self._projection(history, predicted)
+        return predicted if self._projection is None else self._projection(history, static, predicted)
 
     def encode(self, history: Trajectory, static: Field) -> Field:
         """The operator's input.

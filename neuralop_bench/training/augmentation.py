@@ -45,6 +45,7 @@ class Symmetries:
     - ``quarter_turn``: w(y, -x) and its powers, for a scalar in a doubly periodic square
     - ``odd_reflection``: -u(-x), for a velocity on a periodic interval
     - ``square_symmetries``: the eight maps of the closed square to itself, for the solution and its coefficients
+    - ``reflection_across_channel``: (u, -v, p)(x, Ly - y) for a flow with walls at y = 0 and y = Ly
 
     and for vorticity with a force of the form f(x + y), f(s + 1/2) = -f(s), f(1/4 - s) = f(s):
 
@@ -252,6 +253,13 @@ def _move_square(space: torch.Size) -> _Element:
     return _Element(lambda u: (u.transpose(-2, -1) if transposed else u).flip(flipped))
 
 
+def _reflect_channel(space: torch.Size) -> _Element:
+    del space
+    if torch.rand(()) < 0.5:
+        return _Element(_same)
+    return _Element(lambda field: field.flip(-1), lambda state: state * state.new_tensor([1, -1, 1]).view(-1, 1, 1))
+
+
 _MAPS: dict[str, _Map] = {
     "translation": _Map(_translate, moves_static=True),
     "translation_along_x": _Map(_rolled(0), moves_static=False),
@@ -263,6 +271,7 @@ _MAPS: dict[str, _Map] = {
     "quarter_turn": _Map(_turn, moves_static=True, divisor=1),
     "odd_reflection": _Map(_reflect_odd, moves_static=False),
     "square_symmetries": _Map(_move_square, moves_static=True, divisor=1),
+    "reflection_across_channel": _Map(_reflect_channel, moves_static=True),
     "translation_along_antidiagonal": _Map(_translate_along_antidiagonal, moves_static=False),
     "rotation_by_pi": _Map(_rotate_by_pi, moves_static=False, divisor=4),
     "reflection_with_sign": _Map(_reflect_with_sign, moves_static=False, divisor=2),
