@@ -30,7 +30,7 @@ def test_the_same_waves_are_kept_on_any_grid(n: int) -> None:
     assert projection is not None
     kept, cut = wave(3, n), wave(5, n) if n > 8 else 0.0
     bundle = (kept + cut + 2).view(1, 1, 1, n).expand(1, 3, 2, n)
-    found = projection(bundle[:, :0], bundle)
+    found = projection(bundle[:, :0], bundle[:, 0, :0], bundle)
     torch.testing.assert_close(found, (kept + 2).expand(1, 3, 2, n), atol=1e-6, rtol=0)
 
 
@@ -44,7 +44,7 @@ def test_means_of_the_named_fields_stay_those_of_the_last_frame(
     history, bundle = torch.randn(2, 3, 2, 16), torch.randn(2, 4, 2, 16)
     projection = Projection.of(spec(conserved=conserved), cutoff=1, conserve=True)
     assert projection is not None
-    found = projection(history, bundle)
+    found = projection(history, history[:, 0, :0], bundle)
     for channel in (0, 1):
         mean = (history[:, -1:] if channel in channels else bundle)[:, :, channel].mean(-1)
         torch.testing.assert_close(found[:, :, channel].mean(-1), mean.expand(2, 4))
