@@ -341,6 +341,64 @@ class TruncatedFourierSeries:
 
 
 @dataclass(frozen=True)
+class SolenoidalField:
+    """A random velocity without divergence in three dimensions, Gaussian up to its scale, with random phases.
+
+    Waves have the energy spectrum E(k) ~ k^4 exp(-2 (k / peak)^2) per shell of integer wavenumbers, for k_i up to
+    ``n_waves``. Each sample is divided by its root mean square, so that all have the same energy. The spectrum is that
+    of Passot & Pouquet (1987), Numerical simulation of compressible homogeneous flows in the turbulent regime, J. Fluid
+    Mech. 181; amplitudes perpendicular to their wave vector follow Orszag & Patterson (1972), Numerical simulation of
+    three-dimensional homogeneous isotropic turbulence, Phys. Rev. Lett. 28.
+
+    Attributes:
+        rms_velocity: root mean square of a component of the velocity, the mean over the three components.
+        peak: wavenumber of the most energetic shell, in waves per side of the cube.
+        n_waves: largest wavenumber along each axis; those above twice ``peak`` hold 1 % of the energy.
+    """
+
+    rms_velocity: float = 1.0
+    peak: float = 2.0
+    n_waves: int = 5
+
+    def __post_init__(self) -> None:
+        if not (self.rms_velocity > 0 and self.peak > 0 and self.n_waves >= 1):
+            raise ValueError(
+                "A solenoidal field needs rms_velocity > 0, peak > 0 and n_waves >= 1, got "
+                f"rms_velocity={self.rms_velocity}, peak={self.peak}, n_waves={self.n_waves}. Change "
+                "dataset.problem.initial."
+            )
+
+    def draw(
+        self, rngs: Sequence[np.random.Generator], n_fields: int, space: Space
+    ) -> Complex[Tensor, "sample field *k"]:
+        """One velocity per generator, as the coefficients that ``space`` holds.
+
+        Raises:
+            ValueError: the space or the state doesn't have three dimensions.
+        """
+        if (space.n_dims, n_fields) != (3, 3):
+            raise ValueError(
+                f"SolenoidalField draws three components in three dimensions, not {n_fields} in {space.n_dims}. Use "
+                "TruncatedFourierSeries."
+            )
+        k = _half_space(self.n_waves, 3)
+        squared = np.square(k).sum(axis=1)
+        # E(k) is spread over a shell of 4 pi k^2.
+        amplitude = np.sqrt(squared * np.exp(-2 * squared / self.peak**2))[:, None]
+        both = np.concatenate([k, -k])
+        held = both[:, 0] >= 0
+        own = Space(2 * self.n_waves + 2, 3, 1.0, degree=1)
+        u_hat = np.zeros((len(rngs), 3, *own.shape), dtype=np.complex128)
+        for sample, rng in zip(u_hat, rngs, strict=True):
+            real, imaginary = rng.standard_normal((2, len(k), 3))
+            waves = amplitude * (real + 1j * imaginary)
+            waves -= k * (np.sum(k * waves, axis=1) / squared)[:, None]
+            waves *= self.rms_velocity * math.sqrt(3 / (2 * np.square(np.abs(waves)).sum()))
+            sample[:, *both[held].T] = np.concatenate([waves, waves.conj()])[held].T
+        return own.moved(torch.from_numpy(u_hat), space)
+
+
+@dataclass(frozen=True)
 class SumOfSines:
     """Sum of a few sines with random wavenumbers, amplitudes and phases, in one dimension.
 

@@ -92,6 +92,8 @@ class SemilinearProblem(ABC):
     symmetries: ClassVar[tuple[str, ...]] = ("translation",)
     # Degree of the polynomial N(u); 1 if there is none.
     degree: ClassVar[int] = 1
+    # What ``measure`` finds in a state. The largest value at any stored time is a diagnostic of the sample.
+    measured: ClassVar[tuple[FieldSpec, ...]] = ()
     # Parameters that must be positive, and those that may be 0 as well.
     positive: ClassVar[tuple[str, ...]] = ()
     nonnegative: ClassVar[tuple[str, ...]] = ()
@@ -116,6 +118,11 @@ class SemilinearProblem(ABC):
         """Coefficients of N(u)."""
         raise NotImplementedError(f"{type(self).__name__} has degree {self.degree} but no nonlinear().")
 
+    def measure(self, u_hat: Complex[Tensor, "n field *k"], space: Space) -> Float[Tensor, "quantity n"]:
+        """One number at least 0 of every state for each entry of ``measured``."""
+        del space
+        return u_hat.real.new_empty(0, len(u_hat))
+
     @property
     def spec(self) -> DatasetSpec:
         own = {entry for entry in self.__dataclass_fields__ if entry not in SemilinearProblem.__dataclass_fields__}
@@ -137,6 +144,7 @@ class SemilinearProblem(ABC):
                     "norm of the highest third of the wavenumbers at any stored time after t=0, relative to u at t=0",
                 ),
                 FieldSpec("n_steps", "time steps taken"),
+                *self.measured,
             ),
             reference=self.reference,
             varying=varying(self),
@@ -293,17 +301,21 @@ class SemilinearProblem(ABC):
         steps = halved(steps) if halve else steps
         n = stored or self.resolution
         trajectory = np.empty((len(u_hat), len(steps) + 1, len(self.state), *[n] * self.n_dims))
-        tails = np.zeros(len(u_hat))
+        tails, measured = np.zeros(len(u_hat)), np.zeros((len(self.measured), len(u_hat)))
         upper = self._space.multiplicity * self._space.upper_third
         for first, chunk, own in self._chunks(u_hat, parameters):
             here = slice(first, first + self.inner_batch)
             scale = _norm(chunk, self._space.multiplicity).clamp(min=torch.finfo(torch.float64).tiny)
             trajectory[here, 0] = self._space.values(chunk, n).cpu().numpy()
+            measured[:, here] = self.measure(chunk, self._space).cpu().numpy()
             for time, state in enumerate(self._solved(first, chunk, own, steps), start=1):
                 trajectory[here, time] = self._space.values(state, n).cpu().numpy()
                 tail = _norm(state, upper) / scale
                 tails[here] = np.maximum(tails[here], tail.cpu().numpy())
+                found = self.measure(state, self._space).cpu().numpy()
+                measured[:, here] = np.maximum(measured[:, here], found)
         diagnostics = {"spectrum_tail": tails, "n_steps": np.full(len(u_hat), float(sum(map(len, steps))))}
+        diagnostics |= {entry.name: values for entry, values in zip(self.measured, measured, strict=True)}
         static = np.empty((len(u_hat), 0, *trajectory.shape[3:]))
         kept = trajectory if stores_initial else trajectory[:, 1:]
         return Samples(trajectory[:, :1], static, kept, diagnostics, parameters)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import ClassVar, NamedTuple
 
@@ -40,6 +41,9 @@ class Conserved:
     - ``positivity``: depth of the deepest undershoot below 0; s is the largest |u|.
     - ``maximum_principle``: fraction of interior points that lie below all their neighbours along the axes; s is 1.
       With a positive source the minimum lies on the boundary, so the reference has no such point.
+    - ``incompressibility``: norm of the divergence over that of the gradient, of the velocity whose components are the
+      first state fields, on a periodic grid; s is 1. The derivatives are those of the Fourier series. A random vector
+      field in d dimensions has about 1 / sqrt(d).
 
     Range: 0 for an exact prediction, without upper bound. Empty for quantities that the dataset doesn't name, and for
     those whose scale vanishes in all samples.
@@ -47,7 +51,8 @@ class Conserved:
     Columns:
         conserved_mean, conserved_mean_vorticity, conserved_energy, conserved_kinetic_energy, conserved_enstrophy: as
             above.
-        conserved_flux_balance, conserved_positivity, conserved_maximum_principle: as above.
+        conserved_flux_balance, conserved_positivity, conserved_maximum_principle, conserved_incompressibility: as
+            above.
     """
 
     name: ClassVar[str] = "conserved"
@@ -66,6 +71,8 @@ class Conserved:
         self._known = {name: (known, [0]) for name, known in _QUANTITIES.items()}
         self._known |= {f"mean_{name}": (_QUANTITIES["mean"], [channel]) for channel, name in enumerate(fields)}
         self._known["energy"] = (_QUANTITIES["energy"], list(range(len(fields))))
+        if self._grid.is_periodic and len(fields) >= self._grid.n_dims:
+            self._known["incompressibility"] = (_INCOMPRESSIBILITY, list(range(self._grid.n_dims)))
         unknown = [name for name in self._names if name not in self._known]
         if unknown:
             raise ValueError(
@@ -95,6 +102,8 @@ class Conserved:
 
     def _total(self, quantity: _Quantity, fields: Sequence[int], values: Array, static: Array) -> Array:
         """The sum over state fields of a quantity of snapshots [time, channel, *space], [time]."""
+        if quantity.is_of_vector:
+            return quantity.of(values[:, fields], static, self._grid)
         return np.sum([quantity.of(values[:, channel], static, self._grid) for channel in fields], axis=0)
 
     def summarise(self, measured: xr.Dataset) -> dict[str, float]:
@@ -113,10 +122,12 @@ def quantities(spec: DatasetSpec) -> tuple[str, ...]:
 
 class _Quantity(NamedTuple):
     """``of`` maps snapshots [time, *space], the static field [*space] and the grid to one number per snapshot, [time].
-    ``scale`` maps the reference's snapshots and numbers to the number that errors are relative to."""
+    ``scale`` maps the reference's snapshots and numbers to the number that errors are relative to. The snapshots of a
+    vector are [time, field, *space]."""
 
     of: Callable[[Array, Array, Grid], Array]
     scale: Callable[[Array, Array], float]
+    is_of_vector: bool = False
 
 
 def _mean(values: Array, _static: Array, _grid: Grid) -> Array:
@@ -168,6 +179,24 @@ def _interior_minima(values: Array, static: Array, grid: Grid) -> Array:
     return _mean(lowest.astype(np.float64), static, grid)
 
 
+def _relative_divergence(velocity: Array, _static: Array, grid: Grid) -> Array:
+    axes = tuple(range(2, velocity.ndim))
+    u_hat = np.asarray(scipy.fft.rfftn(velocity, axes=axes, norm="forward"))
+    n = grid.shape[-1]
+    u_hat[..., 1 : (n + 1) // 2] *= math.sqrt(2)  # the modes of -k aren't computed
+    kappa = [np.fft.fftfreq(m, length / m) for m, length in zip(grid.shape, grid.lengths, strict=True)]
+    for k, m in zip(kappa, grid.shape, strict=True):
+        if m % 2 == 0:
+            k[m // 2] = 0.0  # the highest mode has no derivative at the points
+    kappa[-1] = kappa[-1][: n // 2 + 1]
+    waves = np.meshgrid(*kappa, indexing="ij", sparse=True)
+    along = [u_hat[:, axis] * k for axis, k in enumerate(waves)]
+    divergence = squared_magnitude(np.sum(along, axis=0)).reshape(len(velocity), -1).sum(axis=-1)
+    steepness = np.sum([np.square(k) for k in np.broadcast_arrays(*waves)], axis=0)
+    gradient = (squared_magnitude(u_hat) * steepness).reshape(len(velocity), -1).sum(axis=-1)
+    return np.sqrt(np.divide(divergence, gradient, out=np.zeros_like(gradient), where=gradient > 0))
+
+
 def _own(_field: Array, quantity: Array) -> float:
     return float(np.abs(quantity).max())
 
@@ -183,3 +212,4 @@ _QUANTITIES: dict[str, _Quantity] = {
     "positivity": _Quantity(_undershoot, lambda field, _: float(np.abs(field).max())),
     "maximum_principle": _Quantity(_interior_minima, lambda *_: 1.0),
 }
+_INCOMPRESSIBILITY = _Quantity(_relative_divergence, lambda *_: 1.0, is_of_vector=True)

@@ -296,7 +296,7 @@ def test_the_hashes_of_runs_that_exist_are_kept(track: str, variant: str) -> Non
     ("override", "expected"),
     [
         ("model=fmo", "Did you mean fno"),
-        ("dataset=ns3d", "Did you mean ns2d"),
+        ("dataset=ns2dd", "Did you mean ns2d"),
         ("track=lit", "Did you mean lite"),
         ("model.widht=3", "Unknown key model.widht. Did you mean model.width"),
         ("lr=3", "Unknown key lr. Did you mean optimizer.lr?"),

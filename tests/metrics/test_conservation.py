@@ -133,3 +133,43 @@ def test_nothing_is_measured_where_nothing_is_named(context: Callable) -> None:
 def test_a_quantity_that_is_not_known_is_refused(context: Callable) -> None:
     with pytest.raises(ValueError, match=r"can't measure \['helicity'\] of made up.*evaluator\.metrics"):
         Conserved(naming(context(LINE), "mean", "helicity"))
+
+
+def _velocity_of(angles: tuple[np.ndarray, ...], kind: str) -> np.ndarray:
+    x, y = angles
+    return {
+        "solenoidal": np.stack([np.cos(x) * np.sin(2 * y), -0.5 * np.sin(x) * np.cos(2 * y)]),
+        "gradient": np.stack([np.cos(x + y), np.cos(x + y)]),
+        # The divergence has the mean square 1/2, the gradient 1/2 + 4/2.
+        "both": np.stack([np.sin(x), np.sin(2 * x)]),
+        "constant": np.stack([0 * x + 3, 0 * x - 1]),
+        "shortest wave": np.stack([np.cos(8 * x) + np.cos(y), np.sin(x)]),  # of 16 points: no slope at the points
+    }[kind]
+
+
+@pytest.mark.parametrize(
+    ("kind", "expected"),
+    [("solenoidal", 0.0), ("gradient", 1.0), ("both", 5**-0.5), ("constant", 0.0), ("shortest wave", 0.0)],
+)
+def test_divergence_is_relative_to_the_gradient(kind: str, expected: float, context: Callable) -> None:
+    angles = np.meshgrid(*[math.pi * x for x in TORUS.coordinates()], indexing="ij")
+    fields = (FieldSpec("u", ""), FieldSpec("v", ""), FieldSpec("temperature", ""))
+    found = naming(context(TORUS), "incompressibility")
+    metric = Conserved(replace(found, spec=replace(found.spec, state=fields)))
+    predicted, target = (
+        torch.from_numpy(np.concatenate([_velocity_of(angles, name), angles[:1]]))[None, None]
+        for name in (kind, "solenoidal")
+    )
+    measured = metric.measure(predicted, Batch(target[:, :0], target[:, 0, :0], target))
+    columns = metric.summarise(xr.Dataset({name: (metric.variables[name], x) for name, x in measured.items()}))
+    assert columns == {"conserved_incompressibility": pytest.approx(expected, abs=1e-14)}
+
+
+@pytest.mark.parametrize(("grid", "n_fields"), [(SQUARE, 2), (TORUS, 1)])
+def test_divergence_needs_a_periodic_grid_and_a_component_for_each_axis(
+    grid: Grid, n_fields: int, context: Callable
+) -> None:
+    found = naming(context(grid), "incompressibility")
+    fields = (FieldSpec("u", ""), FieldSpec("v", ""))[:n_fields]
+    with pytest.raises(ValueError, match=r"can't measure \['incompressibility'\]"):
+        Conserved(replace(found, spec=replace(found.spec, state=fields)))
