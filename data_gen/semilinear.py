@@ -1,4 +1,4 @@
-"""Semilinear equations u_t = L u + N(u) on a periodic box in one, two or three dimensions: a problem needs its L and N.
+"""Semilinear equations u_t = L u + N(u) on a box, periodic or with walls, in one to three dimensions.
 
 Pseudo-spectral in space, free of aliasing, ETDRK4 in time, in float64 unless ``solve`` is asked for float32. An
 equation that has no N is solved exactly. A subclass of ``SemilinearProblem`` gives the symbol of L, the function N, its
@@ -15,14 +15,15 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
-from typing import Any, ClassVar, Protocol, Self, runtime_checkable
+from typing import Any, ClassVar, Literal, Protocol, Self, runtime_checkable
 
 import numpy as np
 import torch
-from jaxtyping import Complex, Float
+from jaxtyping import Float, Shaped
 from numpy.typing import NDArray
 from torch import Tensor
 
+from data_gen.cosines import CosineSpace
 from data_gen.grids import Grid
 from data_gen.random_fields import (
     draw_parameters,
@@ -39,9 +40,10 @@ from data_gen.spectral import Space
 
 @runtime_checkable
 class InitialLaw(Protocol):
-    """A law of random fields on the periodic box of side 1."""
+    """A law of random fields on the periodic box of side 1. A law of fields between walls has ``boundary = "neumann"``
+    and draws the coefficients of a ``CosineSpace``."""
 
-    def draw(self, rngs: Sequence[np.random.Generator], n_fields: int, space: Space) -> Complex[Tensor, "n field *k"]:
+    def draw(self, rngs: Sequence[np.random.Generator], n_fields: int, space: Any) -> Shaped[Tensor, "n field *k"]:
         """One state per generator, as the coefficients that ``space`` holds; the same field at any resolution."""
         ...
 
@@ -53,13 +55,17 @@ class SemilinearProblem(ABC):
     A subclass is a frozen dataclass with the equation's parameters as fields. It sets the class variables below and
     implements ``linear`` and, unless the equation is linear, ``nonlinear``.
 
+    With ``boundary = "neumann"``, the normal derivative vanishes on the walls of the box, and ``linear`` and
+    ``nonlinear`` are given a ``data_gen.cosines.CosineSpace``. L and N must keep fields even about the walls.
+
     Parameters of the type ``data_gen.random_fields.Parameter`` may be given as a law, from which every sample draws a
     value of its own. Such a parameter is a number in ``linear``, which is called for each sample, and a tensor [n, 1, 1
     ...] in ``nonlinear``, which broadcasts against the states [n, field, *space].
 
     Attributes:
         n_dims: dimensions of the box.
-        resolution: points per axis of the stored snapshots, even. The solver keeps all wavenumbers that they can hold.
+        resolution: points per axis of the stored snapshots: even on a periodic box, both walls included on a box with
+            walls. The solver keeps all wavenumbers that they can hold.
         length: side of the box.
         interval, n_snapshots: the stored times 0, interval, 2 interval, ...
         initial: law of the initial states, on a box of side 1 that is stretched to ``length``.
@@ -84,6 +90,7 @@ class SemilinearProblem(ABC):
     inner_batch: int = 64
 
     version: ClassVar[int] = 1
+    boundary: ClassVar[Literal["periodic", "neumann"]] = "periodic"
     stem: ClassVar[str]
     equation: ClassVar[str]
     reference: ClassVar[str] = ""
@@ -104,17 +111,27 @@ class SemilinearProblem(ABC):
         for name in {*self.positive, *self.nonnegative, *parameter_laws(self)}:
             positive = "" if name in self.positive else None
             require_parameter(self, name, positive=positive, nonnegative=name in self.nonnegative)
-        _require(self.resolution >= 4 and self.resolution % 2 == 0, "resolution", self.resolution, "even, at least 4")
+        if self.boundary == "periodic":
+            even = self.resolution % 2 == 0
+            _require(self.resolution >= 4 and even, "resolution", self.resolution, "even, at least 4")
+        else:
+            _require(self.resolution >= 4, "resolution", self.resolution, "at least 4")
+        of_law = getattr(self.initial, "boundary", "periodic")
+        if of_law != self.boundary:
+            raise ValueError(
+                f"dataset.problem.initial must be a law of fields on a {self.boundary} box, like this equation, but "
+                f"{type(self.initial).__name__} draws {of_law} ones."
+            )
         _require(self.n_snapshots >= 2, "n_snapshots", self.n_snapshots, "at least 2 (the initial state is the first)")
         _require(self.warm_up >= 0, "warm_up", self.warm_up, "at least 0")
         _require(1 <= self.step_growth < math.inf, "step_growth", self.step_growth, "at least 1")
         _require(self.inner_batch >= 1, "inner_batch", self.inner_batch, "at least 1")
 
     @abstractmethod
-    def linear(self, space: Space) -> Tensor:
+    def linear(self, space: Any) -> Tensor:
         """Symbol of L, [field, *k], or [*k] if it is the same for all fields; complex where the equation disperses."""
 
-    def nonlinear(self, u_hat: Complex[Tensor, "n field *k"], space: Space) -> Complex[Tensor, "n field *k"]:
+    def nonlinear(self, u_hat: Shaped[Tensor, "n field *k"], space: Any) -> Shaped[Tensor, "n field *k"]:
         """Coefficients of N(u)."""
         raise NotImplementedError(f"{type(self).__name__} has degree {self.degree} but no nonlinear().")
 
@@ -158,7 +175,7 @@ class SemilinearProblem(ABC):
     def simulate_refined(self, rngs: Sequence[np.random.Generator]) -> Samples:
         """The inputs of ``simulate`` (states after the warm-up) solved with twice the wavenumbers and half the steps,
         and given on the same grid."""
-        fine = replace(self, resolution=2 * self.resolution)
+        fine = replace(self, resolution=self._grid(self.resolution).refine(2).shape[0])
         drawn = draw_parameters(self, rngs)
         u_hat = self._space.moved(self._start(rngs, drawn), fine._space)
         return fine._run(u_hat, self.n_snapshots - 1, drawn, stores_initial=True, halve=True, stored=self.resolution)
@@ -174,8 +191,8 @@ class SemilinearProblem(ABC):
     ) -> Samples:
         """``n_steps`` snapshots that follow the last frame of ``history`` [sample, time, field, *space].
 
-        The history may be on any periodic grid; ``static`` has no channels. ``parameters`` has the values of those that
-        have a law, [sample] each. ``dtype`` is that of the arithmetic.
+        The history may be on any grid of the box; ``static`` has no channels. ``parameters`` has the values of those
+        that have a law, [sample] each. ``dtype`` is that of the arithmetic.
 
         Raises:
             ValueError: the history holds no frame or other fields, there are static fields, ``n_steps`` is below 1, or
@@ -199,10 +216,12 @@ class SemilinearProblem(ABC):
         """The same equation solved and stored on another grid.
 
         Raises:
-            ValueError: the grid isn't a periodic cube of side ``length``, or has an odd number of points.
+            ValueError: the grid isn't a cube of side ``length`` with the equation's boundary, or a periodic one has an
+                odd number of points.
         """
         if grid != self._grid(grid.shape[0]):
-            raise ValueError(f"{type(self).__name__} needs a periodic grid of side {self.length:g}, got {grid}.")
+            kind = "periodic" if self.boundary == "periodic" else "closed Neumann"
+            raise ValueError(f"{type(self).__name__} needs a {kind} grid of side {self.length:g}, got {grid}.")
         return replace(self, resolution=grid.shape[0])
 
     def relaxed(self, factor: float) -> Self:
@@ -210,19 +229,26 @@ class SemilinearProblem(ABC):
         return replace(self, first_step=factor * self.first_step, max_step=factor * self.max_step)
 
     @cached_property
-    def _space(self) -> Space:
-        return Space(self.resolution, self.n_dims, self.length, self.degree)
+    def _space(self) -> Any:
+        return self._space_of(torch.float64)
 
     @cached_property
-    def _single_space(self) -> Space:
-        return Space(self.resolution, self.n_dims, self.length, self.degree, torch.float32)
+    def _single_space(self) -> Any:
+        return self._space_of(torch.float32)
+
+    def _space_of(self, dtype: torch.dtype) -> Space | CosineSpace:
+        kind = Space if self.boundary == "periodic" else CosineSpace
+        return kind(self.resolution, self.n_dims, self.length, self.degree, dtype)
 
     def _grid(self, resolution: int) -> Grid:
-        return Grid.periodic(resolution, self.n_dims, self.length)
+        if self.boundary == "periodic":
+            return Grid.periodic(resolution, self.n_dims, self.length)
+        d = self.n_dims
+        return Grid((resolution,) * d, (self.length,) * d, (self.boundary,) * d, ("closed",) * d)
 
     def _start(
         self, rngs: Sequence[np.random.Generator], parameters: Mapping[str, NDArray[np.float64]]
-    ) -> Complex[Tensor, "n field *k"]:
+    ) -> Shaped[Tensor, "n field *k"]:
         """States at t = 0."""
         drawn = self.initial.draw(rngs, len(self.state), self._space).to(torch.get_default_device())
         if not self.warm_up:
@@ -257,10 +283,10 @@ class SemilinearProblem(ABC):
         u_hat: Tensor,
         parameters: Mapping[str, NDArray[np.float64]],
         steps: Sequence[Sequence[float]],
-    ) -> Iterator[Complex[Tensor, "n field *k"]]:
+    ) -> Iterator[Shaped[Tensor, "n field *k"]]:
         """States after each interval, one after another."""
         shape, equation = (len(self.state), *self._space.shape), self
-        space = self._space if u_hat.dtype == torch.complex128 else self._single_space
+        space = self._space if u_hat.dtype in (torch.complex128, torch.float64) else self._single_space
         if parameters:
             each = [
                 self._with(dict(zip(parameters, own, strict=True)))
@@ -330,8 +356,10 @@ def _exponential(exponents: Tensor, u_hat: Tensor) -> Tensor:
     return torch.stack([torch.exp(own) for own in exponents]).to(dtype)
 
 
-def _norm(u_hat: Complex[Tensor, "n field *k"], weights: Float[Tensor, "*k"]) -> Float[Tensor, " n"]:
-    power = u_hat.real.square().add_(u_hat.imag.square())
+def _norm(u_hat: Shaped[Tensor, "n field *k"], weights: Float[Tensor, "*k"]) -> Float[Tensor, " n"]:
+    power = u_hat.real.square()
+    if u_hat.is_complex():
+        power.add_(u_hat.imag.square())
     return (power * weights).flatten(1).sum(dim=1).sqrt()
 
 

@@ -139,7 +139,7 @@ class Space:
         self._dtype = dtype
         self.shape = (self.k_max + 1, *[2 * self.k_max + 1] * (n_dims - 1))
         self.length = length
-        self.product_resolution = 4 * _fast_length(-(-((degree + 1) * self.k_max + 1) // 4))
+        self.product_resolution = 4 * fast_length(-(-((degree + 1) * self.k_max + 1) // 4))
         self._padded: dict[tuple[int, ...], tuple[Tensor, Tensor, Tensor]] = {}
 
     @cached_property
@@ -249,7 +249,8 @@ def _zeros(u: Tensor, n: int, n_low: int, n_high: int) -> tuple[Tensor, Tensor, 
     return wide, wide[..., :n_low], wide[..., n - n_high :]
 
 
-def _fast_length(at_least: int) -> int:
+def fast_length(at_least: int) -> int:
+    """The least number of points that a transform takes quickly."""
     return scipy.fft.next_fast_len(at_least, real=True)  # pyright: ignore[reportReturnType] the stubs allow None
 
 

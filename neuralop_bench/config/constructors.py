@@ -29,6 +29,7 @@ _WITH_FUNCTIONS = tuple(
     f"neuralop_bench.training.{name}" for name in ("augmentation", "losses", "optimizers", "schedules")
 )
 _OWN = (
+    "data_gen.cosine_fields",
     "data_gen.permeability",
     "data_gen.problems",
     "data_gen.random_fields",

@@ -30,8 +30,8 @@ class Conserved:
     at least 1e-4 of the scale's mean over samples. So 1 means an error as large as the quantity itself. Where nothing
     else is said, the quantities are those of the first state field:
 
-    - ``mean``, or ``mean_<field>`` for a field by its name: mean over the points. It may vanish, so s is the largest
-      root mean square of the field.
+    - ``mean``, or ``mean_<field>`` for a field by its name: mean over the points, by the trapezoidal rule along axes
+      whose nodes include both ends. It may vanish, so s is the largest root mean square of the field.
     - ``energy``: half the mean square, summed over all state fields.
     - ``enstrophy``: half the mean square.
     - ``kinetic_energy``: half the mean square of the velocity that has this vorticity, on a periodic plane.
@@ -49,8 +49,8 @@ class Conserved:
     those whose scale vanishes in all samples.
 
     Columns:
-        conserved_mean, conserved_mean_vorticity, conserved_energy, conserved_kinetic_energy, conserved_enstrophy: as
-            above.
+        conserved_mean, conserved_mean_vorticity, conserved_mean_pressure, conserved_energy, conserved_kinetic_energy,
+            conserved_enstrophy: as above.
         conserved_flux_balance, conserved_positivity, conserved_maximum_principle, conserved_incompressibility: as
             above.
     """
@@ -130,7 +130,11 @@ class _Quantity(NamedTuple):
     is_of_vector: bool = False
 
 
-def _mean(values: Array, _static: Array, _grid: Grid) -> Array:
+def _mean(values: Array, _static: Array, grid: Grid) -> Array:
+    for axis, nodes in enumerate(grid.nodes, start=1):
+        if nodes == "closed":  # means over neighbours: the ends then count half
+            along = np.moveaxis(values, axis, -1)
+            values = np.moveaxis((along[..., 1:] + along[..., :-1]) / 2, -1, axis)
     return values.reshape(len(values), -1).mean(axis=-1)
 
 
@@ -169,14 +173,14 @@ def _undershoot(values: Array, _static: Array, _grid: Grid) -> Array:
     return np.maximum(0.0, -values.reshape(len(values), -1).min(axis=-1))
 
 
-def _interior_minima(values: Array, static: Array, grid: Grid) -> Array:
+def _interior_minima(values: Array, _static: Array, grid: Grid) -> Array:
     inside = (slice(None), *(slice(1, -1),) * grid.n_dims)
     centre = values[inside]
     lowest = np.ones_like(centre, dtype=bool)
     for axis in range(1, values.ndim):
         for shift in (-1, 1):
             lowest &= centre < np.roll(values, shift, axis=axis)[inside]
-    return _mean(lowest.astype(np.float64), static, grid)
+    return lowest.mean(axis=tuple(range(1, values.ndim)))
 
 
 def _relative_divergence(velocity: Array, _static: Array, grid: Grid) -> Array:

@@ -80,8 +80,17 @@ class Projection:
             coarse = [min(n, kept) for n, kept in zip(shape, self.points, strict=True)]
             predicted = resample_series(resample_series(predicted, self.nodes, coarse), self.nodes, shape)
         if self.channels:
-            drift = predicted.mean(dim=axes, keepdim=True) - history[:, -1:].mean(dim=axes, keepdim=True)
+            drift = self._mean(predicted) - self._mean(history[:, -1:])
             keeps = predicted.new_zeros(predicted.shape[CHANNEL])
             keeps[list(self.channels)] = 1
             predicted = predicted - keeps.view(-1, *(1,) * len(axes)) * drift
         return predicted if self.mask is None else masked(predicted, static, self.mask)
+
+    def _mean(self, values: Trajectory) -> Trajectory:
+        """Means over space, as the metric ``conserved`` takes them."""
+        axes = space_axes(values)
+        for axis, nodes in zip(axes, self.nodes, strict=True):
+            if nodes == "closed":  # means over neighbours: the ends then count half
+                n = values.shape[axis] - 1
+                values = (values.narrow(axis, 0, n) + values.narrow(axis, 1, n)) / 2
+        return values.mean(dim=axes, keepdim=True)

@@ -46,6 +46,8 @@ class Symmetries:
     - ``odd_reflection``: -u(-x), for a velocity on a periodic interval
     - ``square_symmetries``: the eight maps of the closed square to itself, for the solution and its coefficients
     - ``reflection_across_channel``: (u, -v, p)(x, Ly - y) for a flow with walls at y = 0 and y = Ly
+    - ``square_symmetries_of_a_scalar_and_a_vector``: the same for a scalar and, after it, the components of a vector,
+      which are permuted and change their signs with the axes
 
     and for vorticity with a force of the form f(x + y), f(s + 1/2) = -f(s), f(1/4 - s) = f(s):
 
@@ -247,10 +249,19 @@ def _reflect_odd(space: torch.Size) -> _Element:
 
 
 def _move_square(space: torch.Size) -> _Element:
+    return _move_square_with_vector(space)._replace(of_state=_same)
+
+
+def _move_square_with_vector(space: torch.Size) -> _Element:
     del space
     flipped = [axis for axis in (-2, -1) if torch.rand(()) < 0.5]
     transposed = bool(torch.rand(()) < 0.5)
-    return _Element(lambda u: (u.transpose(-2, -1) if transposed else u).flip(flipped))
+
+    def turn(state: Tensor) -> Tensor:
+        signs = [-1 if axis in flipped else 1 for axis in (-2, -1)]
+        return state[:, [0, 2, 1] if transposed else [0, 1, 2]] * state.new_tensor([1, *signs]).view(-1, 1, 1)
+
+    return _Element(lambda u: (u.transpose(-2, -1) if transposed else u).flip(flipped), turn)
 
 
 def _reflect_channel(space: torch.Size) -> _Element:
@@ -272,6 +283,7 @@ _MAPS: dict[str, _Map] = {
     "odd_reflection": _Map(_reflect_odd, moves_static=False),
     "square_symmetries": _Map(_move_square, moves_static=True, divisor=1),
     "reflection_across_channel": _Map(_reflect_channel, moves_static=True),
+    "square_symmetries_of_a_scalar_and_a_vector": _Map(_move_square_with_vector, moves_static=True, divisor=1),
     "translation_along_antidiagonal": _Map(_translate_along_antidiagonal, moves_static=False),
     "rotation_by_pi": _Map(_rotate_by_pi, moves_static=False, divisor=4),
     "reflection_with_sign": _Map(_reflect_with_sign, moves_static=False, divisor=2),
