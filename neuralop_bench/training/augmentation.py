@@ -45,6 +45,8 @@ class Symmetries:
     - ``quarter_turn``: w(y, -x) and its powers, for a scalar in a doubly periodic square
     - ``odd_reflection``: -u(-x), for a velocity on a periodic interval
     - ``square_symmetries``: the eight maps of the closed square to itself, for the solution and its coefficients
+    - ``mirrors_and_turns_of_momentum``: the maps of a line, square or cube of cells to itself, for a state of which the
+      fields 1 ... d are the components of a vector and the others scalars
 
     and for vorticity with a force of the form f(x + y), f(s + 1/2) = -f(s), f(1/4 - s) = f(s):
 
@@ -74,6 +76,11 @@ class Symmetries:
                 raise ValueError(
                     f"augmentation=symmetries needs a periodic grid with equal axes for the symmetry {name}, got "
                     f"{spec.grid}. Use augmentation=none or change the grid."
+                )
+            if entry.has_equal_axes and len({*shape}) > 1:
+                raise ValueError(
+                    f"augmentation=symmetries needs as many points along every axis for the symmetry {name}, got "
+                    f"{shape}. Use augmentation=none or change the resolution."
                 )
             if entry.is_of_vector and len(spec.state) != len(shape):
                 raise ValueError(
@@ -170,6 +177,7 @@ class _Map(NamedTuple):
     divisor: int = 0  # the grid must be square, with a multiple of this many points per axis; 0 for any grid
     is_of_cube: bool = False  # the grid must be periodic, with equal axes
     is_of_vector: bool = False  # the state must be the components of a vector
+    has_equal_axes: bool = False  # the grid must have as many points along every axis
 
 
 def _rolled(*axes: int) -> Callable[[torch.Size], _Element]:
@@ -252,6 +260,26 @@ def _move_square(space: torch.Size) -> _Element:
     return _Element(lambda u: (u.transpose(-2, -1) if transposed else u).flip(flipped))
 
 
+def _mirror_and_turn_momentum(space: torch.Size) -> _Element:
+    n_dims = len(space)
+    order = torch.randperm(n_dims).tolist()
+    signs = [1 if draw < 0.5 else -1 for draw in torch.rand(n_dims).tolist()]
+
+    def move(field: Tensor) -> Tensor:
+        lead = field.ndim - n_dims
+        field = field.permute(*range(lead), *(lead + axis for axis in order))
+        return field.flip([axis - n_dims for axis in range(n_dims) if signs[axis] < 0])
+
+    def turn(state: Tensor) -> Tensor:
+        state = state.clone()
+        state[:, 1 : 1 + n_dims] = state[:, [1 + axis for axis in order]] * state.new_tensor(signs).view(
+            -1, *(1,) * n_dims
+        )
+        return state
+
+    return _Element(move, turn)
+
+
 _MAPS: dict[str, _Map] = {
     "translation": _Map(_translate, moves_static=True),
     "translation_along_x": _Map(_rolled(0), moves_static=False),
@@ -263,6 +291,7 @@ _MAPS: dict[str, _Map] = {
     "quarter_turn": _Map(_turn, moves_static=True, divisor=1),
     "odd_reflection": _Map(_reflect_odd, moves_static=False),
     "square_symmetries": _Map(_move_square, moves_static=True, divisor=1),
+    "mirrors_and_turns_of_momentum": _Map(_mirror_and_turn_momentum, moves_static=False, has_equal_axes=True),
     "translation_along_antidiagonal": _Map(_translate_along_antidiagonal, moves_static=False),
     "rotation_by_pi": _Map(_rotate_by_pi, moves_static=False, divisor=4),
     "reflection_with_sign": _Map(_reflect_with_sign, moves_static=False, divisor=2),
