@@ -146,8 +146,8 @@ class ShearLayers:
         k = 2 * math.pi * torch.arange(1, self.n_waves + 1)
 
         def state(x: Tensor, y: Tensor) -> Tensor:
-            distance = (torch.remainder(y - middle + 0.5, 1.0) - 0.5).abs()
-            band = torch.sigmoid(2 * (0.25 - distance) / width)  # (1 + tanh(s)) / 2
+            # (1 + tanh(s)) / 2. Near an edge s is the distance over the width, and it is smooth across the whole box.
+            band = torch.sigmoid(torch.cos(2 * math.pi * (y - middle)) / (math.pi * width))
             cosines, sines = torch.from_numpy(waves.T)
             across = torch.cos(x[..., None] * k) @ cosines + torch.sin(x[..., None] * k) @ sines
             ones = torch.ones_like(x + y)
@@ -246,9 +246,10 @@ class Euler(ConservationLaw):
         # The contact, and the side of it on which the face lies.
         q_l, q_r = (s_l - u_l).mul_(rho_l), (s_r - u_r).mul_(rho_r)
         contact = (p_r - p_l).addcmul_(q_l, u_l).addcmul_(q_r, u_r, value=-1).div_(q_l - q_r)
-        from_left = contact >= 0
-        w = torch.where(from_left.unsqueeze(1), left, right)
-        s, q = torch.where(from_left, s_l, s_r), torch.where(from_left, q_l, q_r)
+        # 1 on the left of it, 0 on the right: this picks a side exactly, in a fraction of the time of torch.where.
+        side = torch.ge(contact, 0, out=torch.empty_like(contact))
+        w = torch.lerp(right, left, side.unsqueeze(1))
+        s, q = torch.lerp(s_r, s_l, side), torch.lerp(q_r, q_l, side)
         rho, u, p, energy = w[:, 0], w[:, 1 + axis], w[:, -1], self._energy(w)
         # The state between this side's fastest wave, at speed s, and the contact.
         gap = s - contact
@@ -256,7 +257,7 @@ class Euler(ConservationLaw):
         p_star = torch.addcmul(p, q, contact - u)
         energy_star = ((s - u) * energy).addcmul_(p_star, contact).addcmul_(p, u, value=-1).div_(gap)
         # F + s (U* - U), or F if all waves move away from this side.
-        s = torch.where(from_left, s_l.clamp_(max=0), s_r.clamp_(min=0))
+        s = torch.lerp(s_r.clamp_(min=0), s_l.clamp_(max=0), side)
         flow = rho * u
         f = torch.empty_like(w)
         f[:, 1 + axis] = (rho_star * contact).sub_(flow).mul_(s).add_(p).addcmul_(flow, u)

@@ -204,7 +204,9 @@ class ShallowWater(ConservationLaw):
         f[:, 0] = mass
         push = push_l.mul_(s_r).addcmul_(s_l, push_r, value=-1)
         f[:, 1 + axis] = push.addcmul_(product, m_r.sub_(m_l)).div_(width)
+        # 1 where the water comes from the left: this picks a side exactly, in a fraction of the time of torch.where.
+        side = torch.ge(mass, 0, out=torch.empty_like(mass))
         for other in range(1, left.shape[1]):
             if other != 1 + axis:
-                f[:, other] = torch.where(mass >= 0, left[:, other], right[:, other]).mul_(mass)
+                f[:, other] = torch.lerp(right[:, other], left[:, other], side).mul_(mass)
         return f

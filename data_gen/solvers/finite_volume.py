@@ -146,9 +146,10 @@ class FiniteVolumes:
             left = left - dt
             done = n_steps == 1
             if bool(done.any()):
-                ended = law.primitive(u[done])
-                _require_physical(self.law(rows[going[done]]), ended, time[done] + dt[done], rows[going[done]] + first)
-                result[going[done]] = u[done]
+                ended = going[done]
+                its_law = self.law(rows[ended])
+                _require_physical(its_law, its_law.primitive(u[done]), time[done] + dt[done], rows[ended] + first)
+                result[ended] = u[done]
                 u, left, going = u[~done], left[~done], going[~done]
                 law = self.law(rows[going])
         return result, taken
