@@ -23,10 +23,11 @@ def regrid(values: NDArray[np.floating], source: Grid, target: Grid) -> NDArray[
 
     Along a periodic axis the field is evaluated from its Fourier series, cut off below the coarser grid's Nyquist
     wavenumber or padded with zeros. Along a closed axis the target's nodes must be among the source's; values at other
-    nodes are dropped.
+    nodes are dropped. Along an axis of cell centres the values are averages over cells, and those over larger cells are
+    their means.
 
     Raises:
-        ValueError: the grids aren't of the same domain, or the nodes don't nest.
+        ValueError: the grids aren't of the same domain, or the nodes or cells don't nest.
     """
     _require_same_domain(source, target)
     result = np.asarray(values, dtype=np.float64)
@@ -34,7 +35,8 @@ def regrid(values: NDArray[np.floating], source: Grid, target: Grid) -> NDArray[
         if n == m:
             continue
         along = axis - source.n_dims
-        result = _resampled(result, along, m) if nodes == "periodic" else _picked(result, along, n, m, nodes)
+        resampled = {"periodic": _resampled, "closed": _picked, "centres": _merged}[nodes]
+        result = resampled(result, along, m)
     return result
 
 
@@ -42,7 +44,8 @@ def interpolate(values: NDArray[np.floating], source: Grid, target: Grid) -> NDA
     """Values of a field on another grid, [..., *space] to [..., *space], float64.
 
     Along a periodic axis the field is evaluated from its Fourier series, as in ``regrid``; along any other axis, from a
-    cubic spline through its values. A non-finite value spreads along its axes.
+    cubic spline through its values. Averages over cells are merged as in ``regrid`` where the cells nest. A non-finite
+    value spreads along its axes.
 
     Raises:
         ValueError: the grids aren't of the same domain, or the source has fewer than four nodes along an axis that
@@ -58,6 +61,8 @@ def interpolate(values: NDArray[np.floating], source: Grid, target: Grid) -> NDA
         with np.errstate(invalid="ignore"):
             if nodes == "periodic":
                 result = _resampled(result, along, len(there))
+            elif nodes == "centres" and len(here) % len(there) == 0:
+                result = _merged(result, along, len(there))
             else:
                 result = _applied(_spline(tuple(here), tuple(there)), result, along)
     return result
@@ -124,11 +129,23 @@ def _resampled(values: NDArray[np.float64], axis: int, n_points: int) -> NDArray
     return np.moveaxis(np.fft.irfft(other, n_points, norm="forward"), -1, axis)
 
 
-def _picked(values: NDArray[np.float64], axis: int, n: int, n_points: int, nodes: str) -> NDArray[np.float64]:
+def _picked(values: NDArray[np.float64], axis: int, n_points: int) -> NDArray[np.float64]:
+    n = values.shape[axis]
     stride, rest = divmod(n - 1, n_points - 1)
-    if nodes != "closed" or rest:
+    if rest:
         raise ValueError(
-            f"{n_points} nodes aren't among {n} ({nodes}): on a closed axis the number of intervals must be a divisor. "
+            f"{n_points} nodes aren't among {n} (closed): on a closed axis the number of intervals must be a divisor. "
             "Change refine of the test split, or solve it on a grid of its own (problem.solver_resolution)."
         )
     return np.take(values, range(0, n, stride), axis=axis)
+
+
+def _merged(values: NDArray[np.float64], axis: int, n_cells: int) -> NDArray[np.float64]:
+    n = values.shape[axis]
+    if n % n_cells:
+        raise ValueError(
+            f"{n} cells can't be merged into {n_cells} (centres): the number of cells must be a divisor. Change refine "
+            "of the test split, or solve it on a grid of its own (problem.resolution)."
+        )
+    last = np.moveaxis(values, axis, -1)
+    return np.moveaxis(last.reshape(*last.shape[:-1], n_cells, n // n_cells).mean(axis=-1), -1, axis)

@@ -88,7 +88,7 @@ class Wave2D:
                 **{f"initial_{name}": value for name, value in vars(self.initial).items()},
             },
             conserved=("mean_pressure",),
-            symmetries=("square_symmetries_of_a_scalar_and_a_vector",),
+            symmetries=("reflections_and_turns_of_scalars_and_a_vector",),
             diagnostics=(
                 FieldSpec("energy_drift", "largest change of the energy at any stored time, relative to it at t=0"),
                 FieldSpec("n_products", "evaluations of the right-hand side"),

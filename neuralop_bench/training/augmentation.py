@@ -46,8 +46,8 @@ class Symmetries:
     - ``odd_reflection``: -u(-x), for a velocity on a periodic interval
     - ``square_symmetries``: the eight maps of the closed square to itself, for the solution and its coefficients
     - ``reflection_across_channel``: (u, -v, p)(x, Ly - y) for a flow with walls at y = 0 and y = Ly
-    - ``square_symmetries_of_a_scalar_and_a_vector``: the same for a scalar and, after it, the components of a vector,
-      which are permuted and change their signs with the axes
+    - ``reflections_and_turns_of_scalars_and_a_vector``: the maps of a line, square or cube with walls to itself, for a
+      state that begins with a scalar and the components of a vector; other fields are scalars
 
     and for vorticity with a force of the form f(x + y), f(s + 1/2) = -f(s), f(1/4 - s) = f(s):
 
@@ -77,6 +77,11 @@ class Symmetries:
                 raise ValueError(
                     f"augmentation=symmetries needs a periodic grid with equal axes for the symmetry {name}, got "
                     f"{spec.grid}. Use augmentation=none or change the grid."
+                )
+            if entry.has_equal_axes and len({*shape}) > 1:
+                raise ValueError(
+                    f"augmentation=symmetries needs as many points along every axis for the symmetry {name}, got "
+                    f"{shape}. Use augmentation=none or change the resolution."
                 )
             if entry.is_of_vector and len(spec.state) != len(shape):
                 raise ValueError(
@@ -173,6 +178,7 @@ class _Map(NamedTuple):
     divisor: int = 0  # the grid must be square, with a multiple of this many points per axis; 0 for any grid
     is_of_cube: bool = False  # the grid must be periodic, with equal axes
     is_of_vector: bool = False  # the state must be the components of a vector
+    has_equal_axes: bool = False  # the grid must have as many points along every axis
 
 
 def _rolled(*axes: int) -> Callable[[torch.Size], _Element]:
@@ -252,23 +258,29 @@ def _move_square(space: torch.Size) -> _Element:
     return _move_square_with_vector(space)._replace(of_state=_same)
 
 
-def _move_square_with_vector(space: torch.Size) -> _Element:
-    del space
-    flipped = [axis for axis in (-2, -1) if torch.rand(()) < 0.5]
-    transposed = bool(torch.rand(()) < 0.5)
-
-    def turn(state: Tensor) -> Tensor:
-        signs = [-1 if axis in flipped else 1 for axis in (-2, -1)]
-        return state[:, [0, 2, 1] if transposed else [0, 1, 2]] * state.new_tensor([1, *signs]).view(-1, 1, 1)
-
-    return _Element(lambda u: (u.transpose(-2, -1) if transposed else u).flip(flipped), turn)
-
-
 def _reflect_channel(space: torch.Size) -> _Element:
     del space
     if torch.rand(()) < 0.5:
         return _Element(_same)
     return _Element(lambda field: field.flip(-1), lambda state: state * state.new_tensor([1, -1, 1]).view(-1, 1, 1))
+
+
+def _reflect_and_turn_between_walls(space: torch.Size) -> _Element:
+    n_dims = len(space)
+    order = torch.randperm(n_dims).tolist()
+    signs = [1 if draw < 0.5 else -1 for draw in torch.rand(n_dims).tolist()]
+
+    def move(field: Tensor) -> Tensor:
+        lead = field.ndim - n_dims
+        field = field.permute(*range(lead), *(lead + axis for axis in order))
+        return field.flip([axis - n_dims for axis in range(n_dims) if signs[axis] < 0])
+
+    def turn(state: Tensor) -> Tensor:
+        scalar, vector, rest = state.split([1, n_dims, state.shape[1] - 1 - n_dims], dim=1)
+        turned = vector[:, order] * vector.new_tensor(signs).view(-1, *(1,) * n_dims)
+        return torch.cat([scalar, turned, rest], dim=1)
+
+    return _Element(move, turn)
 
 
 _MAPS: dict[str, _Map] = {
@@ -283,7 +295,9 @@ _MAPS: dict[str, _Map] = {
     "odd_reflection": _Map(_reflect_odd, moves_static=False),
     "square_symmetries": _Map(_move_square, moves_static=True, divisor=1),
     "reflection_across_channel": _Map(_reflect_channel, moves_static=True),
-    "square_symmetries_of_a_scalar_and_a_vector": _Map(_move_square_with_vector, moves_static=True, divisor=1),
+    "reflections_and_turns_of_scalars_and_a_vector": _Map(
+        _reflect_and_turn_between_walls, moves_static=True, has_equal_axes=True
+    ),
     "translation_along_antidiagonal": _Map(_translate_along_antidiagonal, moves_static=False),
     "rotation_by_pi": _Map(_rotate_by_pi, moves_static=False, divisor=4),
     "reflection_with_sign": _Map(_reflect_with_sign, moves_static=False, divisor=2),

@@ -132,11 +132,14 @@ def test_closed_nodes_that_are_not_there_are_refused(n: int, m: int) -> None:
         regrid(np.zeros(n), closed(n), closed(m))
 
 
-def test_cell_centres_are_never_those_of_another_grid() -> None:
-    source, target = (Grid((n,), (1.0,), ("neumann",), ("centres",)) for n in (9, 3))
-    with pytest.raises(ValueError, match=r"3 nodes aren't among 9 \(centres\)"):
-        regrid(np.zeros(9), source, target)
-    assert np.array_equal(regrid(np.arange(9.0), source, source), np.arange(9.0))
+def test_averages_over_cells_are_merged() -> None:
+    source, target, finer = (Grid((n, 4), (1.0, 1.0), ("neumann", "open"), ("centres", "centres")) for n in (9, 3, 18))
+    values = np.random.default_rng(0).standard_normal((2, 9, 4))
+    means = values.reshape(2, 3, 3, 4).mean(axis=2)
+    np.testing.assert_allclose(regrid(values, source, target), means, rtol=1e-14)
+    np.testing.assert_allclose(interpolate(values, source, target), means, rtol=1e-14)
+    with pytest.raises(ValueError, match=r"^9 cells can't be merged into 18 \(centres\): .*Change refine"):
+        regrid(values, source, finer)
 
 
 @pytest.mark.parametrize(
