@@ -217,6 +217,7 @@ class Obstacles2D:
             ),
             parameters={
                 "reynolds": in_words(self, "reynolds"),
+                "diameter": DIAMETER,
                 "solver_resolution": self.solver_resolution,
                 "skewness": self.skewness,
                 "newton_tolerance": self.newton_tolerance,

@@ -22,6 +22,7 @@ from neuralop_bench.evaluation.plotting import (
     RUN_STYLE,
     legend_below,
 )
+from neuralop_bench.surrogate.projection import mask_channel
 
 ERROR_MAP = "magma_r"
 _N_COLUMNS = 5
@@ -40,7 +41,7 @@ def sample_figure(
     """Reference, prediction and error of one sample at up to five times.
 
     Every field has rows of its own. In three space dimensions, the plane in the middle of the last axis is drawn. A
-    prediction is grey where it isn't finite.
+    prediction is grey where it isn't finite; so is everything where the equation doesn't hold (``spec.mask``).
 
     Args:
         prediction, target: [T, C, *S].
@@ -50,7 +51,7 @@ def sample_figure(
         title: above the figure.
     """
     chosen = np.unique(np.linspace(0, len(times) - 1, min(_N_COLUMNS, len(times))).round().astype(int))
-    where, (p, u) = _planar(spec, *(np.asarray(x, np.float64)[chosen] for x in (prediction, target)))
+    where, (p, u) = _planar(spec, *(_masked(x[chosen], static, spec) for x in (prediction, target)))
     title = "\n".join(line for line in (title, f"{_names(spec)}{where}") if line)
     heads = [""] if spec.is_steady else [f"t = {time:g}" for time in times[chosen]]
     if spec.grid.n_dims == 1:
@@ -78,7 +79,7 @@ def data_figure(
     """
     times = np.array(spec.times or (0.0,))
     chosen = np.unique(np.linspace(0, len(times) - 1, min(_N_COLUMNS, len(times))).round().astype(int))
-    where, (fields,) = _planar(spec, np.asarray(states[:, chosen], np.float64))
+    where, (fields,) = _planar(spec, _masked(states[:, chosen], static, spec))
     coefficient = _planar(spec, np.asarray(static[:, 0], np.float64))[1][0] if static.shape[1] else None
     heads = [""] if spec.is_steady else [f"t = {time:g}" for time in times[chosen]]
     title = "\n".join(line for line in (title, f"{_names(spec)}{where}") if line)
@@ -105,7 +106,8 @@ def data_figure(
             for row in rows:
                 figure.colorbar(images[0], ax=list(row), pad=0.01, aspect=16)
         for number, row in enumerate(panels[channel::n_fields]):
-            row[0].set_ylabel(f"sample {number}\n{f'{entry.name}, ' * (n_fields > 1)}y")
+            row[first].set_ylabel(f"{entry.name}, y" if n_fields > 1 else "")
+            row[0].set_ylabel(f"sample {number}\n{row[0].get_ylabel() or 'y'}")
     if coefficient is not None:
         shown = [
             _show(axis, frame, spec, "cividis", _limits(coefficient))
@@ -245,6 +247,17 @@ def _compared(
     ]
 
 
+def _masked(
+    states: NDArray[np.floating], static: NDArray[np.floating] | None, spec: DatasetSpec
+) -> NDArray[np.float64]:
+    """States [..., T, C, *S] in float64, NaN where the equation doesn't hold."""
+    states, channel = np.asarray(states, np.float64), mask_channel(spec)
+    if static is None or channel is None:
+        return states
+    mask = np.moveaxis(static, -1 - spec.grid.n_dims, 0)[channel]
+    return np.where(np.expand_dims(mask, (-2 - spec.grid.n_dims, -1 - spec.grid.n_dims)) > 0, states, np.nan)
+
+
 def _planar(spec: DatasetSpec, *fields: NDArray[np.float64]) -> tuple[str, tuple[NDArray[np.float64], ...]]:
     """Fields [..., *S] of three dimensions on the plane in the middle of the last axis, and words that say so; others
     as they are."""
@@ -272,7 +285,7 @@ def _show(
 
 
 def _limits(values: NDArray[np.floating]) -> tuple[float, float]:
-    low, high = float(values.min()), float(values.max())
+    low, high = float(np.nanmin(values)), float(np.nanmax(values))
     return (low, high) if high > low else (low - 0.5, high + 0.5)
 
 

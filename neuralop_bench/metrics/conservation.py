@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import ClassVar, NamedTuple
+from itertools import repeat
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 import scipy.fft
@@ -41,6 +42,10 @@ class Conserved:
     - ``positivity``: depth of the deepest undershoot below 0; s is the largest |u|.
     - ``maximum_principle``: fraction of interior points that lie below all their neighbours along the axes; s is 1.
       With a positive source the minimum lies on the boundary, so the reference has no such point.
+    - ``drag``: force along the first axis on obstacles in a channel, by the balance of momentum: what enters through the
+      first faces between cells, less what leaves through the last ones, and less the friction at the walls at both ends
+      of the second axis. The first state fields are the velocity, the last is the pressure, and the viscosity is
+      ``diameter / reynolds``, two parameters.
     - ``incompressibility``: norm of the divergence over that of the gradient, of the velocity whose components are the
       first state fields, on a periodic grid; s is 1. The derivatives are those of the Fourier series. A random vector
       field in d dimensions has about 1 / sqrt(d).
@@ -51,8 +56,8 @@ class Conserved:
     Columns:
         conserved_mean, conserved_mean_vorticity, conserved_mean_pressure, conserved_energy, conserved_kinetic_energy,
             conserved_enstrophy: as above.
-        conserved_flux_balance, conserved_positivity, conserved_maximum_principle, conserved_incompressibility: as
-            above.
+        conserved_flux_balance, conserved_positivity, conserved_maximum_principle, conserved_incompressibility,
+            conserved_drag: as above.
     """
 
     name: ClassVar[str] = "conserved"
@@ -65,6 +70,8 @@ class Conserved:
 
     def __init__(self, context: MetricContext) -> None:
         self._grid = context.spec.grid
+        self._fixed = context.spec.parameters
+        self._varying = [entry.name for entry in context.spec.varying]
         self._names = quantities(context.spec)
         fields = [field.name for field in context.spec.state]
         # Each quantity, and the state fields whose values of it are added up.
@@ -73,6 +80,8 @@ class Conserved:
         self._known["energy"] = (_QUANTITIES["energy"], list(range(len(fields))))
         if self._grid.is_periodic and len(fields) >= self._grid.n_dims:
             self._known["incompressibility"] = (_INCOMPRESSIBILITY, list(range(self._grid.n_dims)))
+        if {"diameter", "reynolds"} <= self._fixed.keys():
+            self._known["drag"] = (_DRAG, list(range(len(fields))))
         unknown = [name for name in self._names if name not in self._known]
         if unknown:
             raise ValueError(
@@ -82,14 +91,16 @@ class Conserved:
 
     def measure(self, prediction: Trajectory, batch: Batch) -> dict[str, NDArray[np.float64]]:
         rows: dict[str, list[Array]] = {name: [] for name in self.variables}
-        for (p, u), static in zip(sample_pairs(prediction, batch), batch.static, strict=True):
-            a = static[0].cpu().double().numpy() if len(static) else np.ones(self._grid.shape)
+        samples = zip(sample_pairs(prediction, batch), batch.static, batch.parameters.tolist() or repeat([]), strict=False)
+        for (p, u), static, own in samples:
+            parameters = {**self._fixed, **dict(zip(self._varying, own, strict=False))}
+            given = _Given(static.cpu().double().numpy(), parameters, self._grid)
             finite = np.isfinite(p).reshape(len(p), -1).all(axis=-1)
             p = np.where(finite.reshape(-1, 1, *(1,) * self._grid.n_dims), p, 0.0)
             known = [self._known[name] for name in self._names]
             values = {
-                "prediction": [np.where(finite, self._total(*entry, p, a), np.inf) for entry in known],
-                "target": [self._total(*entry, u, a) for entry in known],
+                "prediction": [np.where(finite, self._total(*entry, p, given), np.inf) for entry in known],
+                "target": [self._total(*entry, u, given) for entry in known],
             }
             scales = [
                 q.scale(u[:, fields[0]], reference)
@@ -100,11 +111,11 @@ class Conserved:
             rows["conserved_scale"].append(np.array(scales, dtype=np.float64))
         return {name: np.stack(entries) for name, entries in rows.items()}
 
-    def _total(self, quantity: _Quantity, fields: Sequence[int], values: Array, static: Array) -> Array:
+    def _total(self, quantity: _Quantity, fields: Sequence[int], values: Array, given: _Given) -> Array:
         """The sum over state fields of a quantity of snapshots [time, channel, *space], [time]."""
         if quantity.is_of_vector:
-            return quantity.of(values[:, fields], static, self._grid)
-        return np.sum([quantity.of(values[:, channel], static, self._grid) for channel in fields], axis=0)
+            return quantity.of(values[:, fields], given)
+        return np.sum([quantity.of(values[:, channel], given) for channel in fields], axis=0)
 
     def summarise(self, measured: xr.Dataset) -> dict[str, float]:
         prediction, target, scale = (measured[name].values for name in self.variables)
@@ -120,29 +131,37 @@ def quantities(spec: DatasetSpec) -> tuple[str, ...]:
     return (*spec.conserved, *(("kinetic_energy", "enstrophy") if is_vorticity else ()))
 
 
+class _Given(NamedTuple):
+    """What a sample has besides its state: static fields [C_s, *space], parameters and the grid."""
+
+    static: Array
+    parameters: Mapping[str, Any]
+    grid: Grid
+
+
 class _Quantity(NamedTuple):
-    """``of`` maps snapshots [time, *space], the static field [*space] and the grid to one number per snapshot, [time].
-    ``scale`` maps the reference's snapshots and numbers to the number that errors are relative to. The snapshots of a
+    """``of`` maps snapshots [time, *space] and what is given to one number per snapshot, [time]. ``scale`` maps the reference's snapshots and numbers to the number that errors are relative to. The snapshots of a
     vector are [time, field, *space]."""
 
-    of: Callable[[Array, Array, Grid], Array]
+    of: Callable[[Array, _Given], Array]
     scale: Callable[[Array, Array], float]
     is_of_vector: bool = False
 
 
-def _mean(values: Array, _static: Array, grid: Grid) -> Array:
-    for axis, nodes in enumerate(grid.nodes, start=1):
+def _mean(values: Array, given: _Given) -> Array:
+    for axis, nodes in enumerate(given.grid.nodes, start=1):
         if nodes == "closed":  # means over neighbours: the ends then count half
             along = np.moveaxis(values, axis, -1)
             values = np.moveaxis((along[..., 1:] + along[..., :-1]) / 2, -1, axis)
     return values.reshape(len(values), -1).mean(axis=-1)
 
 
-def _half_mean_square(values: Array, static: Array, grid: Grid) -> Array:
-    return 0.5 * _mean(values**2, static, grid)
+def _half_mean_square(values: Array, given: _Given) -> Array:
+    return 0.5 * _mean(values**2, given)
 
 
-def _kinetic_energy(vorticity: Array, _static: Array, grid: Grid) -> Array:
+def _kinetic_energy(vorticity: Array, given: _Given) -> Array:
+    grid = given.grid
     axes = tuple(range(1, vorticity.ndim))
     squares = squared_magnitude(np.asarray(scipy.fft.rfftn(vorticity, axes=axes, norm="forward")))
     n = grid.shape[-1]
@@ -154,8 +173,9 @@ def _kinetic_energy(vorticity: Array, _static: Array, grid: Grid) -> Array:
     return 0.5 * np.sum(squares / wavenumber_squared, axis=axes)
 
 
-def _outflow(values: Array, static: Array, grid: Grid) -> Array:
+def _outflow(values: Array, given: _Given) -> Array:
     """The outflow of -a grad u through all faces of a box whose nodes include both ends of every axis."""
+    grid, static = given.grid, given.static[0]
     total = np.zeros(len(values))
     for axis in range(grid.n_dims):
         u, a = np.moveaxis(values, 1 + axis, 1), np.moveaxis(static, axis, 0)
@@ -169,12 +189,12 @@ def _outflow(values: Array, static: Array, grid: Grid) -> Array:
     return total
 
 
-def _undershoot(values: Array, _static: Array, _grid: Grid) -> Array:
+def _undershoot(values: Array, _given: _Given) -> Array:
     return np.maximum(0.0, -values.reshape(len(values), -1).min(axis=-1))
 
 
-def _interior_minima(values: Array, _static: Array, grid: Grid) -> Array:
-    inside = (slice(None), *(slice(1, -1),) * grid.n_dims)
+def _interior_minima(values: Array, given: _Given) -> Array:
+    inside = (slice(None), *(slice(1, -1),) * given.grid.n_dims)
     centre = values[inside]
     lowest = np.ones_like(centre, dtype=bool)
     for axis in range(1, values.ndim):
@@ -183,7 +203,8 @@ def _interior_minima(values: Array, _static: Array, grid: Grid) -> Array:
     return lowest.mean(axis=tuple(range(1, values.ndim)))
 
 
-def _relative_divergence(velocity: Array, _static: Array, grid: Grid) -> Array:
+def _relative_divergence(velocity: Array, given: _Given) -> Array:
+    grid = given.grid
     axes = tuple(range(2, velocity.ndim))
     u_hat = np.asarray(scipy.fft.rfftn(velocity, axes=axes, norm="forward"))
     n = grid.shape[-1]
@@ -199,6 +220,23 @@ def _relative_divergence(velocity: Array, _static: Array, grid: Grid) -> Array:
     steepness = np.sum([np.square(k) for k in np.broadcast_arrays(*waves)], axis=0)
     gradient = (squared_magnitude(u_hat) * steepness).reshape(len(velocity), -1).sum(axis=-1)
     return np.sqrt(np.divide(divergence, gradient, out=np.zeros_like(gradient), where=gradient > 0))
+
+
+def _drag(fields: Array, given: _Given) -> Array:
+    viscosity = given.parameters["diameter"] / given.parameters["reynolds"]
+    along, across = given.grid.spacing
+    u, pressure = fields[:, 0], fields[:, -1]
+
+    def flux(cell: int) -> Array:
+        """Momentum through the faces behind a column of cells."""
+        (u0, u1), (p0, p1) = ((field[:, cell], field[:, cell + 1]) for field in (u, pressure))
+        density = (p0 + p1) / 2 + ((u0 + u1) / 2) ** 2 - viscosity * (u1 - u0) / along
+        return across * density.sum(axis=-1)
+
+    between = u[:, 1:-1]
+    # One-sided differences of second order from the wall, where u is 0, and the next two centres.
+    slopes = (9 * (between[..., 0] + between[..., -1]) - between[..., 1] - between[..., -2]) / (3 * across)
+    return flux(0) - flux(-2) - viscosity * along * slopes.sum(axis=-1)
 
 
 def _own(_field: Array, quantity: Array) -> float:
@@ -217,3 +255,4 @@ _QUANTITIES: dict[str, _Quantity] = {
     "maximum_principle": _Quantity(_interior_minima, lambda *_: 1.0),
 }
 _INCOMPRESSIBILITY = _Quantity(_relative_divergence, lambda *_: 1.0, is_of_vector=True)
+_DRAG = _Quantity(_drag, _own, is_of_vector=True)
