@@ -100,12 +100,12 @@ class RandomObstacles:
     last: float = 1.0
 
     def __post_init__(self) -> None:
-        _require(1 <= self.fewest <= self.most <= 6, "obstacles.most", self.most, "at least obstacles.fewest >= 1, and at most 6")
-        _require(0 < self.smallest <= self.largest, "obstacles.largest", self.largest, "at least obstacles.smallest > 0")
+        _require(1 <= self.fewest <= self.most <= 6, "obstacles.most", self.most, "from obstacles.fewest >= 1 to 6")
+        _require(0 < self.smallest <= self.largest, "obstacles.largest", self.largest, "from obstacles.smallest > 0 on")
         _require(0 <= self.circles <= 1, "obstacles.circles", self.circles, "a share, from 0 to 1")
         reach = self.largest + self.gap
         _require(
-            0 < self.gap and reach <= 0.25,
+            self.gap > 0 and reach <= 0.25,
             "obstacles.gap",
             self.gap,
             "positive, and with obstacles.largest at most 0.25, so that no obstacle touches a wall or leaves no place",
@@ -212,7 +212,7 @@ class Obstacles2D:
                 FieldSpec("pressure", "pressure p"),
             ),
             static=(
-                FieldSpec("signed_distance", "distance to the nearest obstacle, negative inside"),
+                FieldSpec("signed_distance", "distance to the nearest obstacle, negative inside, mean over a cell"),
                 FieldSpec("inflow", "velocity at the inlet, the same along the channel"),
             ),
             parameters={
@@ -243,9 +243,9 @@ class Obstacles2D:
         for number, (rng, own) in enumerate(zip(rngs, reynolds, strict=True)):
             placed, skewness = self.obstacles.draw(rng), rng.uniform(-self.skewness, self.skewness)
             flow = self._flow(number, _distance(placed, fine, 0.0), _inflow(fine, skewness), own)
-            distance = _distance(placed, n, 0.5)
-            static = np.stack([distance, np.broadcast_to(_inflow(n, skewness), distance.shape)])
-            solved.append(_stored(flow, _distance(placed, fine, 0.5), static))
+            distance = _distance(placed, fine, 0.5)
+            static = np.stack([_merged(distance, n), np.broadcast_to(_inflow(n, skewness), (2 * n, n))])
+            solved.append((_stored(flow, distance, static[0]), static, flow))
         return _samples(solved, drawn)
 
     def simulate_refined(self, rngs: Sequence[np.random.Generator]) -> Samples:
@@ -278,10 +278,9 @@ class Obstacles2D:
         reynolds = given.get("reynolds", np.full(len(static), self.reynolds))
         solved = []
         for number, (own, value) in enumerate(zip(static.astype(np.float64), reynolds, strict=True)):
-            # Values at the corners, continued linearly beyond the outermost centres.
-            around = np.pad(own[0], 1, mode="reflect", reflect_type="odd")
-            corners = (around[1:, 1:] + around[1:, :-1] + around[:-1, 1:] + around[:-1, :-1]) / 4
-            solved.append(_stored(self._flow(number, corners, own[1, 0], value), own[0], own))
+            corners = _at_corners(own[0])
+            flow = self._flow(number, corners, own[1, 0], value)
+            solved.append((_stored(flow, own[0], own[0]), own, flow))
         return _samples(solved, given)
 
     def at(self, grid: Grid) -> Obstacles2D:
@@ -326,6 +325,14 @@ def _distance(placed: Sequence[Obstacle], resolution: int, offset: float) -> Arr
     return np.min([own.distance(x, y) for own in placed], axis=0)
 
 
+def _at_corners(distance: Array) -> Array:
+    """From values at the centres [2 n, n] to corners, by cubic interpolation; linear beyond the last centres."""
+    values = np.pad(distance, 2, mode="reflect", reflect_type="odd")
+    for _ in range(2):
+        values = (9 * (values[1:-2] + values[2:-1]) - values[:-3] - values[3:]).T / 16
+    return values
+
+
 def _inflow(resolution: int, skewness: float) -> Array:
     """Means over the cells of the inlet of 4 y (1 - y) (1 + skewness (2 y - 1))."""
     y = np.arange(resolution + 1) / resolution
@@ -333,17 +340,19 @@ def _inflow(resolution: int, skewness: float) -> Array:
     return np.diff(4 * (symmetric + skewness * odd)) * resolution
 
 
-def _stored(
-    flow: steady_flow.SteadyFlow, distance: Array, static: Array
-) -> tuple[Array, Array, steady_flow.SteadyFlow]:
-    """State and static fields on the file's grid, and the flow. ``distance`` is at the centres of the solver's grid."""
+def _merged(values: Array, resolution: int) -> Array:
+    """Means over the cells of a coarser grid, [..., 2 n, n]."""
+    factor = values.shape[-1] // resolution
+    return values.reshape(*values.shape[:-2], 2 * resolution, factor, resolution, factor).mean(axis=(-3, -1))
+
+
+def _stored(flow: steady_flow.SteadyFlow, distance: Array, merged: Array) -> Array:
+    """The state on the grid of the ``merged`` distances: means over those cells of the solver's grid whose ``distance``
+    is positive."""
     fine = np.stack([(flow.u[1:] + flow.u[:-1]) / 2, (flow.v[:, 1:] + flow.v[:, :-1]) / 2, flow.pressure])
-    is_fluid = distance > 0
-    n, m = static.shape[1:]
-    blocks = (n, is_fluid.shape[0] // n, m, is_fluid.shape[1] // m)
-    share = is_fluid.reshape(blocks).mean(axis=(1, 3))
-    means = (fine * is_fluid).reshape(3, *blocks).mean(axis=(2, 4)) / np.where(share > 0, share, 1)
-    return means * (static[0] > 0), static, flow
+    is_fluid, n = distance > 0, merged.shape[-1]
+    share = _merged(is_fluid, n)
+    return np.where(merged > 0, _merged(fine * is_fluid, n) / np.where(share > 0, share, 1), 0)
 
 
 def _samples(solved: Sequence[tuple[Array, Array, steady_flow.SteadyFlow]], parameters: Mapping[str, Array]) -> Samples:

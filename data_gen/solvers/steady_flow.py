@@ -456,9 +456,7 @@ class _Channel:
 
     def _factorised(self, matrix: Any) -> SuperLU:
         # The unknowns are ordered already; pivots leave the diagonal only where it vanishes almost.
-        return splu(
-            matrix.tocsc(), permc_spec="NATURAL", diag_pivot_thresh=0.01, options={"SymmetricMode": True}
-        )
+        return splu(matrix.tocsc(), permc_spec="NATURAL", diag_pivot_thresh=0.01, options={"SymmetricMode": True})
 
 
 def _nested_dissection(x: Indices, y: Indices) -> tuple[Indices, Indices]:

@@ -305,8 +305,8 @@ def _drawn(problem: Problem, inputs: Inputs, windows: Windows) -> dict[bytes, ND
         return drawn
     source = windows.source
     own = source.spec.parameters.get("solver_resolution", math.inf)
-    if problem.spec.grid.shape[0] > cast(float, own):
-        raise ValueError(f"the data were solved on {own} nodes, so errors on a finer grid can't be measured")
+    if problem.spec.grid.shape[-1] > cast(float, own):
+        raise ValueError(f"the data were solved on {own} points per axis, so errors on a finer grid can't be measured")
     with DatasetFile(source.path) as file:
         seed, split = file.seed, file.split
     for first in range(0, len(windows), _DRAWN_TOGETHER):

@@ -42,9 +42,9 @@ class Conserved:
     - ``positivity``: depth of the deepest undershoot below 0; s is the largest |u|.
     - ``maximum_principle``: fraction of interior points that lie below all their neighbours along the axes; s is 1.
       With a positive source the minimum lies on the boundary, so the reference has no such point.
-    - ``drag``: force along the first axis on obstacles in a channel, by the balance of momentum: what enters through the
-      first faces between cells, less what leaves through the last ones, and less the friction at the walls at both ends
-      of the second axis. The first state fields are the velocity, the last is the pressure, and the viscosity is
+    - ``drag``: force along the first axis on obstacles in a channel, by the balance of momentum: what enters through
+      the first faces between cells, less what leaves through the last ones, and less the friction at the walls at both
+      ends of the second axis. The first state fields are the velocity, the last is the pressure, and the viscosity is
       ``diameter / reynolds``, two parameters.
     - ``incompressibility``: norm of the divergence over that of the gradient, of the velocity whose components are the
       first state fields, on a periodic grid; s is 1. The derivatives are those of the Fourier series. A random vector
@@ -91,10 +91,10 @@ class Conserved:
 
     def measure(self, prediction: Trajectory, batch: Batch) -> dict[str, NDArray[np.float64]]:
         rows: dict[str, list[Array]] = {name: [] for name in self.variables}
-        samples = zip(sample_pairs(prediction, batch), batch.static, batch.parameters.tolist() or repeat([]), strict=False)
-        for (p, u), static, own in samples:
-            parameters = {**self._fixed, **dict(zip(self._varying, own, strict=False))}
-            given = _Given(static.cpu().double().numpy(), parameters, self._grid)
+        parameters = batch.parameters.tolist() or repeat([])
+        for (p, u), static, own in zip(sample_pairs(prediction, batch), batch.static, parameters, strict=False):
+            known = {**self._fixed, **dict(zip(self._varying, own, strict=False))}
+            given = _Given(static.cpu().double().numpy(), known, self._grid)
             finite = np.isfinite(p).reshape(len(p), -1).all(axis=-1)
             p = np.where(finite.reshape(-1, 1, *(1,) * self._grid.n_dims), p, 0.0)
             known = [self._known[name] for name in self._names]
@@ -140,8 +140,9 @@ class _Given(NamedTuple):
 
 
 class _Quantity(NamedTuple):
-    """``of`` maps snapshots [time, *space] and what is given to one number per snapshot, [time]. ``scale`` maps the reference's snapshots and numbers to the number that errors are relative to. The snapshots of a
-    vector are [time, field, *space]."""
+    """``of`` maps snapshots [time, *space] and what is given to one number per snapshot, [time]; the snapshots of a
+    vector are [time, field, *space]. ``scale`` maps the reference's snapshots and numbers to the number that errors are
+    relative to."""
 
     of: Callable[[Array, _Given], Array]
     scale: Callable[[Array, Array], float]

@@ -17,6 +17,7 @@ from data_gen.permeability import TwoPhase
 from data_gen.problems.burgers1d import Burgers1D
 from data_gen.problems.darcy2d import Darcy2D
 from data_gen.problems.ns2d import NavierStokes2D
+from data_gen.problems.obstacles2d import Obstacles2D
 from data_gen.spec import Problem, Samples
 from data_gen.store import to_fields, write
 from neuralop_bench.batch import Batch
@@ -115,7 +116,7 @@ def test_on_a_finer_grid_the_coefficient_is_drawn_again(tmp_path: Path) -> None:
     assert rungs[0].rel_l2 < 1e-2 * rungs[1].rel_l2
     assert rungs[1].rel_l2 < 0.5 * rungs[2].rel_l2
     assert "nodes" in left_out["19x19"]
-    assert "solved on 97 nodes" in left_out["193x193"]
+    assert "solved on 97 points per axis" in left_out["193x193"]
     # The same rung is timed beside a model.
     near_the_finer = ladder.speedups(
         CoarseSolver(coarse.at(given.source.spec.grid), given.source.spec.grid),
@@ -127,6 +128,15 @@ def test_on_a_finer_grid_the_coefficient_is_drawn_again(tmp_path: Path) -> None:
         device=CPU,
     )
     assert min(near_the_finer) > 0
+
+
+def test_around_obstacles_means_of_a_finer_solution_are_those_over_the_fluid(tmp_path: Path) -> None:
+    flow = Obstacles2D(reynolds=20.0, resolution=16, solver_resolution=32)
+    rungs, left_out = climb(flow, [2, 1], windows(flow, tmp_path, history=0, horizon=1), device=CPU)
+    assert not left_out
+    # The first solves on the grid of the data's own solver, from distances at centres instead of corners.
+    assert rungs[0].rel_l2 < 0.02
+    assert rungs[0].rel_l2 < 0.2 * rungs[1].rel_l2
 
 
 def test_another_draw_of_the_coefficient_is_refused(tmp_path: Path) -> None:

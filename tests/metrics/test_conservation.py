@@ -10,7 +10,7 @@ import torch
 import xarray as xr
 
 from data_gen.grids import Grid
-from data_gen.spec import FieldSpec
+from data_gen.spec import DatasetSpec, FieldSpec, ParameterSpec
 from neuralop_bench.batch import Batch
 from neuralop_bench.metrics.conservation import Conserved
 from neuralop_bench.metrics.metric import MetricContext
@@ -173,3 +173,31 @@ def test_divergence_needs_a_periodic_grid_and_a_component_for_each_axis(
     fields = (FieldSpec("u", ""), FieldSpec("v", ""))[:n_fields]
     with pytest.raises(ValueError, match=r"can't measure \['incompressibility'\]"):
         Conserved(replace(found, spec=replace(found.spec, state=fields)))
+
+
+def test_drag_is_what_the_pressure_lacks_to_balance_friction() -> None:
+    n, reynolds, jump = 32, 40.0, 0.3
+    grid = Grid((2 * n, n), (2.0, 1.0), ("open", "dirichlet"), ("centres", "centres"))
+    x, y = np.meshgrid(*grid.coordinates(), indexing="ij")
+    viscosity = 0.2 / reynolds
+    field = np.stack([4 * y * (1 - y), 0 * y, 8 * viscosity * (2 - x)])  # without obstacles: no drag
+    pushed = field + np.array([0, 0, jump])[:, None, None] * (x < 1)
+    names = ("velocity_x", "velocity_y", "pressure")
+    data = DatasetSpec(
+        "channel",
+        1,
+        "",
+        grid,
+        (),
+        tuple(FieldSpec(name, "") for name in names),
+        parameters={"diameter": 0.2, "reynolds": "by sample"},
+        varying=(ParameterSpec("reynolds"),),
+        conserved=("drag",),
+    )
+    metric = Conserved(MetricContext(data, np.ones(3), grid))
+    u = torch.from_numpy(np.stack([pushed, field]))[:, None]
+    parameters = torch.full((2, 1), reynolds, dtype=torch.float64)
+    measured = metric.measure(u, Batch(u[:, :0], u[:, 0, :0], u, parameters))
+    drag = measured["conserved_target"].ravel()
+    assert drag[0] == pytest.approx(jump, rel=1e-3)
+    assert abs(drag[1]) < 1e-3 * jump

@@ -72,3 +72,20 @@ def test_a_surrogate_feeds_projected_states_back() -> None:
     start = (1 + wave(3) + wave(5)).view(1, 1, 1, 16).expand(1, 1, 2, 16)
     found = surrogate(surrogate(start, start[:, 0, :0]), start[:, 0, :0])
     torch.testing.assert_close(found, (1 + 4 * wave(3)).expand(1, 1, 2, 16), atol=1e-5, rtol=0)
+
+
+def test_predictions_are_zero_where_the_equation_does_not_hold() -> None:
+    class First(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return x[:, :2]
+
+    data = replace(spec(), static=(FieldSpec("a", ""), FieldSpec("distance", "")), mask="distance")
+    projection = Projection.of(data, cutoff=1, conserve=False)
+    surrogate = Surrogate(First(), Normalizer.none(data, bundle=1), projection=projection)
+    static = torch.ones(3, 2, 16)
+    static[1, 1, :4] = 0
+    static[2, 0] = -1
+    state = torch.full((3, 1, 2, 16), 5.0)
+    expected = state.clone()
+    expected[1, ..., :4] = 0
+    torch.testing.assert_close(surrogate(state, static), expected)
