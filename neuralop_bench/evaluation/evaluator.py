@@ -16,6 +16,7 @@ from neuralop_bench.metrics.bands import BANDS
 from neuralop_bench.metrics.conservation import quantities
 from neuralop_bench.metrics.metric import Metric
 from neuralop_bench.runtime.processes import Processes
+from neuralop_bench.surrogate.projection import mask_channel, masked
 
 
 def evaluate(
@@ -29,7 +30,7 @@ def evaluate(
 ) -> xr.Dataset:
     """Per-sample statistics of free-running predictions over whole trajectories.
 
-    The history frames are input and never scored.
+    The history frames are input and never scored, and neither are predictions where the equation doesn't hold.
 
     Args:
         predictor: a surrogate or a solver.
@@ -46,6 +47,7 @@ def evaluate(
         ValueError: a prediction doesn't have the shape of its target, or a target isn't finite.
     """
     batches: list[dict[str, NDArray[np.generic]]] = []
+    mask = mask_channel(windows.source.spec)
     starts = range(0, len(windows), batch_size)[processes.rank :: processes.n]
     n_own = sum(min(batch_size, len(windows) - start) for start in starts)
     with progress.track("Evaluating", n_own, "samples") as bar:
@@ -57,6 +59,8 @@ def evaluate(
                     f"The predictor returned a trajectory of shape {tuple(prediction.shape)}, expected "
                     f"{tuple(batch.target.shape)} [sample, time, channel, *space]. Fix its predict()."
                 )
+            if mask is not None:
+                prediction = masked(prediction, batch.static, mask)
             finite = torch.isfinite(prediction).flatten(1).all(dim=1).numpy()
             batches.append({"finite": finite, **_measure(prediction, batch, metrics)})
             bar.advance(len(prediction))

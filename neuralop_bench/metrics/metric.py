@@ -5,6 +5,8 @@ step, c a channel, X the points of the grid.
 
 - Fields are compared in physical units. Predictions are free-running: a model is given the history of a sample, and
   after that only its own predictions. The history is never scored.
+- Where the equation doesn't hold (``spec.mask``: inside of obstacles) reference and prediction count as 0. So such
+  points add nothing to errors, and spectra are those of fields that are continued by 0.
 - Statistics are stored per sample (and step, channel, shell) in float64. They are computed one sample at a time and
   reduced once, with an exact sum, so that the results don't depend on batch size or order.
 - A prediction that isn't finite counts as diverged (``n_diverged``) and scores infinity. It is never skipped.

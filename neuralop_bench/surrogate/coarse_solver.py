@@ -17,7 +17,7 @@ from data_gen.regrid import Mean, averaged, interpolate, regrid
 from data_gen.spec import Problem
 from neuralop_bench.batch import Batch, Trajectory
 from neuralop_bench.layers.options import Inapplicable
-from neuralop_bench.surrogate.projection import mask_channel, masked
+from neuralop_bench.surrogate.projection import mask_channel
 
 # How static fields come to the solver's grid. A coarser one gets their values at its nodes, or their means over its
 # cells. On a finer one they are drawn again from the streams of the samples: more than any model sees.
@@ -110,12 +110,10 @@ class CoarseSolver:
             solved = self._problem.solve(history, static, n_steps, **given, dtype=self._dtype)
         trajectory = interpolate(solved.trajectory, self._grid, self._file_grid)
         mask = mask_channel(self._problem.spec)
-        if mask is None:
-            return torch.from_numpy(trajectory).to(device, torch.float32)
-        # Means over the part of a cell where the equation holds: elsewhere solutions are 0.
-        share = interpolate(static[:, mask, None, None] > 0, self._grid, self._file_grid)
-        means = torch.from_numpy(trajectory / np.maximum(share, _LEAST_SHARE)).to(device, torch.float32)
-        return masked(means, batch.static, mask)
+        if mask is not None:  # means over the part of a cell where the equation holds: elsewhere solutions are 0
+            share = interpolate(static[:, mask, None, None] > 0, self._grid, self._file_grid)
+            trajectory = trajectory / np.maximum(share, _LEAST_SHARE)
+        return torch.from_numpy(trajectory).to(device, torch.float32)
 
     def _brought(self, static: NDArray[np.floating]) -> NDArray[np.floating]:
         if self._inputs == REDRAWN:
