@@ -1,5 +1,5 @@
-"""The picture of docs/datasets.md: flow past a cylinder in the benchmark 2D-1 of Schäfer & Turek (1996), and how its drag
-converges to the published one.
+"""The picture of docs/datasets.md: flow past a cylinder in the benchmark 2D-1 of Schäfer & Turek (1996), and how its
+drag converges to the published one.
 
 python -m benchmarks.cylinder     about two minutes on one core
 """
