@@ -9,7 +9,7 @@ from typing import NamedTuple, Protocol
 import torch
 from torch import Tensor
 
-from data_gen.spec import DatasetSpec
+from data_gen.spec import DatasetSpec, even_step
 from neuralop_bench.batch import TIME, Batch, space_axes
 
 
@@ -158,6 +158,57 @@ class Noise:
         return batch._replace(history=history + self._size * scale * noise)
 
 
+class Boosts:
+    """Map every sample to a frame of reference that moves at a random speed: where u(x, t) solves an equation with the
+    transport term a u u_x, so does u(x - a c t, t) + c for every c. One of the Lie point symmetries of Brandstetter,
+    Welling & Worrall (2022), Lie point symmetry data augmentation for neural PDE solvers, arXiv 2202.07643.
+
+    Unlike ``Symmetries``, boosts change the distribution of the inputs: their mean. The shift between grid points is
+    that of the Fourier series.
+
+    Args:
+        spec: spec of the training data.
+        transport: the factor a: 1 for Burgers and Kuramoto-Sivashinsky, 6 for Korteweg-de Vries.
+        size: standard deviation of c, relative to the root mean square of the sample.
+        symmetries: whether the sample is mapped by a random symmetry before (``Symmetries``).
+
+    Raises:
+        ValueError: a number is out of range, the state isn't one field on a periodic interval at even times, or
+            ``symmetries`` can't be had.
+    """
+
+    def __init__(
+        self, spec: DatasetSpec, *, transport: float = 1.0, size: float = 0.5, symmetries: bool = False
+    ) -> None:
+        step, grid = even_step(spec.times), spec.grid
+        if not 0 < size < math.inf:
+            raise ValueError(f"augmentation.size must be positive, got {size}. It is the size of the boosts.")
+        if not 0 < abs(transport) < math.inf:
+            raise ValueError(f"augmentation.transport must be finite and not 0, got {transport}.")
+        if step is None or grid.n_dims > 1 or not grid.is_periodic or len(spec.state) > 1 or spec.static:
+            raise ValueError(
+                "augmentation=boosts needs one field on a periodic interval at even times, without coefficient fields, "
+                f"which {spec.name} hasn't. Use augmentation=symmetries or none."
+            )
+        self._shift = transport * step / grid.lengths[0]  # per frame and speed, relative to the interval
+        self._size = size
+        self._moved = Symmetries(spec) if symmetries else none(spec)
+
+    def __call__(self, batch: Batch, before: int = 0, after: int = 0) -> Batch:
+        batch = self._moved(batch, before, after)
+        n_history = batch.history.shape[TIME]
+        frames = torch.cat([batch.history, batch.target], dim=TIME)
+        # On the CPU, so that the numbers of a sample depend neither on the process nor on the device.
+        draws = torch.randn(before + len(frames) + after)[before : before + len(frames)].to(frames)
+        speeds = draws.view(-1, 1, 1, 1) * self._size * frames.square().mean(dim=(1, 2, 3), keepdim=True).sqrt()
+        n, n_frames = frames.shape[-1], frames.shape[TIME]
+        k = torch.arange(n // 2 + 1, device=frames.device)
+        turns = self._shift * speeds * torch.arange(n_frames, device=frames.device).view(-1, 1, 1) * k
+        phases = torch.polar(torch.ones_like(turns), -2 * math.pi * turns)
+        boosted = torch.fft.irfft(torch.fft.rfft(frames) * phases, n) + speeds
+        return batch._replace(history=boosted[:, :n_history], target=boosted[:, n_history:])
+
+
 def _same(field: Tensor) -> Tensor:
     return field
 
@@ -255,7 +306,10 @@ def _reflect_odd(space: torch.Size) -> _Element:
 
 
 def _move_square(space: torch.Size) -> _Element:
-    return _move_square_with_vector(space)._replace(of_state=_same)
+    del space
+    flipped = [axis for axis in (-2, -1) if torch.rand(()) < 0.5]
+    transposed = bool(torch.rand(()) < 0.5)
+    return _Element(lambda u: (u.transpose(-2, -1) if transposed else u).flip(flipped))
 
 
 def _reflect_channel(space: torch.Size) -> _Element:

@@ -7,16 +7,19 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from hydra.utils import instantiate
 from torch import Tensor
 
+from data_gen.generation.random_streams import generator
 from data_gen.grids import Grid
 from data_gen.problems.burgers1d import Burgers1D
 from data_gen.problems.darcy2d import Darcy2D
 from data_gen.problems.ns2d import NavierStokes2D, SinusoidalForcing
 from data_gen.spec import DatasetSpec, FieldSpec
 from neuralop_bench.batch import Batch
+from neuralop_bench.config.compose import compose
 from neuralop_bench.training import augmentation
-from neuralop_bench.training.augmentation import Noise, Symmetries
+from neuralop_bench.training.augmentation import Augmentation, Boosts, Noise, Symmetries
 
 N = 16
 SPEC = NavierStokes2D(viscosity=1e-3, resolution=N).spec
@@ -235,7 +238,7 @@ def test_an_unknown_symmetry_beside_known_ones_is_left_out() -> None:
     assert max(float(distances(images, sample[0, 0]).min()) for sample in moved) < 1e-12
 
 
-def test_noise_has_its_size_in_given_frames_alone_whatever_process_draws_it() -> None:
+def test_noise_has_its_size_in_given_frames_alone() -> None:
     frames = 3.0 * torch.randn(6, 4, 2, N, N)
     frames[:, :, 1] *= 10
     whole = batch_of(frames, 3)
@@ -245,10 +248,22 @@ def test_noise_has_its_size_in_given_frames_alone_whatever_process_draws_it() ->
     assert noisy.target is whole.target
     error = (noisy.history - whole.history).square().mean(dim=(1, 3, 4)).sqrt()
     torch.testing.assert_close(error, torch.tensor([0.3, 3.0]).expand(6, 2), rtol=0.1, atol=0)
+
+
+@pytest.mark.parametrize(
+    ("augment", "shape"),
+    [(Noise(SPEC, size=0.1), (2, N, N)), (Boosts(Burgers1D(resolution=N).spec), (1, N))],
+    ids=("noise", "boosts"),
+)
+def test_the_numbers_of_a_sample_do_not_depend_on_the_process(augment: Augmentation, shape: tuple[int, ...]) -> None:
+    whole = batch_of(torch.randn(6, 4, *shape), 3)
+    torch.manual_seed(1)
+    together, then = augment(whole), torch.randn(())
     torch.manual_seed(1)
     part = augment(Batch(*(fields[2:5] for fields in whole)), before=2, after=1)
-    assert torch.equal(part.history, noisy.history[2:5])
-    assert torch.randn(()) == (torch.manual_seed(1), augment(whole), torch.randn(()))[-1]
+    assert torch.equal(part.history, together.history[2:5])
+    assert torch.equal(part.target, together.target[2:5])
+    assert torch.randn(()) == then
 
 
 def test_noise_on_images_under_symmetries_is_noise_on_an_image() -> None:
@@ -265,6 +280,34 @@ def test_noise_on_images_under_symmetries_is_noise_on_an_image() -> None:
 def test_noise_that_cant_be_added_is_refused(spec: DatasetSpec, size: float, expected: str) -> None:
     with pytest.raises(ValueError, match=expected):
         Noise(spec, size=size)
+
+
+@pytest.mark.parametrize(("dataset", "transport"), [("burgers1d", 1.0), ("kdv1d", 6.0), ("ks1d", 1.0)])
+def test_a_boosted_solution_is_a_solution(dataset: str, transport: float) -> None:
+    problem = instantiate(compose(f"dataset={dataset}", "track=smoke").dataset.problem)
+    torch.manual_seed(0)
+    solved = problem.simulate([generator(0, "test", i) for i in range(2)])
+    frames = torch.from_numpy(solved.trajectory)[:, :3]
+    frames = torch.cat([torch.from_numpy(solved.history), frames], dim=1) if problem.spec.stores_initial else frames
+    boosted = Boosts(problem.spec, transport=transport)(batch_of(frames, 1))
+    assert (boosted.history - frames[:, :1]).abs().amin() > 0.01
+    n_steps = boosted.target.shape[1]
+    again = problem.solve(boosted.history.numpy(), np.empty((2, 0, frames.shape[-1])), n_steps).trajectory
+    np.testing.assert_allclose(again, boosted.target.numpy(), atol=1e-4 * float(frames.abs().amax()))
+
+
+@pytest.mark.parametrize(
+    ("spec", "options", "expected"),
+    [
+        (SPEC, {}, "periodic interval"),
+        (replace(Burgers1D(resolution=16).spec, times=()), {}, "even times"),
+        (Burgers1D(resolution=16).spec, {"size": 0}, r"augmentation\.size"),
+        (Burgers1D(resolution=16).spec, {"transport": 0}, r"augmentation\.transport"),
+    ],
+)
+def test_boosts_that_cant_be_had_are_refused(spec: DatasetSpec, options: dict[str, float], expected: str) -> None:
+    with pytest.raises(ValueError, match=expected):
+        Boosts(spec, **options)
 
 
 def test_none_leaves_batches_alone() -> None:
