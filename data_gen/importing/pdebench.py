@@ -25,6 +25,8 @@ from data_gen.spec import FieldSpec, Samples
 _REFERENCE = "Takamoto et al. 2022, PDEBench: An Extensive Benchmark for Scientific Machine Learning"
 
 
+# What names of files of compressible flow say, between underscores: waves leave through transmissive boundaries.
+_IN_NAMES = {"periodic": "periodic", "trans": "open"}
 # What the groups' channels are, by the number of space axes and channels.
 _GROUPED = {(2, 1): ("height",), (2, 2): ("activator", "inhibitor"), (1, 1): ("concentration",)}
 
@@ -68,7 +70,12 @@ def open_file(path: Path, given: Given, files: ExitStack) -> Contents:
     if len(set(shapes.values())) != 1:
         raise ImportedFileError(f"The fields of {path} differ in shape: {shapes}. Choose among them with --state.")
     shape = shapes[chosen[0]]
-    return evolving(
+    named = next((kind for word, kind in _IN_NAMES.items() if word in path.stem.split("_")), None)
+    notes = ()
+    if given.boundary is None and named is not None:
+        given = replace(given, boundary=(named,))
+        notes = (f"the file's name says its boundary conditions: {named} (--boundary)",)
+    found = evolving(
         path,
         given,
         None,
@@ -80,6 +87,7 @@ def open_file(path: Path, given: Given, files: ExitStack) -> Contents:
         parameters=parameters,
         names=None if "tensor" in fields else chosen,
     )
+    return replace(found, notes=(*notes, *found.notes))
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import itertools
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -25,8 +26,8 @@ def open_file(path: Path, given: Given, files: ExitStack) -> Contents:
     """The samples of one file, or of all files of a directory.
 
     Raises:
-        ImportedFileError: no such files, files that differ, a grid that isn't cartesian, uniform and the same for all
-            samples, or tensor fields among those chosen.
+        ImportedFileError: no such files, files that differ, or a grid that isn't cartesian, uniform and the same for
+            all samples.
     """
     paths = sorted([*path.glob("*.hdf5"), *path.glob("*.h5")]) if path.is_dir() else [path]
     if not paths:
@@ -118,11 +119,10 @@ class _Mask(np.ndarray):
 
 
 class _Channel(NamedTuple):
-    """A scalar field, or a component of a vector field, and whether it varies in time."""
+    """A scalar field, or a component of a vector or tensor field, and whether it varies in time."""
 
     entry: Any
-    order: int
-    component: int | None
+    component: tuple[int, ...]
     varies: bool
 
     def is_mask(self, mask: NDArray[np.bool_]) -> bool:
@@ -134,7 +134,7 @@ class _Channel(NamedTuple):
 
 
 class _WellFile:
-    """One file of The Well: scalar fields, and the components of vector fields as fields of their own."""
+    """One file of The Well: scalar fields, and the components of vectors and tensors as fields of their own."""
 
     def __init__(self, path: Path, file: Any, given: Given) -> None:
         self.path, self._file = path, file
@@ -196,11 +196,6 @@ class _WellFile:
             raise ImportedFileError(f"{self.path} has no field that varies in time; there is nothing to predict.")
         require_names(self.path, "--static", given.static or (), [*frozen, *self.scalars])
         kept = tuple(frozen) if given.static is None else tuple(name for name in given.static if name in frozen)
-        if any(self._channels[name].order == 2 for name in (*chosen, *kept)):
-            raise ImportedFileError(
-                f"{self.path} has tensor fields (t2_fields), which can't be imported. Choose among its other fields "
-                f"with --state and --static: {', '.join(name for name, e in self._channels.items() if e.order < 2)}."
-            )
         self._state_names, self._static_names = chosen, kept
 
     def read(self, samples: NDArray[np.int64]) -> Samples:
@@ -299,7 +294,7 @@ class _WellFile:
             attrs["long_name"] = f"1 at the walls of {condition.name}, 0 elsewhere"
             entry = condition.mask.astype(np.float32).view(_Mask)
             entry.attrs = attrs
-            self._channels[condition.name] = _Channel(entry, 0, None, False)
+            self._channels[condition.name] = _Channel(entry, (), False)
             notes.append(
                 f"{condition.name} has walls inside the domain: they are the static field {condition.name}, which is "
                 "an input of the models (--static)"
@@ -313,13 +308,11 @@ class _WellFile:
                 continue
             group = self._file[f"t{order}_fields"]
             for name in _texts(group.attrs["field_names"]):
-                varies = bool(group[name].attrs["time_varying"])
-                if order == 1:
-                    for component in range(group[name].shape[-1]):
-                        axis = AXIS_NAMES[component] if component < len(AXIS_NAMES) else str(component)
-                        channels[f"{name}_{axis}"] = _Channel(group[name], order, component, varies)
-                else:
-                    channels[name] = _Channel(group[name], order, None, varies)
+                entry = group[name]
+                varies = bool(entry.attrs["time_varying"])
+                for component in _components(entry, order):
+                    axes = "".join(AXIS_NAMES[i] if i < len(AXIS_NAMES) else str(i) for i in component)
+                    channels[f"{name}_{axes}" if axes else name] = _Channel(entry, component, varies)
         return channels
 
     def _find_scalars(self) -> tuple[dict[str, NDArray[Any]], list[str]]:
@@ -340,13 +333,12 @@ class _WellFile:
 
     def _take(self, name: str, samples: NDArray[np.int64]) -> NDArray[Any]:
         """[sample, (time,) *space] of a channel; axes along which it is constant are filled."""
-        entry, _, component, varies = self._channels[name]
+        entry, component, varies = self._channels[name]
         if entry.attrs["sample_varying"]:
             values = LazyArray(self.path, name, entry).take(samples)
         else:
             values = np.broadcast_to(np.asarray(entry), (len(samples), *entry.shape))
-        if component is not None:
-            values = values[..., component]
+        values = values[(..., *component)]
         lead = 1 + int(varies)
         for axis, along in enumerate(entry.attrs["dim_varying"]):
             if not along:
@@ -359,6 +351,17 @@ class _WellFile:
                 f"{name} in {self.path} has the shape {entry.shape}, which doesn't fit samples, times and grid "
                 f"{expected}."
             ) from None
+
+
+def _components(entry: Any, order: int) -> Iterator[tuple[int, ...]]:
+    """Indices of the components of a field, whose axes are the last ``order``; those of a symmetric or antisymmetric
+    tensor without the ones that follow from others."""
+    for component in itertools.product(*(range(n) for n in entry.shape[len(entry.shape) - order :])):
+        if order == 2 and entry.attrs.get("symmetric", False) and component[0] > component[1]:
+            continue
+        if order == 2 and entry.attrs.get("antisymmetric", False) and component[0] >= component[1]:
+            continue
+        yield component
 
 
 def _listed(face: Sequence[_Condition]) -> str:

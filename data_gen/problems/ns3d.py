@@ -8,8 +8,13 @@ projection) and with it the pressure. Without aliasing, this form conserves ener
 The initial law gives the energy a single hump at large scales, with random phases. Vortex stretching then fills the
 smaller scales, and the dissipation grows until it drains the energy. Orszag & Patterson (1972), Numerical simulation of
 three-dimensional homogeneous isotropic turbulence, Phys. Rev. Lett. 28, computed such a decay on 32^3 points, with
-Reynolds numbers of about 35 on the Taylor scale: more than that, 32^3 points can't hold. ``spectrum_tail`` and the
-certificate tell whether a viscosity is large enough for a grid.
+Reynolds numbers of about 35 on the Taylor scale.
+
+Where it can be trusted: in space, if Kolmogorov's length (viscosity^3 / dissipation)^(1/4) times the largest wavenumber
+is at least 1.5. With the default law this takes a viscosity of 0.04 on 32^3 points and of 0.015 on 64^3; the error at
+t = 2 is then up to 3e-3. A product of 0.85 cost an error of 4e-2. In time, if the steps are stable: 0.05 was on all
+of twelve samples at viscosities of 0.03 and 0.04, 0.0625 on half of them. Unstable steps show in ``spectrum_tail``, which
+is 0.015 at most otherwise.
 """
 
 from __future__ import annotations

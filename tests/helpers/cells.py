@@ -24,6 +24,7 @@ KINDS_OF_DATA = (
     "darcy2d",
     "ks1d",
     "ns2d",
+    "ns3d",
     "swift_hohenberg3d",
 )
 
@@ -36,6 +37,7 @@ REFUSED = {
             ("burgers1d", "needs at least 2"),  # one step is predicted
             ("burgers1d_viscosity", "needs at least 2"),
             ("darcy2d", "needs at least 2"),
+            ("ns3d", "at most 2 space axes"),
             ("swift_hohenberg3d", "at most 2 space axes"),
         )
     },

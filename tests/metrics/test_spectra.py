@@ -106,6 +106,27 @@ def test_a_single_mode_lands_in_its_shell_and_band(
     assert max(bands.values()) < 1e-24
 
 
+@pytest.mark.parametrize(
+    ("k", "shell", "band"),
+    [
+        *(((k1, k2, k3), 6, "mid") for k1 in (3, -3) for k2 in (4, -4) for k3 in (4, -4)),  # 6.40, in every octant
+        ((2, -2, 2), 3, "low"),  # 3.46, just below the edge of 3.5
+        ((-5, 5, 5), 9, "mid"),  # 8.66, beyond the smallest Nyquist wavenumber: the corner
+        ((7, -7, 7), 9, "high"),  # 12.12
+    ],
+)
+def test_a_single_mode_in_three_dimensions_lands_in_its_shell_and_band(
+    k: tuple[int, int, int], shell: int, band: str, measure: Measure, context: Callable
+) -> None:
+    cube = Grid.periodic(16, n_dims=3)
+    target = 2 * wave(cube, *k, phase=0.4) + 5
+    measured = measure(Spectra(context(cube)), target, target)
+    energy = measured["energy_target"].values[0, 0, 0]
+    expected = np.where(np.arange(1, 10) == shell, 2.0, 0.0)  # shells 1 ... 8 and the corner
+    np.testing.assert_allclose(energy, expected, atol=1e-12)
+    assert measured["band_energy_target"].values[0, 0, 0, BANDS.index(band)] == pytest.approx(2.0, rel=1e-12)
+
+
 @pytest.mark.parametrize("k", [(3, -5), (-3, 5), (5, -3), (-5, -3)])
 def test_an_error_in_another_quadrant_than_the_field_is_seen(
     k: tuple[int, int], score: Score, context: Callable

@@ -38,22 +38,49 @@ def test_pdebench_darcy(tmp_path: Path) -> None:
     assert np.array_equal(file.read_static(slice(None))[:, 0], nu)
 
 
-def test_pdebench_fluids(tmp_path: Path) -> None:
-    names = ("Vx", "Vy", "density", "pressure")
-    fields: Fields = {name: random_array(17, 3, 8, 6, seed=i).astype(np.float32) for i, name in enumerate(names)}
+@pytest.mark.parametrize("n_dims", [1, 2, 3])
+def test_pdebench_fluids(n_dims: int, tmp_path: Path) -> None:
+    shape, lengths, starts = (8, 6, 4)[:n_dims], (2.0, 1.5, 1.0)[:n_dims], (-1.0, 0.0, 0.0)
+    names = (*("Vx", "Vy", "Vz")[:n_dims], "density", "pressure")  # HDF5 sorts them
+    fields: Fields = {name: random_array(17, 3, *shape, seed=i).astype(np.float32) for i, name in enumerate(names)}
     axes = {
-        "x-coordinate": centres(8, 2, -1),
-        "y-coordinate": centres(6, 1.5),
-        "t-coordinate": np.linspace(0, 1, 4, dtype=np.float32),
+        f"{axis}-coordinate": centres(n, length, start)
+        for axis, n, length, start in zip("xyz", shape, lengths, starts, strict=False)
     }
-    path = pdebench(tmp_path / "cfd.hdf5", {**fields, **axes})
+    axes["t-coordinate"] = np.linspace(0, 1.5, 4, dtype=np.float32)  # one entry more than data
+    numbers = {"eta": 1e-8, "zeta": 1e-8, "M": 0.1}
+    path = pdebench(tmp_path / "cfd.hdf5", {**fields, **axes}, **numbers)
     file = convert("pdebench", path, tmp_path / "all")["train"]
     assert [field.name for field in file.spec.state] == list(names)
-    assert file.spec.grid.lengths == (2, 1.5)
+    assert (file.spec.grid.shape, file.spec.grid.lengths) == (shape, lengths)
+    assert file.spec.grid.is_periodic
+    assert file.spec.times == (0, 0.5, 1)
     assert file.spec.parameters["origin_x"] == pytest.approx(-1 + 0.125)
+    assert {name: file.spec.parameters[name] for name in numbers} == numbers
     assert np.array_equal(file.read_states(16), np.stack([fields[name][16] for name in names], axis=1))
     some = convert("pdebench", path, tmp_path / "some", state=("pressure", "Vx"))["train"]
     assert np.array_equal(some.read_states(3), np.stack([fields["pressure"][3], fields["Vx"][3]], axis=1))
+
+
+@pytest.mark.parametrize(
+    ("name", "given", "expected"),
+    [
+        ("1D_CFD_Shock_Eta1.e-8_Zeta1.e-8_trans_Train.hdf5", None, ("open", "centres")),
+        ("1D_CFD_Rand_Eta1.e-8_Zeta1.e-8_periodic_Train.hdf5", None, ("periodic", "periodic")),
+        ("1D_CFD_Shock_Eta1.e-8_Zeta1.e-8_trans_Train.hdf5", ("neumann",), ("neumann", "centres")),
+        ("transport.hdf5", None, ("periodic", "periodic")),  # from the values
+    ],
+)
+def test_the_name_of_a_fluids_file_says_its_boundary(
+    name: str, given: tuple[str, ...] | None, expected: tuple[str, str], tmp_path: Path
+) -> None:
+    # A shock tube whose waves haven't reached the ends: the values there are constant, as on walls.
+    tube = np.where(np.arange(8) < 4, 1.0, 0.125) * np.ones((3, 4, 1)) * np.array([1, 2, 3])[:, None, None]
+    waves = random_array(3, 4, 8)
+    values = tube if "Shock" in name else waves
+    fields = {"density": values, "pressure": 2 * values, "Vx": 0.1 * values, "x-coordinate": centres(8)}
+    file = convert("pdebench", pdebench(tmp_path / name, fields), tmp_path / "out", boundary=given)["train"]
+    assert (file.spec.grid.boundary, file.spec.grid.nodes) == ((expected[0],), (expected[1],))
 
 
 def _grouped(path: Path, data: NDArray[Any], *axes: NDArray[Any]) -> Path:

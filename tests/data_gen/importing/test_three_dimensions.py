@@ -10,6 +10,7 @@ import pytest
 import torch
 from helpers.imported_files import Fields, centres, convert, mat_v5, mat_v73, pdebench, random_array
 from numpy.typing import NDArray
+from the_well.data import WellDataset
 
 from data_gen.importing.contents import ImportedFileError
 
@@ -119,3 +120,77 @@ def test_channels_or_a_third_axis_must_be_said_where_either_can_be(tmp_path: Pat
     axes = {"x": ("sample", "x", "y", "z")}
     with convert("npz", tmp_path / "some.npz", tmp_path / "out", axes=axes)["train"] as read:
         assert read.spec.grid.shape == (12, 6, 8)
+
+
+def _obstacle() -> NDArray[np.bool_]:
+    mask = np.zeros(SPACE, dtype=bool)
+    mask[1:3, 2:4, 3:6] = True
+    return mask
+
+
+def _of_every_order(path: Path) -> None:
+    """Scalars, vectors and tensors between walls at both ends of z; x and y are periodic. The fields of The Well may be
+    constant along axes, in time, or for all samples."""
+    fields = {
+        "t0_fields/pressure": (random_array(3, 2, *SPACE), True, True, (True, True, True)),
+        "t0_fields/stratification": (random_array(8), False, False, (False, False, True)),
+        "t1_fields/velocity": (random_array(3, 2, *SPACE, 3), True, True, (True, True, True)),
+        "t1_fields/shear": (random_array(3, 6, 8, 3), True, False, (False, True, True)),
+        "t2_fields/stress": (random_array(3, 2, *SPACE, 3, 3), True, True, (True, True, True)),
+    }
+    path.parent.mkdir(parents=True)
+    with h5py.File(path, "w") as file:
+        file.attrs.update({"grid_type": "cartesian", "n_trajectories": 3, "n_spatial_dims": 3, "dataset_name": "mine"})
+        steady = {"sample_varying": False, "time_varying": False}
+        places = {"x": np.arange(4) / 4, "y": np.arange(6) / 4, "z": (np.arange(8) + 0.5) / 4}
+        for name, values in {"time": np.array([0.0, 0.5]), **places}.items():
+            file[f"dimensions/{name}"] = values.astype(np.float32)
+            file[f"dimensions/{name}"].attrs.update(steady)
+        file["dimensions"].attrs["spatial_dims"] = list("xyz")
+        for order in range(3):
+            names = [name.split("/")[1] for name in fields if name.startswith(f"t{order}")]
+            file.create_group(f"t{order}_fields").attrs["field_names"] = names
+        for name, (values, of_sample, of_time, axes) in fields.items():
+            file[name] = values.astype(np.float32)
+            file[name].attrs.update({"sample_varying": of_sample, "time_varying": of_time, "dim_varying": axes})
+        file.create_group("scalars").attrs["field_names"] = ["Re", "clock"]
+        file["scalars/Re"], file["scalars/clock"] = np.array([10.0, 20.0, 200.0]), np.array([0.0, 1.0])
+        file["scalars/Re"].attrs.update({"sample_varying": True, "time_varying": False})
+        file["scalars/clock"].attrs.update({"sample_varying": False, "time_varying": True})
+        ends = {axis: np.isin(np.arange(n), (0, n - 1)) for axis, n in zip("xyz", SPACE, strict=True)}
+        conditions = {
+            "x_periodic": (["x"], "PERIODIC", ends["x"]),
+            "y_periodic": (["y"], "PERIODIC", ends["y"]),
+            "z_wall": (["z"], "WALL", ends["z"]),
+            "xyz_block": (["x", "y", "z"], "WALL", _obstacle()),
+        }
+        for name, (axes, kind, mask) in conditions.items():
+            group = file.create_group(f"boundary_conditions/{name}")
+            group.attrs.update({"bc_type": kind, "associated_dims": axes, "associated_fields": [], **steady})
+            group["mask"] = mask
+
+
+def test_fields_of_every_order_between_walls_are_those_of_the_wells_reader(tmp_path: Path) -> None:
+    _of_every_order(tmp_path / "train" / "a.hdf5")
+    options: dict[str, Any] = {"boundary_return_type": None}  # it reads walls of boxes only with a warning
+    reader = WellDataset(path=str(tmp_path / "train"), use_normalization=False, **options)
+    with convert("well", tmp_path / "train", tmp_path / "out")["train"] as file:
+        assert (file.spec.grid.boundary, file.spec.grid.nodes) == (
+            ("periodic", "periodic", "dirichlet"),
+            ("periodic", "periodic", "centres"),
+        )
+        assert file.spec.grid.lengths == (1.0, 1.5, 2.0)
+        state, static = ([field.name for field in fields] for fields in (file.spec.state, file.spec.static))
+        assert state == [name for names in reader.metadata.field_names.values() for name in names]
+        assert len(state) == 1 + 3 + 9
+        constant = [name for names in reader.metadata.constant_field_names.values() for name in names]
+        assert static == [*constant, "xyz_block"]
+        for sample in range(3):
+            item = reader[sample]
+            frames = torch.cat([item["input_fields"], item["output_fields"]]).movedim(-1, 1)
+            assert np.array_equal(file.read_states(sample), frames.numpy())
+            found = file.read_static(sample)
+            assert np.array_equal(found[:-1], item["constant_fields"].movedim(-1, 0).numpy())
+            assert np.array_equal(found[-1], _obstacle())
+        assert file.read_parameters()[:, 0].tolist() == [10.0, 20.0, 200.0]
+        assert [(entry.name, entry.scale) for entry in file.spec.varying] == [("Re", "log")]

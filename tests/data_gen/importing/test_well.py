@@ -254,11 +254,27 @@ def test_what_the_well_has_and_we_do_not(tmp_path: Path) -> None:
     well(tmp_path / "uneven.hdf5", x=np.array([0.0, 0.1, 0.5, 1.0]))
     with pytest.raises(ImportedFileError, match=r"x in .*uneven\.hdf5 isn't uniform"):
         convert("well", tmp_path / "uneven.hdf5", tmp_path / "out")
-    well(tmp_path / "tensors.hdf5", tensors=True)
-    with pytest.raises(ImportedFileError, match=r"--state and --static: tracer, depth, velocity_x, velocity_y"):
-        convert("well", tmp_path / "tensors.hdf5", tmp_path / "out")
-    convert("well", tmp_path / "tensors.hdf5", tmp_path / "some", state=("tracer",), static=())
-    with h5py.File(tmp_path / "tensors.hdf5", "r+") as file:
+    well(tmp_path / "spherical.hdf5")
+    with h5py.File(tmp_path / "spherical.hdf5", "r+") as file:
         file.attrs["grid_type"] = "spherical"
     with pytest.raises(ImportedFileError, match="spherical grid"):
-        convert("well", tmp_path / "tensors.hdf5", tmp_path / "out")
+        convert("well", tmp_path / "spherical.hdf5", tmp_path / "out")
+
+
+@pytest.mark.parametrize(
+    ("symmetry", "components"),
+    [(None, ("xx", "xy", "yx", "yy")), ("symmetric", ("xx", "xy", "yy")), ("antisymmetric", ("xy",))],
+)
+def test_components_of_a_tensor_are_fields(symmetry: str | None, components: tuple[str, ...], tmp_path: Path) -> None:
+    path = tmp_path / "tensors.hdf5"
+    stress = well(path, tensors=True)["t2_fields/stress"]
+    if symmetry:
+        with h5py.File(path, "r+") as content:
+            content["t2_fields/stress"].attrs[symmetry] = True
+    file = convert("well", path, tmp_path / "out")["train"]
+    names = [field.name for field in file.spec.state]
+    assert names == ["tracer", "velocity_x", "velocity_y", *(f"stress_{component}" for component in components)]
+    expected = [stress[..., "xy".index(i), "xy".index(j)] for i, j in components]
+    assert np.array_equal(file.read_states(slice(None))[:, :, 3:], np.stack(expected, axis=2).astype(np.float32))
+    some = convert("well", path, tmp_path / "some", state=("stress_xy",), static=())["train"]
+    assert np.array_equal(some.read_states(2)[:, 0], stress[2, ..., 0, 1].astype(np.float32))
