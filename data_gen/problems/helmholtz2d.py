@@ -8,8 +8,8 @@ right angle; others are partly reflected, as if the outside had a surface that a
 any omega. Its power is balanced: what the source feeds in leaves through the sides.
 
 Similar data: helmholtz_staircase of The Well (Ohana et al. 2024, arXiv 2412.00568), and the Helmholtz equation of de
-Hoop et al. (2022), The cost-accuracy trade-off in operator learning with neural networks, arXiv 2203.13181, whose sound
-speeds are log-normal as well, and whose source is at a wall.
+Hoop et al. (2022), The cost-accuracy trade-off in operator learning with neural networks, arXiv 2203.13181. Media and
+sources are ours.
 """
 
 from __future__ import annotations
@@ -152,7 +152,8 @@ class Helmholtz2D:
         n = static.shape[-1]
         if static.shape != (len(static), 2, n, n) or n < 3 or n % 2 == 0:
             raise ValueError(
-                f"Helmholtz2D.solve expected a sound speed and a source [sample, 2, n, n] with n odd, got {static.shape}."
+                "Helmholtz2D.solve expected a sound speed and a source [sample, 2, n, n] with n odd, got "
+                f"{static.shape}."
             )
         if history.ndim != 5 or history.shape[:2] != (len(static), 0):
             raise ValueError(
@@ -223,8 +224,8 @@ def _refuse_short_waves(
         cells = _cells(fields[0], omega)
         if cells < _LEAST_CELLS:
             raise error(
-                f"Sample {sample} of the batch has only {cells:.2g} cells of its grid of {fields.shape[-1]} nodes on its "
-                f"shortest wave, and needs {_LEAST_CELLS:g}. Raise dataset.problem.solver_resolution, or lower "
+                f"Sample {sample} of the batch has only {cells:.1f} cells of its grid of {fields.shape[-1]} nodes on "
+                f"its shortest wave, and needs {_LEAST_CELLS:g}. Raise dataset.problem.solver_resolution, or lower "
                 "dataset.problem.angular_frequency."
             )
 

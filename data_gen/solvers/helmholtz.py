@@ -2,8 +2,8 @@
 
     -Laplacian u - kappa^2 u = f in (0, 1)^2,    du/dn - i kappa u = 0 on the boundary
 
-for waves u exp(-i omega t) with the local wavenumber kappa = omega / c. The condition on the boundary lets waves out that
-meet it at a right angle; others are partly reflected.
+for waves u exp(-i omega t) with the local wavenumber kappa = omega / c. The condition on the boundary lets waves out
+that meet it at a right angle; others are partly reflected.
 
 Elements are squares of 2 by 2 cells with quadratic functions, and integrals are by Simpson's rule at the nodes. So the
 mass matrix is diagonal, coefficients are needed at the nodes only, and all nodes of a uniform grid are unknowns. For
