@@ -77,7 +77,7 @@ def test_a_grid_too_coarse_for_the_waves_is_refused() -> None:
     with pytest.raises(SolverError, match=words):
         draw(problem, 0)
     static = np.ones((1, 2, 33, 33))
-    static[:, 0] = 0.8
+    static[:, 0] = 0.7
     with pytest.raises(ValueError, match=words):
         problem.solve(np.empty((1, 0, 2, 33, 33)), static)
 
