@@ -35,9 +35,9 @@ class Wave2D:
 
     The pressure is a series of cosines, each velocity one of sines along its own axis, with products at the nodes
     (``data_gen.cosines``). The semi-discrete equation keeps its discrete energy, and is integrated by a Chebyshev
-    series (``data_gen.solvers.chebyshev``), which has no limit of stability: where another scheme's step would have to be
-    shorter, it takes more terms. For smooth c the error falls faster than any power of the spacing, once the shortest
-    waves are resolved. Where c is low, waves are shorter by as much.
+    series (``data_gen.solvers.chebyshev``), which has no limit of stability: where the step of another scheme would
+    have to be shorter, it takes more terms. For smooth c the error falls faster than any power of the spacing, once the
+    shortest waves are resolved. Where c is low, waves are shorter by as much.
 
     Attributes:
         resolution: nodes per axis, both walls included.
