@@ -100,15 +100,22 @@ class RandomObstacles:
     last: float = 1.0
 
     def __post_init__(self) -> None:
-        _require(1 <= self.fewest <= self.most <= 6, "obstacles.most", self.most, "from obstacles.fewest >= 1 to 6")
-        _require(0 < self.smallest <= self.largest, "obstacles.largest", self.largest, "from obstacles.smallest > 0 on")
+        _require(
+            1 <= self.fewest <= self.most <= 6, "obstacles.most", self.most, "at least obstacles.fewest, and at most 6"
+        )
+        _require(
+            0 < self.smallest <= self.largest,
+            "obstacles.largest",
+            self.largest,
+            "at least obstacles.smallest, and positive",
+        )
         _require(0 <= self.circles <= 1, "obstacles.circles", self.circles, "a share, from 0 to 1")
         reach = self.largest + self.gap
         _require(
             self.gap > 0 and reach <= 0.25,
             "obstacles.gap",
             self.gap,
-            "positive, and with obstacles.largest at most 0.25, so that no obstacle touches a wall or leaves no place",
+            "positive, and its sum with obstacles.largest at most 0.25, so that obstacles have room",
         )
         _require(
             reach <= self.first < self.last <= LENGTH - reach,
