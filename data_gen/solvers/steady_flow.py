@@ -18,7 +18,9 @@ pressure follows from a Poisson equation.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -44,6 +46,9 @@ _LEAST_FACTOR = 1.1
 
 # The first solution is found on a grid with at least this many cells along y, and then refined.
 _COARSEST = 48
+_COARSE_TOLERANCE = 1e-3
+
+_SYMMETRIC = {"SymmetricMode": True}
 
 # So few corners aren't divided further.
 _NOT_DISSECTED = 16
@@ -97,20 +102,25 @@ def solve(
     while grids[-1][0].shape[1] > 2 * _COARSEST and all((n - 1) % 2 == 0 for n in grids[-1][0].shape):
         finer, profile = grids[-1]
         grids.append((finer[::2, ::2], profile.reshape(-1, 2).mean(axis=1)))
-    channel, z = None, None
-    for corners, profile in reversed(grids):
+    channel, z, n_factorisations = None, np.empty(0), 0
+    for number, (corners, profile) in enumerate(reversed(grids), start=1):
         finer = _Channel.of(corners, lengths, profile, wall_speed)
-        start = finer.creeping() if channel is None else finer.unknowns(_refined(channel.stream_function(z)))
-        channel = finer
-        z, n_factorisations = _continued(channel, viscosity, start, tolerance)
+        starts = [finer.creeping]
+        if channel is not None:
+            starts.insert(0, partial(finer.unknowns, _refined(channel.stream_function(z))))
+        channel, needed = finer, tolerance if number == len(grids) else max(tolerance, _COARSE_TOLERANCE)
+        z, n_factorisations = _continued(channel, viscosity, starts, needed)
+    assert channel is not None
     return channel.flow(z, viscosity, n_factorisations)
 
 
-def _continued(channel: _Channel, viscosity: float, start: Array, tolerance: float) -> tuple[Array, int]:
-    """Newton's method; if it fails, through flows of decreasing viscosity."""
+def _continued(
+    channel: _Channel, viscosity: float, starts: Sequence[Callable[[], Array]], tolerance: float
+) -> tuple[Array, int]:
+    """Newton's method; if it fails, through flows of decreasing viscosity; if this fails, from the next start."""
     total = 0
-    for z in (start, channel.creeping()):
-        reached, factor = _MOST_VISCOUS * viscosity, _MOST_VISCOUS
+    for start in starts:
+        z, reached, factor = start(), _MOST_VISCOUS * viscosity, _MOST_VISCOUS
         while factor > _LEAST_FACTOR:
             tried = max(viscosity, reached / factor)
             try:
@@ -450,13 +460,14 @@ class _Channel:
         laplacian = gradient.T @ gradient
         closed = laplacian.diagonal() == 0
         drop = -self.steps * residual
-        pressure = splu((laplacian + sp.diags_array(closed.astype(float))).tocsc()).solve(gradient.T @ drop)
+        regular = (laplacian + sp.diags_array(closed.astype(float))).tocsc()
+        pressure = splu(regular, "MMD_AT_PLUS_A", diag_pivot_thresh=0.0, options=_SYMMETRIC).solve(gradient.T @ drop)
         imbalance = np.abs(gradient @ pressure - drop).max() / np.abs(drop).max()
         return SteadyFlow(w[u], w[v], pressure.reshape(nx, ny), n_factorisations, float(imbalance))
 
     def _factorised(self, matrix: Any) -> SuperLU:
-        # The unknowns are ordered already; pivots leave the diagonal only where it vanishes almost.
-        return splu(matrix.tocsc(), permc_spec="NATURAL", diag_pivot_thresh=0.01, options={"SymmetricMode": True})
+        # The unknowns are ordered already. Pivots leave the diagonal only where it is tiny.
+        return splu(matrix.tocsc(), permc_spec="NATURAL", diag_pivot_thresh=0.01, options=_SYMMETRIC)
 
 
 def _nested_dissection(x: Indices, y: Indices) -> tuple[Indices, Indices]:
