@@ -18,9 +18,8 @@ pressure follows from a Poisson equation.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import math
 from dataclasses import dataclass
-from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -40,9 +39,9 @@ _LEAST_SHARE = 1e-2
 _CONTRACTION = 0.3
 _MOST_STEPS = 60
 _MOST_FACTORISATIONS = 12
-# If it fails, it starts from a flow that is up to so many times as viscous, and the factor falls to its root.
+# If it fails, it goes through flows that are up to so many times as viscous, in factors that are at least so large.
 _MOST_VISCOUS = 16.0
-_LEAST_FACTOR = 1.1
+_LEAST_FACTOR = 1.05
 
 # The first solution is found on a grid with at least this many cells along y, and then refined.
 _COARSEST = 48
@@ -102,36 +101,45 @@ def solve(
     while grids[-1][0].shape[1] > 2 * _COARSEST and all((n - 1) % 2 == 0 for n in grids[-1][0].shape):
         finer, profile = grids[-1]
         grids.append((finer[::2, ::2], profile.reshape(-1, 2).mean(axis=1)))
-    channel, z, n_factorisations = None, np.empty(0), 0
-    for number, (corners, profile) in enumerate(reversed(grids), start=1):
-        finer = _Channel.of(corners, lengths, profile, wall_speed)
-        starts = [finer.creeping]
-        if channel is not None:
-            starts.insert(0, partial(finer.unknowns, _refined(channel.stream_function(z))))
-        channel, needed = finer, tolerance if number == len(grids) else max(tolerance, _COARSE_TOLERANCE)
-        z, n_factorisations = _continued(channel, viscosity, starts, needed)
-    assert channel is not None
-    return channel.flow(z, viscosity, n_factorisations)
+    start: tuple[Array, float] | None = None  # stream function and viscosity on the grid before
+    for corners, profile in reversed(grids):
+        channel = _Channel.of(corners, lengths, profile, wall_speed)
+        is_last = corners is distance
+        needed = tolerance if is_last else max(tolerance, _COARSE_TOLERANCE)
+        found = None
+        if start is not None:
+            found = _continued(channel, viscosity, channel.unknowns(_refined(start[0])), start[1], needed)
+        if found is None or found[1] > viscosity:
+            found = _continued(channel, viscosity, channel.creeping(), _MOST_VISCOUS * viscosity, needed) or found
+        if is_last and found is not None and found[1] == viscosity:
+            return channel.flow(found[0], viscosity, found[2])
+        start = None if found is None else (channel.stream_function(found[0]), found[1])
+    raise NotConverged("Newton's method failed, also from more viscous flows")
 
 
 def _continued(
-    channel: _Channel, viscosity: float, starts: Sequence[Callable[[], Array]], tolerance: float
-) -> tuple[Array, int]:
-    """Newton's method; if it fails, through flows of decreasing viscosity; if this fails, from the next start."""
-    total = 0
-    for start in starts:
-        z, reached, factor = start(), _MOST_VISCOUS * viscosity, _MOST_VISCOUS
-        while factor > _LEAST_FACTOR:
-            tried = max(viscosity, reached / factor)
-            try:
-                z, count = channel.newton(tried, z, tolerance)
-            except NotConverged:
-                factor **= 0.5
-                continue
-            reached, total = tried, total + count
-            if reached == viscosity:
-                return z, total
-    raise NotConverged("Newton's method failed, also from more viscous flows")
+    channel: _Channel, viscosity: float, z: Array, reached: float, tolerance: float
+) -> tuple[Array, float, int] | None:
+    """Newton's method from the flow ``z`` of the viscosity ``reached``, which is that of another grid; if it fails,
+    through flows of decreasing viscosity.
+
+    Returns:
+        The last flow that was found, its viscosity, and the number of factorisations; None if none was found.
+    """
+    found, total, tried = None, 0, viscosity
+    while True:
+        try:
+            z, count = channel.newton(tried, z, tolerance)
+        except NotConverged:
+            tried = math.sqrt(reached * tried)
+            if reached < _LEAST_FACTOR * tried:
+                return found
+            continue
+        reached, total = tried, total + count
+        found = z, reached, total
+        if reached == viscosity:
+            return found
+        tried = viscosity
 
 
 def _refined(corners: Array) -> Array:
