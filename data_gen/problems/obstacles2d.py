@@ -180,7 +180,7 @@ class Obstacles2D:
     solver_resolution: int = 128
     obstacles: RandomObstacles = field(default_factory=RandomObstacles)
     skewness: float = 0.5
-    newton_tolerance: float = 1e-8
+    newton_tolerance: float = 1e-6
 
     version: ClassVar[int] = 1
 
