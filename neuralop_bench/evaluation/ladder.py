@@ -27,7 +27,7 @@ from data_gen.files import WriteError, make_folder, replacing, write_errors
 from data_gen.generation.random_streams import generator
 from data_gen.grids import Grid
 from data_gen.regrid import MEANS, regrid
-from data_gen.spec import Problem
+from data_gen.spec import Problem, SolverError
 from data_gen.store import DatasetFile
 from neuralop_bench.batch import Predictor
 from neuralop_bench.data.trajectories import Windows
@@ -341,5 +341,8 @@ def _error(predictor: CoarseSolver, windows: Windows, device: torch.device) -> f
     spec = windows.source.spec
     metrics = [RelativeL2(MetricContext(spec, np.ones(len(spec.state)), spec.grid))]
     alone = Processes(device=device)
-    errors: xr.Dataset = evaluate(predictor, windows, metrics, batch_size=_BATCH_SIZE, processes=alone)
+    try:
+        errors: xr.Dataset = evaluate(predictor, windows, metrics, batch_size=_BATCH_SIZE, processes=alone)
+    except SolverError:  # steps that are too long
+        return math.inf
     return summarise(errors, metrics)["rel_l2"]

@@ -17,8 +17,9 @@ from data_gen.permeability import TwoPhase
 from data_gen.problems.burgers1d import Burgers1D
 from data_gen.problems.darcy2d import Darcy2D
 from data_gen.problems.ns2d import NavierStokes2D
+from data_gen.problems.ns3d import NavierStokes3D
 from data_gen.problems.obstacles2d import Obstacles2D
-from data_gen.spec import Problem, Samples
+from data_gen.spec import Problem, Samples, SolverError
 from data_gen.store import to_fields, write
 from neuralop_bench.batch import Batch
 from neuralop_bench.data.trajectories import Trajectories, Windows
@@ -216,28 +217,40 @@ def test_a_rung_that_fails_is_left_out_with_its_reason(tmp_path: Path) -> None:
 
 
 class Exploding:
-    """A solver that blows up on grids below 32 points; the rest is that of another."""
+    """A solver that blows up on grids below 32 points, or notices that it would; the rest is that of another."""
 
-    def __init__(self, problem: Problem) -> None:
-        self._problem, self.spec = problem, problem.spec
+    def __init__(self, problem: Problem, *, notices: bool) -> None:
+        self._problem, self._notices, self.spec = problem, notices, problem.spec
 
     def at(self, grid: Grid) -> Problem:
-        return cast(Problem, Exploding(self._problem.at(grid)) if grid.shape[0] < 32 else self._problem.at(grid))
+        problem = self._problem.at(grid)
+        return cast(Problem, Exploding(problem, notices=self._notices)) if grid.shape[0] < 32 else problem
 
     def relaxed(self, factor: float) -> "Exploding":
         del factor
         return self
 
     def solve(self, history: np.ndarray, static: np.ndarray, n_steps: int, **options: Any) -> Samples:
+        if self._notices:
+            raise SolverError("Sample 0 became non-finite.")
         solved = self._problem.solve(history, static, n_steps, **options)
         return solved._replace(trajectory=solved.trajectory * math.inf)
 
 
-def test_a_solver_that_blows_up_is_left_out(tmp_path: Path) -> None:
+@pytest.mark.parametrize("notices", [True, False])
+def test_a_solver_that_blows_up_is_left_out(notices: bool, tmp_path: Path) -> None:
     given = windows(NAVIER_STOKES, tmp_path, history=2, horizon=2)
-    rungs, left_out = climb(cast(Problem, Exploding(NAVIER_STOKES)), [1, 0.5], given, device=CPU)
+    problem = cast(Problem, Exploding(NAVIER_STOKES, notices=notices))
+    rungs, left_out = climb(problem, [1, 0.5], given, device=CPU)
     assert [rung.resolution for rung in rungs] == ["32x32"]
     assert left_out == {"16x16": "unstable"}
+
+
+def test_steps_that_a_solver_refuses_end_the_search_for_longer_ones(tmp_path: Path) -> None:
+    problem = NavierStokes3D(resolution=8, viscosity=0.3, interval=0.8, n_snapshots=3, max_step=0.2, first_step=0.2)
+    rungs, left_out = climb(problem, [1], windows(problem, tmp_path, history=1, horizon=2, n=1), device=CPU)
+    assert not left_out
+    assert rungs[0].relaxation == 1
 
 
 def test_a_folder_that_cannot_be_written_keeps_nothing(

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from data_gen.generation.random_streams import generator
 from data_gen.problems.ns3d import NavierStokes3D
 from data_gen.random_fields import LogUniform, SolenoidalField
-from data_gen.spec import Samples
+from data_gen.spec import Samples, SolverError
 
 Array = NDArray[np.floating]
 
@@ -153,7 +153,7 @@ def test_every_frame_is_without_divergence(viscosity: Any) -> None:
     gradient = (k**2).sum(axis=0) * (np.abs(u_hat) ** 2).sum(axis=2)
     space = (-3, -2, -1)
     ratios = np.sqrt(divergence.sum(axis=space) / gradient.sum(axis=space))
-    assert ratios.shape == (2, 7)
+    assert ratios.shape == (2, 11)
     assert ratios.max() < 1e-14
     assert 0 < samples.diagnostics["divergence"].max() < 1e-14
 
@@ -178,6 +178,18 @@ def test_a_viscosity_of_its_own_is_that_of_the_sample() -> None:
     for number, viscosity in enumerate(together.parameters["viscosity"]):
         alone = draw(flow(viscosity=float(viscosity)), number)
         np.testing.assert_allclose(together.trajectory[number], alone.trajectory[0], atol=1e-12)
+
+
+def test_steps_that_may_be_unstable_are_refused() -> None:
+    problem = flow(max_step=0.05)
+    calm = wave_beside_a_stream(points(problem))
+    fast = calm + np.array([20.0, 0.0, 0.0])[:, None, None, None]  # 7 waves of 20.5 + 1 in steps of 0.05
+    starts = np.stack([calm, fast])[:, None]
+    words = r"Sample 1 of the batch .* speed is 7\.\d, above 5\.9\. Lower dataset\.problem\.max_step below 0\.039"
+    with pytest.raises(SolverError, match=words):
+        problem.solve(starts, np.empty((2, 0, *starts.shape[3:])), 1)
+    again = replace(problem, max_step=0.025).solve(starts, np.empty((2, 0, *starts.shape[3:])), 1)
+    assert np.isfinite(again.trajectory).all()
 
 
 # The law of initial velocities ----------------------------------------------------------------------------------------
