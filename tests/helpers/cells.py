@@ -25,6 +25,7 @@ KINDS_OF_DATA = (
     "ks1d",
     "ns2d",
     "swift_hohenberg3d",
+    "wave2d",
 )
 
 # Cells that can't be: what the error must say.
