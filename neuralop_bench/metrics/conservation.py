@@ -54,8 +54,8 @@ class Conserved:
     those whose scale vanishes in all samples.
 
     Columns:
-        conserved_mean, conserved_mean_vorticity, conserved_mean_pressure, conserved_energy, conserved_kinetic_energy,
-            conserved_enstrophy: as above.
+        conserved_mean, conserved_mean_vorticity, conserved_energy, conserved_kinetic_energy, conserved_enstrophy: as
+            above.
         conserved_flux_balance, conserved_positivity, conserved_maximum_principle, conserved_incompressibility,
             conserved_drag: as above.
     """

@@ -26,6 +26,7 @@ KINDS_OF_DATA = (
     "ns2d",
     "ns3d",
     "swift_hohenberg3d",
+    "wave2d",
 )
 
 # Cells that can't be: what the error must say.

@@ -46,6 +46,15 @@ def test_drift_of_the_mean_is_relative_to_the_size_of_the_field(context: Callabl
         assert found == {f"conserved_{name}": pytest.approx((0.1 / 2 + 0.3 / 2) / 2, rel=1e-12)}
 
 
+def test_a_mean_over_closed_axes_counts_the_ends_half(context: Callable) -> None:
+    # The wave has the mean 0, but 1 / 33^2 over the points alone.
+    x, _ = SQUARE.coordinates()
+    target = np.ones((1, 1, 33, 33))
+    waves = (np.cos(2 * np.pi * x)[:, None] * np.cos(4 * np.pi * x))[None, None]
+    found = columns(naming(context(SQUARE), "mean"), target + waves + 0.1, target)
+    assert found == {"conserved_mean": pytest.approx(0.1, rel=1e-12)}
+
+
 def test_drift_of_the_energy_is_relative_to_the_largest_of_the_reference(context: Callable) -> None:
     # Energies 1/2 and 1/8 of the reference, 1/2 and 1/2 of the prediction.
     target = np.stack([np.ones(8), 0.5 * np.ones(8)])[None]

@@ -51,6 +51,15 @@ def test_means_of_the_named_fields_stay_those_of_the_last_frame(
     torch.testing.assert_close(found - found.mean(-1, keepdim=True), bundle - bundle.mean(-1, keepdim=True))
 
 
+def test_means_between_walls_count_the_ends_half() -> None:
+    grid = Grid((9,), (1.0,), ("neumann",), ("closed",))
+    projection = Projection.of(replace(spec(conserved=("mean",)), grid=grid), cutoff=1, conserve=True)
+    assert projection is not None
+    wave = torch.cos(2 * torch.pi * torch.linspace(0, 1, 9, dtype=torch.float64))  # of mean 0, 1/9 over the points
+    history = torch.ones(1, 1, 2, 9, dtype=torch.float64)
+    assert torch.allclose(projection(history, history + wave + 0.5)[:, :, 0], history[:, :, 0] + wave)
+
+
 @pytest.mark.parametrize("data", [spec(), replace(spec(conserved=("mean",)), times=())])
 def test_means_that_nothing_conserves_are_refused(data: DatasetSpec) -> None:
     with pytest.raises(Inapplicable, match=r"surrogate\.conserve=false"):
