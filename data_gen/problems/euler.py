@@ -112,8 +112,8 @@ class ShearLayers:
 
     shear: tuple[float, float] = (0.8, 1.2)
     contrast: tuple[float, float] = (1.0, 2.0)
-    width: tuple[float, float] = (0.03, 0.05)
-    pressure: float = 2.5
+    width: tuple[float, float] = (0.04, 0.06)
+    pressure: float = 1.0
     n_waves: int = 4
     amplitude: float = 0.05
 

@@ -162,7 +162,7 @@ class ShallowWater(ConservationLaw):
     equation: ClassVar[str] = "∂ₜh + ∇·m = 0, ∂ₜm + ∇·(m⊗m/h + ½gh²I) = 0"
     reference: ClassVar[str] = "Takamoto et al. (2022), PDEBench, arXiv 2210.07182; LeVeque (2002), section 13"
     scalars_before: ClassVar[tuple[FieldSpec, ...]] = (FieldSpec("depth", "depth of the water h"),)
-    momentum: ClassVar[str] = "momentum per area h u "
+    momentum: ClassVar[str] = "momentum per area and unit of density"
     positive_fields: ClassVar[dict[int, str]] = {0: "depth"}
     positive: ClassVar[tuple[str, ...]] = ("gravity",)
 
