@@ -77,10 +77,15 @@ class Symmetries:
                     f"augmentation=symmetries needs a periodic grid with equal axes for the symmetry {name}, got "
                     f"{spec.grid}. Use augmentation=none or change the grid."
                 )
-            if entry.has_equal_axes and len({*shape}) > 1:
+            if entry.has_momentum and len({*shape}) > 1:
                 raise ValueError(
                     f"augmentation=symmetries needs as many points along every axis for the symmetry {name}, got "
                     f"{shape}. Use augmentation=none or change the resolution."
+                )
+            if entry.has_momentum and len(spec.state) <= len(shape):
+                raise ValueError(
+                    f"augmentation=symmetries needs a scalar and {len(shape)} components of a vector for the symmetry "
+                    f"{name}, but {spec.name} has {len(spec.state)} state fields. Use augmentation=none."
                 )
             if entry.is_of_vector and len(spec.state) != len(shape):
                 raise ValueError(
@@ -177,7 +182,7 @@ class _Map(NamedTuple):
     divisor: int = 0  # the grid must be square, with a multiple of this many points per axis; 0 for any grid
     is_of_cube: bool = False  # the grid must be periodic, with equal axes
     is_of_vector: bool = False  # the state must be the components of a vector
-    has_equal_axes: bool = False  # the grid must have as many points along every axis
+    has_momentum: bool = False  # the axes must be equal, and the first field a scalar before the components of a vector
 
 
 def _rolled(*axes: int) -> Callable[[torch.Size], _Element]:
@@ -291,7 +296,7 @@ _MAPS: dict[str, _Map] = {
     "quarter_turn": _Map(_turn, moves_static=True, divisor=1),
     "odd_reflection": _Map(_reflect_odd, moves_static=False),
     "square_symmetries": _Map(_move_square, moves_static=True, divisor=1),
-    "mirrors_and_turns_of_momentum": _Map(_mirror_and_turn_momentum, moves_static=False, has_equal_axes=True),
+    "mirrors_and_turns_of_momentum": _Map(_mirror_and_turn_momentum, moves_static=False, has_momentum=True),
     "translation_along_antidiagonal": _Map(_translate_along_antidiagonal, moves_static=False),
     "rotation_by_pi": _Map(_rotate_by_pi, moves_static=False, divisor=4),
     "reflection_with_sign": _Map(_reflect_with_sign, moves_static=False, divisor=2),
