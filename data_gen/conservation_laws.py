@@ -111,7 +111,7 @@ class ConservationLaw(ABC):
     scalars_before: ClassVar[tuple[FieldSpec, ...]]
     scalars_after: ClassVar[tuple[FieldSpec, ...]] = ()
     momentum: ClassVar[str] = "momentum per volume"
-    positive_fields: ClassVar[dict[int, str]]
+    positive_fields: ClassVar[Mapping[int, str]]
     positive: ClassVar[tuple[str, ...]] = ()
 
     def __post_init__(self) -> None:

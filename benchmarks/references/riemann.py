@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import brentq
+from scipy.optimize import root_scalar
 
 State = tuple[float, float, float]  # density, velocity, pressure
 
@@ -47,7 +47,7 @@ def exact(left: State, right: State, speeds: NDArray[np.float64], gamma: float =
     def excess(p: float) -> float:
         return change(p, left) + change(p, right) + right[1] - left[1]
 
-    p = brentq(excess, 1e-12, 1e6, xtol=1e-14, rtol=1e-14)
+    p = root_scalar(excess, bracket=(1e-12, 1e6), xtol=1e-14, rtol=1e-14).root
     u = (left[1] + right[1] + change(p, right) - change(p, left)) / 2
 
     def beside(side: State, xi: NDArray[np.float64]) -> NDArray[np.float64]:

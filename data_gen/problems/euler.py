@@ -10,8 +10,9 @@ and persist: shocks, contacts, and vortex sheets, which roll up.
 
 from __future__ import annotations
 
+import functools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import ClassVar
 
@@ -85,8 +86,8 @@ class RandomStates:
             # Piece by piece, so that all pieces of one state give this state to the last digit.
             shares = (below[1:] - below[:-1]).view(self.n_pieces, *(1,) * axis, n, *(1,) * (n_dims - 1 - axis))
             pieces = zip(u.unbind(1 + axis), shares, strict=True)
-            u = sum(piece.unsqueeze(1 + axis) * share for piece, share in pieces)
-        return u  # pyright: ignore[reportReturnType] a sum of at least two tensors
+            u = functools.reduce(torch.add, [piece.unsqueeze(1 + axis) * share for piece, share in pieces])
+        return u
 
 
 @dataclass(frozen=True)
@@ -188,7 +189,7 @@ class Euler(ConservationLaw):
     reference: ClassVar[str] = "Toro (2009), Riemann Solvers and Numerical Methods for Fluid Dynamics, Springer"
     scalars_before: ClassVar[tuple[FieldSpec, ...]] = (FieldSpec("density", "density ρ"),)
     scalars_after: ClassVar[tuple[FieldSpec, ...]] = (FieldSpec("energy", "total energy per volume E"),)
-    positive_fields: ClassVar[dict[int, str]] = {0: "density", -1: "pressure"}
+    positive_fields: ClassVar[Mapping[int, str]] = {0: "density", -1: "pressure"}
     positive: ClassVar[tuple[str, ...]] = ("gamma",)
 
     def __post_init__(self) -> None:

@@ -10,7 +10,7 @@ are shocks.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import ClassVar
 
@@ -128,7 +128,7 @@ class SmoothSurface:
         def waves(*coordinates: Tensor) -> Tensor:
             total = amplitudes
             for x in coordinates:
-                total = torch.tensordot(total, torch.cos(k[:, None] * x.ravel()), dims=([0], [0]))
+                total = torch.einsum("k...,kx->...x", total, torch.cos(k[:, None] * x.ravel()))
             return total
 
         largest = waves(*[torch.linspace(0, 1, 65, dtype=torch.float64)] * n_dims).abs().max()
@@ -163,7 +163,7 @@ class ShallowWater(ConservationLaw):
     reference: ClassVar[str] = "Takamoto et al. (2022), PDEBench, arXiv 2210.07182; LeVeque (2002), section 13"
     scalars_before: ClassVar[tuple[FieldSpec, ...]] = (FieldSpec("depth", "depth of the water h"),)
     momentum: ClassVar[str] = "momentum per area and unit of density"
-    positive_fields: ClassVar[dict[int, str]] = {0: "depth"}
+    positive_fields: ClassVar[Mapping[int, str]] = {0: "depth"}
     positive: ClassVar[tuple[str, ...]] = ("gravity",)
 
     def primitive(self, u: Tensor) -> Tensor:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
-from scipy.optimize import brentq
+from scipy.optimize import root_scalar
 
 from data_gen.problems.shallow_water import CircularDam, ShallowWater
 
@@ -29,7 +29,7 @@ def broken(xi: NDArray[np.float64]) -> NDArray[np.float64]:
     def mismatch(h: float) -> float:
         return 2 * (left - math.sqrt(h)) - (h - right) * math.sqrt((h + right) / (2 * h * right))
 
-    plateau = brentq(mismatch, 1, 2)
+    plateau = root_scalar(mismatch, bracket=(1, 2)).root
     u = 2 * (left - math.sqrt(plateau))
     fan = (2 * left - xi) ** 2 / 9
     inside = np.where(xi < -left, 2.0, np.where(xi < u - math.sqrt(plateau), fan, plateau))
