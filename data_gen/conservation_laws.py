@@ -192,9 +192,7 @@ class ConservationLaw(ABC):
             symmetries=self.initial.symmetries,
             diagnostics=(
                 FieldSpec("n_steps", "time steps taken"),
-                FieldSpec(
-                    "drift", "largest change of a conserved mean, relative to the mean absolute value; 0 if none"
-                ),
+                FieldSpec("drift", "largest change of a conserved mean, relative to its field; 0 with open ends"),
             ),
             reference=self.reference,
             varying=varying(self),

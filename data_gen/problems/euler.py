@@ -137,14 +137,12 @@ class ShearLayers:
     def draw(
         self, rng: np.random.Generator, n: int, n_dims: int, conserved: Callable[[Tensor], Tensor]
     ) -> Float[Tensor, " field *n"]:
-        if n_dims != 2:
-            raise ValueError(f"ShearLayers needs two dimensions, got {n_dims}. Set dataset.problem.n_dims=2.")
         shear, contrast, width = (rng.uniform(*limits) for limits in (self.shear, self.contrast, self.width))
         shear *= rng.choice([-1.0, 1.0])
         middle = rng.uniform()
         waves = rng.standard_normal((self.n_waves, 2))
         waves *= self.amplitude * abs(shear) / math.sqrt(self.n_waves)
-        k = 2 * math.pi * torch.arange(1, self.n_waves + 1)
+        k = torch.from_numpy(2 * np.pi * np.arange(1, self.n_waves + 1))
 
         def state(x: Tensor, y: Tensor) -> Tensor:
             # (1 + tanh(s)) / 2. Near an edge s is the distance over the width, and it is smooth across the whole box.
@@ -194,6 +192,11 @@ class Euler(ConservationLaw):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if isinstance(self.initial, ShearLayers) and (self.n_dims, self.walls) != (2, "periodic"):
+            raise ValueError(
+                "dataset.problem.initial=ShearLayers needs dataset.problem.n_dims=2 and walls=periodic, got "
+                f"n_dims={self.n_dims} and walls={self.walls}."
+            )
         least = getattr(self.gamma, "low", self.gamma)
         if not least > 1:
             raise ValueError(f"dataset.problem.gamma must be above 1, where pressures are positive, got {self.gamma}.")
