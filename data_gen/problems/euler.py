@@ -113,10 +113,10 @@ class ShearLayers:
 
     shear: tuple[float, float] = (0.8, 1.2)
     contrast: tuple[float, float] = (1.0, 2.0)
-    width: tuple[float, float] = (0.04, 0.06)
+    width: tuple[float, float] = (0.025, 0.035)
     pressure: float = 1.0
     n_waves: int = 4
-    amplitude: float = 0.05
+    amplitude: float = 0.1
 
     symmetries: ClassVar[tuple[str, ...]] = ("translation",)
 

@@ -22,8 +22,10 @@ KINDS_OF_DATA = (
     "burgers1d_viscosity",
     "burgers2d",
     "darcy2d",
+    "euler1d",
     "ks1d",
     "ns2d",
+    "shallow_water2d",
     "swift_hohenberg3d",
 )
 
