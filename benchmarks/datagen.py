@@ -39,6 +39,7 @@ from hydra.utils import instantiate  # noqa: E402
 from omegaconf import OmegaConf  # noqa: E402
 
 from benchmarks.original_schemes import burgers_stepper, vorticity_step  # noqa: E402
+from benchmarks.references import euler  # noqa: E402
 from benchmarks.timing import interleaved, save  # noqa: E402
 from data_gen import spectral  # noqa: E402
 from data_gen.generation import certificate  # noqa: E402
@@ -48,6 +49,7 @@ from data_gen.grids import Grid  # noqa: E402
 from data_gen.permeability import SmoothHighContrast, TwoPhase  # noqa: E402
 from data_gen.problems.burgers1d import Burgers1D  # noqa: E402
 from data_gen.problems.darcy2d import Darcy2D  # noqa: E402
+from data_gen.problems.euler import Euler  # noqa: E402
 from data_gen.problems.ns2d import NavierStokes2D, SinusoidalForcing, VorticityDynamics  # noqa: E402
 from data_gen.random_fields import PeriodicGaussianField  # noqa: E402
 from data_gen.solvers import elliptic  # noqa: E402
@@ -236,6 +238,36 @@ def steps(repeats: int = 9) -> dict[str, Any]:
             "ratio_transforms": seconds["ours"] / seconds["transforms"],
         }
     result["targets"] = {"ratio_exponax at 64, 128, 256": [1.5, 2, 2], "ratio_transforms at 256, at most": 1.6}
+    return result
+
+
+def finite_volumes(repeats: int = 9) -> dict[str, Any]:
+    """Steps of euler2d at 128 x 128 against the same fluxes in bare NumPy, which takes steps of a fixed size and checks
+    nothing. Ours chooses its own steps, so the states differ by the error of steps (a test compares one equal step)."""
+    n, count = 128, 10
+    result: dict[str, Any] = {}
+    for stages in (2, 3):
+        problem = Euler(n_dims=2, resolution=n, solver_resolution=n, n_snapshots=2, stages=stages)
+        start = problem.simulate(_rngs(1)).history[0, 0]
+        # As long as all steps of NumPy, which are a little shorter than ours may be.
+        w = problem.primitive(torch.from_numpy(start)[None])
+        dt = 0.6 / n / float((problem.speed(w, 0) + problem.speed(w, 1)).max())
+        ours = replace(problem, interval=count * dt, cfl=0.6)
+        alternatives = {
+            "ours": partial(ours.solve, start[None, None], np.empty((1, 0, n, n)), 1),
+            "numpy": partial(euler.steps, start, dt, 1 / n, count, stages),
+        }
+        solved = alternatives["ours"]()
+        seconds = interleaved(alternatives, repeats)
+        # Ours adapts its steps, so it may take another number of them.
+        each = {"ours": seconds["ours"] / solved.diagnostics["n_steps"][0], "numpy": seconds["numpy"] / count}
+        difference = solved.trajectory[0, 0] - alternatives["numpy"]()
+        result[f"{stages} stages"] = {
+            "ms_per_step": {name: 1e3 * value for name, value in each.items()},
+            "difference": float(np.abs(difference).max()),
+            "ratio_numpy": each["ours"] / each["numpy"],
+        }
+    result["targets"] = {"ratio_numpy, at most": 1.5}
     return result
 
 
@@ -444,7 +476,7 @@ def growth(repeats: int = 3) -> dict[str, Any]:
     return {"seconds_per_sample_by_resolution": by_resolution, "seconds_by_samples": by_samples}
 
 
-QUICK = (navier_stokes, burgers, darcy, steps, equations, growth)
+QUICK = (navier_stokes, burgers, darcy, steps, equations, finite_volumes, growth)
 SECTIONS = {section.__name__: section for section in (*QUICK, workers, lite, memory)}
 
 

@@ -250,6 +250,10 @@ def _data(found: dict[str, Any], machine: str) -> Iterator[str]:
             if isinstance(one, dict) and "ratio_exponax" in one:
                 row(f"a step of {name}, speed-up over exponax", one["ratio_exponax"], 1, "{:.2f}x")
         row("a step of these equations on average, speed-up over exponax", entry["mean_ratio"], 1.5, "{:.2f}x")
+    if entry := found.get("data, finite_volumes"):
+        for stages in ("2 stages", "3 stages"):
+            what = f"a step of euler2d at 128x128, {stages}, relative to the same fluxes in bare NumPy"
+            row(what, entry[stages]["ratio_numpy"], 1.5, "{:.2f}", at_most=True)
     if entry := found.get("data, workers"):
         row("speed-up by 2 processes instead of 1", entry["ratio"], 1.8, "{:.2f}x")
     if entry := found.get("data, lite"):

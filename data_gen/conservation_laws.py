@@ -85,7 +85,8 @@ class ConservationLaw(ABC):
         initial: law of the initial states, on a box of side 1 that is stretched to ``length``.
         walls: what is beyond the ends of all axes: periodic, outflow or reflecting.
         cfl: step relative to the time in which the waves of all axes together cross a cell, at most 0.9.
-        stages: of a Runge-Kutta step, 2 or 3; its order.
+        stages: of a Runge-Kutta step, 2 or 3; its order. At shocks, a third stage changes the error by a few per cent,
+            in smooth flows by up to 15 %.
 
     Raises:
         ValueError: a parameter is out of range; the message names it.
@@ -100,7 +101,7 @@ class ConservationLaw(ABC):
     initial: Any
     walls: Wall
     cfl: float = 0.8
-    stages: int = 3
+    stages: int = 2
 
     version: ClassVar[int] = 1
     stem: ClassVar[str]
@@ -109,7 +110,8 @@ class ConservationLaw(ABC):
     # Conserved fields: scalars, one momentum for each axis from place 1 on, and further scalars.
     scalars_before: ClassVar[tuple[FieldSpec, ...]]
     scalars_after: ClassVar[tuple[FieldSpec, ...]] = ()
-    positive_fields: ClassVar[dict[int, str]]
+    momentum: ClassVar[str] = "momentum per volume"
+    positive_fields: ClassVar[Mapping[int, str]]
     positive: ClassVar[tuple[str, ...]] = ()
 
     def __post_init__(self) -> None:
@@ -155,17 +157,19 @@ class ConservationLaw(ABC):
     def state(self) -> tuple[FieldSpec, ...]:
         """The conserved variables."""
         names = [""] if self.n_dims == 1 else ["_x", "_y", "_z"][: self.n_dims]
-        momenta = (FieldSpec(f"momentum{name}", f"{self.momentum}{name[1:]}") for name in names)
+        momenta = (FieldSpec(f"momentum{name}", self.momentum + name.replace("_", " along ")) for name in names)
         return (*self.scalars_before, *momenta, *self.scalars_after)
-
-    # What a momentum is called in descriptions.
-    momentum: ClassVar[str] = "momentum per volume "
 
     @property
     def spec(self) -> DatasetSpec:
         own = {entry for entry in self.__dataclass_fields__ if entry not in ConservationLaw.__dataclass_fields__}
         law = {f"initial_{name}": _scalar(value) for name, value in asdict(self.initial).items()}
-        steps = {"solver_resolution": self.solver_resolution, "walls": self.walls, "cfl": self.cfl}
+        steps = {
+            "solver_resolution": self.solver_resolution,
+            "walls": self.walls,
+            "cfl": self.cfl,
+            "stages": self.stages,
+        }
         kept = {
             "periodic": self.state,
             "reflecting": (*self.scalars_before, *self.scalars_after),
@@ -181,7 +185,6 @@ class ConservationLaw(ABC):
             parameters={
                 **{name: in_words(self, name) for name in sorted(own)},
                 **steps,
-                **({} if self.stages == 3 else {"stages": self.stages}),
                 "initial_law": type(self.initial).__name__,
                 **law,
             },
@@ -189,9 +192,7 @@ class ConservationLaw(ABC):
             symmetries=self.initial.symmetries,
             diagnostics=(
                 FieldSpec("n_steps", "time steps taken"),
-                FieldSpec(
-                    "drift", "largest change of a conserved mean, relative to the mean absolute value; 0 if none"
-                ),
+                FieldSpec("drift", "largest change of a conserved mean, relative to its field; 0 with open ends"),
             ),
             reference=self.reference,
             varying=varying(self),

@@ -10,7 +10,7 @@ are shocks.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import ClassVar
 
@@ -62,14 +62,12 @@ class CircularDam:
     def draw(
         self, rng: np.random.Generator, n: int, n_dims: int, conserved: Callable[[Tensor], Tensor]
     ) -> Float[Tensor, " field *n"]:
-        if n_dims != 2:
-            raise ValueError(f"CircularDam needs two dimensions, got {n_dims}. Set dataset.problem.n_dims=2.")
         edges = np.linspace(-0.5, 0.5, n + 1)
         below = _disk_below(edges[:, None], edges[None, :], rng.uniform(self.smallest, self.largest))
         share = np.diff(np.diff(below, axis=0), axis=1) * n**2
-        w = torch.zeros((1, 3, n, n), dtype=torch.float64)
-        w[:, 0] = torch.from_numpy(self.outside + (self.inside - self.outside) * np.clip(share, 0, 1))
-        return conserved(w)[0]
+        w = np.zeros((1, 1 + n_dims, n, n))
+        w[:, 0] = self.outside + (self.inside - self.outside) * np.clip(share, 0, 1)
+        return conserved(torch.from_numpy(w))[0]
 
 
 def _disk_below(x: NDArray[np.float64], y: NDArray[np.float64], radius: float) -> NDArray[np.float64]:
@@ -123,18 +121,18 @@ class SmoothSurface:
         amplitudes = torch.from_numpy(rng.standard_normal((self.n_waves + 1,) * n_dims))
         amplitudes[(0,) * n_dims] = 0
         share = rng.uniform(self.smallest, self.largest)
-        k = math.pi * torch.arange(self.n_waves + 1)
+        k = torch.from_numpy(np.pi * np.arange(self.n_waves + 1))
 
         def waves(*coordinates: Tensor) -> Tensor:
             total = amplitudes
             for x in coordinates:
-                total = torch.tensordot(total, torch.cos(k[:, None] * x.ravel()), dims=([0], [0]))
+                total = torch.einsum("k...,kx->...x", total, torch.cos(k[:, None] * x.ravel()))
             return total
 
-        largest = waves(*[torch.linspace(0, 1, 65, dtype=torch.float64)] * n_dims).abs().max()
-        w = torch.zeros((1, 1 + n_dims, *(n,) * n_dims), dtype=torch.float64)
+        largest = waves(*[torch.from_numpy(np.linspace(0, 1, 65))] * n_dims).abs().max()
+        w = np.zeros((1, 1 + n_dims, *(n,) * n_dims))
         w[:, 0] = self.depth * (1 + share / largest * cell_averages(waves, n, n_dims))
-        return conserved(w)[0]
+        return conserved(torch.from_numpy(w))[0]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -162,9 +160,16 @@ class ShallowWater(ConservationLaw):
     equation: ClassVar[str] = "∂ₜh + ∇·m = 0, ∂ₜm + ∇·(m⊗m/h + ½gh²I) = 0"
     reference: ClassVar[str] = "Takamoto et al. (2022), PDEBench, arXiv 2210.07182; LeVeque (2002), section 13"
     scalars_before: ClassVar[tuple[FieldSpec, ...]] = (FieldSpec("depth", "depth of the water h"),)
-    momentum: ClassVar[str] = "momentum per area h u "
-    positive_fields: ClassVar[dict[int, str]] = {0: "depth"}
+    momentum: ClassVar[str] = "momentum per area and unit of density"
+    positive_fields: ClassVar[Mapping[int, str]] = {0: "depth"}
     positive: ClassVar[tuple[str, ...]] = ("gravity",)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.n_dims == 3:
+            raise ValueError("dataset.problem.n_dims must be 1 or 2, because depth is a field, got 3.")
+        if isinstance(self.initial, CircularDam) and self.n_dims != 2:
+            raise ValueError(f"dataset.problem.initial=CircularDam needs n_dims=2, got n_dims={self.n_dims}.")
 
     def primitive(self, u: Tensor) -> Tensor:
         w = torch.empty_like(u)

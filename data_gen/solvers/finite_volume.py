@@ -13,9 +13,9 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol, get_args
+from typing import ClassVar, Literal, Protocol, get_args
 
 import torch
 from jaxtyping import Float, Int
@@ -42,7 +42,7 @@ class Law(Protocol):
     Momenta and velocities along the axes are the fields 1 ... of a state."""
 
     # Primitive fields that must be positive, by their places, with their names.
-    positive_fields: dict[int, str]
+    positive_fields: ClassVar[Mapping[int, str]]
 
     def primitive(self, u: Tensor) -> Tensor:
         """The primitive variables of conserved ones, as a new tensor."""

@@ -86,7 +86,7 @@ def climb(
         grid = coarsened(windows.source.spec.grid, fraction)
         try:
             rungs.append(_rung(problem.at(grid), windows, device))
-        except (ValueError, ArithmeticError) as reason:  # failing on so coarse a grid is a result, too
+        except (ValueError, ArithmeticError, SolverError) as reason:  # failing on so coarse a grid is a result, too
             left_out[_resolution(grid)] = str(reason)
     return rungs, left_out
 
@@ -242,7 +242,9 @@ def _rung(problem: Problem, windows: Windows, device: torch.device) -> Rung:
         raise FloatingPointError("unstable")
     solver = problem.relaxed(relaxation)
     errors: dict[Precision, float] = {"float64": error}
-    with suppress(ValueError, ArithmeticError):  # a solver that has no single precision, or doesn't converge in it
+    with suppress(
+        ValueError, ArithmeticError, SolverError
+    ):  # a solver that has no single precision, or doesn't converge in it
         single = _error(made(solver, precision="float32"), windows, device)
         if abs(single - error) <= SAME_ERROR * error:
             errors["float32"] = single

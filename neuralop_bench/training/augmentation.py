@@ -78,10 +78,15 @@ class Symmetries:
                     f"augmentation=symmetries needs a periodic grid with equal axes for the symmetry {name}, got "
                     f"{spec.grid}. Use augmentation=none or change the grid."
                 )
-            if entry.has_equal_axes and len({*shape}) > 1:
+            if entry.has_scalar_and_vector and len({*shape}) > 1:
                 raise ValueError(
                     f"augmentation=symmetries needs as many points along every axis for the symmetry {name}, got "
                     f"{shape}. Use augmentation=none or change the resolution."
+                )
+            if entry.has_scalar_and_vector and len(spec.state) <= len(shape):
+                raise ValueError(
+                    f"augmentation=symmetries needs a scalar and {len(shape)} components of a vector for the symmetry "
+                    f"{name}, but {spec.name} has {len(spec.state)} state fields. Use augmentation=none."
                 )
             if entry.is_of_vector and len(spec.state) != len(shape):
                 raise ValueError(
@@ -229,7 +234,7 @@ class _Map(NamedTuple):
     divisor: int = 0  # the grid must be square, with a multiple of this many points per axis; 0 for any grid
     is_of_cube: bool = False  # the grid must be periodic, with equal axes
     is_of_vector: bool = False  # the state must be the components of a vector
-    has_equal_axes: bool = False  # the grid must have as many points along every axis
+    has_scalar_and_vector: bool = False  # the state must begin with a scalar and a vector, on equal axes
 
 
 def _rolled(*axes: int) -> Callable[[torch.Size], _Element]:
@@ -350,7 +355,7 @@ _MAPS: dict[str, _Map] = {
     "square_symmetries": _Map(_move_square, moves_static=True, divisor=1),
     "reflection_across_channel": _Map(_reflect_channel, moves_static=True),
     "reflections_and_turns_of_scalars_and_a_vector": _Map(
-        _reflect_and_turn_between_walls, moves_static=True, has_equal_axes=True
+        _reflect_and_turn_between_walls, moves_static=True, has_scalar_and_vector=True
     ),
     "translation_along_antidiagonal": _Map(_translate_along_antidiagonal, moves_static=False),
     "rotation_by_pi": _Map(_rotate_by_pi, moves_static=False, divisor=4),

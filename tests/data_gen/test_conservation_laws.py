@@ -46,6 +46,15 @@ def test_the_initial_averages_are_those_of_one_state(name: str) -> None:
 
 
 @every_problem
+def test_states_are_drawn_on_the_processor(name: str) -> None:
+    # Whatever the solver's device is: the same numbers everywhere.
+    problem = PROBLEMS[name]
+    with torch.device("meta"):
+        drawn = problem.initial.draw(rngs(1)[0], 8, problem.n_dims, problem.conserved)
+    assert drawn.device.type == "cpu"
+
+
+@every_problem
 def test_the_file_has_averages_of_the_solver_s_grid(name: str) -> None:
     problem = PROBLEMS[name]
     n, factor = problem.resolution, problem.solver_resolution // problem.resolution
@@ -141,6 +150,24 @@ def test_a_grid_of_its_own() -> None:
 def test_bad_parameters_are_refused(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         replace(PROBLEMS["euler1d"], **changes)
+
+
+@pytest.mark.parametrize(
+    ("problem", "changes", "message"),
+    [
+        (
+            "kelvin_helmholtz",
+            {"walls": "outflow"},
+            r"ShearLayers needs .*n_dims=2 and walls=periodic, got n_dims=2 and",
+        ),
+        ("kelvin_helmholtz", {"n_dims": 1}, r"ShearLayers needs .* got n_dims=1"),
+        ("dam", {"n_dims": 1}, r"CircularDam needs n_dims=2, got n_dims=1"),
+        ("surface", {"n_dims": 3}, r"dataset\.problem\.n_dims must be 1 or 2, because depth is a field"),
+    ],
+)
+def test_laws_that_dont_fit_the_box_are_refused(problem: str, changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        replace(PROBLEMS[problem], **changes)
 
 
 @pytest.mark.parametrize(

@@ -22,9 +22,11 @@ KINDS_OF_DATA = (
     "burgers1d_viscosity",
     "burgers2d",
     "darcy2d",
+    "euler1d",
     "ks1d",
     "ns2d",
     "ns3d",
+    "shallow_water2d",
     "swift_hohenberg3d",
     "wave2d",
 )

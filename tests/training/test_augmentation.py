@@ -11,10 +11,13 @@ from hydra.utils import instantiate
 from torch import Tensor
 
 from data_gen.generation.random_streams import generator
+from data_gen.conservation_laws import ConservationLaw
 from data_gen.grids import Grid
 from data_gen.problems.burgers1d import Burgers1D
 from data_gen.problems.darcy2d import Darcy2D
+from data_gen.problems.euler import Euler, ShearLayers
 from data_gen.problems.ns2d import NavierStokes2D, SinusoidalForcing
+from data_gen.problems.shallow_water import ShallowWater, SmoothSurface
 from data_gen.spec import DatasetSpec, FieldSpec
 from neuralop_bench.batch import Batch
 from neuralop_bench.config.compose import compose
@@ -106,7 +109,7 @@ def test_all_together_reach_the_whole_group_and_nothing_else() -> None:
     assert len(images) == 4 * N
 
 
-PROBLEMS: dict[str, NavierStokes2D | Burgers1D | Darcy2D] = {
+PROBLEMS: dict[str, NavierStokes2D | Burgers1D | Darcy2D | ConservationLaw] = {
     "forced": NavierStokes2D(viscosity=1e-3, resolution=N, oversampling=1.0, interval=0.5, n_snapshots=5),
     "free": NavierStokes2D(
         viscosity=1e-3,
@@ -126,6 +129,18 @@ PROBLEMS: dict[str, NavierStokes2D | Burgers1D | Darcy2D] = {
     ),
     "burgers": Burgers1D(resolution=256, interval=0.25, n_snapshots=4),
     "darcy": Darcy2D(resolution=13, solver_resolution=13),
+    "euler1d": Euler(resolution=32, solver_resolution=32, n_snapshots=3),
+    "euler2d": Euler(n_dims=2, resolution=N, solver_resolution=N, n_snapshots=3),
+    "kelvin_helmholtz": Euler(
+        n_dims=2,
+        walls="periodic",
+        initial=ShearLayers(),
+        resolution=N,
+        solver_resolution=N,
+        interval=0.1,
+        n_snapshots=3,
+    ),
+    "water": ShallowWater(initial=SmoothSurface(), resolution=N, solver_resolution=N, n_snapshots=3),
 }
 
 
@@ -224,6 +239,11 @@ def test_specs_that_it_cant_move_are_refused() -> None:
         Symmetries(replace(SPEC, grid=rectangle, symmetries=("reflections_and_turns",)))
     with pytest.raises(ValueError, match=r"needs 2 components of a vector .* has 1 state fields"):
         Symmetries(replace(SPEC, symmetries=("reflections_and_turns_of_a_vector",)))
+    between_walls = replace(SPEC, symmetries=("reflections_and_turns_of_scalars_and_a_vector",))
+    with pytest.raises(ValueError, match=r"needs a scalar and 2 components of a vector .* has 1 state fields"):
+        Symmetries(between_walls)
+    with pytest.raises(ValueError, match=r"as many points along every axis .* got \(16, 12\)"):
+        Symmetries(replace(between_walls, grid=rectangle))
     with pytest.raises(ValueError, match="can't map the static fields"):
         Symmetries(replace(SPEC, static=(FieldSpec("forcing", "a force"),)))
 

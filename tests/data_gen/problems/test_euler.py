@@ -8,9 +8,10 @@ import math
 import numpy as np
 import pytest
 import torch
-from helpers.riemann import TUBES, exact
 from numpy.typing import NDArray
 
+from benchmarks.references.euler import steps
+from benchmarks.references.riemann import TUBES, exact
 from data_gen.problems.euler import Euler, RandomStates, ShearLayers
 
 
@@ -41,6 +42,16 @@ def test_riemann_problems_converge_to_the_exact_solution(tube: str) -> None:
     rates = np.log2(errors[0] / errors[1]) / 2
     assert rates[0] > 0.6, rates
     assert (errors[1] < 0.02).all(), errors
+
+
+@pytest.mark.parametrize("stages", [2, 3])
+def test_a_step_is_that_of_the_scheme_in_plain_form(stages: int) -> None:
+    n, dt = 24, 1e-3
+    problem = Euler(n_dims=2, resolution=n, solver_resolution=n, interval=dt, stages=stages)
+    start = problem.simulate([np.random.default_rng(0)]).trajectory[:, :1]
+    done = problem.solve(start, np.empty((1, 0, n, n)), 1)
+    assert done.diagnostics["n_steps"] == 1
+    np.testing.assert_allclose(done.trajectory[0, 0], steps(start[0, 0], dt, 1 / n, 1, stages), rtol=0, atol=1e-13)
 
 
 def test_a_smooth_wave_of_density_has_second_order() -> None:
