@@ -26,6 +26,7 @@ KINDS_OF_DATA = (
     "ks1d",
     "ns2d",
     "ns3d",
+    "obstacles2d",
     "shallow_water2d",
     "swift_hohenberg3d",
     "wave2d",
@@ -40,9 +41,11 @@ REFUSED = {
             ("burgers1d", "needs at least 2"),  # one step is predicted
             ("burgers1d_viscosity", "needs at least 2"),
             ("darcy2d", "needs at least 2"),
+            ("obstacles2d", "needs at least 2"),
             ("ns3d", "at most 2 space axes"),
             ("swift_hohenberg3d", "at most 2 space axes"),
         )
     },
     ("persistence", "darcy2d"): "history is 0",  # no frame is given
+    ("persistence", "obstacles2d"): "history is 0",
 }

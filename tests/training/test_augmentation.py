@@ -10,8 +10,8 @@ import torch
 from hydra.utils import instantiate
 from torch import Tensor
 
-from data_gen.generation.random_streams import generator
 from data_gen.conservation_laws import ConservationLaw
+from data_gen.generation.random_streams import generator
 from data_gen.grids import Grid
 from data_gen.problems.burgers1d import Burgers1D
 from data_gen.problems.darcy2d import Darcy2D
