@@ -186,7 +186,7 @@ class Helmholtz2D:
         del factor
         return self
 
-    def _frequencies(self, parameters: Mapping[str, NDArray[np.floating]], n_samples: int) -> NDArray[np.float64]:
+    def _frequencies(self, parameters: Mapping[str, NDArray[np.floating]], n_samples: int) -> NDArray[np.floating]:
         return parameters.get("angular_frequency", np.full(n_samples, self.angular_frequency))
 
     def _solve(

@@ -116,7 +116,9 @@ class Sorption1D:
             },
             conserved=("positivity",),
             diagnostics=(
-                FieldSpec("mass_imbalance", "largest |stored - inflow + outflow| at any stored time, over the inflow"),
+                FieldSpec(
+                    "mass_imbalance", "largest |stored - inflow + outflow| at any stored time, over inflow and outflow"
+                ),
                 FieldSpec("n_iterations", "iterations of Newton's method"),
             ),
             reference="Takamoto et al. (2022), PDEBench, arXiv 2210.07182, 1D diffusion-sorption",

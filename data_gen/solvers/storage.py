@@ -42,7 +42,7 @@ class State(NamedTuple):
     """Where a solution has come to.
 
     values: u at the nodes, [sample, n].
-    imbalance: |stored - inflow + outflow| since the start, relative to the inflow, [sample].
+    imbalance: |stored - inflow + outflow| since the start, relative to inflow and outflow together, [sample].
     iterations: of Newton's method since the start, [sample].
     """
 
@@ -107,7 +107,7 @@ def march(
                 outflow += weight * dt * flux[:, -1]
             now += dt
         held = _total(storage.of(u[:, 1:]), volumes)
-        imbalance = np.abs(held - at_start - inflow + outflow) / np.abs(inflow)
+        imbalance = np.abs(held - at_start - inflow + outflow) / (np.abs(inflow) + np.abs(outflow))
         yield State(u.copy(), imbalance, iterations.copy())
 
 
