@@ -135,7 +135,7 @@ class SemilinearProblem(ABC):
         """Coefficients of N(u)."""
         raise NotImplementedError(f"{type(self).__name__} has degree {self.degree} but no nonlinear().")
 
-    def measure(self, u_hat: Complex[Tensor, "n field *k"], space: Space) -> Float[Tensor, "quantity n"]:
+    def measure(self, u_hat: Shaped[Tensor, "n field *k"], space: Any) -> Float[Tensor, "quantity n"]:
         """One number at least 0 of every state for each entry of ``measured``."""
         del space
         return u_hat.real.new_empty(0, len(u_hat))

@@ -21,7 +21,6 @@ from numpy.typing import NDArray
 
 from data_gen.grids import Grid
 from data_gen.random_fields import (
-    LogUniform,
     Parameter,
     draw_parameters,
     given_parameters,
@@ -175,7 +174,7 @@ class Obstacles2D:
         ValueError: a parameter is out of range; the message names it.
     """
 
-    reynolds: Parameter = field(default_factory=lambda: LogUniform(20.0, 100.0))
+    reynolds: Parameter = 40.0
     resolution: int = 64
     solver_resolution: int = 128
     obstacles: RandomObstacles = field(default_factory=RandomObstacles)
@@ -193,7 +192,7 @@ class Obstacles2D:
             self.solver_resolution,
             f"a multiple of dataset.problem.resolution={self.resolution}",
         )
-        largest = self.reynolds if isinstance(self.reynolds, float | int) else self.reynolds.value(1.0)
+        largest = getattr(self.reynolds, "high", self.reynolds)
         needed = largest / DIAMETER / _LARGEST_CELL_REYNOLDS
         _require(
             self.solver_resolution >= needed,
@@ -358,7 +357,7 @@ def _stored(flow: steady_flow.SteadyFlow, distance: Array, merged: Array) -> Arr
     is positive."""
     fine = np.stack([(flow.u[1:] + flow.u[:-1]) / 2, (flow.v[:, 1:] + flow.v[:, :-1]) / 2, flow.pressure])
     is_fluid, n = distance > 0, merged.shape[-1]
-    share = _merged(is_fluid, n)
+    share = _merged(is_fluid.astype(np.float64), n)
     return np.where(merged > 0, _merged(fine * is_fluid, n) / np.where(share > 0, share, 1), 0)
 
 

@@ -145,7 +145,7 @@ def _continued(
 def _refined(corners: Array) -> Array:
     """Values at the corners of a grid with half the spacing, by cubic splines."""
     shape = np.array(corners.shape)
-    return scipy.ndimage.zoom(corners, (2 * shape - 1) / shape, order=3)
+    return np.asarray(scipy.ndimage.zoom(corners, (2 * shape - 1) / shape, order=3))
 
 
 class _Affine(NamedTuple):
@@ -353,7 +353,8 @@ class _Channel:
         open_lengths[number_u], open_lengths[number_v] = hy * (u.end - u.start), hx * (v.end - v.start).T
         curl = sp.diags_array(1 / np.where(open_lengths > 0, open_lengths, 1)) @ differences
 
-        obstacles, n_obstacles = scipy.ndimage.label(distance <= 0, structure=np.ones((3, 3)))
+        obstacles = np.empty(distance.shape, dtype=np.int32)
+        scipy.ndimage.label(distance <= 0, structure=np.ones((3, 3)), output=obstacles)
         is_free = obstacles == 0
         is_free[0] = is_free[:, 0] = is_free[:, -1] = False
         given = np.zeros(distance.shape)
@@ -365,7 +366,7 @@ class _Channel:
         is_unknown = column >= 0
         spread = _matrix(
             [(np.ones(is_unknown.sum()), number[is_unknown], column[is_unknown])],
-            (distance.size, len(corners[0]) + n_obstacles),
+            (distance.size, len(corners[0]) + int(obstacles.max())),
         )
 
         steps = np.zeros(n)

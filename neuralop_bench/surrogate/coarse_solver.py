@@ -111,7 +111,8 @@ class CoarseSolver:
         trajectory = interpolate(solved.trajectory, self._grid, self._file_grid)
         mask = mask_channel(self._problem.spec)
         if mask is not None:  # means over the part of a cell where the equation holds: elsewhere solutions are 0
-            share = interpolate(static[:, mask, None, None] > 0, self._grid, self._file_grid)
+            where = np.where(static[:, mask, None, None] > 0, 1.0, 0.0)
+            share = interpolate(where, self._grid, self._file_grid)
             trajectory = trajectory / np.maximum(share, _LEAST_SHARE)
         return torch.from_numpy(trajectory).to(device, torch.float32)
 
