@@ -20,7 +20,7 @@ from neuralop_bench.runs.splits import split_of
 from neuralop_bench.runtime.hydra_internals import wrapped_composition
 
 ROOT = Path(__file__).parents[2]
-# The folder of every task's data, as of 28 November 2026.
+# The folder of the data of tasks, as of 30 November 2026.
 ADDRESSES = Path(__file__).with_name("data_addresses.csv")
 
 
