@@ -109,8 +109,9 @@ def test_a_metric_documents_its_formula_its_range_and_each_of_its_columns(name: 
     state = (FieldSpec("a", "a field"), FieldSpec("b", "another"))
     # Everything that a dataset may name.
     conserved = ("mean", "mean_vorticity", "energy", "kinetic_energy", "enstrophy", "flux_balance", "positivity")
-    conserved = (*conserved, "maximum_principle", "incompressibility")
-    spec = DatasetSpec("made up", 1, "", grid, (0.0, 1.0, 2.0), state, conserved=conserved)
+    conserved = (*conserved, "maximum_principle", "incompressibility", "drag")
+    given = {"diameter": 0.2, "reynolds": 40.0}
+    spec = DatasetSpec("made up", 1, "", grid, (0.0, 1.0, 2.0), state, parameters=given, conserved=conserved)
     metric = kind(MetricContext(spec, np.ones(2), spec.grid))
     fields = torch.randn(4, 3, 2, *grid.shape, generator=torch.Generator().manual_seed(0))
     batch = Batch(fields[:, :1], fields[:, 0, :0], fields[:, 1:])

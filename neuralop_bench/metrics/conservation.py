@@ -176,7 +176,8 @@ def _kinetic_energy(vorticity: Array, given: _Given) -> Array:
 
 def _outflow(values: Array, given: _Given) -> Array:
     """The outflow of -a grad u through all faces of a box whose nodes include both ends of every axis."""
-    grid, static = given.grid, given.static[0]
+    grid = given.grid
+    static = given.static[0] if len(given.static) else np.ones(grid.shape)
     total = np.zeros(len(values))
     for axis in range(grid.n_dims):
         u, a = np.moveaxis(values, 1 + axis, 1), np.moveaxis(static, axis, 0)

@@ -33,19 +33,17 @@ KINDS_OF_DATA = (
 )
 
 # Cells that can't be: what the error must say.
+_STEADY = ("darcy2d", "helmholtz2d", "helmholtz2d_frequency", "obstacles2d")
+_IN_SPACE = ("ns3d", "ns3d_viscosity", "swift_hohenberg3d")
 REFUSED = {
     **{
         (model, dataset): message
         for model in ("fno_3d", "sfno")
-        for dataset, message in (
-            ("burgers1d", "needs at least 2"),  # one step is predicted
-            ("burgers1d_viscosity", "needs at least 2"),
-            ("darcy2d", "needs at least 2"),
-            ("obstacles2d", "needs at least 2"),
-            ("ns3d", "at most 2 space axes"),
-            ("swift_hohenberg3d", "at most 2 space axes"),
+        for datasets, message in (
+            (("burgers1d", "burgers1d_viscosity", *_STEADY), "needs at least 2"),  # one step is predicted
+            (_IN_SPACE, "at most 2 space axes"),
         )
+        for dataset in datasets
     },
-    ("persistence", "darcy2d"): "history is 0",  # no frame is given
-    ("persistence", "obstacles2d"): "history is 0",
+    **{("persistence", dataset): "history is 0" for dataset in _STEADY},  # no frame is given
 }

@@ -57,7 +57,9 @@ def test_means_between_walls_count_the_ends_half() -> None:
     assert projection is not None
     wave = torch.cos(2 * torch.pi * torch.linspace(0, 1, 9, dtype=torch.float64))  # of mean 0, 1/9 over the points
     history = torch.ones(1, 1, 2, 9, dtype=torch.float64)
-    assert torch.allclose(projection(history, history + wave + 0.5)[:, :, 0], history[:, :, 0] + wave)
+    assert torch.allclose(
+        projection(history, history[:, 0, :0], history + wave + 0.5)[:, :, 0], history[:, :, 0] + wave
+    )
 
 
 @pytest.mark.parametrize("data", [spec(), replace(spec(conserved=("mean",)), times=())])
