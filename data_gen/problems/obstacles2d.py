@@ -28,6 +28,7 @@ from data_gen.random_fields import (
     require_parameter,
     varying,
 )
+from data_gen.regrid import regrid
 from data_gen.solvers import steady_flow
 from data_gen.spec import DatasetSpec, FieldSpec, Samples, SolverError
 
@@ -348,8 +349,7 @@ def _inflow(resolution: int, skewness: float) -> Array:
 
 def _merged(values: Array, resolution: int) -> Array:
     """Means over the cells of a coarser grid, [..., 2 n, n]."""
-    factor = values.shape[-1] // resolution
-    return values.reshape(*values.shape[:-2], 2 * resolution, factor, resolution, factor).mean(axis=(-3, -1))
+    return regrid(values, _grid(values.shape[-1]), _grid(resolution))
 
 
 def _stored(flow: steady_flow.SteadyFlow, distance: Array, merged: Array) -> Array:

@@ -20,7 +20,7 @@ from hydra.utils import instantiate
 from torch import Tensor
 
 from data_gen.problems.ns2d import NavierStokes2D
-from data_gen.spec import Samples
+from data_gen.spec import FieldSpec, Samples
 from data_gen.store import to_fields, write
 from neuralop_bench.batch import Batch
 from neuralop_bench.config.compose import compose
@@ -316,3 +316,16 @@ def test_a_steady_problem_has_one_step_at_time_zero(metrics: list[Metric], tmp_p
     errors = run(lambda batch, _: 1.1 * batch.target, whole, metrics)
     assert errors["time"].values.tolist() == [0.0]
     assert summarise(errors, metrics)["rel_l2"] == pytest.approx(0.1, rel=1e-6)
+
+
+def test_what_lies_where_the_equation_does_not_hold_is_not_scored(metrics: list[Metric], tmp_path: Path) -> None:
+    base = NavierStokes2D(viscosity=1e-3, resolution=16).spec
+    spec = replace(base, times=(), diagnostics=(), static=(FieldSpec("distance", ""),), mask="distance")
+    rng = np.random.default_rng(0)
+    static = rng.standard_normal((2, 1, 16, 16))
+    fields = np.where(static > 0, rng.standard_normal((2, 1, 16, 16)), 0)[:, None]
+    samples = Samples(fields[:, :0], static, fields)
+    write(tmp_path / "masked.hdf5", spec, [to_fields(spec, samples)], 2, split="test", seed=0, provenance={})
+    whole = Trajectories(tmp_path / "masked.hdf5", n_samples=2, history=0, horizon=1).whole()
+    wrong = run(lambda batch, _: batch.target + 7.0 * (batch.static[:, None] <= 0), whole, metrics)
+    assert summarise(wrong, metrics)["rel_l2"] == 0

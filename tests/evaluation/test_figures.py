@@ -330,6 +330,22 @@ def test_samples_of_a_dataset_have_a_panel_for_each_field(name: str) -> None:
     assert ("plane z = 0.5" in _texts(figure)) == (name == "3d")
 
 
+def test_maps_leave_out_where_the_equation_does_not_hold() -> None:
+    state, static = (FieldSpec("u", ""), FieldSpec("v", "")), (FieldSpec("distance", ""),)
+    spec = DatasetSpec("masked", 1, "", Grid.periodic(8), (), state, static, mask="distance")
+    rng = np.random.default_rng(0)
+    distance, fields = rng.standard_normal((2, 1, 8, 8)), rng.standard_normal((2, 1, 2, 8, 8))
+    data = field_figures.data_figure(fields, distance, spec)
+    sample = field_figures.sample_figure(fields[0], fields[0], np.zeros(1), spec, static=distance[0])
+    # Two fields of two samples; reference, prediction and error of two fields. The coefficient is shown everywhere.
+    for drawn, n_fields, n_coefficients, samples in ((data, 4, 2, (0, 1)), (sample, 6, 1, (0,))):
+        images = [axis.images[0].get_array() for axis in drawn.axes if axis.images]
+        hidden = [np.ma.getmaskarray(np.ma.asarray(image)) for image in images]
+        expected = [distance[number, 0].T <= 0 for number in samples]
+        assert sum(any(np.array_equal(own, mask) for mask in expected) for own in hidden) == n_fields
+        assert sum(not own.any() for own in hidden) == n_coefficients
+
+
 def test_lines_show_the_fields() -> None:
     case = _Case(*CASES["1d"])
     figure = field_figures.sample_figure(case.prediction[0], case.target[0], np.array(case.spec.times), case.spec)
