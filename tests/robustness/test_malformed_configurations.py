@@ -142,7 +142,7 @@ MORE = [
     ("hydra/launcher=nope", "hydra/launcher 'nope'"),
     ("hydra.mode=NOPE", "hydra.mode"),
     ("run=outputs/x", "mode=evaluate"),
-    ("dataset=ns3d", "Did you mean ns2d"),
+    ("dataset=ns2", "Did you mean ns2d"),
     ("optimizer=sgd", "Known: adam, adamw"),
     ("task=foo", "no task foo"),
     ("dataset=../dataset/ns2d", "no task smoke/../dataset/ns2d"),
