@@ -76,8 +76,9 @@ class Search:
             trial of the first rung has the values of the files, the others are drawn independently.
         seed: of the draws.
         folder: folder of the lists of trials, ``<track>/<dataset>_<model>.csv``. A trial that is listed isn't repeated.
-        limit: longest time of a whole training in seconds; None for no limit. It is estimated from that of a trial.
-            Trials that exceed it don't reach the next rung.
+        limit: longest time of a whole training in seconds; None for no limit. It is estimated from the fastest trial
+            with the same settings, because other programs on a machine only make a training slower. Settings that
+            exceed it don't reach the next rung.
         memory_gib: most memory of a training in GiB. What would need more is drawn again.
 
     Raises:
@@ -129,9 +130,12 @@ class Search:
         settings = self._settings
         ranked: list[tuple[tuple[str, ...], Trial]] = []
         possible: list[tuple[tuple[str, ...], Trial]] = []
+        fastest: dict[tuple[str, ...], float] = {}  # seconds per epoch
         for rung in self._rungs:
             ranked = self._ranked(settings[: rung.trials], rung, launch, most_at_once)
-            possible = [(each, trial) for each, trial in ranked if self._is_possible(trial)]
+            for each, trial in ranked:
+                fastest[each] = min(fastest.get(each, math.inf), trial.seconds / trial.epochs)
+            possible = [(each, trial) for each, trial in ranked if self._is_possible(trial, fastest[each])]
             if not possible:
                 raise ConfigError(
                     f"None of the {len(ranked)} trials of {ranked[0][1].epochs} epochs finished"
@@ -174,11 +178,10 @@ class Search:
     def _epochs(self, rung: Rung) -> str:
         return f"trainer.epochs={max(1, round(rung.epochs * self._start.trainer.epochs))}"
 
-    def _is_possible(self, trial: Trial) -> bool:
+    def _is_possible(self, trial: Trial, seconds_per_epoch: float) -> bool:
         if trial.status != "finished":
             return False
-        whole = trial.seconds * self._start.trainer.epochs / trial.epochs
-        return self._limit is None or whole <= self._limit
+        return self._limit is None or seconds_per_epoch * self._start.trainer.epochs <= self._limit
 
     def _drawn(self, axes: Sequence[Axis], random: np.random.Generator) -> list[tuple[str, ...]]:
         acting = [axis for axis in (axis.without(self._has_no_effect) for axis in axes) if axis.options]

@@ -6,6 +6,7 @@ import math
 import re
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -58,6 +59,10 @@ def test_a_search_trains_the_best_for_longer_and_ends_with_a_recipe(
     assert "Training:" not in again.out + again.err
     assert again.out == done.out[-len(again.out) :]
     assert listed.read_bytes() == before
+    # A machine that was busy during its last trial doesn't exclude a setting: the fastest trial says how long it takes.
+    rate = short[0].seconds / short[0].epochs
+    write_trials(listed, [replace(long, seconds=100 * rate * long.epochs), *short])
+    assert search(*command, f"hydra.sweeper.limit={1.01 * rate * long.epochs}").out.endswith(text[0])
 
 
 @pytest.mark.parametrize(
