@@ -17,6 +17,7 @@ from multiprocessing.process import BaseProcess
 from typing import Any
 
 import torch
+from threadpoolctl import threadpool_limits
 
 # A function that a spawned process can import, and its arguments.
 Job = tuple[Callable[..., Any], tuple[Any, ...]]
@@ -115,24 +116,38 @@ class JobsAhead(Iterator[Any]):
     def _submit(self) -> None:
         if self._pool is None:
             return
-        for function, arguments in islice(self._jobs, self._ahead - len(self._results)):
+        for job in islice(self._jobs, self._ahead - len(self._results)):
             others = set(multiprocessing.active_children())
             with _signals_held():  # the pool starts processes as jobs arrive
-                self._results.append(self._pool.submit(function, *arguments))
+                self._results.append(self._pool.submit(_alone, *job))
             self._workers |= set(multiprocessing.active_children()) - others
         if not self._results:  # all jobs are done, so the workers end by themselves
             self._pool.shutdown(wait=True)
             self._workers.clear()
 
 
-def _in_turn(jobs: Sequence[Job]) -> Iterator[Any]:
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """One thread for PyTorch and for the linear algebra of NumPy and SciPy, which would start as many as there are
+    cores in each process. Two workers on two cores then hinder each other: sparse factorisations take 10 times as long.
+    """
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        for function, arguments in jobs:
-            yield function(*arguments)
+        with threadpool_limits(1):
+            yield
     finally:
         torch.set_num_threads(threads)
+
+
+def _alone(function: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:
+    with one_thread():  # for each job, because a worker may load a library when it gets its first
+        return function(*arguments)
+
+
+def _in_turn(jobs: Sequence[Job]) -> Iterator[Any]:
+    for job in jobs:
+        yield _alone(*job)
 
 
 def _in_pool(jobs: Sequence[Job], workers: int) -> Iterator[Any]:
@@ -140,7 +155,7 @@ def _in_pool(jobs: Sequence[Job], workers: int) -> Iterator[Any]:
     others = multiprocessing.active_children()
     try:
         with _signals_held():
-            futures = [pool.submit(function, *arguments) for function, arguments in jobs]
+            futures = [pool.submit(_alone, *job) for job in jobs]
         for future in as_completed(futures):
             yield future.result()
     except BrokenProcessPool as error:
@@ -181,7 +196,6 @@ def _signals_held() -> Iterator[None]:
 
 
 def _start_worker() -> None:
-    torch.set_num_threads(1)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent handles Ctrl-C
     signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGINT, signal.SIGTERM))
     # A worker must not outlive a parent that was killed: nobody would use its results.

@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 
 from data_gen.generation import ledger
-from data_gen.generation.pool import available_cores
+from data_gen.generation.pool import available_cores, one_thread
 from data_gen.generation.random_streams import generator
 from data_gen.layout import SHARD_SIZE
 from neuralop_bench.config import schema
@@ -252,14 +252,10 @@ def _seconds_per_sample(plan: Plan) -> tuple[float, str]:
 def _seconds_of_one(plan: Plan) -> float:
     problem = plan.source.problem
     assert problem is not None
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
+    with one_thread():
         started = time.perf_counter()
         problem.simulate([generator(plan.cfg.dataset.seed, "train", 0)])
         return time.perf_counter() - started
-    finally:
-        torch.set_num_threads(threads)
 
 
 def size(n_bytes: int) -> str:

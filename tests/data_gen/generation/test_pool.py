@@ -1,4 +1,4 @@
-"""Worker processes: none outlives its parent."""
+"""Worker processes: none outlives its parent, and each has one thread."""
 
 from __future__ import annotations
 
@@ -8,8 +8,12 @@ import signal
 import time
 from pathlib import Path
 
+import pytest
+import scipy.sparse.linalg
+import torch
 from filelock import FileLock
 from helpers.processes import FORKSERVER
+from threadpoolctl import threadpool_info, threadpool_limits
 
 from data_gen.generation.pool import run_jobs
 
@@ -44,3 +48,19 @@ def test_a_worker_does_not_outlive_a_parent_that_was_killed(tmp_path: Path) -> N
     finally:
         with contextlib.suppress(ProcessLookupError):
             os.kill(int((tmp_path / "worker").read_text()), signal.SIGKILL)
+
+
+def _threads_of_libraries() -> set[int]:
+    assert scipy.sparse.linalg.splu
+    return {torch.get_num_threads(), *(each["num_threads"] for each in threadpool_info() if each["user_api"] == "blas")}
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_job_has_one_thread_whatever_library_it_uses(monkeypatch: pytest.MonkeyPatch, workers: int) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "2")
+    threads = torch.get_num_threads()
+    torch.set_num_threads(2)
+    with threadpool_limits(2):
+        assert list(run_jobs([(_threads_of_libraries, ())] * 2, workers)) == [{1}, {1}]
+        assert _threads_of_libraries() == {2}
+    torch.set_num_threads(threads)
