@@ -28,6 +28,8 @@ import scipy.sparse as sp
 from numpy.typing import NDArray
 from scipy.sparse.linalg import SuperLU, splu
 
+from data_gen.solvers.nested_dissection import nested_dissection
+
 Array = NDArray[np.float64]
 Indices = NDArray[np.intp]
 
@@ -48,9 +50,6 @@ _COARSEST = 48
 _COARSE_TOLERANCE = 1e-3
 
 _SYMMETRIC = {"SymmetricMode": True}
-
-# So few corners aren't divided further.
-_NOT_DISSECTED = 16
 
 
 class SteadyFlow(NamedTuple):
@@ -360,7 +359,9 @@ class _Channel:
         given = np.zeros(distance.shape)
         given[0, 1:] = np.cumsum(inflow * hy)
         given[:, -1] = given[0, -1]
-        corners = _nested_dissection(*np.nonzero(is_free))
+        x, y = np.nonzero(is_free)
+        order = nested_dissection(x, y, n_lines=2)  # an equation reaches over two corners
+        corners = x[order], y[order]
         column = np.where(obstacles > 0, len(corners[0]) - 1 + obstacles, -1)
         column[corners] = np.arange(len(corners[0]))
         is_unknown = column >= 0
@@ -477,20 +478,3 @@ class _Channel:
     def _factorised(self, matrix: Any) -> SuperLU:
         # The unknowns are ordered already. Pivots leave the diagonal only where it is tiny.
         return splu(matrix.tocsc(), permc_spec="NATURAL", diag_pivot_thresh=0.01, options=_SYMMETRIC)
-
-
-def _nested_dissection(x: Indices, y: Indices) -> tuple[Indices, Indices]:
-    """Corners in an order in which two halves of the grid come before the lines between them, and so on recursively
-    (George 1973, SIAM J. Numer. Anal. 10, 345). An equation reaches over two corners, so two lines separate."""
-
-    def ordered(chosen: Indices) -> list[Indices]:
-        along = x if np.ptp(x[chosen]) >= np.ptp(y[chosen]) else y
-        position = along[chosen]
-        middle = (position.min() + position.max()) // 2
-        before, behind = chosen[position < middle], chosen[position > middle + 1]
-        if len(chosen) <= _NOT_DISSECTED or not (len(before) and len(behind)):
-            return [chosen]
-        return [*ordered(before), *ordered(behind), chosen[(position >= middle) & (position <= middle + 1)]]
-
-    order = np.concatenate(ordered(np.arange(len(x))))
-    return x[order], y[order]
