@@ -26,13 +26,13 @@ import numpy as np
 import scipy.fft
 import scipy.linalg
 import scipy.sparse
-import scipy.sparse.linalg
 import torch
 from jaxtyping import Float
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import pad
 
+from data_gen.solvers.factorisation import factorised
 from data_gen.spec import SolverError
 
 POISSON, SCALED, DIRECT = 0, 1, 2
@@ -442,9 +442,7 @@ def _factorise_and_solve(faces: Faces, b: NDArray[np.floating]) -> tuple[NDArray
     """Solution of one sample by sparse factorisation with iterative refinement, its residual norm, and the norm that
     rounding errors can have: some ulps of the terms that cancel in the residual."""
     # The matrix is symmetric and diagonally dominant: no pivoting, and a fill-reducing order of A + A^T.
-    factors: Any = scipy.sparse.linalg.splu(
-        assemble(faces), permc_spec="MMD_AT_PLUS_A", diag_pivot_thresh=0.0, options={"SymmetricMode": True}
-    )
+    factors = factorised(assemble(faces))
     operator = _Operator(faces)
     inside = (0, slice(1, -1), slice(1, -1))
     u, q, r, residual = np.zeros_like(b), np.zeros_like(b), b, math.inf

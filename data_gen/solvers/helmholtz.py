@@ -21,10 +21,9 @@ from typing import NamedTuple
 
 import numpy as np
 import scipy.sparse
-import scipy.sparse.linalg
 from numpy.typing import NDArray
 
-from data_gen.solvers.nested_dissection import nested_dissection
+from data_gen.solvers.factorisation import factorised, nested_dissection
 
 
 class Solution(NamedTuple):
@@ -86,13 +85,7 @@ def solve(wavenumber: NDArray[np.floating], source: NDArray[np.inexact]) -> Solu
     scaled = scipy.sparse.diags_array(1 / volume.ravel()) @ (laplacian - scipy.sparse.diags_array(terms.ravel()))
     matrix = scipy.sparse.csr_array(scaled, dtype=dtype)
     u, order = np.empty_like(right), _order(n)
-    factorised = scipy.sparse.linalg.splu(
-        matrix[order][:, order].tocsc(),
-        permc_spec="NATURAL",
-        diag_pivot_thresh=0.01,  # pivots leave the diagonal only where it is tiny
-        options={"SymmetricMode": True},
-    )
-    u[order] = factorised.solve(right[order])
+    u[order] = factorised(matrix[order][:, order], pivots_below=0.01, is_ordered=True).solve(right[order])
     residual = np.linalg.norm(right - matrix @ u) / np.linalg.norm(right)
     u = u.reshape(n, n)
     outflow = (border * kappa * np.abs(u) ** 2).sum()

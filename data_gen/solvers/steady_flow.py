@@ -20,15 +20,14 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import scipy.ndimage
 import scipy.sparse as sp
 from numpy.typing import NDArray
-from scipy.sparse.linalg import SuperLU, splu
 
-from data_gen.solvers.nested_dissection import nested_dissection
+from data_gen.solvers.factorisation import factorised, nested_dissection
 
 Array = NDArray[np.float64]
 Indices = NDArray[np.intp]
@@ -49,7 +48,7 @@ _LEAST_FACTOR = 1.05
 _COARSEST = 48
 _COARSE_TOLERANCE = 1e-3
 
-_SYMMETRIC = {"SymmetricMode": True}
+_LEAST_PIVOT = 1e-2
 
 
 class SteadyFlow(NamedTuple):
@@ -391,7 +390,9 @@ class _Channel:
     def creeping(self) -> Array:
         """The flow without inertia."""
         matrix = self.circulation @ self.laplacian.matrix @ self.velocities
-        return -self._factorised(matrix).solve(self.circulation @ self.laplacian(self.base))
+        return -factorised(matrix, pivots_below=_LEAST_PIVOT, is_ordered=True).solve(
+            self.circulation @ self.laplacian(self.base)
+        )
 
     def newton(self, viscosity: float, z: Array, tolerance: float) -> tuple[Array, int]:
         """Unknowns of a flow, and how many factorisations they took.
@@ -401,13 +402,15 @@ class _Channel:
         """
         scale = np.abs(self.given).max()
         w, residual = self._residual(z, viscosity)
-        factorised, count, last = None, 0, np.inf
+        factors, count, last = None, 0, np.inf
         for _ in range(_MOST_STEPS):
-            if factorised is None:
+            if factors is None:
                 if count == _MOST_FACTORISATIONS:
                     break
-                factorised, count, is_fresh = self._factorised(self._jacobian(w, viscosity)), count + 1, True
-            step = factorised.solve(residual)
+                jacobian = self._jacobian(w, viscosity)
+                factors = factorised(jacobian, pivots_below=_LEAST_PIVOT, is_ordered=True)
+                count, is_fresh = count + 1, True
+            step = factors.solve(residual)
             change, size = np.abs(step).max() / scale, np.linalg.norm(residual)
             if change <= tolerance:
                 return z - step, count
@@ -420,7 +423,7 @@ class _Channel:
                     break
             z = z - damping * step
             if damping < 1 or change > _CONTRACTION * last:
-                factorised = None
+                factors = None
             is_fresh, last = False, change
         raise NotConverged
 
@@ -471,10 +474,6 @@ class _Channel:
         closed = laplacian.diagonal() == 0
         drop = -self.steps * residual
         regular = (laplacian + sp.diags_array(closed.astype(float))).tocsc()
-        pressure = splu(regular, "MMD_AT_PLUS_A", diag_pivot_thresh=0.0, options=_SYMMETRIC).solve(gradient.T @ drop)
+        pressure = factorised(regular).solve(gradient.T @ drop)
         imbalance = np.abs(gradient @ pressure - drop).max() / np.abs(drop).max()
         return SteadyFlow(w[u], w[v], pressure.reshape(nx, ny), n_factorisations, float(imbalance))
-
-    def _factorised(self, matrix: Any) -> SuperLU:
-        # The unknowns are ordered already. Pivots leave the diagonal only where it is tiny.
-        return splu(matrix.tocsc(), permc_spec="NATURAL", diag_pivot_thresh=0.01, options=_SYMMETRIC)

@@ -1,9 +1,14 @@
-"""An order of the unknowns of a grid in which sparse factorisations fill in little."""
+"""Sparse factorisations, and an order of the unknowns of a grid in which they fill in little."""
 
 from __future__ import annotations
 
+import functools
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
+from scipy.sparse.linalg import SuperLU, splu
+from threadpoolctl import ThreadpoolController
 
 # Unknowns that are left in the order that they have. Measured: fewer save no time.
 _FEWEST = 16
@@ -36,3 +41,23 @@ def nested_dissection(x: Indices, y: Indices, n_lines: int) -> NDArray[np.intp]:
         return [*ordered(before), *ordered(behind), chosen[(position >= first) & (position < first + n_lines)]]
 
     return np.concatenate(ordered(np.arange(len(x))))
+
+
+def factorised(matrix: Any, *, pivots_below: float = 0.0, is_ordered: bool = False) -> SuperLU:
+    """The factors of a sparse matrix, of which an entry and the one across the diagonal are both zero or neither.
+
+    On one thread: products of such small blocks take 1.2 to 1.4 times as long on two.
+
+    Args:
+        matrix: square.
+        pivots_below: a pivot leaves the diagonal where this is less than this fraction of the largest of its column.
+        is_ordered: keep the order of the unknowns. Otherwise it is chosen by minimum degree.
+    """
+    order = "NATURAL" if is_ordered else "MMD_AT_PLUS_A"
+    with _blas().limit(limits=1):
+        return splu(matrix.tocsc(), order, diag_pivot_thresh=pivots_below, options={"SymmetricMode": True})
+
+
+@functools.cache
+def _blas() -> ThreadpoolController:
+    return ThreadpoolController().select(user_api="blas")
