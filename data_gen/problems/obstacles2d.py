@@ -170,6 +170,8 @@ class Obstacles2D:
         obstacles: law of the obstacles.
         skewness: largest skewness of the inflow, below 1.
         newton_tolerance: largest last change of the stream function in Newton's method, relative to the flow rate.
+        most_viscous: where no flow is found at a sample's Reynolds number, take the one at the highest Reynolds number
+            that works, at least the sample's own divided by this. ``at`` allows 16, for coarse grids.
 
     Raises:
         ValueError: a parameter is out of range; the message names it.
@@ -181,6 +183,7 @@ class Obstacles2D:
     obstacles: RandomObstacles = field(default_factory=RandomObstacles)
     skewness: float = 0.5
     newton_tolerance: float = 1e-6
+    most_viscous: float = 1.0
 
     version: ClassVar[int] = 1
 
@@ -194,7 +197,7 @@ class Obstacles2D:
             f"a multiple of dataset.problem.resolution={self.resolution}",
         )
         largest = getattr(self.reynolds, "high", self.reynolds)
-        needed = largest / DIAMETER / _LARGEST_CELL_REYNOLDS
+        needed = largest / DIAMETER / _LARGEST_CELL_REYNOLDS / self.most_viscous
         _require(
             self.solver_resolution >= needed,
             "solver_resolution",
@@ -204,6 +207,7 @@ class Obstacles2D:
         )
         _require(0 <= self.skewness < 1, "skewness", self.skewness, "in [0, 1), so that nothing flows out of the inlet")
         _require(1e-12 <= self.newton_tolerance <= 1e-2, "newton_tolerance", self.newton_tolerance, "in [1e-12, 1e-2]")
+        _require(1 <= self.most_viscous <= 16, "most_viscous", self.most_viscous, "in [1, 16]")
 
     @property
     def spec(self) -> DatasetSpec:
@@ -291,7 +295,8 @@ class Obstacles2D:
         return _samples(solved, given)
 
     def at(self, grid: Grid) -> Obstacles2D:
-        """The same problem solved, and stored, on another grid.
+        """The same problem solved, and stored, on another grid. Where a coarse grid has no steady flow at the Reynolds
+        number of a sample, it gives the one at the highest Reynolds number that it can.
 
         Raises:
             ValueError: the grid isn't one of 2 n x n cells of the channel.
@@ -299,7 +304,7 @@ class Obstacles2D:
         n = grid.shape[-1]
         if grid != _grid(n):
             raise ValueError(f"Obstacles2D needs a grid of 2 n x n cells of its channel, got {grid}.")
-        return replace(self, resolution=n, solver_resolution=n)
+        return replace(self, resolution=n, solver_resolution=n, most_viscous=16.0)
 
     def relaxed(self, factor: float) -> Obstacles2D:
         """The same equation and grid; Newton's method stops at a change ``factor`` times as large, at most 1e-2."""
@@ -312,7 +317,12 @@ class Obstacles2D:
             )
         try:
             return steady_flow.solve(
-                corners, (LENGTH, 1.0), inflow, DIAMETER / reynolds, tolerance=self.newton_tolerance
+                corners,
+                (LENGTH, 1.0),
+                inflow,
+                DIAMETER / reynolds,
+                tolerance=self.newton_tolerance,
+                most_viscous=self.most_viscous,
             )
         except steady_flow.NotConverged as reason:
             raise SolverError(

@@ -43,6 +43,7 @@ _MOST_FACTORISATIONS = 12
 # If it fails, it goes through flows that are up to so many times as viscous, in factors that are at least so large.
 _MOST_VISCOUS = 16.0
 _LEAST_FACTOR = 1.05
+_LEAST_FACTOR_IF_ANOTHER_COUNTS = 1.4
 
 # The first solution is found on a grid with at least this many cells along y, and then refined.
 _COARSEST = 48
@@ -80,6 +81,7 @@ def solve(
     *,
     wall_speed: float = 0.0,
     tolerance: float = 1e-8,
+    most_viscous: float = 1.0,
 ) -> SteadyFlow:
     """The steady flow that is connected with the slow one by flows of decreasing viscosity. It may be unstable.
 
@@ -91,6 +93,8 @@ def solve(
         viscosity: kinematic.
         wall_speed: velocity of both walls along x.
         tolerance: largest last change of the stream function, relative to the flow rate.
+        most_viscous: if Newton's method fails at this viscosity, the flow at the least one that was reached counts, up
+            to so many times as viscous.
 
     Raises:
         NotConverged: no such flow was found.
@@ -99,6 +103,7 @@ def solve(
     while grids[-1][0].shape[1] > 2 * _COARSEST and all((n - 1) % 2 == 0 for n in grids[-1][0].shape):
         finer, profile = grids[-1]
         grids.append((finer[::2, ::2], profile.reshape(-1, 2).mean(axis=1)))
+    least_factor = _LEAST_FACTOR if most_viscous == 1 else _LEAST_FACTOR_IF_ANOTHER_COUNTS
     start: tuple[Array, float] | None = None  # stream function and viscosity on the grid before
     for corners, profile in reversed(grids):
         channel = _Channel.of(corners, lengths, profile, wall_speed)
@@ -106,17 +111,18 @@ def solve(
         needed = tolerance if is_last else max(tolerance, _COARSE_TOLERANCE)
         found = None
         if start is not None:
-            found = _continued(channel, viscosity, channel.unknowns(_refined(start[0])), start[1], needed)
+            found = _continued(channel, viscosity, channel.unknowns(_refined(start[0])), start[1], needed, least_factor)
         if found is None or found[1] > viscosity:
-            found = _continued(channel, viscosity, channel.creeping(), _MOST_VISCOUS * viscosity, needed) or found
-        if is_last and found is not None and found[1] == viscosity:
-            return channel.flow(found[0], viscosity, found[2])
+            slow = channel.creeping(), _MOST_VISCOUS * viscosity
+            found = _continued(channel, viscosity, *slow, needed, least_factor) or found
+        if is_last and found is not None and found[1] <= most_viscous * viscosity:
+            return channel.flow(found[0], found[1], found[2])
         start = None if found is None else (channel.stream_function(found[0]), found[1])
     raise NotConverged("Newton's method failed, also from more viscous flows")
 
 
 def _continued(
-    channel: _Channel, viscosity: float, z: Array, reached: float, tolerance: float
+    channel: _Channel, viscosity: float, z: Array, reached: float, tolerance: float, least_factor: float
 ) -> tuple[Array, float, int] | None:
     """Newton's method from the flow ``z`` of the viscosity ``reached``, which is that of another grid; if it fails,
     through flows of decreasing viscosity.
@@ -130,7 +136,7 @@ def _continued(
             z, count = channel.newton(tried, z, tolerance)
         except NotConverged:
             tried = math.sqrt(reached * tried)
-            if reached < _LEAST_FACTOR * tried:
+            if reached < least_factor * tried:
                 return found
             continue
         reached, total = tried, total + count

@@ -118,3 +118,15 @@ def test_a_flow_that_is_not_found_is_an_error_that_names_the_knob() -> None:
     samples = problem().simulate([generator(0, "test", 0)])
     with pytest.raises(SolverError, match=r"Sample 0.*dataset\.problem\.reynolds"):
         problem().solve(nothing(samples.static), samples.static, 1, {"reynolds": np.array([1e5])})
+
+
+def test_on_a_coarse_grid_a_slower_flow_stands_for_one_that_is_not_found() -> None:
+    samples = problem().simulate([generator(0, "test", 0)])
+    coarse, fast = problem().at(problem().spec.grid), {"reynolds": np.array([600.0])}
+    with pytest.raises(SolverError):
+        problem().solve(nothing(samples.static), samples.static, 1, fast)
+    found = coarse.solve(nothing(samples.static), samples.static, 1, fast).trajectory
+    lower = coarse.solve(nothing(samples.static), samples.static, 1, {"reynolds": np.array([600.0 / 16])}).trajectory
+    # Faster flow, less pressure lost to friction; and the same inflow.
+    assert 0 < found[0, 0, 2, 0].mean() < lower[0, 0, 2, 0].mean()
+    np.testing.assert_allclose(found[0, 0, 0, 0], lower[0, 0, 0, 0], rtol=0.1)
