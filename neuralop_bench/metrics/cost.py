@@ -38,8 +38,10 @@ from torch.utils.flop_counter import FlopCounterMode, flop_registry
 from neuralop_bench.batch import Batch, Predictor
 from neuralop_bench.data.trajectories import Windows
 
-# Repetitions of a measurement: five, but two are enough once they have taken this long.
-_REPEATS, _FEWEST_REPEATS, _PATIENCE_SECONDS = 5, 2, 2.0
+# Repetitions of a measurement: five, or fewer once they have taken this long.
+_REPEATS, _PATIENCE_SECONDS = 5, 2.0
+# Trajectories of a measurement, spread over the split: some take a solver several times as long as others.
+_TRAJECTORIES = 32
 _LARGEST_BATCH = 256
 # Larger batches are tried until this many in a row are slower. One isn't enough: timings are noisy, and a solver may
 # put every sample of a small batch into a group of its own.
@@ -154,12 +156,12 @@ def peak_memory_mb(device: torch.device) -> float | None:
 
 
 def prediction_cost(predictor: Predictor, windows: Windows, *, device: torch.device) -> dict[str, float]:
-    """Time of predicting whole trajectories: medians of up to five repetitions, after a warm-up, synchronised with the
-    device.
+    """Time of predicting whole trajectories, on average over 32 of them or a batch: medians of up to five repetitions,
+    after a warm-up, synchronised with the device.
 
     Args:
         predictor: a surrogate or a solver.
-        windows: whole trajectories; the first ones are predicted.
+        windows: whole trajectories. Those predicted are spread over them.
         device: where the predictor computes.
 
     Returns:
@@ -170,7 +172,7 @@ def prediction_cost(predictor: Predictor, windows: Windows, *, device: torch.dev
     rates: dict[int, float] = {}
     size, n_slower = 1, 0
     while n_slower < _ENOUGH_SLOWER:
-        rate = size / _median_seconds(predictor, _first(windows, size, device), windows.n_steps, device)
+        rate = 1 / _median_seconds(predictor, _spread(windows, size, device), windows.n_steps, device)
         n_slower = n_slower + 1 if rate < max(rates.values(), default=0.0) else 0
         rates[size] = rate
         if size == largest:
@@ -187,42 +189,50 @@ def in_turns(
 
     Args:
         predictors: each with its batch size.
-        windows: whole trajectories; the first ones are predicted.
+        windows: whole trajectories. Those predicted are spread over them.
         rounds: number of turns that each gets, after a warm-up.
         device: where the predictors compute.
 
     Returns:
         Seconds, by round and predictor.
     """
-    batches = [_first(windows, size, device) for _, size in predictors]
-    found = [
+    batches = [_spread(windows, size, device) for _, size in predictors]
+    for (predictor, _), (first, *_) in zip(predictors, batches, strict=True):
+        predictor.predict(first, windows.n_steps)
+    return [
         [
-            _seconds(predictor, batch, windows.n_steps, device) / size
-            for (predictor, size), batch in zip(predictors, batches, strict=True)
+            _seconds(predictor, own, windows.n_steps, device)
+            for (predictor, _), own in zip(predictors, batches, strict=True)
         ]
-        for _ in range(rounds + 1)
+        for _ in range(rounds)
     ]
-    return found[1:]
 
 
-def _first(windows: Windows, n: int, device: torch.device) -> Batch:
-    return Batch(*(x.to(device) for x in windows[list(range(n))]))
+def _spread(windows: Windows, size: int, device: torch.device) -> list[Batch]:
+    n = size * max(1, min(len(windows), _TRAJECTORIES) // size)
+    numbers = [i * len(windows) // n for i in range(n)]
+    return [Batch(*(x.to(device) for x in windows[numbers[first : first + size]])) for first in range(0, n, size)]
 
 
-def _median_seconds(predictor: Predictor, batch: Batch, n_steps: int, device: torch.device) -> float:
-    predictor.predict(batch, n_steps)  # the warm-up
-    seconds: list[float] = []
-    while len(seconds) < _REPEATS and (len(seconds) < _FEWEST_REPEATS or sum(seconds) < _PATIENCE_SECONDS):
-        seconds.append(_seconds(predictor, batch, n_steps, device))
-    return statistics.median(seconds)
+def _median_seconds(predictor: Predictor, batches: Sequence[Batch], n_steps: int, device: torch.device) -> float:
+    predictor.predict(batches[0], n_steps)  # the warm-up
+    found: list[float] = []
+    spent = 0.0
+    while len(found) < _REPEATS and spent < _PATIENCE_SECONDS:
+        started = time.perf_counter()
+        found.append(_seconds(predictor, batches, n_steps, device))
+        spent += time.perf_counter() - started
+    return statistics.median(found)
 
 
-def _seconds(predictor: Predictor, batch: Batch, n_steps: int, device: torch.device) -> float:
+def _seconds(predictor: Predictor, batches: Sequence[Batch], n_steps: int, device: torch.device) -> float:
+    """Per trajectory."""
     _synchronise(device)
     started = time.perf_counter()
-    predictor.predict(batch, n_steps)
+    for batch in batches:
+        predictor.predict(batch, n_steps)
     _synchronise(device)
-    return time.perf_counter() - started
+    return (time.perf_counter() - started) / sum(len(batch.target) for batch in batches)
 
 
 def _synchronise(device: torch.device) -> None:

@@ -1,5 +1,6 @@
 """Costs: which calls are timed (no test measures time itself), operations against closed forms, memory."""
 
+import math
 import mmap
 from collections import Counter
 from collections.abc import Callable
@@ -21,11 +22,13 @@ class FewWindows:
 
     def __init__(self, n: int) -> None:
         self._n = n
+        self.asked: list[list[int]] = []
 
     def __len__(self) -> int:
         return self._n
 
     def __getitem__(self, indices: list[int]) -> Batch:
+        self.asked.append(indices)
         space = Grid.periodic(4).shape
         b = len(indices)
         return Batch(torch.zeros(b, 1, 1, *space), torch.zeros(b, 0, *space), torch.zeros(b, 3, 1, *space))
@@ -47,14 +50,15 @@ class Clock:
 
 
 def test_latency_and_throughput_are_medians_after_a_warm_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    # The first call of a size takes 1000 s, later ones 1/3, 2/3 ... of (b + 1) / 100 s for b samples.
-    clock = Clock(monkeypatch, lambda b, call: (b + 1) * call / 300 if call else 1000)
+    # The first call of a size takes 1000 s. Then all four trajectories are predicted five times, in calls that take
+    # 1/3, 2/3 ... of (b + 1) / 100 s for b of them.
+    clock = Clock(monkeypatch, lambda b, call: (b + 1) * math.ceil(call * b / 4) / 300 if call else 1000)
     cost = prediction_cost(clock, FewWindows(4), device=torch.device("cpu"))
-    # Of five timed calls the median is the third: (b + 1) / 100 s.
+    # The median is the third time: (b + 1) / 100 s.
     assert cost["latency_ms"] == pytest.approx(20)
     assert cost["throughput"] == pytest.approx(100 * 4 / 5)
     assert cost["throughput_batch_size"] == 4
-    assert clock.calls == {1: 6, 4: 6}
+    assert clock.calls == {1: 21, 4: 6}
 
 
 def test_batches_grow_until_they_are_slower_or_hold_the_whole_split(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -74,10 +78,18 @@ def test_batches_grow_until_they_are_slower_or_hold_the_whole_split(monkeypatch:
     assert (found["throughput_batch_size"], tried) == (256, [1, 4, 16, 64, 256])
 
 
+def test_what_is_predicted_is_spread_over_the_split(monkeypatch: pytest.MonkeyPatch) -> None:
+    given = FewWindows(96)
+    prediction_cost(Clock(monkeypatch, lambda *_: 0.001), given, device=torch.device("cpu"))
+    assert given.asked[:32] == [[i] for i in range(0, 96, 3)]
+    assert given.asked[32:40] == [list(range(i, i + 12, 3)) for i in range(0, 96, 12)]
+    assert given.asked[42] == [i * 96 // 64 for i in range(64)]
+
+
 def test_slow_predictions_are_repeated_less_often(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = Clock(monkeypatch, lambda b, _: 30.0 * b)
     assert prediction_cost(clock, FewWindows(1), device=torch.device("cpu"))["latency_ms"] == pytest.approx(30e3)
-    assert clock.calls == {1: 3}
+    assert clock.calls == {1: 2}
 
 
 def fno_flops(n: int, n_dims: int, *, width: int, n_modes: int, n_layers: int, projection_width: int) -> float:
