@@ -190,22 +190,21 @@ def in_turns(
     Args:
         predictors: each with its batch size.
         windows: whole trajectories. Those predicted are spread over them.
-        rounds: number of turns that each gets, after a warm-up.
+        rounds: number of turns that each gets, each after a warm-up.
         device: where the predictors compute.
 
     Returns:
         Seconds, by round and predictor.
     """
     batches = [_spread(windows, size, device) for _, size in predictors]
-    for (predictor, _), (first, *_) in zip(predictors, batches, strict=True):
-        predictor.predict(first, windows.n_steps)
-    return [
-        [
-            _seconds(predictor, own, windows.n_steps, device)
-            for (predictor, _), own in zip(predictors, batches, strict=True)
-        ]
-        for _ in range(rounds)
-    ]
+    found: list[list[float]] = []
+    for _ in range(rounds):
+        found.append([])
+        for (predictor, _), own in zip(predictors, batches, strict=True):
+            # The threads of another library still spin for some ms after its turn, and would hinder this one.
+            predictor.predict(own[0], windows.n_steps)
+            found[-1].append(_seconds(predictor, own, windows.n_steps, device))
+    return found
 
 
 def _spread(windows: Windows, size: int, device: torch.device) -> list[Batch]:
