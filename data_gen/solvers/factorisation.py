@@ -31,7 +31,7 @@ def nested_dissection(x: Indices, y: Indices, n_lines: int) -> NDArray[np.intp]:
         Numbers of the unknowns, [unknown].
     """
 
-    def ordered(chosen: Indices) -> list[Indices]:
+    def ordered(chosen: NDArray[np.intp]) -> list[NDArray[np.intp]]:
         along = x if np.ptp(x[chosen]) >= np.ptp(y[chosen]) else y
         position = along[chosen]
         first = (position.min() + position.max()) // 4 * 2
