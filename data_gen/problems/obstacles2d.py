@@ -207,7 +207,8 @@ class Obstacles2D:
         )
         _require(0 <= self.skewness < 1, "skewness", self.skewness, "in [0, 1), so that nothing flows out of the inlet")
         _require(1e-12 <= self.newton_tolerance <= 1e-2, "newton_tolerance", self.newton_tolerance, "in [1e-12, 1e-2]")
-        _require(1 <= self.most_viscous <= 16, "most_viscous", self.most_viscous, "in [1, 16]")
+        most = steady_flow.MOST_VISCOUS
+        _require(1 <= self.most_viscous <= most, "most_viscous", self.most_viscous, f"in [1, {most:g}]")
 
     @property
     def spec(self) -> DatasetSpec:
@@ -304,7 +305,7 @@ class Obstacles2D:
         n = grid.shape[-1]
         if grid != _grid(n):
             raise ValueError(f"Obstacles2D needs a grid of 2 n x n cells of its channel, got {grid}.")
-        return replace(self, resolution=n, solver_resolution=n, most_viscous=16.0)
+        return replace(self, resolution=n, solver_resolution=n, most_viscous=steady_flow.MOST_VISCOUS)
 
     def relaxed(self, factor: float) -> Obstacles2D:
         """The same equation and grid; Newton's method stops at a change ``factor`` times as large, at most 1e-2."""

@@ -41,7 +41,7 @@ _CONTRACTION = 0.3
 _MOST_STEPS = 60
 _MOST_FACTORISATIONS = 12
 # If it fails, it goes through flows that are up to so many times as viscous, in factors that are at least so large.
-_MOST_VISCOUS = 16.0
+MOST_VISCOUS = 16.0
 _LEAST_FACTOR = 1.05
 _LEAST_FACTOR_IF_ANOTHER_COUNTS = 1.4
 
@@ -113,7 +113,7 @@ def solve(
         if start is not None:
             found = _continued(channel, viscosity, channel.unknowns(_refined(start[0])), start[1], needed, least_factor)
         if found is None or found[1] > viscosity:
-            slow = channel.creeping(), _MOST_VISCOUS * viscosity
+            slow = channel.creeping(), MOST_VISCOUS * viscosity
             found = _continued(channel, viscosity, *slow, needed, least_factor) or found
         if is_last and found is not None and found[1] <= most_viscous * viscosity:
             return channel.flow(found[0], found[1], found[2])

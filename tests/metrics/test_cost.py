@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from data_gen.grids import Grid
 from neuralop_bench.batch import Batch
-from neuralop_bench.metrics.cost import forward_flops, peak_memory_mb, prediction_cost, reset_peak_memory
+from neuralop_bench.metrics.cost import forward_flops, in_turns, peak_memory_mb, prediction_cost, reset_peak_memory
 from neuralop_bench.models.fno import FNO
 
 
@@ -84,6 +84,14 @@ def test_what_is_predicted_is_spread_over_the_split(monkeypatch: pytest.MonkeyPa
     assert given.asked[:32] == [[i] for i in range(0, 96, 3)]
     assert given.asked[32:40] == [list(range(i, i + 12, 3)) for i in range(0, 96, 12)]
     assert given.asked[42] == [i * 96 // 64 for i in range(64)]
+
+
+def test_turns_are_timed_after_a_warm_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Of the five calls of a turn, the first takes 10 s.
+    first, second = (Clock(monkeypatch, lambda _, call: 1.0 if call % 5 else 10.0) for _ in range(2))
+    monkeypatch.setattr("neuralop_bench.metrics.cost.time.perf_counter", lambda: first.now + second.now)
+    found = in_turns([(first, 1), (second, 1)], FewWindows(4), rounds=3, device=torch.device("cpu"))
+    assert found == [[1.0, 1.0]] * 3
 
 
 def test_slow_predictions_are_repeated_less_often(monkeypatch: pytest.MonkeyPatch) -> None:
