@@ -21,6 +21,7 @@ from torch import Tensor
 
 from data_gen.grids import Grid
 from data_gen.permeability import PermeabilityLaw, TwoPhase
+from data_gen.regrid import FACE_MEANS, FaceMean, averaged_to_faces
 from data_gen.solvers import elliptic
 from data_gen.spec import DatasetSpec, FieldSpec, Samples
 
@@ -63,6 +64,8 @@ class Darcy2D:
     residual_tolerance: float = 1e-8
 
     version: ClassVar[int] = 1
+    # Ways in which ``solve`` averages a finer permeability.
+    face_means: ClassVar[tuple[FaceMean, ...]] = FACE_MEANS
 
     def __post_init__(self) -> None:
         _require(self.resolution >= 3, "resolution", self.resolution, "at least 3")
@@ -140,9 +143,10 @@ class Darcy2D:
         n_steps: int = 1,
         *,
         dtype: type[np.floating] = np.float64,
+        face_mean: FaceMean | None = None,
     ) -> Samples:
-        """Pressures for given permeabilities ``static`` [sample, 1, n, n], solved on their own grid. ``dtype`` is that
-        of the arithmetic.
+        """Pressures for given permeabilities ``static`` [sample, 1, n, n], solved on their own grid, or with a
+        ``face_mean`` on that of the problem, with this mean over the faces. ``dtype`` is that of the arithmetic.
 
         Raises:
             ValueError: there is a history (a steady problem has none), the permeability isn't one field on a square
@@ -158,9 +162,9 @@ class Darcy2D:
         if n_steps != 1:
             raise ValueError(f"Darcy2D is steady: it has one step, got n_steps={n_steps}. Set dataset.horizon=1.")
         a = np.asarray(static[:, 0], dtype=dtype)
-        n = a.shape[1]
+        n = self.resolution if face_mean else a.shape[1]
         together = elliptic.samples_together(n)
-        return _joined([self._solve(a[i : i + together], n) for i in range(0, len(a), together)], n)
+        return _joined([self._solve(a[i : i + together], n, face_mean) for i in range(0, len(a), together)], n)
 
     def at(self, grid: Grid) -> Darcy2D:
         """The same problem solved, and stored, at ``grid``'s own nodes.
@@ -192,12 +196,17 @@ class Darcy2D:
         lacking, right = elliptic.residual(u, a, self.forcing), torch.full_like(u[:1, 1:-1, 1:-1], self.forcing)
         return elliptic.dual_norm(lacking) / elliptic.dual_norm(right)
 
-    def _solve(self, a: NDArray[np.floating], resolution: int) -> Samples:
-        """Solve on the grid of the permeabilities [sample, n, n] and keep the nodes of a coarser grid."""
-        n = a.shape[1]
+    def _solve(self, a: NDArray[np.floating], resolution: int, face_mean: FaceMean | None = None) -> Samples:
+        """Solve on the grid of the permeabilities [sample, n, n] and keep the nodes of a coarser grid, or average the
+        permeabilities and solve on the coarser grid."""
+        if face_mean is None:
+            n, faces = a.shape[1], elliptic.harmonic_faces(a)
+        else:
+            n = resolution
+            faces = elliptic.Faces(*(mean.astype(a.dtype) for mean in averaged_to_faces(a, n, face_mean)))
         h = 1 / (n - 1)
-        faces = elliptic.harmonic_faces(a)
-        solution = elliptic.solve(faces, np.full_like(a, self.forcing), h, tolerance=self.residual_tolerance)
+        right = np.full((len(a), n, n), self.forcing, a.dtype)
+        solution = elliptic.solve(faces, right, h, tolerance=self.residual_tolerance)
         u = solution.values
         outflow = (
             (faces.x[:, 0] * u[:, 1] + faces.x[:, -1] * u[:, -2]).sum(axis=1)
@@ -214,8 +223,9 @@ class Darcy2D:
         stride = (n - 1) // (resolution - 1)
         nodes = (slice(None), slice(None, None, stride), slice(None, None, stride))
         history = np.empty((len(a), 0, 1, resolution, resolution))
+        a = a if face_mean else a[nodes]
         # Copies, because a view would keep the solver's whole grid in memory.
-        return Samples(history, a[nodes][:, None].copy(), u[nodes][:, None, None].copy(), diagnostics)
+        return Samples(history, a[:, None].copy(), u[nodes][:, None, None].copy(), diagnostics)
 
 
 def _closed(n_nodes: int) -> Grid:

@@ -107,6 +107,7 @@ def climb_once(
         "history": windows.source.history,
         "horizon": windows.n_steps,
         "fractions": list(fractions),
+        **({"face_means": _face_means(problem)} if _face_means(problem) else {}),
         **{name: here[name] for name in ("libraries", "device", "processor", "vector_instructions", "threads")},
     }
     name = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:8]
@@ -284,7 +285,7 @@ def _best_inputs(problem: Problem, windows: Windows, device: torch.device) -> In
         return REDRAWN
     errors: list[tuple[float, Inputs]] = []
     problems: list[ValueError] = []
-    for inputs in (PICKED, *MEANS):
+    for inputs in (PICKED, *MEANS, *_face_means(problem)):
         try:
             error = _error(CoarseSolver(problem, file_grid, inputs), windows, device)
             errors.append((error if math.isfinite(error) else math.inf, inputs))
@@ -293,6 +294,11 @@ def _best_inputs(problem: Problem, windows: Windows, device: torch.device) -> In
     if not errors:
         raise problems[0]
     return min(errors, key=lambda entry: entry[0])[1]
+
+
+def _face_means(problem: Problem) -> Sequence[Inputs]:
+    """Means over faces that the solver takes, besides those over cells."""
+    return list(getattr(problem, "face_means", ()))
 
 
 def _drawn(problem: Problem, inputs: Inputs, windows: Windows) -> dict[bytes, NDArray[np.floating]]:

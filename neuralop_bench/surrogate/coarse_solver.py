@@ -6,22 +6,23 @@ from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import replace
 from types import MappingProxyType
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from data_gen.grids import Grid
-from data_gen.regrid import Mean, averaged, interpolate, regrid
+from data_gen.regrid import FACE_MEANS, FaceMean, Mean, averaged, interpolate, regrid
 from data_gen.spec import Problem
 from neuralop_bench.batch import Batch, Trajectory
 from neuralop_bench.layers.options import Inapplicable
 from neuralop_bench.surrogate.projection import mask_channel
 
 # How static fields come to the solver's grid. A coarser one gets their values at its nodes, or their means over its
-# cells. On a finer one they are drawn again from the streams of the samples: more than any model sees.
-Inputs = Literal["picked", "redrawn"] | Mean
+# cells or (if the solver takes these) over its faces. On a finer one they are drawn again from the streams of the
+# samples: more than any model sees.
+Inputs = Literal["picked", "redrawn"] | Mean | FaceMean
 PICKED: Literal["picked"] = "picked"
 REDRAWN: Literal["redrawn"] = "redrawn"
 Precision = Literal["float64", "float32"]
@@ -105,7 +106,9 @@ class CoarseSolver:
         static = self._brought(batch.static.cpu().numpy()[:, : len(self._problem.spec.static)])
         names = [entry.name for entry in self._problem.spec.varying]
         values = dict(zip(names, batch.parameters.cpu().numpy().T, strict=True)) if names else {}
-        given = {"parameters": values} if names else {}
+        given: dict[str, Any] = {"parameters": values} if names else {}
+        if self._inputs in FACE_MEANS:
+            given["face_mean"] = self._inputs
         with nullcontext() if device.type == "cpu" else device:
             solved = self._problem.solve(history, static, n_steps, **given, dtype=self._dtype)
         trajectory = interpolate(solved.trajectory, self._grid, self._file_grid)
@@ -121,6 +124,8 @@ class CoarseSolver:
             return np.stack([self._drawn[sample.tobytes()] for sample in static])
         if self._inputs == PICKED:
             return regrid(static, self._file_grid, self._grid)
+        if self._inputs in FACE_MEANS:
+            return static
         return averaged(static, self._file_grid, self._grid, self._inputs)
 
 

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from data_gen.grids import Boundary, Grid, Nodes
-from data_gen.regrid import MEANS, Mean, averaged, interpolate, regrid
+from data_gen.regrid import FACE_MEANS, MEANS, FaceMean, Mean, averaged, averaged_to_faces, interpolate, regrid
 
 
 def _waves(grid: Grid, seed: int, k_max: int) -> np.ndarray:
@@ -210,6 +210,26 @@ def test_means_over_cells_of_layers_and_chessboards_are_known(n: int, mean: Mean
         assert found.shape == (n, n)
         expected = {"arithmetic": 2.0, "geometric": 3**0.5, "harmonic": 1.5}[mean]
         np.testing.assert_allclose(found[1:-1, 1:-1], expected, rtol=1e-12)
+
+
+@pytest.mark.parametrize("n", [4, 7, 13])
+@pytest.mark.parametrize("mean", FACE_MEANS)
+def test_means_over_faces_of_layers_are_those_across_and_along_them(n: int, mean: FaceMean) -> None:
+    layers = np.where(np.arange(49) % 2, 3.0, 1.0)[None, :, None] + np.zeros((1, 49, 49))
+    across, along = averaged_to_faces(layers, n, mean)
+    assert (across.shape, along.shape) == ((1, n - 1, n), (1, n, n - 1))
+    np.testing.assert_allclose(across, 1.5, rtol=1e-12)
+    np.testing.assert_allclose(along[:, 1:-1], 2.0, rtol=1e-12)
+
+
+def test_means_over_faces_bound_each_other_and_need_no_nested_grids() -> None:
+    values = np.random.default_rng(0).uniform(0.5, 4.0, (3, 20, 20))
+    above, below, between = (averaged_to_faces(values, 7, mean) for mean in FACE_MEANS)
+    for axis in range(2):
+        assert (values.min() <= below[axis]).all()
+        assert (below[axis] < between[axis]).all()
+        assert (between[axis] < above[axis]).all()
+        assert (above[axis] <= values.max()).all()
 
 
 def test_an_arithmetic_mean_keeps_the_integral_and_any_mean_the_bounds() -> None:
