@@ -48,7 +48,7 @@ browser-packages: ## Debian's Chromium for the tests of the board's page, if thi
 run: install ## the main job: data, training, evaluation, leaderboard (about 7 minutes on 2 cores)
 	$(BIN)/python run.py model=fno dataset=ns2d
 
-data: install ## every split of the lite track's three datasets (about 8 minutes on 2 cores; what is there is kept)
+data: install ## every split of ns2d, darcy2d and burgers1d on the lite track (about 8 minutes on 2 cores; what is there is kept)
 	$(BIN)/python scripts/generate_data.py -m dataset=ns2d,darcy2d,burgers1d track=lite 'generation.splits=[all]' paths.data=$(DATA)
 
 bench: tools ## time and weigh steps, data, reading, loading, metrics and growth; rewrite docs/performance.md and the tables of findings.md (about 35 minutes; let nothing else run)

@@ -354,7 +354,7 @@ def workers(repeats: int = 1) -> dict[str, Any]:
 
 
 def lite() -> dict[str, Any]:
-    """All train, valid and test data of the lite track, made by two processes with the command for users."""
+    """Train, valid and test data of three datasets of the lite track, by two processes with the command for users."""
     seconds = {}
     with _all_cores(), tempfile.TemporaryDirectory() as folder:
         for dataset in ("ns2d", "darcy2d", "burgers1d"):

@@ -80,6 +80,18 @@ def test_a_contact_at_rest_stays_as_it_is() -> None:
     np.testing.assert_allclose(u, start, rtol=0, atol=1e-14)
 
 
+@pytest.mark.parametrize("speed", [3.0, 0.5])
+def test_a_stream_enters_and_leaves_through_open_ends(speed: float) -> None:
+    # At 2.5 and 0.4 times the speed of sound. What comes in is the state of the first cell.
+    n = 64
+    x = (np.arange(n) + 0.5) / n
+    bump = 1 + 0.5 * np.exp(-(((x - 0.5) / 0.05) ** 2))
+    start = conserved(np.stack([bump, np.full(n, speed), np.ones(n)]))
+    problem = Euler(resolution=n, solver_resolution=n, interval=1.5 / speed)
+    u = problem.solve(start[None, None], np.empty((1, 0, n)), 1).trajectory[0, 0]
+    np.testing.assert_allclose(u, np.broadcast_to(start[:, :1], u.shape), rtol=1e-6)
+
+
 @pytest.mark.parametrize("n_dims", [2, 3])
 def test_a_tube_along_any_axis_is_the_tube_in_one_dimension(n_dims: int) -> None:
     n = 16

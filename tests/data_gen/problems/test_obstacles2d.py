@@ -4,12 +4,16 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from data_gen.generation.random_streams import generator
 from data_gen.problems.obstacles2d import Obstacle, Obstacles2D, RandomObstacles
 from data_gen.random_fields import LogUniform
 from data_gen.regrid import regrid
 from data_gen.spec import SolverError
+from neuralop_bench.batch import Batch
+from neuralop_bench.metrics.conservation import Conserved
+from neuralop_bench.metrics.metric import MetricContext
 
 SLOW = LogUniform(5.0, 20.0)
 
@@ -74,6 +78,19 @@ def test_the_mirrored_channel_has_the_mirrored_flow() -> None:
     )
     expected = flow[..., ::-1] * np.array([1, -1, 1])[:, None, None]
     np.testing.assert_allclose(mirrored, expected, atol=1e-6)
+
+
+def test_the_drag_in_a_file_hardly_depends_on_its_grid() -> None:
+    drags = []
+    for n in (32, 64):
+        own = problem(reynolds=10.0, resolution=n, solver_resolution=64)
+        samples, spec = own.simulate([generator(0, "test", i) for i in range(2)]), own.spec
+        flow = torch.from_numpy(samples.trajectory)
+        metric = Conserved(MetricContext(spec, np.ones(3), spec.grid))
+        measured = metric.measure(flow, Batch(flow[:, :0], torch.from_numpy(samples.static), flow))
+        drags.append(measured["conserved_target"].ravel())
+    assert (drags[1] > 0.1).all()
+    np.testing.assert_allclose(drags[0], drags[1], rtol=0.02)
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ import functools
 import numpy as np
 import pytest
 
-from benchmarks.cylinder import DRAG, drag, flow, wake
+from benchmarks.cylinder import DRAG, drag, flow, unconfined, wake
 from data_gen.solvers.steady_flow import NotConverged, SteadyFlow, solve
 
 
@@ -20,6 +20,12 @@ def test_flow_past_a_cylinder_is_that_of_the_published_benchmark() -> None:
     assert errors[0] < 0.04
     assert errors[1] < errors[0] / 3  # of second order
     assert 0.0842 < wake(cylinder(2)) < 0.0852  # all participants of the benchmark
+
+
+def test_a_cylinder_without_a_channel_has_the_published_drag_and_wake() -> None:
+    found = unconfined([(5, 8), (10, 8), (20, 8), (5, 16), (10, 16)])
+    assert 1.48 < found[0] < 1.56
+    assert 2.13 < found[1] < 2.35
 
 
 def test_velocities_have_no_divergence_and_balance_the_pressure() -> None:
