@@ -11,6 +11,7 @@ from __future__ import annotations
 import functools
 import itertools
 import math
+from collections.abc import Callable
 from functools import cached_property
 
 import scipy.fft
@@ -189,6 +190,16 @@ class Space:
         k_max = min(self.k_max, max_wavenumber(n, dealiased=False))
         padded = self._kept_zeros if resolution is None else _zeros
         u = u_hat if k_max == self.k_max else u_hat.narrow(-self.n_dims, 0, k_max + 1)
+        if self.n_dims < 3:
+            return self._reversed(torch.fft.irfft(self._half(u, n, k_max, padded), n, norm="forward"))
+        # Padded fields are large in three dimensions, so there is one at a time.
+        result = torch.empty((*u.shape[:-3], n, n, n), dtype=self._dtype, device=u.device)
+        for field, own in zip(result.view(-1, n, n, n), u.reshape(-1, *u.shape[-3:]), strict=True):
+            torch.fft.irfft(self._half(own, n, k_max, padded), n, norm="forward", out=field)
+        return self._reversed(result)
+
+    def _half(self, u: Tensor, n: int, k_max: int, padded: Callable[..., tuple[Tensor, Tensor, Tensor]]) -> Tensor:
+        """Values along all axes but the first, which comes last and is padded."""
         for transformed in range(self.n_dims - 1):
             u = u.movedim(-1 - transformed, -1) if transformed else u
             wide, low, high = padded(u, n, k_max + 1, k_max)
@@ -198,26 +209,21 @@ class Space:
         u = u.movedim(-self.n_dims, -1) if self.n_dims > 1 else u
         half, low, _ = padded(u, n // 2 + 1, k_max + 1, 0)
         low.copy_(u)
-        return self._reversed(torch.fft.irfft(half, n, norm="forward"))
+        return half
 
     def coefficients(self, u: Tensor) -> Tensor:
         """Coefficients of values on any grid; zero where the grid holds fewer wavenumbers."""
         k_max = min(self.k_max, max_wavenumber(u.shape[-1], dealiased=False))
-        every = self._reversed(self._transformed(self._reversed(u)))
-        if self.n_dims == 1 and k_max == self.k_max:
-            return every[..., : k_max + 1]
-        make = every.new_empty if k_max == self.k_max else every.new_zeros
-        result = make(*u.shape[: -self.n_dims], *self.shape)
-        for part in blocks(k_max, self.n_dims):
-            result[(..., *part)] = every[(..., *part)]
-        return result
-
-    def _transformed(self, u: Tensor) -> Tensor:
-        if self.n_dims < 3:
-            return torch.fft.rfftn(u, dim=tuple(range(-self.n_dims, 0)), norm="forward")
+        make = torch.empty if k_max == self.k_max else torch.zeros
+        result = make((*u.shape[: -self.n_dims], *self.shape), dtype=u.dtype.to_complex(), device=u.device)
+        axes, every = tuple(range(-self.n_dims, 0)), self._reversed(u)
         # On some processors the last digits of several transforms at once in three dimensions depend on their number.
-        fields = u.reshape(-1, *u.shape[-3:])
-        return torch.stack([torch.fft.rfftn(field, norm="forward") for field in fields]).unflatten(0, u.shape[:-3])
+        fields = [(result, every)] if self.n_dims < 3 else zip(result.flatten(0, -4), every.flatten(0, -4), strict=True)
+        for own, field in fields:
+            transformed = self._reversed(torch.fft.rfftn(field, dim=axes, norm="forward"))
+            for part in blocks(k_max, self.n_dims):
+                own[(..., *part)] = transformed[(..., *part)]
+        return result
 
     def _reversed(self, u: Tensor) -> Tensor:
         """The axes of space in the reverse order."""

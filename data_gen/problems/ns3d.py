@@ -90,6 +90,7 @@ class NavierStokes3D(SemilinearProblem):
         for first, second, third in _CYCLES:
             torch.mul(values[:, second], values[:, 3 + third], out=products[:, first])
             products[:, first].addcmul_(values[:, third], values[:, 3 + second], value=-1)
+        del values  # the largest array
         force = space.coefficients(products)
         laplacian = space.laplacian.clone()
         laplacian[0, 0, 0] = 1.0  # the mean has no divergence

@@ -7,6 +7,7 @@ this file, those of semilinear equations in tests/data_gen/test_semilinear.py.
 from __future__ import annotations
 
 import functools
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -18,6 +19,7 @@ from data_gen.generation.random_streams import generator
 from data_gen.spec import Problem, Samples
 from neuralop_bench.config.compose import compose
 from neuralop_bench.config.schema import RunConfig
+from neuralop_bench.runs import splits
 from neuralop_bench.runtime.place import CONFIG_DIR
 
 DATASETS = sorted({path.stem for path in (CONFIG_DIR / "task" / "smoke").glob("*.yaml")} - {*GIVEN_AS_FILES})
@@ -49,6 +51,14 @@ def test_a_sample_depends_on_its_own_stream_alone(dataset: str) -> None:
     for whole, part in zip(several[:3], alone[:3], strict=True):
         # Up to rounding: transforms of another number of samples may differ in their last digits.
         np.testing.assert_allclose(whole[2:], part, rtol=0, atol=1e-10 * np.abs(part).max(initial=0.0))
+
+
+@pytest.mark.exhaustive
+@every_problem
+def test_every_test_split_is_as_accurate_as_it_must_be(dataset: str, tmp_path: Path) -> None:
+    cfg = compose(f"dataset={dataset}", "track=smoke", "splits.test=1", f"paths.data={tmp_path}")
+    for split in cfg.dataset.test_splits:
+        assert splits.ensure(splits.split_of(cfg, split), workers=1).is_file()  # or an error that names the tolerance
 
 
 @every_problem
