@@ -49,7 +49,7 @@ Figures are bold if `is_faster_as_product` chooses the slower way.
 """
 DATA = """\
 On one core. Ratios are of medians, measured in turns. Figures of whole datasets (processes, lite data, peak memory)
-come from `python -m benchmarks.datagen workers lite memory`, the others from `make bench`.
+come from `python -m benchmarks.datagen workers lite lite_flows memory`, the others from `make bench`.
 
 Beside exponax, our steps are faster where transforms take most of the time, and slower in one dimension, where half of
 it or more goes into operations on each number, which a compiler joins in exponax. For the linear equations, most of our
@@ -264,6 +264,9 @@ def _data(found: dict[str, Any], machine: str) -> Iterator[str]:
             "{:.0f} s",
             at_most=True,
         )
+    if entry := found.get("data, lite_flows"):
+        what = f"lite data of {len(entry['seconds'])} datasets with shocks, walls or obstacles, or in 3D, 2 processes"
+        row(what, entry["seconds_together"], 480, "{:.0f} s", at_most=True)
     if entry := found.get("data, memory"):
         what = f"peak memory of {len(entry['tasks'])} full datasets with 2 workers"
         row(what, entry["peak_gib"], 2, "{:.2f} GiB", at_most=True)
