@@ -114,18 +114,18 @@ def averaged_to_faces(values: NDArray[np.floating], n_nodes: int, mean: FaceMean
     if mean == "between":
         bounds = [averaged_to_faces(values, n_nodes, bound) for bound in FACE_MEANS[:2]]
         return [np.sqrt(upper * lower) for upper, lower in zip(*bounds, strict=True)]
-    n = values.shape[-1]
+    given, n = np.asarray(values, dtype=np.float64), values.shape[-1]
 
-    def along(a: NDArray[np.floating], axis: int) -> NDArray[np.float64]:
+    def along(a: NDArray[np.float64], axis: int) -> NDArray[np.float64]:
         return 1 / _applied(_between(n, n_nodes), 1 / a, axis)
 
-    def across(a: NDArray[np.floating], axis: int) -> NDArray[np.float64]:
-        for other in set(range(1, values.ndim)) - {axis}:
+    def across(a: NDArray[np.float64], axis: int) -> NDArray[np.float64]:
+        for other in set(range(1, given.ndim)) - {axis}:
             a = _applied(_overlap(n, n_nodes), a, other)
         return a
 
     first, second = (across, along) if mean == "arithmetic-harmonic" else (along, across)
-    return [second(first(values, axis), axis) for axis in range(1, values.ndim)]
+    return [second(first(given, axis), axis) for axis in range(1, given.ndim)]
 
 
 def _applied(matrix: NDArray[np.float64], values: NDArray[np.float64], axis: int) -> NDArray[np.float64]:

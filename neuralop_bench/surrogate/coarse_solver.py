@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import replace
 from types import MappingProxyType
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import numpy as np
 import torch
@@ -126,7 +126,7 @@ class CoarseSolver:
             return regrid(static, self._file_grid, self._grid)
         if self._inputs in FACE_MEANS:
             return static
-        return averaged(static, self._file_grid, self._grid, self._inputs)
+        return averaged(static, self._file_grid, self._grid, cast(Mean, self._inputs))
 
 
 def coarsened(grid: Grid, fraction: float) -> Grid:
