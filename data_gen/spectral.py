@@ -193,7 +193,7 @@ class Space:
         if self.n_dims < 3:
             return self._reversed(torch.fft.irfft(self._half(u, n, k_max, padded), n, norm="forward"))
         # Padded fields are large in three dimensions, so there is one at a time.
-        result = torch.empty((*u.shape[:-3], n, n, n), dtype=self._dtype, device=u.device)
+        result = torch.empty((*u.shape[:-3], n, n, n), dtype=u.real.dtype, device=u.device)
         for field, own in zip(result.view(-1, n, n, n), u.reshape(-1, *u.shape[-3:]), strict=True):
             torch.fft.irfft(self._half(own, n, k_max, padded), n, norm="forward", out=field)
         return self._reversed(result)
@@ -214,6 +214,8 @@ class Space:
     def coefficients(self, u: Tensor) -> Tensor:
         """Coefficients of values on any grid; zero where the grid holds fewer wavenumbers."""
         k_max = min(self.k_max, max_wavenumber(u.shape[-1], dealiased=False))
+        if self.n_dims == 1 and k_max == self.k_max:
+            return torch.fft.rfft(u, norm="forward")[..., : k_max + 1]
         make = torch.empty if k_max == self.k_max else torch.zeros
         result = make((*u.shape[: -self.n_dims], *self.shape), dtype=u.dtype.to_complex(), device=u.device)
         axes, every = tuple(range(-self.n_dims, 0)), self._reversed(u)

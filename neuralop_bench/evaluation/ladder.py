@@ -107,7 +107,7 @@ def climb_once(
         "history": windows.source.history,
         "horizon": windows.n_steps,
         "fractions": list(fractions),
-        **({"face_means": _face_means(problem)} if _face_means(problem) else {}),
+        **({"face_means": means} if (means := _face_means(problem)) else {}),
         **{name: here[name] for name in ("libraries", "device", "processor", "vector_instructions", "threads")},
     }
     name = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:8]

@@ -14,8 +14,8 @@ class Rung:
     rel_l2: relative L2 error, mean over samples.
     latency_seconds: time of one trajectory alone.
     seconds: time per trajectory at the best batch size.
-    inputs: how static fields were brought to the solver's grid: picked at its nodes, or a mean over its cells; empty if
-        there are none, and in older records.
+    inputs: how static fields were brought to the solver's grid: picked at its nodes, or a mean over its cells or faces;
+        empty if there are none, and in older records.
     batch_size: the best; 0 in older records.
     precision: of its arithmetic, float64 or float32.
     """
