@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.functional import gelu
+from torch.utils.checkpoint import checkpoint
 
 from data_gen.grids import Grid
 from neuralop_bench.layers.coordinates import append_coordinates
@@ -89,11 +90,16 @@ class Mixture(nn.Module):
     def forward(
         self, v: Float[Tensor, "batch n width"], gates: Float[Tensor, "n n_experts"]
     ) -> Float[Tensor, "batch n width"]:
-        hidden = gelu(self.first.channels_last(v)).unflatten(-1, (gates.shape[1], -1)) * gates[..., None].to(v)
-        out = hidden.flatten(2) @ self.weight.T
+        # The gradient computes the activation again instead of keeping it: it is the widest field of the network.
+        hidden = checkpoint(_gated, self.first.channels_last(v), gates.to(v), use_reentrant=False)
+        out = hidden @ self.weight.T
         with unrounded(v):
             # The bias's gradient is a sum over all points that nearly cancels, so none of its terms is rounded.
             return out + gates @ self.bias
+
+
+def _gated(hidden: Float[Tensor, "batch n hidden"], gates: Float[Tensor, "n n_experts"]) -> Tensor:
+    return (gelu(hidden).unflatten(-1, (gates.shape[1], -1)) * gates[..., None]).flatten(2)
 
 
 class Block(nn.Module):

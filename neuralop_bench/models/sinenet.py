@@ -9,6 +9,7 @@ from typing import ClassVar, cast
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from data_gen.grids import Grid, Nodes
 from neuralop_bench.layers.conv import Conv, Edge, edges_of, extend
@@ -142,7 +143,8 @@ class _Block(nn.Module):
     def forward(self, first: Tensor, second: Tensor | None = None) -> Tensor:
         h = first if second is None else torch.cat([first, second.to(first)], dim=1)
         for conv, norm in zip(self.convs, self.norms, strict=True):
-            h = self._act(norm(conv(h)))
+            # The gradient normalises again instead of keeping the normalised field.
+            h = checkpoint(lambda v, norm=norm: self._act(norm(v)), conv(h), use_reentrant=False)
         return h + self.shortcut(first)
 
 
