@@ -189,15 +189,17 @@ def _fill_in_imported(cfg: DictConfig, like: RunConfig | None) -> None:
             cfg.splits[split] = sizes[split]
 
 
-def _initial(folder: Path) -> dict[str, str]:
-    """The run in a directory, and the hash of its best weights."""
+def _initial(source: Path) -> dict[str, str]:
+    """The run in a directory, or the name of a file of published weights, and the hash of the weights."""
     try:
-        content = (folder / BEST_NAME).read_bytes()
-        run_id = RunRecord.load(folder / RECORD_NAME).run_id
+        if source.is_file():
+            return {"file": source.name, "sha256": hashlib.sha256(source.read_bytes()).hexdigest()}
+        content = (source / BEST_NAME).read_bytes()
+        run_id = RunRecord.load(source / RECORD_NAME).run_id
     except (OSError, ValueError, RecordError) as error:
         raise ConfigError(
-            f"init_from={folder} isn't the directory of a finished run with its weights ({error}). It must hold "
-            f"{BEST_NAME} and {RECORD_NAME}; committed records have no weights."
+            f"init_from={source} is neither a file of weights nor the directory of a finished run with its weights "
+            f"({error}). The directory must hold {BEST_NAME} and {RECORD_NAME}; committed records have no weights."
         ) from error
     return {"run_id": run_id, "sha256": hashlib.sha256(content).hexdigest()}
 

@@ -214,8 +214,10 @@ class RunConfig:
         mode: run; evaluate: evaluate the finished run in ``run`` again, perhaps with another evaluator; or generate:
             only make data.
         run: the run directory for mode=evaluate.
-        init_from: directory of another run, whose best weights the training starts from; null starts afresh.
-        initial: run_id of that run and the SHA-256 of its weights; filled in by the composition.
+        init_from: directory of another run, whose best weights the training starts from, or a file of published
+            weights; null starts afresh.
+        initial: run_id of that run, or the name of that file, and the SHA-256 of the weights; filled in by the
+            composition.
         dry_run: print what would be done, and what it would take, without doing it.
         force: run again even if there is a record; the old run directory is moved aside.
         trust: packages, besides the project's own, whose constructors may be imported and called.

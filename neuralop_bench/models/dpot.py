@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import ClassVar, cast
 
 import torch
@@ -16,10 +17,29 @@ from neuralop_bench.layers.mlp import Perceptron, Pointwise
 from neuralop_bench.layers.options import DoesNotFit, require_at_least
 from neuralop_bench.layers.padding import crop, pad_to_multiple
 from neuralop_bench.layers.precision import unrounded, widened
+from neuralop_bench.layers.renaming import renamed
 from neuralop_bench.layers.tables import CONV, CONV_FUNCTION, CONV_TRANSPOSE
 
 _WHO = "DPOT"
 _GROUPS = 8  # of the normalisation
+_PUBLISHED_NAMES = {
+    r"^patch_embed\.proj\.0": "embedding",
+    r"^patch_embed\.proj\.2": "to_width",
+    "^pos_embed": "places",
+    r"^time_agg_layer\.w": "by_frame",
+    r"^time_agg_layer\.gamma": "frequencies",
+    r"\.norm1": ".norms.0",
+    r"\.norm2": ".norms.1",
+    r"\.filter\.w1": ".mixer.weight",
+    r"\.filter\.b1": ".mixer.bias",
+    r"\.filter\.w2": ".mixer.out_weight",
+    r"\.filter\.b2": ".mixer.out_bias",
+    r"\.mlp\.0": ".network.0",
+    r"\.mlp\.2": ".network.1",
+    r"^out_layer\.0": "to_points",
+    r"^out_layer\.2": "projection.0",
+    r"^out_layer\.4": "projection.1",
+}
 
 
 class FourierPerceptron(nn.Module):
@@ -158,7 +178,8 @@ class DPOT(nn.Module):
     million parameters (4 fields, 10 frames), and 0.5 million more in a head that classifies datasets. Departures: no
     such head, which doesn't influence the output; coordinates are those of the grid's own nodes, where theirs include
     both ends; static fields; any number of points and one to three axes; all wavenumbers are kept, as the published
-    sizes do. Noise on the input during training isn't part of the model. Published weights can't be loaded.
+    sizes do. Noise on the input during training isn't part of the model. A file of published weights can be given as
+    ``init_from``.
 
     >>> sizes = dict(n_frames=10, patch=8, width=512, n_layers=4, n_heads=4, embed_width=35)
     >>> model = DPOT(in_channels=40, out_channels=4, grid=Grid.periodic(128), **sizes)
@@ -215,6 +236,11 @@ class DPOT(nn.Module):
         self.blocks = nn.ModuleList(Block(width, n_heads=n_heads, mlp_width=mlp_ratio * width) for _ in range(n_layers))
         self.to_points = CONV_TRANSPOSE[n_dims](width, out_width, patch, stride=patch)
         self.projection = Perceptron(out_width, out_width, out_channels, gelu)
+
+    @staticmethod
+    def from_published(states: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The weights of the published code by our names."""
+        return renamed(states, _PUBLISHED_NAMES)
 
     def forward(self, x: Float[Tensor, "batch in_channels *space"]) -> Float[Tensor, "batch out_channels *space"]:
         space = x.shape[2:]

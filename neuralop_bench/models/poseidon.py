@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 from typing import ClassVar, cast
 
 import torch
@@ -18,10 +19,35 @@ from neuralop_bench.layers.mlp import Perceptron, Pointwise
 from neuralop_bench.layers.options import DoesNotFit, require_at_least
 from neuralop_bench.layers.padding import crop, pad_to_multiple
 from neuralop_bench.layers.precision import unrounded, widened
+from neuralop_bench.layers.renaming import renamed
 from neuralop_bench.layers.tables import CONV, CONV_TRANSPOSE
 
 _WHO = "Poseidon"
 _EPS = 1e-5
+_PUBLISHED_NAMES = {
+    r"^embeddings\.patch_embeddings\.projection": "embedding",
+    r"^embeddings\.norm": "norm",
+    r"^(encoder|decoder)\.layers\.(\d+)\.blocks": r"\1.\2",
+    r"^encoder\.layers\.(\d+)\.downsample\.reduction": r"down.\1.linear",
+    r"^encoder\.layers\.(\d+)\.downsample": r"down.\1",
+    r"\.attention\.self": ".attention",
+    r"\.attention\.output\.dense": ".attention.merge",
+    r"\.logit_scale": ".temperature",
+    r"\.continuous_position_bias_mlp": ".beta",
+    r"\.layernorm_before": ".norms.0",
+    r"\.layernorm_after": ".norms.1",
+    r"\.intermediate\.dense": ".network.0",
+    r"\.output\.dense": ".network.1",
+    r"^residual_blocks\.(\d+\.\d+)\.weight": r"skips.\1.scale",
+    r"^residual_blocks": "skips",
+    r"\.dwconv": ".depthwise.conv",
+    r"\.pwconv1": ".network.0",
+    r"\.pwconv2": ".network.1",
+    r"^patch_recovery\.projection": "recovery",
+    r"^patch_recovery\.mixup": "projection.conv",
+}
+# The published networks are given the lead time as a share of a trajectory. This is the shortest of their pre-training.
+_LEAD_TIME = 0.1
 
 
 class Windows(nn.Module):
@@ -249,7 +275,7 @@ class Poseidon(nn.Module):
     normalisations with a redundant parameter for each scale and shift. With these, the numbers of parameters are the
     published ones: 20.8, 158 and 629 million. Windows and convolutions wrap around periodic axes, where theirs stop at
     all ends. Any number of points and one to three axes; theirs interpolates to 128 x 128 points. No dropped paths.
-    Published weights can't be loaded.
+    A file of published weights can be given as ``init_from``; their normalisations are those for the lead time 0.1.
 
     >>> sizes = dict(width=48, n_stages=4, depth=4, window=16, n_blocks=2, bias_width=512)
     >>> model = Poseidon(in_channels=4, out_channels=4, grid=Grid.periodic(128), **sizes)
@@ -324,6 +350,29 @@ class Poseidon(nn.Module):
                 nn.init.normal_(cast(Tensor, module.weight), std=0.02)
                 if module.bias is not None:
                     nn.init.zeros_(cast(Tensor, module.bias))
+
+    @staticmethod
+    def from_published(states: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The weights of the published code by our names."""
+        ours: dict[str, Tensor] = {}
+        for name, value in states.items():
+            if found := re.fullmatch(r"(.*norm.*\.(?:weight|bias))\.weight", name):
+                ours[found[1]] = _LEAD_TIME * value[:, 0] + states[f"{found[1]}.bias"]
+            elif name.endswith(".downsample.reduction.weight"):
+                # The second axis varies slowest among the four tokens that are joined there, and fastest here.
+                ours[name] = value.unflatten(1, (2, 2, -1)).transpose(1, 2).flatten(1)
+            elif not re.search(r"norm.*\.(?:weight|bias)\.bias$", name):
+                ours[name] = value
+        coarsest = max(
+            (int(found[1]) for name in states if (found := re.match(r"decoder\.layers\.(\d+)", name))), default=0
+        )
+        reversed_stages = {
+            r"^decoder\.layers\.(\d+)": lambda found: f"decoder.layers.{coarsest - int(found[1])}",
+            r"^decoder\.layers\.(\d+)\.upsample": lambda found: f"up.{int(found[1]) - 1}",
+            r"^(up\.\d+)\.upsample": r"\1.linear",
+            r"^(up\.\d+)\.mixup": r"\1.mix",
+        }
+        return renamed(ours, reversed_stages | _PUBLISHED_NAMES)
 
     def forward(self, x: Float[Tensor, "batch in_channels *space"]) -> Float[Tensor, "batch out_channels *space"]:
         h = self.norm(self.embedding(pad_to_multiple(x, self._multiple, self._nodes)).movedim(1, -1))

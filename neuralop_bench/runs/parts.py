@@ -17,6 +17,7 @@ from neuralop_bench.config.constructors import ConfigError, InapplicableError
 from neuralop_bench.config.schema import RunConfig, constructor, n_pairs
 from neuralop_bench.layers.options import Inapplicable
 from neuralop_bench.records.run_directory import BEST_NAME
+from neuralop_bench.surrogate import checkpoint
 from neuralop_bench.surrogate.coarse_solver import CoarseSolver
 from neuralop_bench.surrogate.normalization import Normalizer
 from neuralop_bench.surrogate.projection import Projection
@@ -39,34 +40,48 @@ def operator(cfg: RunConfig, spec: DatasetSpec, device: torch.device) -> nn.Modu
 
 
 def fitting_weights(cfg: RunConfig, operator: nn.Module) -> dict[str, Tensor]:
-    """Of the run that ``init_from`` names: the parameters that have the name and the shape of one of ``operator``.
+    """Of what ``init_from`` names, a run or a file of published weights: the parameters that have the name and the
+    shape of one of ``operator``, up to axes of length one.
 
     Tables that aren't trained aren't among them, because they depend on the grid. Nor are layers of another size, such
-    as those next to fields of another number: they start afresh.
+    as those next to fields of another number: they start afresh. A network may have a function ``from_published``, from
+    weights by the names of its published code to weights by its own names.
 
     Raises:
         ConfigError: they are less than half of all numbers, the run is of another network, or it has other weights than
             when the configuration was composed.
         CheckpointError: the weights can't be read.
     """
-    folder = Path(cfg.init_from or "")
-    if hashlib.sha256((folder / BEST_NAME).read_bytes()).hexdigest() != cfg.initial["sha256"]:
-        raise ConfigError(f"{folder / BEST_NAME} has changed since this run began. Start it anew with force=true.")
-    model, given = weights_of(folder)
-    if model["_target_"] != cfg.model["_target_"]:
-        raise ConfigError(
-            f"init_from={folder} is a run of {model['_target_']}, but model={cfg.model['label']} is another network. "
-            "Name a run of the same network."
-        )
+    source = Path(cfg.init_from or "")
+    file = source if source.is_file() else source / BEST_NAME
+    if hashlib.sha256(file.read_bytes()).hexdigest() != cfg.initial["sha256"]:
+        raise ConfigError(f"{file} has changed since this run began. Start it anew with force=true.")
+    if source.is_file():
+        given = getattr(operator, "from_published", dict)(checkpoint.load_published(source))
+    else:
+        model, given = weights_of(source)
+        if model["_target_"] != cfg.model["_target_"]:
+            raise ConfigError(
+                f"init_from={source} is a run of {model['_target_']}, but model={cfg.model['label']} is another "
+                "network. Name a run of the same network."
+            )
     own = dict(operator.named_parameters())
-    fitting = {name: value for name, value in given.items() if name in own and value.shape == own[name].shape}
+    fitting = {
+        name: given[name].reshape(value.shape)
+        for name, value in own.items()
+        if name in given and _sizes(given[name]) == _sizes(value)
+    }
     n_fitting, n_own = (sum(value.numel() for value in tensors.values()) for tensors in (fitting, own))
     if 2 * n_fitting < n_own:
         raise ConfigError(
-            f"init_from={folder} has weights of the same name and shape for only {n_fitting} of the {n_own} numbers of "
-            f"model={cfg.model['label']}. Name a run of the same size on data with as many dimensions."
+            f"init_from={source} has weights of the same name and shape for only {n_fitting} of the {n_own} numbers of "
+            f"model={cfg.model['label']}. Give the model the sizes of that network, and data with as many dimensions."
         )
     return fitting
+
+
+def _sizes(tensor: Tensor) -> list[int]:
+    return [n for n in tensor.shape if n > 1]
 
 
 def surrogate(cfg: RunConfig, spec: DatasetSpec, operator: nn.Module, normalizer: Normalizer) -> Surrogate:

@@ -120,7 +120,8 @@ def _surrogate(plan: Plan, train: Trajectories, processes: Processes) -> Surroga
         operator.load_state_dict(found, strict=False)
         if processes.is_first:
             fresh = [name for name, _ in operator.named_parameters() if name not in found]
-            print(f"Starting from {cfg.initial['run_id']}. Afresh: {', '.join(fresh) or 'nothing'}.")
+            source = cfg.initial.get("run_id") or cfg.initial["file"]
+            print(f"Starting from {source}. Afresh: {', '.join(fresh) or 'nothing'}.")
     normalizer = _normalizer(cfg, train)
     if processes.is_first:
         for remark in normalizer.remarks(train.spec).values():

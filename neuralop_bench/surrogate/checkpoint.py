@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import argparse
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from textwrap import shorten
 from typing import Any
 
+import safetensors.torch
 import torch
 from torch import Tensor, nn
 
@@ -63,6 +65,28 @@ def load(path: Path, device: torch.device | str = "cpu") -> dict[str, Any]:
         raise CheckpointError(
             f"The checkpoint {path} can't be read ({type(error).__name__}: {hdf5.words(error)}). "
             "Run the same command with force=true to start the run from scratch."
+        ) from error
+
+
+def load_published(path: Path) -> dict[str, Tensor]:
+    """Read the weights that other code has saved, by name: a safetensors file, or one of ``torch.save`` with a state
+    dict, perhaps under the key ``model`` or ``state_dict``. No code in the file is run.
+
+    Raises:
+        CheckpointError: it isn't such a file.
+    """
+    try:
+        if path.suffix == ".safetensors":
+            return safetensors.torch.load_file(path)
+        # Many training scripts save their arguments, too.
+        with torch.serialization.safe_globals([argparse.Namespace]):
+            content = torch.load(path, map_location="cpu", weights_only=True)
+        states = next((content[key] for key in ("model", "state_dict") if key in content), content)
+        return {name: value for name, value in states.items() if isinstance(value, Tensor)}
+    except Exception as error:  # a damaged file can raise any exception
+        raise CheckpointError(
+            f"{path} can't be read as weights ({type(error).__name__}). It must be a .safetensors file, or a state "
+            "dict that torch.save has written."
         ) from error
 
 

@@ -229,7 +229,9 @@ def test_impossible_runs_fail_before_any_data_is_made(tmp_path: Path, override: 
 
 
 @pytest.mark.usefixtures("no_figures")
-def test_a_run_starts_from_the_weights_of_a_run_on_other_data(smoke: Smoke, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_run_starts_from_the_weights_of_a_run_on_other_data(
+    smoke: Smoke, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     small = ("trainer.epochs=1", "splits.train=8", "splits.valid=4", "splits.test=4")
     first = smoke("dataset=burgers1d", *small)
     source = pipeline.run(first)
@@ -248,6 +250,12 @@ def test_a_run_starts_from_the_weights_of_a_run_on_other_data(smoke: Smoke, caps
     ):
         with pytest.raises(ConfigError, match=expected):
             pipeline.run(smoke("dataset=kdv1d", *small, other, start))
+    file = tmp_path / "published.pth"
+    torch.save(Surrogate.load(run_directory(first)).operator.state_dict(), file)
+    from_file = pipeline.run(smoke("dataset=kdv1d", *small, *still, f"init_from={file}"))
+    assert "Starting from published.pth. Afresh: nothing." in capsys.readouterr().out
+    assert from_file.config["initial"]["file"] == "published.pth"
+    assert from_file.metrics["rel_l2"] == record.metrics["rel_l2"]
     tuned.initial["sha256"] = "0" * 64
     with pytest.raises(ConfigError, match="has changed since"):
         pipeline.run(tuned)

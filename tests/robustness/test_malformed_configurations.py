@@ -245,7 +245,7 @@ MORE = [
     ("surrogate.solver=2", "surrogate.solver must be at most 1"),
     ("surrogate.solver_steps=2", "surrogate.solver_steps=2.0 has no effect without surrogate.solver"),
     ("surrogate.cutoff=0", "surrogate.cutoff must be at least"),
-    ("init_from=nowhere", "init_from=nowhere isn't the directory of a finished run with its weights"),
+    ("init_from=nowhere", "init_from=nowhere is neither a file of weights nor the directory of a finished run"),
     ("dataset.ladder=[1,0]", "dataset.ladder[1] must be at least"),
     ("preload_gib=nan", "preload_gib must be at least 0"),
     ("scheduler.warmup=2", "scheduler: Expected float between 0 and 1"),
