@@ -15,7 +15,7 @@ from neuralop_bench.config.recorded import for_evaluation
 from neuralop_bench.config.rules import require_one_process
 from neuralop_bench.config.schema import RunConfig
 from neuralop_bench.records.committed_board import ask_anew
-from neuralop_bench.records.record import RECORD_NAME, Evaluation, RunRecord
+from neuralop_bench.records.record import Evaluation, RunRecord
 from neuralop_bench.records.run_directory import clear_leftovers, move_aside, note_failure, sole_owner
 from neuralop_bench.runs import evaluation, finished, plan, splits
 from neuralop_bench.runs.training import train
@@ -77,7 +77,7 @@ def run(cfg: RunConfig, *, draws: bool = True) -> RunRecord:
         if (found := processes.first_does(lambda: finished.committed(cfg, who))) is not None:
             return finished.returned_from_board(found, cfg)
         require_one_process(cfg, processes.n)
-        if processes.first_does((folder / RECORD_NAME).exists) and not cfg.force:
+        if processes.first_does(lambda: finished.is_done(folder, cfg)) and not cfg.force:
             record = finished.returned(folder, cfg, processes, draws)
         else:
             record = _run(cfg, who, processes, draws)
@@ -148,7 +148,7 @@ def _taken(held: ExitStack, folder: Path, cfg: RunConfig) -> bool:
     held.enter_context(sole_owner(folder))
     if cfg.force and cfg.paths.board is not None:
         ask_anew(folder)
-    if (folder / RECORD_NAME).exists():
+    if finished.is_done(folder, cfg):
         return True
     clear_leftovers(folder)
     return False

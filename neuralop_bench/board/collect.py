@@ -101,7 +101,7 @@ def collect(folders: Sequence[Path]) -> Collection:
     files = _files(folders)
     refusals: list[Refusal] = []
     records = _readable(RunRecord.load, files.records, refusals)
-    found = [_Found(path, record, files.records[path]) for path, record in records]
+    found = [_Found(path, record, files.records[path]) for path, record in records if record.is_tested]
     found = _sift(found, _without_provenance, refusals)
     found = _sift(found, _contradiction, refusals)
     found = _once_each(found, lambda record: _place(Run(record)), refusals)

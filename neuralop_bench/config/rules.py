@@ -79,7 +79,12 @@ def validate(run: RunConfig) -> None:
         if not re.fullmatch(r"train|valid|test|test_\w+", split, re.ASCII):
             raise ConfigError(f"Unknown split splits.{split}: there are train, valid, test and test_<name>.")
     _require_streamable(run)
-    if "rel_l2" not in run.evaluator.metrics:
+    if not run.evaluator.on_test and (run.mode == "evaluate" or run.paths.board is not None):
+        raise ConfigError(
+            "evaluator.on_test=false leaves test closed, so there is nothing to evaluate again or to file on a board. "
+            "Use evaluator=standard, or leave out paths.board."
+        )
+    if run.evaluator.on_test and "rel_l2" not in run.evaluator.metrics:
         raise ConfigError(
             "evaluator.metrics lacks rel_l2, by which the board ranks. Add it, or use evaluator=standard."
         )

@@ -139,6 +139,7 @@ class EvaluatorConfig:
     """The measurements of a trained model.
 
     Attributes:
+        on_test: open test after the training. Without, a run only has its error on valid; no board takes it.
         metrics: constructors by name, for every test set.
         batch_size: samples predicted together.
         test_splits: further test sets of the dataset to measure on, or [all].
@@ -146,6 +147,7 @@ class EvaluatorConfig:
         ladder: compare with the solver itself on the grids of ``dataset.ladder``.
     """
 
+    on_test: bool = True
     metrics: dict[str, Any] = field(default_factory=dict)
     batch_size: int = 16
     test_splits: list[str] = field(default_factory=list)

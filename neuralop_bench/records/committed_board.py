@@ -57,8 +57,7 @@ class Committed:
         """Why the run counts as done, in words."""
         if self.record.status != "finished":
             return f"committed: {self.path}, {self.record.status}"
-        score = self.record.metrics.get("rel_l2")
-        return f"committed: {self.path}, " + (f"relative L2 {score:.4g}" if score is not None else "no relative L2")
+        return f"committed: {self.path}, {self.record.result}"
 
 
 class CommittedBoard:

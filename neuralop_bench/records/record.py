@@ -102,6 +102,8 @@ class RunRecord(_Saved):
         samples: columns of test before their mean over samples, in the order of the file: ``rel_l2``.
         profile: curves and fields of test, made by ``records.profile.Profile.to_json``; empty if the evaluator measured
             no spectra.
+
+    Everything of test is missing if ``is_tested`` is false.
     """
 
     run_id: RunId
@@ -129,6 +131,18 @@ class RunRecord(_Saved):
     samples: Samples = field(default_factory=dict)
     profile: Packed = field(default_factory=dict)
     format: Count = RECORD_FORMAT
+
+    @property
+    def is_tested(self) -> bool:
+        """Whether test was opened. Trials of a search only have an error on valid."""
+        return bool(self.config.get("evaluator", {}).get("on_test", True))
+
+    @property
+    def result(self) -> str:
+        """The error of a finished run in words."""
+        name, where = ("rel_l2", "") if self.is_tested else ("valid_rel_l2", " on valid")
+        score = self.metrics.get(name)
+        return "no relative L2" if score is None else f"relative L2{where} {score:.4g}"
 
     @property
     def fingerprint(self) -> str:

@@ -163,8 +163,7 @@ def _state_of_record(folder: Path) -> State:
         command, _ = _command_and_epochs(folder)
         return State("failed", str(error), command and f"{command} force=true")
     if record.status == "finished":
-        score = record.metrics.get("rel_l2")
-        return State("finished", f"relative L2 {score:.4g}" if score is not None else "no relative L2")
+        return State("finished", record.result)
     command = command_line(record.config.get("overrides", ()), "force=true")
     return State("diverged" if record.status == "diverged" else "failed", record.message, command)
 

@@ -30,6 +30,12 @@ def committed(cfg: RunConfig, who: Identity) -> Committed | None:
     return board.find(who.track, who.run_id(cfg.seed), evaluator, run=run_directory(cfg, who))
 
 
+def is_done(folder: Path, cfg: RunConfig) -> bool:
+    """Whether a run directory has all that is asked for. A trial of a search goes on with test, if asked."""
+    path = folder / RECORD_NAME
+    return path.exists() and (not cfg.evaluator.on_test or RunRecord.load(path).is_tested)
+
+
 def returned_from_board(found: Committed, cfg: RunConfig) -> RunRecord:
     """Return a committed run, and print whether it is still current.
 
@@ -54,7 +60,7 @@ def returned(folder: Path, cfg: RunConfig, processes: Processes, draws: bool) ->
     if record.status != "finished":
         raise diverged(record, folder, cfg, processes)
     _describe(f"This run is done: {folder / RECORD_NAME}", record, cfg)
-    print(report(folder / REPORT_NAME, record.files))
+    print(report(folder / REPORT_NAME, record.files) if record.is_tested else record.result)
     return record
 
 

@@ -78,13 +78,19 @@ def train(plan: Plan, processes: Processes) -> RunRecord:
             _save(record, plan, processes)
             tracker.finish(record.metrics, [], [])
             return record
-        peak_memory = cost.peak_memory_mb(processes.device)
+        spent = {**_spent(plan, progress), "peak_memory_mb": cost.peak_memory_mb(processes.device)}
+        if not cfg.evaluator.on_test:
+            untested = Score({}, {}, {"valid_rel_l2": progress.best_valid}, {}, spent)
+            record = _record(plan, processes, started, "finished", provenance, score=untested)
+            _save(record, plan, processes)
+            print(f"Finished: {record.result}")
+            tracker.finish(record.metrics, [], [])
+            return record
         test = data.open("test")
         score = scoring.score(cfg, surrogate, train, test, processes)
         score.metrics["valid_rel_l2"] = progress.best_valid
 
         def finish() -> tuple[RunRecord, list[Path]]:
-            spent = {**_spent(plan, progress), "peak_memory_mb": peak_memory}
             score.cost |= {**scoring.prediction_costs(surrogate, test, processes.device), **spent}
             files = score.write(plan.folder / run_directory.ERRORS_NAME, plan.folder / run_directory.REPORT_NAME)
             show(score.tables)

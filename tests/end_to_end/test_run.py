@@ -261,6 +261,20 @@ def test_a_run_starts_from_the_weights_of_a_run_on_other_data(
         pipeline.run(tuned)
 
 
+@pytest.mark.usefixtures("no_figures")
+def test_a_trial_leaves_test_closed_and_can_go_on_with_it(smoke: Smoke) -> None:
+    small = ("dataset=burgers1d", "trainer.epochs=1", "splits.train=8", "splits.valid=4", "splits.test=4", "seed=7")
+    trial = pipeline.run(smoke(*small, "evaluator=valid"))
+    assert (set(trial.metrics), set(trial.data)) == ({"valid_rel_l2"}, {"train", "valid"})
+    assert pipeline.run(smoke(*small, "evaluator=valid")) == trial
+    whole = pipeline.run(smoke(*small))
+    assert whole.metrics["rel_l2"] is not None
+    assert whole.metrics["valid_rel_l2"] == trial.metrics["valid_rel_l2"]
+    assert whole.cost["train_seconds"] == trial.cost["train_seconds"], "it wasn't trained again"
+    with pytest.raises(ConfigError, match="leaves test closed"):
+        smoke(*small, "evaluator=valid", "paths.board=board")
+
+
 @pytest.mark.parametrize("damage", [pytest.param("truncated", marks=pytest.mark.exhaustive), "flipped"])
 @pytest.mark.usefixtures("no_figures")
 def test_damaged_data_is_reported_and_left_alone(
