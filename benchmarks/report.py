@@ -44,16 +44,16 @@ is torch's fused version, except for neuralop and the plain FNO, whose complex p
 rate of a large matrix product, measured in the same turns.
 """
 TRANSFORMS = """\
-A layer of an FNO with 32 channels, forward and backward, by products with the kept modes and by fast transforms.
-Figures are bold if `is_faster_as_product` chooses the slower way.
+A spectral layer with 32 channels, forward and backward: transforms as matrix products with the kept modes, or as FFTs.
+Bold: `is_faster_as_product` chose the slower one.
 """
 DATA = """\
-On one core. Ratios are of medians, measured in turns. Figures of whole datasets (processes, lite data, peak memory)
+On one core. Ratios compare medians of alternating runs. Figures of whole datasets (processes, lite data, peak memory)
 come from `python -m benchmarks.datagen workers lite lite_flows memory`, the others from `make bench`.
 
-Beside exponax, our steps are faster where transforms take most of the time, and slower in one dimension, where half of
-it or more goes into operations on each number, which a compiler joins in exponax. For the linear equations, most of our
-time goes into diagnostics and copies.
+Compared with exponax, our steps are faster where FFTs dominate. In 1D they are mostly slower: half of the time or more
+goes into pointwise operations, which JAX's compiler fuses. For the linear equations, most of our time goes into
+diagnostics and copies.
 """
 DATA_GROWTH = {"points per axis of the solver": "seconds_per_sample_by_resolution", "samples": "seconds_by_samples"}
 GROWTH = """\
@@ -238,8 +238,8 @@ def _data(found: dict[str, Any], machine: str) -> Iterator[str]:
                 at_most=True,
             )
     if entry := found.get("data, darcy"):
-        row("darcy2d 12/3, speed-up over spsolve", entry["two_phase_12_3"]["ratio_spsolve"], 10, "{:.1f}x")
-        row("darcy2d smooth 1e6, speed-up over splu", entry["smooth_1e6"]["ratio_splu"], 1.5, "{:.1f}x")
+        row("darcy2d, two phases, speed-up over spsolve", entry["two_phase_12_3"]["ratio_spsolve"], 10, "{:.1f}x")
+        row("darcy2d, smooth, contrast 1e6, speed-up over splu", entry["smooth_1e6"]["ratio_splu"], 1.5, "{:.1f}x")
     if entry := found.get("data, steps"):
         for name, asked in (("64x64, batch 16", 1.5), ("128x128, batch 4", 2), ("256x256, batch 4", 2)):
             row(f"a step, speed-up over exponax, {name}", entry[name]["ratio_exponax"], asked, "{:.2f}x")

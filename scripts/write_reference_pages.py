@@ -42,8 +42,8 @@ _MODELS_HEAD = """\
 
 `python run.py model=<name>` trains one. Sizes and operations are those of the lite track's `ns2d`, a 64 x 64 grid with
 ten frames of history: real parameters, and the operations of one call for one sample. Errors are relative L2 on the
-lite board; a model without one hasn't been trained there yet. Options, shapes and departures from the papers are in
-the docstring of each class.
+lite board; a model without one hasn't been trained there, or can't be. Symbols, options, shapes and departures from
+the papers are in the docstring of each class.
 """
 
 

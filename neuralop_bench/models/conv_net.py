@@ -15,7 +15,7 @@ from neuralop_bench.layers.tables import ACTIVATIONS, Activation
 
 
 class ConvNet(nn.Module):
-    """A chain of convolutions over few points, all on the grid of the data.
+    """A chain of convolutions with small kernels, all on the grid of the data.
 
         v_0 = a,    v_{l+1} = act(C_l v_l) for l < n_layers,    u = C_n v_n
 

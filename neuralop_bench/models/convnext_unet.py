@@ -38,8 +38,8 @@ class Direction(nn.Module):
 
 
 class ConvNeXtUNet(nn.Module):
-    """U-Net whose levels are ConvNeXt blocks: wide convolutions of single channels take the place of full convolutions,
-    and networks at each point mix the channels. Most parameters and operations are in these networks.
+    """U-Net whose levels are ConvNeXt blocks: depthwise convolutions with wide kernels replace full ones, and
+    pointwise networks mix the channels. Most parameters and operations are in these networks.
 
         down:  x_0 = P a,           x_{k+1} = S_k B_k x_k,                      k = 0 ... n_levels - 1
         up:    y_n = B_n x_n,       y_{k-1} = T_k B'_k M_k [y_k, x_k],          k = n_levels ... 1

@@ -16,7 +16,7 @@ from neuralop_bench.layers.tables import ACTIVATIONS, NORMS, Activation
 
 
 class DilatedResNet(nn.Module):
-    """Residual network whose convolutions leave gaps between their points, first wider and wider, then narrower again.
+    """Residual network of dilated convolutions, whose dilation first grows and then shrinks.
 
         v_0 = P a,    v_{l+1} = v_l + D_m ... D_1 v_l,    D_i = act(C_i norm(.)),    u = Q v_n
 

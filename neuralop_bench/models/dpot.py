@@ -130,7 +130,7 @@ def _normalised(v: Float[Tensor, "batch *space width"], norm: nn.GroupNorm) -> F
 
 
 class DPOT(nn.Module):
-    """Frames are cut into patches and joined to one, with a matrix for each frame. Blocks mix the patches by a network
+    """Frames are cut into patches and summed, with one learned matrix per frame. Blocks mix the patches by a network
     that acts on their Fourier coefficients, and every patch is mapped back to its points.
 
         z_t = A act(E [a_t, s, x, t] + c) + b + p,           t = 1 ... n_frames

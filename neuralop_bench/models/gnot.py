@@ -134,8 +134,8 @@ class Block(nn.Module):
 
 
 class GNOT(nn.Module):
-    """Points with coordinates ask the input fields by linear attention. Feed-forward networks are soft mixtures, whose
-    gates depend on the position alone, so that parts of the domain can have networks of their own.
+    """Queries at the points' coordinates attend to the input fields by linear attention. Feed-forward networks are soft
+    mixtures, whose gates depend on the position alone, so that parts of the domain can have networks of their own.
 
         x_0 = X(p),    z = Z(a, p) + c,    x_{l+1} = B_l(x_l, z, p),    u = D(x_L)
 
