@@ -66,12 +66,18 @@ class ConvNeXtUNet(nn.Module):
         n_neck_blocks: further blocks on the coarsest grid.
         kernel: points along each axis of the kernels in the blocks, an odd number.
         layer_scale: initial scale of a block's change, a positive number.
+        max_width: most channels of a level; None for no bound, as published. In 1D, a level has half the points of the
+            one before and four times the products per point, so that without a bound the coarsest levels cost most.
+
+    Attributes:
+        idle: options that can't act, and why.
 
     Shapes: [batch, in_channels, *space] to [batch, out_channels, *space].
 
     Raises:
         DoesNotFit: a kernel would wrap around a periodic axis of the coarsest grid more than once.
-        ValueError: a size below 1, an even kernel, a ``layer_scale`` that isn't positive.
+        ValueError: a size below 1, a ``max_width`` below the width, an even kernel, a ``layer_scale`` that isn't
+            positive.
 
     Cost: a block has 8 channels^2 + (kernel^n_dims + 9) channels parameters, and about two operations per parameter and
     point.
@@ -102,16 +108,21 @@ class ConvNeXtUNet(nn.Module):
         n_neck_blocks: int = 1,
         kernel: int = 7,
         layer_scale: float = 1e-6,
+        max_width: int | None = None,
     ) -> None:
         super().__init__()
         require_at_least(1, _WHO, width=width, n_levels=n_levels, n_blocks=n_blocks, n_neck_blocks=n_neck_blocks)
         require_at_least(1, _WHO, kernel=kernel)
+        widest = width * 2**n_levels
+        most = widest if max_width is None else max_width
+        require_at_least(width, _WHO, max_width=most)
+        self.idle = {"max_width": f"the coarsest level has {widest} channels"} if most >= widest else {}
         if layer_scale <= 0:
             raise ValueError(f"{_WHO} needs model.layer_scale to be positive, got {layer_scale}.")
         _require_room(grid, n_levels, kernel)
         edges, n_dims = edges_of(grid), grid.n_dims
         self._nodes, self._multiple = grid.nodes, 2**n_levels
-        channels = [width * 2**level for level in range(n_levels + 1)]
+        channels = [min(width * 2**level, most) for level in range(n_levels + 1)]
         steps = list(itertools.pairwise(channels))
 
         def blocks(n_channels: int, n: int) -> nn.Sequential:

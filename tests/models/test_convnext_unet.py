@@ -34,19 +34,17 @@ def test_the_wells_network_has_the_size_of_its_weights_file() -> None:
     assert 4 * (sum(p.numel() for p in model.parameters()) + unused) == pytest.approx(74.4e6, abs=0.07e6)
 
 
-@pytest.mark.parametrize("n_dims", [1, 2, 3])
-def test_parameter_count_follows_the_closed_form(n_dims: int) -> None:
-    grid = Grid.periodic(16, n_dims)
-    model = ConvNeXtUNet(
-        in_channels=2, out_channels=3, grid=grid, width=4, n_levels=2, n_blocks=2, n_neck_blocks=3, kernel=5
-    )
+@pytest.mark.parametrize(("n_dims", "max_width", "c"), [(1, None, 16), (2, None, 16), (3, None, 16), (1, 10, 10)])
+def test_parameter_count_follows_the_closed_form(n_dims: int, max_width: int | None, c: int) -> None:
+    grid, sizes = Grid.periodic(16, n_dims), {"width": 4, "n_levels": 2, "n_blocks": 2, "n_neck_blocks": 3}
+    model = ConvNeXtUNet(in_channels=2, out_channels=3, grid=grid, kernel=5, max_width=max_width, **sizes)
 
     def block(c: int) -> int:
         return 8 * c**2 + (5**n_dims + 9) * c
 
     ends = 3**n_dims * (2 * 4 + 4 * 3) + 4 + 3
-    steps = sum(2 * 2**n_dims * a * b + 2 * (a + b) for a, b in ((4, 8), (8, 16)))
-    blocks = 2 * block(4) + 2 * block(8) + 3 * block(16) + 2 * block(16) + 2 * block(8)
+    steps = sum(2 * 2**n_dims * a * b + 2 * (a + b) for a, b in ((4, 8), (8, c)))
+    blocks = 2 * block(4) + 2 * block(8) + 3 * block(c) + 2 * block(c) + 2 * block(8)
     merge = 2 * 8 * 8 + 8
     assert sum(p.numel() for p in model.parameters()) == ends + steps + blocks + merge
 
@@ -125,6 +123,7 @@ def test_a_convolution_in_groups_is_one_convolution_for_each(groups: int, edges:
         ({"n_blocks": 0}, "needs model.n_blocks to be at least 1"),
         ({"n_neck_blocks": 0}, "needs model.n_neck_blocks to be at least 1"),
         ({"kernel": 4}, "odd kernel, got 4"),
+        ({"width": 8, "max_width": 4}, "needs model.max_width to be at least 8, got 4"),
         ({"layer_scale": 0.0}, "model.layer_scale to be positive, got 0.0"),
         ({"n_levels": 3}, "16 points to 2, which a kernel of 7.*n_levels must be at most 2. Lower it or model.kernel"),
         ({"n_levels": 1, "kernel": 19}, "16 points to 8, which a kernel of 19.*Lower model.kernel"),
