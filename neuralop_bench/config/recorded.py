@@ -94,7 +94,7 @@ def for_evaluation(asked: RunConfig) -> tuple[RunConfig, RunRecord]:
     folder = Path(asked.run)
     record = RunRecord.load(folder / RECORD_NAME)
     run = of_record(record, folder, asked.trust, data=asked.paths.data)
-    if "evaluator" in roots.values():
+    if "evaluator" in roots.values() or not record.is_tested:
         run.evaluator, run.choices["evaluator"] = asked.evaluator, asked.choices.get("evaluator", "standard")
     if keys & {"paths", "paths.data"}:  # an option sets all paths
         run.paths.data = asked.paths.data

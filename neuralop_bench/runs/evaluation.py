@@ -96,8 +96,13 @@ def score_again(cfg: RunConfig, record: RunRecord, folder: Path) -> tuple[Score,
         valid and test.
 
     Raises:
-        RunError: the run isn't finished, or the data here differ from the record's.
+        RunError: the run isn't finished or has no errors on test, or the data here differ from the record's.
     """
+    if not record.is_tested:
+        raise RunError(
+            f"The run in {folder} was never evaluated on test, so its record has nothing to compare with. Repeat its "
+            "command with evaluator=standard: it goes on from there."
+        )
     alone = Processes(device=environment.resolve_device(cfg.device))
     return _scored(cfg, record, folder, alone, thorough=False)
 

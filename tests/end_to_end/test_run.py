@@ -26,6 +26,7 @@ from neuralop_bench.config.schema import RunConfig
 from neuralop_bench.records.record import RunRecord
 from neuralop_bench.records.run_directory import RunError
 from neuralop_bench.surrogate.surrogate import Surrogate
+from neuralop_bench.verify import verify
 
 ROOT = Path(__file__).parents[2]
 
@@ -267,8 +268,12 @@ def test_a_trial_leaves_test_closed_and_can_go_on_with_it(smoke: Smoke) -> None:
     trial = pipeline.run(smoke(*small, "evaluator=valid"))
     assert (set(trial.metrics), set(trial.data)) == ({"valid_rel_l2"}, {"train", "valid"})
     assert pipeline.run(smoke(*small, "evaluator=valid")) == trial
+    folder = run_directory(smoke(*small))
+    with pytest.raises(RunError, match="never evaluated on test"):
+        verify(folder)
+    again = pipeline.evaluate_again(compose("mode=evaluate", f"run={folder}"))
     whole = pipeline.run(smoke(*small))
-    assert whole.metrics["rel_l2"] is not None
+    assert whole.metrics["rel_l2"] == again.metrics["rel_l2"]
     assert whole.metrics["valid_rel_l2"] == trial.metrics["valid_rel_l2"]
     assert whole.cost["train_seconds"] == trial.cost["train_seconds"], "it wasn't trained again"
     with pytest.raises(ConfigError, match="leaves test closed"):
