@@ -8,13 +8,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.functional import gelu
-from torch.utils.checkpoint import checkpoint
 
 from data_gen.grids import Grid
 from neuralop_bench.layers.coordinates import append_coordinates
 from neuralop_bench.layers.mlp import Perceptron, Pointwise
 from neuralop_bench.layers.options import require_at_least
 from neuralop_bench.layers.precision import unrounded, widened
+from neuralop_bench.layers.recomputed import recomputed
 
 _WHO = "GNOT"
 
@@ -91,7 +91,7 @@ class Mixture(nn.Module):
         self, v: Float[Tensor, "batch n width"], gates: Float[Tensor, "n n_experts"]
     ) -> Float[Tensor, "batch n width"]:
         # The gradient computes the activation again instead of keeping it: it is the widest field of the network.
-        hidden = checkpoint(_gated, self.first.channels_last(v), gates.to(v), use_reentrant=False)
+        hidden = recomputed(_gated, self.first.channels_last(v), gates.to(v))
         out = hidden @ self.weight.T
         with unrounded(v):
             # The bias's gradient is a sum over all points that nearly cancels, so none of its terms is rounded.

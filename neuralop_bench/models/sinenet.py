@@ -9,13 +9,13 @@ from typing import ClassVar, cast
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from data_gen.grids import Grid, Nodes
 from neuralop_bench.layers.conv import Conv, Edge, edges_of, extend
 from neuralop_bench.layers.mlp import Pointwise
 from neuralop_bench.layers.options import choose, require_at_least
 from neuralop_bench.layers.padding import crop, pad_to_multiple
+from neuralop_bench.layers.recomputed import recomputed
 from neuralop_bench.layers.resample import resample
 from neuralop_bench.layers.tables import ACTIVATIONS, AVERAGE_POOL, NORMS, Activation
 
@@ -144,7 +144,7 @@ class _Block(nn.Module):
         h = first if second is None else torch.cat([first, second.to(first)], dim=1)
         for conv, norm in zip(self.convs, self.norms, strict=True):
             # The gradient normalises again instead of keeping the normalised field.
-            h = checkpoint(lambda v, norm=norm: self._act(norm(v)), conv(h), use_reentrant=False)
+            h = recomputed(lambda v, norm=norm: self._act(norm(v)), conv(h))
         return h + self.shortcut(first)
 
 
