@@ -77,7 +77,7 @@ def run(cfg: RunConfig, *, draws: bool = True) -> RunRecord:
         if (found := processes.first_does(lambda: finished.committed(cfg, who))) is not None:
             return finished.returned_from_board(found, cfg)
         require_one_process(cfg, processes.n)
-        if processes.first_does(lambda: finished.is_done(folder, cfg)) and not cfg.force:
+        if not cfg.force and processes.first_does(lambda: finished.is_done(folder, cfg)):
             record = finished.returned(folder, cfg, processes, draws)
         else:
             record = _run(cfg, who, processes, draws)

@@ -6,14 +6,15 @@ import multiprocessing
 import os
 import signal
 import threading
+import traceback
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor, as_completed
-from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
+from concurrent.futures import Future, ThreadPoolExecutor, as_completed
+from contextlib import contextmanager, suppress
 from itertools import islice
 from multiprocessing import connection, resource_tracker
-from multiprocessing.process import BaseProcess
+from multiprocessing.connection import Connection
+from queue import SimpleQueue
 from typing import Any
 
 import torch
@@ -73,13 +74,13 @@ class JobsAhead(Iterator[Any]):
     def __init__(self, jobs: Iterable[Job], *, workers: int, ahead: int, remedy: str) -> None:
         self._jobs, self._ahead, self._remedy = iter(jobs), ahead, remedy
         self._results: deque[Future[Any]] = deque()
-        self._workers: set[BaseProcess] = set()
-        self._pool = _pool(workers) if workers else None
+        self._n_workers = workers
+        self._workers: _Workers | None = None
         self._submit()
 
     def __next__(self) -> Any:
         try:
-            if self._pool is None:
+            if not self._n_workers:
                 (result,) = _in_turn([next(self._jobs)])
                 return result
             if not self._results:
@@ -89,7 +90,7 @@ class JobsAhead(Iterator[Any]):
             raise
         except BaseException as error:
             self.close()
-            if isinstance(error, BrokenProcessPool):
+            if isinstance(error, _WorkerDiedError):
                 raise GenerationError(f"A worker process died, perhaps for lack of memory. {self._remedy}") from error
             if isinstance(error, Exception) and _is_lack_of_memory(error):
                 raise GenerationError(f"There isn't enough memory to generate the data. {self._remedy}") from error
@@ -107,23 +108,20 @@ class JobsAhead(Iterator[Any]):
         """Stop the workers, even in the middle of a job. There are no further results."""
         self._jobs = iter(())
         self._results.clear()
-        if self._pool is not None:
-            for worker in self._workers:  # nobody needs the jobs that are running, which may take minutes
-                worker.kill()
-            self._workers.clear()
-            self._pool.shutdown(wait=True, cancel_futures=True)
+        if self._workers is not None:
+            self._workers.kill()  # nobody needs the jobs that are running, which may take minutes
 
     def _submit(self) -> None:
-        if self._pool is None:
+        if not self._n_workers:
             return
-        for job in islice(self._jobs, self._ahead - len(self._results)):
-            others = set(multiprocessing.active_children())
-            with _signals_held():  # the pool starts processes as jobs arrive
-                self._results.append(self._pool.submit(_alone, *job))
-            self._workers |= set(multiprocessing.active_children()) - others
-        if not self._results:  # all jobs are done, so the workers end by themselves
-            self._pool.shutdown(wait=True)
-            self._workers.clear()
+        jobs = list(islice(self._jobs, self._ahead - len(self._results)))
+        if jobs and self._workers is None:
+            self._workers = _Workers(min(self._n_workers, len(jobs)))
+        for job in jobs:
+            assert self._workers is not None
+            self._results.append(self._workers.submit(job))
+        if not self._results:  # all jobs are done
+            self.close()
 
 
 @contextmanager
@@ -150,32 +148,84 @@ def _in_turn(jobs: Sequence[Job]) -> Iterator[Any]:
         yield _alone(*job)
 
 
-def _in_pool(jobs: Sequence[Job], workers: int) -> Iterator[Any]:
-    pool = _pool(workers)
-    others = multiprocessing.active_children()
+def _in_pool(jobs: Sequence[Job], n_workers: int) -> Iterator[Any]:
+    workers = _Workers(n_workers)
     try:
-        with _signals_held():
-            futures = [pool.submit(_alone, *job) for job in jobs]
-        for future in as_completed(futures):
+        for future in as_completed([workers.submit(job) for job in jobs]):
             yield future.result()
-    except BrokenProcessPool as error:
+    except _WorkerDiedError as error:
         raise GenerationError(
             "A worker process died, perhaps for lack of memory. Run the same command again to solve the "
             "missing shards, with fewer workers (workers=1) if it happens again."
         ) from error
-    except BaseException:
-        # Stopped, or a job failed: nobody needs the jobs that are running, which may take minutes.
-        for worker in multiprocessing.active_children():
-            if worker not in others:
-                worker.kill()
-        raise
     finally:
-        pool.shutdown(wait=True, cancel_futures=True)
+        workers.kill()  # stopped, or a job failed: nobody needs the jobs that are running, which may take minutes
 
 
-def _pool(workers: int) -> ProcessPoolExecutor:
-    # Spawned, not forked: a fork of a process with running thread pools can hang.
-    return ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), _start_worker)
+class _WorkerDiedError(Exception):
+    """A process has ended without the result of its job."""
+
+
+class _Workers:
+    """Processes that can be killed at any time, even while they send a result.
+
+    Each has its own pipe, so its end is seen as the end of the pipe. The processes of a ``ProcessPoolExecutor`` share
+    one, which the parent holds open, too: it waits for ever for the rest of a result whose sender was killed.
+    """
+
+    def __init__(self, n_workers: int) -> None:
+        # Spawned, not forked: a fork of a process with running thread pools can hang.
+        context = multiprocessing.get_context("spawn")
+        self._threads = ThreadPoolExecutor(n_workers)
+        self._processes = []
+        self._idle: SimpleQueue[Connection] = SimpleQueue()
+        with _signals_held():
+            for _ in range(n_workers):
+                ours, theirs = context.Pipe()
+                process = context.Process(target=_work, args=(theirs,), daemon=True)
+                process.start()
+                theirs.close()
+                self._processes.append(process)
+                self._idle.put(ours)
+
+    def submit(self, job: Job) -> Future[Any]:
+        return self._threads.submit(self._send, job)
+
+    def _send(self, job: Job) -> Any:
+        worker = self._idle.get()  # there are as many as threads
+        try:
+            worker.send(job)
+            result, error = worker.recv()
+        except (EOFError, OSError) as end:
+            raise _WorkerDiedError from end
+        finally:
+            self._idle.put(worker)
+        if error is not None:
+            raise error
+        return result
+
+    def kill(self) -> None:
+        for process in self._processes:
+            process.kill()
+        self._threads.shutdown(cancel_futures=True)
+        for process in self._processes:
+            process.join()
+
+
+def _work(parent: Connection) -> None:
+    _start_worker()
+    with suppress(EOFError, BrokenPipeError):  # the parent has ended
+        while True:
+            job = parent.recv()
+            parent.send(_outcome(*job))
+
+
+def _outcome(function: Callable[..., Any], arguments: tuple[Any, ...]) -> tuple[Any, Exception | None]:
+    try:
+        return _alone(function, arguments), None
+    except Exception as error:
+        error.add_note(traceback.format_exc())
+        return None, error
 
 
 @contextmanager

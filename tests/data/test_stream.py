@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from helpers.jobs import Breaking, die, fail, sleep_beyond
+from helpers.jobs import Breaking, die, die_in_the_middle_of_the_result, fail, sleep_beyond
 
 from data_gen.generation import cache, shards
 from data_gen.generation.pool import GenerationError, Job, JobsAhead
@@ -135,8 +135,9 @@ def test_an_error_of_a_job_arrives_and_ends_the_workers(
     assert not multiprocessing.active_children()
 
 
-def test_a_worker_that_dies_is_explained() -> None:
-    ahead = JobsAhead([(die, ())] * 3, workers=1, ahead=2, remedy="Turn a knob.")
+@pytest.mark.parametrize("job", [die, die_in_the_middle_of_the_result])
+def test_a_worker_that_dies_is_explained(job: Callable[[], object]) -> None:
+    ahead = JobsAhead([(job, ())] * 3, workers=1, ahead=2, remedy="Turn a knob.")
     with pytest.raises(GenerationError, match=r"worker process died.*Turn a knob"):
         next(ahead)
     assert not multiprocessing.active_children()

@@ -7,6 +7,7 @@ import signal
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from multiprocessing.connection import Connection
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +22,21 @@ def fail(error: Exception) -> None:
 
 def die() -> None:
     os.kill(os.getpid(), signal.SIGKILL)
+
+
+def die_in_the_middle_of_the_result() -> bytes:
+    """The result has 1 MB, and this process ends when half of it is sent."""
+    send = Connection._send
+
+    def send_half(connection: Connection, buffer: bytes) -> None:
+        if len(buffer) < 2**20:
+            send(connection, buffer)
+            return
+        send(connection, buffer[: 2**19])
+        die()
+
+    Connection._send = send_half
+    return bytes(2**20)
 
 
 def sleep_beyond(last: int, number: int, sign: str) -> int:
