@@ -89,6 +89,11 @@ def _run(path: Path) -> Run:
             f"{path} is of a run that {record.status}{record.message and f' ({record.message})'}, so there are no "
             "errors to compare. Fix the cause and run it again with force=true."
         )
+    if not record.is_tested:
+        raise CompareError(
+            f"{path} is of a run that was never evaluated on test. Repeat its command with evaluator=standard: it goes "
+            "on from there."
+        )
     run, refusals = joined(record, [(entry, Evaluation.load(entry)) for entry in _evaluations_of(path)])
     board = _board_of(path)
     known = {} if board is None else known_test_data([board], refusals)

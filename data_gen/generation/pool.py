@@ -216,8 +216,12 @@ def _work(parent: Connection) -> None:
     _start_worker()
     with suppress(EOFError, BrokenPipeError):  # the parent has ended
         while True:
-            job = parent.recv()
-            parent.send(_outcome(*job))
+            outcome = _outcome(*parent.recv())
+            try:
+                parent.send(outcome)
+            except Exception as reason:  # it can't be pickled
+                error = outcome[1] or reason
+                parent.send((None, RuntimeError(f"{type(error).__name__}: {error}")))
 
 
 def _outcome(function: Callable[..., Any], arguments: tuple[Any, ...]) -> tuple[Any, Exception | None]:

@@ -84,6 +84,11 @@ def validate(run: RunConfig) -> None:
             "evaluator.on_test=false leaves test closed, so there is nothing to evaluate again or to file on a board. "
             "Use evaluator=standard, or leave out paths.board."
         )
+    if not run.evaluator.on_test and run.evaluator.is_thorough:
+        raise ConfigError(
+            "evaluator.on_test=false leaves test closed, so evaluator.test_splits and evaluator.ladder have nothing to "
+            "measure. Leave them out, or use evaluator=thorough."
+        )
     if run.evaluator.on_test and "rel_l2" not in run.evaluator.metrics:
         raise ConfigError(
             "evaluator.metrics lacks rel_l2, by which the board ranks. Add it, or use evaluator=standard."

@@ -93,7 +93,7 @@ class CommittedBoard:
             return None
         for path in self._index(RECORDS, track).get(run_id, ()):
             record = _readable(RunRecord, path)
-            if record is None or record.run_id != run_id or record.status not in _ENDED:
+            if record is None or record.run_id != run_id or record.status not in _ENDED or not record.is_tested:
                 continue
             is_whole = evaluator is None or record.status == "diverged"  # a run that diverged has nothing to evaluate
             if is_whole or self._has_evaluation(track, run_id, evaluator):
@@ -122,6 +122,11 @@ class CommittedBoard:
         record = RunRecord.load(run / RECORD_NAME)
         if record.status not in _ENDED:
             raise FilingError(f"The run in {run} {record.status}: only runs that finished or diverged can be filed.")
+        if not record.is_tested:
+            raise FilingError(
+                f"The run in {run} was never evaluated on test. Repeat its command with evaluator=standard: it goes on "
+                "from there."
+            )
         evaluations = _evaluations(run, record)
         target = self._place(record)
         done, note = self._make_way(record, target)

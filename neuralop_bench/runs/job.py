@@ -19,6 +19,7 @@ from neuralop_bench.records.committed_board import Committed, CommittedBoard, Fi
 from neuralop_bench.records.record import EVALUATIONS
 from neuralop_bench.records.run_directory import State, state
 from neuralop_bench.runs.effect import require_effect
+from neuralop_bench.runs.finished import is_done
 from neuralop_bench.runs.splits import source_of
 from neuralop_bench.runtime.hydra_internals import composed_job
 
@@ -60,8 +61,13 @@ class Job:
     def is_done(self) -> bool:
         """Whether there is nothing left to launch."""
         progress = self.state.progress
-        is_evaluated = self.committed is not None or self.evaluation is None or self.evaluation.exists()
-        return progress == "diverged" or (progress == "finished" and is_evaluated)
+        if progress not in ("finished", "diverged"):
+            return False
+        if self.committed is not None:
+            return True
+        if self.folder is not None and self.run is not None and not is_done(self.folder, self.run):
+            return False  # a trial of a search, whose test is asked for now
+        return progress == "diverged" or self.evaluation is None or self.evaluation.exists()
 
     @property
     def is_forced(self) -> bool:

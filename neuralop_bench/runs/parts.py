@@ -16,6 +16,7 @@ from neuralop_bench.config import constructors
 from neuralop_bench.config.constructors import ConfigError, InapplicableError
 from neuralop_bench.config.schema import RunConfig, constructor, n_pairs
 from neuralop_bench.layers.options import Inapplicable
+from neuralop_bench.records.record import RECORD_NAME
 from neuralop_bench.records.run_directory import BEST_NAME
 from neuralop_bench.surrogate import checkpoint
 from neuralop_bench.surrogate.coarse_solver import CoarseSolver
@@ -56,6 +57,10 @@ def fitting_weights(cfg: RunConfig, operator: nn.Module) -> dict[str, Tensor]:
     file = source if source.is_file() else source / BEST_NAME
     if hashlib.sha256(file.read_bytes()).hexdigest() != cfg.initial["sha256"]:
         raise ConfigError(f"{file} has changed since this run began. Start it anew with force=true.")
+    if source.is_file() and (source.parent / RECORD_NAME).exists():
+        raise ConfigError(
+            f"init_from={source} is a file of a run. Name the run's directory: init_from={source.parent}."
+        )
     if source.is_file():
         given = getattr(operator, "from_published", dict)(checkpoint.load_published(source))
     else:

@@ -23,6 +23,7 @@ from neuralop_bench.data.sources import Source
 from neuralop_bench.data.trajectories import require_frames
 from neuralop_bench.records.run_directory import RunError, state
 from neuralop_bench.runs.effect import require_effect
+from neuralop_bench.runs.finished import is_done
 from neuralop_bench.runs.rehearsal import rehearse
 from neuralop_bench.runs.splits import measured, source_of, split_of
 from neuralop_bench.runtime import environment
@@ -152,6 +153,8 @@ def describe(plan: Plan) -> str:
         "resumable": f"resumes where it stopped ({where.reason})",
         "failed": f"failed, and would be tried again: {where.reason}",
     }[where.progress]
+    if where.progress in ("finished", "diverged") and not is_done(plan.folder, cfg):
+        progress = f"trained without test ({where.reason}); the command goes on with test"
     if cfg.force and where.progress in ("finished", "diverged"):
         progress = "already finished; force=true moves it aside and runs it again"
     activations = "unknown" if plan.activation_bytes is None else size(plan.activation_bytes)

@@ -79,6 +79,8 @@ def train(plan: Plan, processes: Processes) -> RunRecord:
             tracker.finish(record.metrics, [], [])
             return record
         spent = {**_spent(plan, progress), "peak_memory_mb": cost.peak_memory_mb(processes.device)}
+        if (trial := plan.folder / RECORD_NAME).exists():  # it was trained before, and nothing is now
+            spent["peak_memory_mb"] = RunRecord.load(trial).cost.get("peak_memory_mb")
         if not cfg.evaluator.on_test:
             untested = Score({}, {}, {"valid_rel_l2": progress.best_valid}, {}, spent)
             record = _record(plan, processes, started, "finished", provenance, score=untested)

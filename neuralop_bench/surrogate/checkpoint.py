@@ -81,8 +81,12 @@ def load_published(path: Path) -> dict[str, Tensor]:
         # Many training scripts save their arguments, too.
         with torch.serialization.safe_globals([argparse.Namespace]):
             content = torch.load(path, map_location="cpu", weights_only=True)
-        states = next((content[key] for key in ("model", "state_dict") if key in content), content)
-        return {name: value for name, value in states.items() if isinstance(value, Tensor)}
+        held = (content.get(key) for key in ("model", "state_dict", "model_state_dict"))
+        states = next((entry for entry in held if isinstance(entry, Mapping)), content)
+        found = {name.removeprefix("module."): value for name, value in states.items() if isinstance(value, Tensor)}
+        if not found:
+            raise ValueError("no tensors")
+        return found
     except Exception as error:  # a damaged file can raise any exception
         raise CheckpointError(
             f"{path} can't be read as weights ({type(error).__name__}). It must be a .safetensors file, or a state "

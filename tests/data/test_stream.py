@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from helpers.jobs import Breaking, die, die_in_the_middle_of_the_result, fail, sleep_beyond
+from helpers.jobs import Breaking, die, die_in_the_middle_of_the_result, fail, fail_with_a_lock, sleep_beyond
 
 from data_gen.generation import cache, shards
 from data_gen.generation.pool import GenerationError, Job, JobsAhead
@@ -133,6 +133,14 @@ def test_an_error_of_a_job_arrives_and_ends_the_workers(
     with pytest.raises(kind, match=text):
         next(ahead)
     assert not multiprocessing.active_children()
+
+
+def test_an_error_that_cannot_be_sent_arrives_in_words() -> None:
+    with (
+        JobsAhead([(fail_with_a_lock, ())], workers=1, ahead=1, remedy="Turn a knob.") as ahead,
+        pytest.raises(RuntimeError, match=r"ArithmeticError.*the step became 0"),
+    ):
+        next(ahead)
 
 
 @pytest.mark.parametrize("job", [die, die_in_the_middle_of_the_result])

@@ -23,8 +23,11 @@ from neuralop_bench.config.constructors import ConfigError
 from neuralop_bench.config.identity import identity, run_directory
 from neuralop_bench.config.messages import describe
 from neuralop_bench.config.schema import RunConfig
+from neuralop_bench.records.committed_board import CommittedBoard, FilingError
 from neuralop_bench.records.record import RunRecord
 from neuralop_bench.records.run_directory import RunError
+from neuralop_bench.runs import plan
+from neuralop_bench.runs.job import Job
 from neuralop_bench.surrogate.surrogate import Surrogate
 from neuralop_bench.verify import verify
 
@@ -257,13 +260,15 @@ def test_a_run_starts_from_the_weights_of_a_run_on_other_data(
     assert "Starting from published.pth. Afresh: nothing." in capsys.readouterr().out
     assert from_file.config["initial"]["file"] == "published.pth"
     assert from_file.metrics["rel_l2"] == record.metrics["rel_l2"]
+    with pytest.raises(ConfigError, match="is a file of a run"):
+        pipeline.run(smoke("dataset=kdv1d", *small, f"init_from={run_directory(first) / 'best.pt'}"))
     tuned.initial["sha256"] = "0" * 64
     with pytest.raises(ConfigError, match="has changed since"):
         pipeline.run(tuned)
 
 
 @pytest.mark.usefixtures("no_figures")
-def test_a_trial_leaves_test_closed_and_can_go_on_with_it(smoke: Smoke) -> None:
+def test_a_trial_leaves_test_closed_and_can_go_on_with_it(smoke: Smoke, tmp_path: Path) -> None:
     small = ("dataset=burgers1d", "trainer.epochs=1", "splits.train=8", "splits.valid=4", "splits.test=4", "seed=7")
     trial = pipeline.run(smoke(*small, "evaluator=valid"))
     assert (set(trial.metrics), set(trial.data)) == ({"valid_rel_l2"}, {"train", "valid"})
@@ -271,13 +276,20 @@ def test_a_trial_leaves_test_closed_and_can_go_on_with_it(smoke: Smoke) -> None:
     folder = run_directory(smoke(*small))
     with pytest.raises(RunError, match="never evaluated on test"):
         verify(folder)
+    with pytest.raises(FilingError, match="never evaluated on test"):
+        CommittedBoard(tmp_path).file(folder)
+    valid, standard = (Job((), run=smoke(*small, *more), folder=folder) for more in (["evaluator=valid"], []))
+    assert (valid.is_done, standard.is_done) == (True, False)
+    assert "the command goes on with test" in plan.describe(plan.make(smoke(*small), identity(smoke(*small))))
     again = pipeline.evaluate_again(compose("mode=evaluate", f"run={folder}"))
     whole = pipeline.run(smoke(*small))
     assert whole.metrics["rel_l2"] == again.metrics["rel_l2"]
     assert whole.metrics["valid_rel_l2"] == trial.metrics["valid_rel_l2"]
-    assert whole.cost["train_seconds"] == trial.cost["train_seconds"], "it wasn't trained again"
-    with pytest.raises(ConfigError, match="leaves test closed"):
-        smoke(*small, "evaluator=valid", "paths.board=board")
+    for name in ("train_seconds", "peak_memory_mb"):
+        assert whole.cost[name] == trial.cost[name], "it wasn't trained again"
+    for more in ("paths.board=board", "evaluator.test_splits=[all]"):
+        with pytest.raises(ConfigError, match="leaves test closed"):
+            smoke(*small, "evaluator=valid", more)
 
 
 @pytest.mark.parametrize("damage", [pytest.param("truncated", marks=pytest.mark.exhaustive), "flipped"])

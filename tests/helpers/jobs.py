@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,6 +19,11 @@ from data_gen.spec import Samples
 
 def fail(error: Exception) -> None:
     raise error
+
+
+def fail_with_a_lock() -> None:
+    """The error can't be sent to another process."""
+    raise ArithmeticError("the step became 0", threading.Lock())
 
 
 def die() -> None:

@@ -77,3 +77,9 @@ def test_a_file_without_weights_says_what_it_should_be(tmp_path: Path) -> None:
     path.write_text("nothing")
     with pytest.raises(checkpoint.CheckpointError, match="can't be read as weights"):
         checkpoint.load_published(path)
+
+
+@pytest.mark.parametrize("wrap", [lambda w: {"model": "gnot", "model_state_dict": w, "epoch": 3}, lambda w: w])
+def test_weights_are_found_in_what_training_scripts_save(wrap: Callable[[Any], Any], tmp_path: Path) -> None:
+    torch.save(wrap({"module.a": torch.ones(2)}), tmp_path / "weights.pth")
+    assert list(checkpoint.load_published(tmp_path / "weights.pth")) == ["a"]
