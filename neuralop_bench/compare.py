@@ -24,7 +24,15 @@ from neuralop_bench.board.comparison import CompareError, Side, check, tables, v
 from neuralop_bench.board.run import Run
 from neuralop_bench.evaluation import statistics
 from neuralop_bench.records import run_directory
-from neuralop_bench.records.record import EVALUATIONS, RECORD_NAME, RECORDS, Evaluation, RecordError, RunRecord
+from neuralop_bench.records.record import (
+    EVALUATIONS,
+    RECORD_NAME,
+    RECORDS,
+    UNTESTED,
+    Evaluation,
+    RecordError,
+    RunRecord,
+)
 from neuralop_bench.records.run_directory import ERRORS_NAME
 from neuralop_bench.runtime.table import plain, show
 
@@ -90,10 +98,7 @@ def _run(path: Path) -> Run:
             "errors to compare. Fix the cause and run it again with force=true."
         )
     if not record.is_tested:
-        raise CompareError(
-            f"{path} is of a run that was never evaluated on test. Repeat its command with evaluator=standard: it goes "
-            "on from there."
-        )
+        raise CompareError(f"{path} is of a run that {UNTESTED}")
     run, refusals = joined(record, [(entry, Evaluation.load(entry)) for entry in _evaluations_of(path)])
     board = _board_of(path)
     known = {} if board is None else known_test_data([board], refusals)

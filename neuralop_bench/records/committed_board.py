@@ -21,6 +21,7 @@ from neuralop_bench.records.record import (
     EVALUATIONS,
     RECORD_NAME,
     RECORDS,
+    UNTESTED,
     VERIFICATIONS,
     Evaluation,
     RecordError,
@@ -115,7 +116,8 @@ class CommittedBoard:
             A line for each change; empty if everything was already there.
 
         Raises:
-            FilingError: the run neither finished nor diverged, or a run of another row has its name.
+            FilingError: the run neither finished nor diverged, was never evaluated on test, or has the name of a run of
+                another row.
             RecordError: the record or an evaluation can't be read.
             WriteError: the board can't be written.
         """
@@ -123,10 +125,7 @@ class CommittedBoard:
         if record.status not in _ENDED:
             raise FilingError(f"The run in {run} {record.status}: only runs that finished or diverged can be filed.")
         if not record.is_tested:
-            raise FilingError(
-                f"The run in {run} was never evaluated on test. Repeat its command with evaluator=standard: it goes on "
-                "from there."
-            )
+            raise FilingError(f"The run in {run} {UNTESTED}")
         evaluations = _evaluations(run, record)
         target = self._place(record)
         done, note = self._make_way(record, target)

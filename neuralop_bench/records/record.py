@@ -45,6 +45,9 @@ RECORD_NAME = "record.json"
 # Folders on a committed board, each with a subfolder per track. In a run directory, the last two are beside the record.
 RECORDS, EVALUATIONS, VERIFICATIONS = "records", "evaluations", "verifications"
 
+# What a message says of a run whose record isn't tested.
+UNTESTED = "was never evaluated on test. Repeat its command with evaluator=standard: it goes on from there."
+
 # A score closer than this factor to the error of its test data says as much about the data as about the model.
 DATA_ERROR_MARGIN = 3.0
 

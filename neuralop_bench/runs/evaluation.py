@@ -12,7 +12,7 @@ from typing import Any
 from data_gen.agreement import agree
 from neuralop_bench.config.identity import evaluator_name
 from neuralop_bench.config.schema import RunConfig
-from neuralop_bench.records.record import EVALUATIONS, Evaluation, RunRecord
+from neuralop_bench.records.record import EVALUATIONS, UNTESTED, Evaluation, RunRecord
 from neuralop_bench.records.run_directory import RunError
 from neuralop_bench.runs import finished, scoring
 from neuralop_bench.runs.scoring import Score
@@ -99,10 +99,7 @@ def score_again(cfg: RunConfig, record: RunRecord, folder: Path) -> tuple[Score,
         RunError: the run isn't finished or has no errors on test, or the data here differ from the record's.
     """
     if not record.is_tested:
-        raise RunError(
-            f"The run in {folder} was never evaluated on test, so its record has nothing to compare with. Repeat its "
-            "command with evaluator=standard: it goes on from there."
-        )
+        raise RunError(f"The run in {folder} {UNTESTED}")
     alone = Processes(device=environment.resolve_device(cfg.device))
     return _scored(cfg, record, folder, alone, thorough=False)
 

@@ -57,11 +57,11 @@ def fitting_weights(cfg: RunConfig, operator: nn.Module) -> dict[str, Tensor]:
     file = source if source.is_file() else source / BEST_NAME
     if hashlib.sha256(file.read_bytes()).hexdigest() != cfg.initial["sha256"]:
         raise ConfigError(f"{file} has changed since this run began. Start it anew with force=true.")
-    if source.is_file() and (source.parent / RECORD_NAME).exists():
-        raise ConfigError(
-            f"init_from={source} is a file of a run. Name the run's directory: init_from={source.parent}."
-        )
     if source.is_file():
+        if (source.parent / RECORD_NAME).exists():
+            raise ConfigError(
+                f"init_from={source} is a file of a run. Name the run's directory: init_from={source.parent}."
+            )
         given = getattr(operator, "from_published", dict)(checkpoint.load_published(source))
     else:
         model, given = weights_of(source)
